@@ -1,0 +1,43 @@
+/** Blocks that are copied together, and those who wait for it. */
+import type { DiffArea } from '../diff-area/diff-area.js';
+import type { Copies } from '../diff-area/table-writer.js';
+import { BLOCK_SIZE, type BlockNumber, type ByteLength, type Slot } from '../units.js';
+
+/** Blocks of one batch: 4 MiB, enough for the cost of a request to vanish behind that of its data. */
+export const BATCH_BLOCKS_MAX = 256;
+
+export class Batch {
+  readonly area: DiffArea;
+  readonly blocks: BlockNumber[] = [];
+  /** Settles when the copies are durable and published, or when none is needed any more. */
+  readonly done: Promise<void>;
+  #settle: { resolve: () => void; reject: (error: unknown) => void } | undefined;
+
+  constructor(area: DiffArea) {
+    this.area = area;
+    this.done = new Promise((resolve, reject) => {
+      this.#settle = { resolve, reject };
+    });
+    // Who waits hears of a failure; a batch that nobody waits for any more must not end the process.
+    this.done.catch(() => undefined);
+  }
+
+  get bytes(): ByteLength {
+    return this.blocks.length * BLOCK_SIZE;
+  }
+
+  finish(): void {
+    this.#settle?.resolve();
+  }
+
+  fail(error: unknown): void {
+    this.#settle?.reject(error);
+  }
+}
+
+/** Where the copies of a batch went. */
+export interface CopiedBatch extends Copies {
+  readonly batch: Batch;
+  /** Slots reserved for it; copies of zero blocks share one that is not among them. */
+  readonly reserved: readonly Slot[];
+}

@@ -1,0 +1,266 @@
+/**
+ * Copy-on-write: saves a block before its first overwrite since the newest snapshot.
+ *
+ *     protect ──► batch (collects while the copy pool is busy)
+ *                   │ copy pool: read originals, reserve slots, write copies
+ *                   ▼
+ *                 copied ──► commit pool: entries of all copied batches, one flush, publish, wake the writers
+ *
+ * Invariant: a block is published in the table before the write that waited for it reaches the volume, and its copy and
+ * entry are durable by then. So a crash at any point leaves the copy, or the original still in the volume.
+ *
+ * Shared state, all of it changed only between awaits: `#target`, the temporary table `#inFlight` (block → its
+ * batch; a block is never in two batches), the collecting batch, and the list of copied batches.
+ */
+import type { BlockDevice } from '../device/block-device.js';
+import { type DiffArea, FixedSlot } from '../diff-area/diff-area.js';
+import { assert } from '../errors.js';
+import {
+  BLOCK_SIZE,
+  type BlockNumber,
+  type ByteLength,
+  type ByteOffset,
+  blockOf,
+  offsetOfBlock,
+} from '../units.js';
+import { BATCH_BLOCKS_MAX, Batch, type CopiedBatch } from './batch.js';
+import { MemoryBudget } from './memory-budget.js';
+import type { Pools } from './pools.js';
+
+/** What copying needs of the rest of the engine. */
+export interface CopyOnWriteHost {
+  /** Called when slots may run short; never waits. */
+  growAhead(area: DiffArea): void;
+  /**
+   * Makes room for `slots` copies and `entries` entries, giving up older snapshots if need be.
+   * Resolves to false if the snapshot of `area` itself had to go: nothing is left to copy for.
+   */
+  makeRoom(area: DiffArea, slots: number, entries: number): Promise<boolean>;
+  /**
+   * An attempt to copy failed; `attempts` have so far. Says whether to try again, or that the snapshot of `area` is,
+   * durably, gone, with every other that would be wrong without the copies.
+   * @throws if it cannot even be given up; then the writes that wait must fail
+   */
+  copyFailed(area: DiffArea, error: unknown, attempts: number): Promise<'retry' | 'gone'>;
+}
+
+/** What has been done so far. */
+export interface CopyFigures {
+  copiedBlocks: number;
+  zeroBlocks: number;
+  batches: number;
+  groups: number;
+  failures: number;
+}
+
+export class CopyOnWrite {
+  readonly #volume: BlockDevice;
+  readonly #pools: Pools;
+  readonly #memory: MemoryBudget;
+  readonly #host: CopyOnWriteHost;
+  readonly #inFlight = new Map<BlockNumber, Batch>();
+  readonly #copied: CopiedBatch[] = [];
+  #collecting: Batch | undefined;
+  #target: DiffArea | undefined;
+  readonly figures: CopyFigures = { copiedBlocks: 0, zeroBlocks: 0, batches: 0, groups: 0, failures: 0 };
+
+  constructor(volume: BlockDevice, pools: Pools, memoryLimit: ByteLength, host: CopyOnWriteHost) {
+    this.#volume = volume;
+    this.#pools = pools;
+    this.#memory = new MemoryBudget(memoryLimit);
+    this.#host = host;
+  }
+
+  get memoryBytes(): ByteLength {
+    return this.#memory.usedBytes;
+  }
+
+  /** The diff area that copies go to: that of the newest snapshot. */
+  get target(): DiffArea | undefined {
+    return this.#target;
+  }
+
+  /** Changes the target. A new snapshot may only become it while writes are held and nothing is in flight. */
+  setTarget(area: DiffArea | undefined): void {
+    assert(
+      area === undefined || this.#inFlight.size === 0,
+      () => `${this.#inFlight.size} blocks in flight at a change of target`,
+    );
+    this.#target = area;
+  }
+
+  /**
+   * Sees to it that every block of the range has its copy if it needs one.
+   * @returns `undefined` if nothing has to be waited for; else a promise after which the range may be overwritten
+   */
+  protect(offset: ByteOffset, length: ByteLength): Promise<void> | undefined {
+    const area = this.#target;
+    if (area === undefined || length === 0) return undefined;
+    const end = blockOf(offset + length - 1) + 1;
+    let waits: Batch[] | undefined;
+    for (let block: number = blockOf(offset); block < end; block++) {
+      if (area.table.has(block)) continue;
+      const batch = this.#inFlight.get(block) ?? this.#enqueue(area, block);
+      waits ??= [];
+      if (waits.at(-1) !== batch) waits.push(batch);
+    }
+    if (waits === undefined) return undefined;
+    if (waits.length === 1) return waits[0]?.done;
+    return allDone(waits);
+  }
+
+  #enqueue(area: DiffArea, block: BlockNumber): Batch {
+    let batch = this.#collecting;
+    if (batch === undefined || batch.blocks.length === BATCH_BLOCKS_MAX) {
+      batch = new Batch(area);
+      this.#collecting = batch;
+      const started = batch;
+      void this.#pools.copy.add(() => this.#run(started));
+    }
+    batch.blocks.push(block);
+    this.#inFlight.set(block, batch);
+    return batch;
+  }
+
+  /** Task of the copy pool. Never rejects. */
+  async #run(batch: Batch): Promise<void> {
+    // Writes that arrive in the same turn of the event loop still join the batch.
+    await Promise.resolve();
+    if (this.#collecting === batch) this.#collecting = undefined;
+    batch.blocks.sort((a, b) => a - b);
+    await this.#memory.acquire(batch.bytes);
+    await this.#attempt([batch], () => this.#copy(batch));
+  }
+
+  /** Repeats `action` as long as the host says so. If it cannot succeed, the batches end here. Never rejects. */
+  async #attempt(batches: readonly Batch[], action: () => Promise<boolean>): Promise<boolean> {
+    const area = batches[0]?.area;
+    assert(area !== undefined, () => 'no batch');
+    try {
+      for (let attempts = 1; ; attempts++) {
+        try {
+          if (await action()) return true;
+          break;
+        } catch (error) {
+          this.figures.failures++;
+          if ((await this.#host.copyFailed(area, error, attempts)) === 'gone') break;
+        }
+      }
+      for (const batch of batches) this.#end(batch);
+    } catch (error) {
+      for (const batch of batches) this.#end(batch, error);
+    }
+    return false;
+  }
+
+  /** Resolves to false if no copy is needed any more. */
+  async #copy(batch: Batch): Promise<boolean> {
+    const { area, blocks } = batch;
+    const originals = await this.#readOriginals(blocks);
+    const stored: Uint8Array[] = originals.filter((data) => !isZeroBlock(data));
+    const reserved = await this.#reserve(area, stored.length, blocks.length);
+    if (reserved === undefined) return false;
+    let next = 0;
+    const slots = originals.map((data) =>
+      data === stored[next] ? (reserved[next++] ?? 0) : FixedSlot.zeros,
+    );
+    try {
+      await area.writeData(reserved, stored);
+    } catch (error) {
+      area.cancel(reserved, blocks.length);
+      throw error;
+    }
+    const checksums = originals.map((data, i) => area.checksum(blocks[i] ?? 0, slots[i] ?? 0, data));
+    this.#copied.push({ batch, blocks, slots, checksums, reserved });
+    this.figures.batches++;
+    this.figures.copiedBlocks += stored.length;
+    this.figures.zeroBlocks += blocks.length - stored.length;
+    void this.#pools.commit.add(() => this.#commit());
+    return true;
+  }
+
+  /** The blocks as they are in the volume, neighbours read in one request; a short last block is filled up with zeros. */
+  async #readOriginals(blocks: readonly BlockNumber[]): Promise<Uint8Array[]> {
+    const buffer = new Uint8Array(blocks.length * BLOCK_SIZE);
+    const reads: Promise<void>[] = [];
+    for (let start = 0; start < blocks.length; ) {
+      const first = blocks[start] ?? 0;
+      let end = start + 1;
+      while (end < blocks.length && blocks[end] === first + (end - start)) end++;
+      const offset = offsetOfBlock(first);
+      const length = Math.min((end - start) * BLOCK_SIZE, this.#volume.size - offset);
+      reads.push(this.#volume.read(offset, buffer.subarray(start * BLOCK_SIZE, start * BLOCK_SIZE + length)));
+      start = end;
+    }
+    for (const result of await Promise.allSettled(reads))
+      if (result.status === 'rejected') throw result.reason;
+    return blocks.map((_, i) => buffer.subarray(i * BLOCK_SIZE, (i + 1) * BLOCK_SIZE));
+  }
+
+  async #reserve(area: DiffArea, slots: number, entries: number) {
+    for (;;) {
+      if (area !== this.#target) return undefined;
+      const reserved = area.reserve(slots, entries);
+      if (reserved !== undefined) {
+        this.#host.growAhead(area);
+        return reserved;
+      }
+      if (!(await this.#host.makeRoom(area, slots, entries))) return undefined;
+    }
+  }
+
+  /** Task of the commit pool: everything copied so far becomes durable with one flush. Never rejects. */
+  async #commit(): Promise<void> {
+    const group = this.#copied.splice(0);
+    const area = group[0]?.batch.area;
+    if (area === undefined) return; // an earlier task took it along
+    let pending: readonly CopiedBatch[] = group;
+    const batches = group.map(({ batch }) => batch);
+    const committed = await this.#attempt(batches, async () => {
+      if (area !== this.#target) return false;
+      const entries = pending;
+      pending = []; // after a failure the writer still has them
+      await area.appendEntries(entries);
+      await area.flush();
+      return true;
+    });
+    if (!committed) return;
+    this.figures.groups++;
+    for (const copied of group) {
+      area.publish(copied);
+      this.#end(copied.batch);
+    }
+  }
+
+  /** The batch is over: its writers go on, or fail with `error`. */
+  #end(batch: Batch, error?: unknown): void {
+    this.#remove(batch);
+    if (error === undefined) batch.finish();
+    else batch.fail(error);
+  }
+
+  #remove(batch: Batch): void {
+    for (const block of batch.blocks) this.#inFlight.delete(block);
+    this.#memory.release(batch.bytes);
+  }
+
+  /** Resolves when no batch of `area`, which is the target no longer, is under way. */
+  async drained(area: DiffArea): Promise<void> {
+    const batches = new Set([...this.#inFlight.values()].filter((batch) => batch.area === area));
+    await Promise.allSettled([...batches].map((batch) => batch.done));
+  }
+
+  /** The blocks that are being copied at this moment. */
+  get inFlightBlocks(): number {
+    return this.#inFlight.size;
+  }
+}
+
+const ZEROS = Buffer.alloc(BLOCK_SIZE);
+const isZeroBlock = (data: Uint8Array): boolean => ZEROS.equals(data);
+
+/** Settles when all batches have: a write that fails must not leave copies of its range under way. */
+async function allDone(batches: readonly Batch[]): Promise<void> {
+  const results = await Promise.allSettled(batches.map((batch) => batch.done));
+  for (const result of results) if (result.status === 'rejected') throw result.reason;
+}

@@ -1,0 +1,231 @@
+/**
+ * A raw image or a block special file, as a device.
+ *
+ * `discard` is left out. Node.js cannot punch holes; zeros written in their place would take space instead of giving
+ * it back, and cutting the end of the file off and growing it again is not atomic: killed in between, the volume
+ * would stay shorter. `writeZeroes` writes zeros.
+ */
+import { constants } from 'node:fs';
+import { stat } from 'node:fs/promises';
+import { DeviceError, InvalidArgumentError, UnsupportedError } from '../errors.js';
+import type { ByteLength, ByteOffset } from '../units.js';
+import type { ResizableDevice } from './block-device.js';
+import { byteLength, Descriptor } from './descriptor.js';
+import { imageSize } from './image-size.js';
+import { Lifetime } from './lifetime.js';
+import { inUse, takeOwnership } from './ownership.js';
+import { checkRange, checkSize, checkWritable } from './range.js';
+import { codeOf, explained, systemError } from './system-error.js';
+
+export interface FileDeviceOptions {
+  /** Default: false. */
+  readonly writable?: boolean;
+  /**
+   * Whether to hold a lock while it is open: a writer then excludes everybody, readers share. Default: true.
+   * Pass false only where something else keeps others out.
+   */
+  readonly exclusive?: boolean;
+}
+
+/** Seconds in which udev, which probes a disk under a shared lock after each writer, is done with it. */
+const UDEV_PATIENCE = 1;
+/** Small, so that it stays in the processor's cache while it is written again and again. */
+const ZEROES = new Uint8Array(65_536);
+/** Bytes of zeros in one system call. */
+const ZEROES_AT_ONCE = 16 * ZEROES.byteLength;
+
+export class FileDevice implements ResizableDevice {
+  readonly path: string;
+  readonly writable: boolean;
+  readonly #descriptor: Descriptor;
+  readonly #isBlockSpecial: boolean;
+  readonly #lifetime: Lifetime;
+  #size: ByteLength;
+  /** The flush under way or the last one; once it has failed it stays, so everything queued behind it fails too. */
+  #flushed: Promise<void> = Promise.resolve();
+  /** The flush that has not begun yet, shared by all who wait for it. */
+  #nextFlush: Promise<void> | undefined;
+
+  private constructor(
+    path: string,
+    writable: boolean,
+    descriptor: Descriptor,
+    size: ByteLength,
+    isBlockSpecial: boolean,
+  ) {
+    this.path = path;
+    this.writable = writable;
+    this.#descriptor = descriptor;
+    this.#size = size;
+    this.#isBlockSpecial = isBlockSpecial;
+    this.#lifetime = new Lifetime(path);
+  }
+
+  /**
+   * Opens an existing raw image or block special file.
+   * @throws NotFoundError if there is none
+   * @throws InvalidArgumentError if it is something else, such as a directory
+   * @throws InUseError if its owner excludes this one; the message names the process where it can be seen
+   * @throws DeviceError if it cannot be opened or locked
+   */
+  static async open(path: string, options: FileDeviceOptions = {}): Promise<FileDevice> {
+    const { writable = false, exclusive = true } = options;
+    const purpose = `open ${path} for ${writable ? 'writing' : 'reading'}`;
+    // Looked at before it is opened: opening a pipe waits for its other end, opening a tape winds it.
+    const found = await explained(purpose, () => stat(path, { bigint: true }));
+    if (!found.isFile() && !found.isBlockDevice()) {
+      throw new InvalidArgumentError(
+        `${path} is neither a file nor a block special file: name a disk or an image`,
+      );
+    }
+    // On a block special file O_EXCL is a claim that the kernel honours: it fails where a file system is mounted.
+    const claim = exclusive && writable && found.isBlockDevice() ? constants.O_EXCL : 0;
+    const flags = (writable ? constants.O_RDWR : constants.O_RDONLY) | claim;
+    const descriptor = await Descriptor.open(path, flags).catch(async (cause) => {
+      throw claim !== 0 && codeOf(cause) === 'EBUSY'
+        ? await inUse(path, found, undefined, cause)
+        : systemError(purpose, cause);
+    });
+    try {
+      const opened = await descriptor.stat();
+      if (opened.dev !== found.dev || opened.ino !== found.ino) {
+        throw new DeviceError(`${path} was replaced while it was being opened: try again`);
+      }
+      if (exclusive) {
+        const kind = writable ? 'exclusive' : 'shared';
+        const patience = opened.isBlockDevice() ? UDEV_PATIENCE : 0;
+        await takeOwnership({ path, descriptor: descriptor.number, kind, patience }, opened);
+      }
+      // Only now: the owner before us may have resized it up to the moment it let go.
+      const holdsByte = async (at: ByteOffset) => (await descriptor.read(new Uint8Array(1), at)) === 1;
+      const size = await imageSize(await descriptor.stat(), holdsByte);
+      return new FileDevice(path, writable, descriptor, size, opened.isBlockDevice());
+    } catch (error) {
+      await descriptor.close().catch(() => undefined); // The first error is the one to tell.
+      throw systemError(purpose, error);
+    }
+  }
+
+  get name(): string {
+    return this.path;
+  }
+
+  get size(): ByteLength {
+    return this.#size;
+  }
+
+  /** @throws DeviceError also where the file turns out to be shorter than `size`: somebody has truncated it. */
+  async read(offset: ByteOffset, target: Uint8Array): Promise<void> {
+    this.#lifetime.enter();
+    try {
+      checkRange(this, offset, target.byteLength);
+      const count = await this.#descriptor.read(target, offset).catch((cause) => {
+        throw systemError(`read ${target.byteLength} bytes at offset ${offset} of ${this.path}`, cause);
+      });
+      if (count < target.byteLength) {
+        throw new DeviceError(
+          `${this.path} ends at byte ${offset + count}, inside its ${this.#size} bytes: ` +
+            'somebody has truncated it; restore it before going on',
+        );
+      }
+    } finally {
+      this.#lifetime.leave();
+    }
+  }
+
+  write(offset: ByteOffset, source: Uint8Array): Promise<void> {
+    return this.writev(offset, [source]);
+  }
+
+  async writev(offset: ByteOffset, sources: readonly Uint8Array[]): Promise<void> {
+    this.#lifetime.enter();
+    try {
+      checkWritable(this);
+      const length = byteLength(sources);
+      checkRange(this, offset, length);
+      await this.#descriptor.write(sources, offset).catch((cause) => {
+        throw systemError(`write ${length} bytes at offset ${offset} of ${this.path}`, cause);
+      });
+    } finally {
+      this.#lifetime.leave();
+    }
+  }
+
+  writeZeroes(offset: ByteOffset, length: ByteLength): Promise<void> {
+    return this.#lifetime.run(async () => {
+      checkWritable(this);
+      checkRange(this, offset, length);
+      await explained(`write ${length} zero bytes at offset ${offset} of ${this.path}`, async () => {
+        for (let done = 0; done < length; done += ZEROES_AT_ONCE) {
+          await this.#descriptor.write(zeroes(Math.min(ZEROES_AT_ONCE, length - done)), offset + done);
+        }
+      });
+    });
+  }
+
+  /**
+   * Flushes run one at a time. Linux reports a failed write-back to one fdatasync of a descriptor only, so of two at
+   * once the second could succeed after the loss of a write that its caller relies on.
+   */
+  flush(): Promise<void> {
+    return this.#lifetime.run(async () => {
+      this.#nextFlush ??= this.#flushed.then(() => {
+        this.#nextFlush = undefined;
+        this.#flushed = explained(
+          `flush ${this.path}, so what was written since the last flush may be lost`,
+          () => this.#descriptor.datasync(),
+        );
+        return this.#flushed;
+      });
+      await this.#nextFlush;
+    });
+  }
+
+  /** New bytes read as zeros. @throws UnsupportedError on a block special file. */
+  resize(size: ByteLength): Promise<void> {
+    return this.#lifetime.run(async () => {
+      checkWritable(this);
+      checkSize(this.path, size);
+      if (this.#isBlockSpecial) {
+        throw new UnsupportedError(
+          `${this.path} is a block special file: resize it with the tools of its driver`,
+        );
+      }
+      await explained(`resize ${this.path} to ${size} bytes`, () => this.#descriptor.truncate(size));
+      this.#size = size;
+    });
+  }
+
+  /** `undefined` for a block special file: the kernel keeps no time for its content. */
+  modifiedAt(): Promise<bigint | undefined> {
+    return this.#lifetime.run(async () => {
+      if (this.#isBlockSpecial) return undefined;
+      return (await explained(`look at ${this.path}`, () => this.#descriptor.stat())).mtimeNs;
+    });
+  }
+
+  setModifiedAt(nanoseconds: bigint): Promise<void> {
+    return this.#lifetime.run(async () => {
+      checkWritable(this);
+      if (this.#isBlockSpecial) return;
+      const seconds = Number(nanoseconds / 1_000_000_000n);
+      await explained(`set the time of ${this.path}`, () => this.#descriptor.setTimes(seconds));
+    });
+  }
+
+  /** Waits for calls under way, then lets the lock go. Does not flush. */
+  close(): Promise<void> {
+    return this.#lifetime.close(() => explained(`close ${this.path}`, () => this.#descriptor.close()));
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}
+
+/** Buffers that hold `length` zero bytes together. */
+function zeroes(length: ByteLength): Uint8Array[] {
+  const whole = Math.floor(length / ZEROES.byteLength);
+  const rest = length % ZEROES.byteLength;
+  return [...Array<Uint8Array>(whole).fill(ZEROES), ...(rest > 0 ? [ZEROES.subarray(0, rest)] : [])];
+}

@@ -1,0 +1,99 @@
+/**
+ * A part of another device, such as a partition of a disk, as a device of its own.
+ *
+ * The optional operations are there exactly where the device underneath has them, so that a caller who picks the
+ * best one sees the truth. `flush` and `modifiedAt` are those of the whole device: nobody keeps finer ones.
+ */
+import type { ByteLength, ByteOffset } from '../units.js';
+import type { BlockDevice } from './block-device.js';
+import { Lifetime } from './lifetime.js';
+import { checkRange } from './range.js';
+
+export interface SliceDeviceOptions {
+  /** Whether closing the slice closes the device underneath. Default: false. */
+  readonly owns?: boolean;
+  /** What messages call it. Default: made of the name underneath and the range. */
+  readonly name?: string;
+}
+
+export class SliceDevice implements BlockDevice {
+  readonly name: string;
+  readonly size: ByteLength;
+  readonly writable: boolean;
+  readonly writev?: NonNullable<BlockDevice['writev']>;
+  readonly discard?: NonNullable<BlockDevice['discard']>;
+  readonly writeZeroes?: NonNullable<BlockDevice['writeZeroes']>;
+  readonly modifiedAt?: NonNullable<BlockDevice['modifiedAt']>;
+
+  readonly #device: BlockDevice;
+  readonly #offset: ByteOffset;
+  readonly #owns: boolean;
+  readonly #lifetime: Lifetime;
+
+  /**
+   * @param offset where the slice begins, in bytes
+   * @param size of the slice, in bytes
+   * @throws InvalidArgumentError if the slice does not lie within the device
+   */
+  constructor(device: BlockDevice, offset: ByteOffset, size: ByteLength, options: SliceDeviceOptions = {}) {
+    checkRange(device, offset, size);
+    this.name = options.name ?? `${device.name}[${offset}..${offset + size}]`;
+    this.size = size;
+    this.writable = device.writable;
+    this.#device = device;
+    this.#offset = offset;
+    this.#owns = options.owns ?? false;
+    this.#lifetime = new Lifetime(this.name);
+
+    const { writev, discard, writeZeroes, modifiedAt } = device;
+    if (writev !== undefined) {
+      this.writev = (at, sources) =>
+        this.#within(at, byteLength(sources), (there) => writev.call(device, there, sources));
+    }
+    if (discard !== undefined) {
+      this.discard = (at, length) => this.#within(at, length, (there) => discard.call(device, there, length));
+    }
+    if (writeZeroes !== undefined) {
+      this.writeZeroes = (at, length) =>
+        this.#within(at, length, (there) => writeZeroes.call(device, there, length));
+    }
+    if (modifiedAt !== undefined) this.modifiedAt = () => this.#lifetime.run(() => modifiedAt.call(device));
+  }
+
+  read(offset: ByteOffset, target: Uint8Array): Promise<void> {
+    return this.#within(offset, target.byteLength, (there) => this.#device.read(there, target));
+  }
+
+  write(offset: ByteOffset, source: Uint8Array): Promise<void> {
+    return this.#within(offset, source.byteLength, (there) => this.#device.write(there, source));
+  }
+
+  flush(): Promise<void> {
+    return this.#lifetime.run(() => this.#device.flush());
+  }
+
+  /** Waits for calls under way; closes the device underneath only with `{ owns: true }`. */
+  close(): Promise<void> {
+    return this.#lifetime.close(async () => {
+      if (this.#owns) await this.#device.close();
+    });
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  #within(
+    offset: ByteOffset,
+    length: ByteLength,
+    action: (offsetUnderneath: ByteOffset) => Promise<void>,
+  ): Promise<void> {
+    return this.#lifetime.run(() => {
+      checkRange(this, offset, length);
+      return action(this.#offset + offset);
+    });
+  }
+}
+
+const byteLength = (sources: readonly Uint8Array[]): ByteLength =>
+  sources.reduce((sum, source) => sum + source.byteLength, 0);

@@ -1,0 +1,58 @@
+/** Lays out a new diff area; it exists once its item is in the control file. */
+import {
+  type ApplicationInformation,
+  encodeApplicationInformationBlock,
+} from '../format/application-information.js';
+import type { Guid } from '../format/guid.js';
+import { Extents } from '../store/extents.js';
+import { writeLocationList } from '../store/location-list.js';
+import type { AreaFile } from '../store/store.js';
+import { BLOCK_SIZE, type ByteLength, offsetOfSlot } from '../units.js';
+import { BlockTable } from './block-table.js';
+import { DiffArea, FixedSlot } from './diff-area.js';
+import { newTableBlock, TableWriter } from './table-writer.js';
+
+/** The smallest diff area: fixed slots, room for a copy, and for a table block to find it. */
+export const AREA_SIZE_MIN = (FixedSlot.count + 4) * BLOCK_SIZE;
+
+export interface NewDiffArea {
+  readonly storeId: Guid;
+  readonly epoch: bigint;
+  readonly information: ApplicationInformation;
+  /** Blocks of the protected volume. */
+  readonly blockCount: number;
+  /** First size of the file, a multiple of 16 KiB and at least `AREA_SIZE_MIN`. */
+  readonly length: ByteLength;
+}
+
+/** Writes all metadata of an empty diff area into `file`, durably. @throws NoSpaceError, LimitError, DeviceError */
+export async function createDiffArea(file: AreaFile, wanted: NewDiffArea): Promise<DiffArea> {
+  const { storeId, epoch, information, blockCount, length } = wanted;
+  file.runs.append(await file.take(length));
+  const { device, runs } = file;
+  const place = (slot: number) => ({
+    fileOffset: offsetOfSlot(slot),
+    volumeOffset: runs.locate(offsetOfSlot(slot)),
+    nextOffset: 0,
+    epoch,
+  });
+  const image = newTableBlock(file, FixedSlot.table, epoch, 0);
+  await device.write(
+    runs.locate(offsetOfSlot(FixedSlot.information)),
+    encodeApplicationInformationBlock(place(FixedSlot.information), information),
+  );
+  await device.write(runs.locate(offsetOfSlot(FixedSlot.table)), image);
+  await writeLocationList(device, epoch, runs, [offsetOfSlot(FixedSlot.location)]);
+  await device.write(runs.locate(offsetOfSlot(FixedSlot.zeros)), new Uint8Array(BLOCK_SIZE));
+  await device.flush();
+  return new DiffArea({
+    storeId,
+    epoch,
+    file,
+    information,
+    table: new BlockTable(blockCount),
+    writer: new TableWriter(file, epoch, { slot: FixedSlot.table, image, used: 0, before: 0 }, 0),
+    freeSlots: new Extents([{ start: FixedSlot.count, length: length / BLOCK_SIZE - FixedSlot.count }]),
+    locationSlots: [FixedSlot.location],
+  });
+}

@@ -1,0 +1,96 @@
+/**
+ * Every error that this package throws on purpose.
+ *
+ * Callers match on `code`, which never changes; the message says what happened and what to do about it, and
+ * `cause` keeps the error underneath. A broken promise of the program itself is an `AssertionError` from `assert`.
+ */
+
+export type ErrorCode =
+  | 'INVALID_ARGUMENT'
+  | 'FORMAT'
+  | 'UNSUPPORTED'
+  | 'INTEGRITY'
+  | 'NOT_INITIALIZED'
+  | 'ALREADY_INITIALIZED'
+  | 'NOT_FOUND'
+  | 'READ_ONLY'
+  | 'CLOSED'
+  | 'IN_USE'
+  | 'VOLUME_CHANGED'
+  | 'SNAPSHOT_DELETED'
+  | 'HOLD_TIMEOUT'
+  | 'NO_SPACE'
+  | 'LIMIT'
+  | 'DEVICE';
+
+/** Base class: an error with a stable `code`. */
+export class VolsnapError extends Error {
+  constructor(
+    readonly code: ErrorCode,
+    message: string,
+    options?: ErrorOptions,
+  ) {
+    super(message, options);
+    this.name = new.target.name;
+  }
+}
+
+const errorClass = <Code extends ErrorCode>(code: Code) =>
+  class extends VolsnapError {
+    declare readonly code: Code;
+    constructor(message: string, options?: ErrorOptions) {
+      super(code, message, options);
+    }
+  };
+
+/** An argument that breaks the rule its documentation states; nothing was done. */
+export class InvalidArgumentError extends errorClass('INVALID_ARGUMENT') {}
+/** Bytes on a device that are not what the format says; the message names the field and the offset. */
+export class FormatError extends errorClass('FORMAT') {}
+/** Well-formed, but this version cannot do it; the message names what is missing. */
+export class UnsupportedError extends errorClass('UNSUPPORTED') {}
+/** Stored data that fails its checksum. The right bytes are not known; wrong ones are never returned. */
+export class IntegrityError extends errorClass('INTEGRITY') {}
+/** The volume has no store yet. */
+export class NotInitializedError extends errorClass('NOT_INITIALIZED') {}
+/** The volume has a store already. */
+export class AlreadyInitializedError extends errorClass('ALREADY_INITIALIZED') {}
+/** No such snapshot, file or device. */
+export class NotFoundError extends errorClass('NOT_FOUND') {}
+/** A change was asked of something opened for reading only. */
+export class ReadOnlyError extends errorClass('READ_ONLY') {}
+/** Used after `close()`. */
+export class ClosedError extends errorClass('CLOSED') {}
+/** Another owner has it open; the message names the process where that can be found out. */
+export class InUseError extends errorClass('IN_USE') {}
+/** The volume was written while volsnap was not there, so its snapshots may be wrong. */
+export class VolumeChangedError extends errorClass('VOLUME_CHANGED') {}
+/** The snapshot was deleted, or given up, before or while it was read. */
+export class SnapshotDeletedError extends errorClass('SNAPSHOT_DELETED') {}
+/** Writes could not be held long enough to take a snapshot; nothing was left behind. */
+export class HoldTimeoutError extends errorClass('HOLD_TIMEOUT') {}
+/** No room in the diff area and none to be had under the policy in force. */
+export class NoSpaceError extends errorClass('NO_SPACE') {}
+/** A fixed limit of the format or of the engine was reached. */
+export class LimitError extends errorClass('LIMIT') {}
+/** The operating system, or what stands in for it, failed a device operation; see `cause`. */
+export class DeviceError extends errorClass('DEVICE') {}
+
+/** Throws unless an invariant of this program holds; `describe` names the values and is called only on failure. */
+export function assert(condition: boolean, describe: () => string): asserts condition {
+  if (!condition) throw new AssertionError(describe());
+}
+
+/** A bug in this package: report it, with the message. */
+export class AssertionError extends Error {
+  override readonly name = 'AssertionError';
+}
+
+const OUT_OF_SPACE_CODES = new Set(['ENOSPC', 'EDQUOT', 'EFBIG']);
+
+/** Is the reason, or a reason underneath, that there is no space left: a limit of ours, or of the host? */
+export function isOutOfSpace(error: unknown): boolean {
+  if (error instanceof NoSpaceError) return true;
+  if (!(error instanceof Error)) return false;
+  return ('code' in error && OUT_OF_SPACE_CODES.has(String(error.code))) || isOutOfSpace(error.cause);
+}

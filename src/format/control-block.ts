@@ -1,0 +1,246 @@
+/**
+ * Control blocks: the catalog of snapshots, as 127 items of 128 bytes.
+ *
+ * A snapshot is two items that name the same store: what it is, and where its copies lie. No item crosses a sector of
+ * 512 bytes, so one sector write publishes or removes it whole; a writer takes two places of one sector
+ * (`ITEM_PAIRS`), which makes the whole snapshot appear at once. A reader matches the two by GUID, in any order.
+ */
+import { assert } from '../errors.js';
+import { BLOCK_SIZE, type ByteLength, type ByteOffset, SECTOR_SIZE } from '../units.js';
+import {
+  badField,
+  checkAligned,
+  checkReserved,
+  type ReadContext,
+  readU64,
+  viewOf,
+  writeU64,
+} from './binary.js';
+import { type BlockHeader, decodeHeader, encodeHeader, headerOf, type NewBlock } from './block-header.js';
+import { BlockType, HEADER_SIZE, ITEM_SIZE, ITEMS_PER_BLOCK } from './constants.js';
+import { decodeGuid, encodeGuid, GUID_SIZE, type Guid } from './guid.js';
+import { structure } from './structure.js';
+
+/** Bits of a snapshot item's `flags`. Windows sets others too; they are kept as they are. */
+export const SnapshotFlag = {
+  /** The volume is being put back to this snapshot. */
+  revertTarget: 0x001,
+  writable: 0x002,
+  visible: 0x004,
+  crashDumpDirty: 0x008,
+  hibernationFileCopied: 0x010,
+  pageFileCopied: 0x020,
+  /** Unused space of the diff area need not be filled. */
+  noDiffAreaFill: 0x040,
+  dirtyOnDetection: 0x080,
+  offline: 0x100,
+} as const;
+
+export interface SnapshotItem {
+  readonly kind: 'snapshot';
+  readonly volumeSize: ByteLength;
+  /** Ties the two items of a snapshot together, and names its diff-area file. */
+  readonly storeId: Guid;
+  readonly order: number;
+  readonly flags: number;
+  /** FILETIME of the commit; age order in a foreign store. */
+  readonly createdAt: bigint;
+}
+
+/** Offsets are those of the device that holds the diff area; 0 where there is no such block. */
+export interface DiffAreaItem {
+  readonly kind: 'diff-area';
+  readonly tableOffset: ByteOffset;
+  readonly storeId: Guid;
+  readonly applicationInformationOffset: ByteOffset;
+  readonly locationOffset: ByteOffset;
+  readonly bitmapOffset: ByteOffset;
+  /** NTFS file reference of the diff-area file. */
+  readonly fileReference: bigint;
+  readonly allocatedSize: ByteLength;
+  readonly previousBitmapOffset: ByteOffset;
+  readonly unknown: bigint;
+}
+
+/** A place that was used once. */
+export interface FreeItem {
+  readonly kind: 'free';
+}
+/** A place that was never used; in a foreign store others may follow. */
+export interface EmptyItem {
+  readonly kind: 'end';
+}
+export type ControlItem = SnapshotItem | DiffAreaItem | FreeItem | EmptyItem;
+
+export const FREE_ITEM: FreeItem = { kind: 'free' };
+export const EMPTY_ITEM: EmptyItem = { kind: 'end' };
+
+const ITEM_TYPES: Readonly<Record<ControlItem['kind'], number>> = {
+  end: 0,
+  free: 1,
+  snapshot: 2,
+  'diff-area': 3,
+};
+
+// 0 u32 type (2) | 4 u32 zero | 8 u64 volume size | 16 GUID store | 32 u64 order | 40 u64 flags
+// 48 u64 created at, FILETIME | 56..127 zero
+export const SNAPSHOT_ITEM = structure('snapshot item', ITEM_SIZE, {
+  type: 4,
+  typeReserved: 4,
+  volumeSize: 8,
+  storeId: GUID_SIZE,
+  order: 8,
+  flags: 8,
+  createdAt: 8,
+  reserved: 72,
+});
+// 0 u32 type (3) | 4 u32 zero | 8 u64 table | 16 GUID store | 32 u64 application information | 40 u64 locations
+// 48 u64 bitmap | 56 u64 file reference | 64 u64 allocated size | 72 u64 previous bitmap | 80 u64 unknown | 88..127 zero
+export const DIFF_AREA_ITEM = structure('diff-area item', ITEM_SIZE, {
+  type: 4,
+  typeReserved: 4,
+  tableOffset: 8,
+  storeId: GUID_SIZE,
+  applicationInformationOffset: 8,
+  locationOffset: 8,
+  bitmapOffset: 8,
+  fileReference: 8,
+  allocatedSize: 8,
+  previousBitmapOffset: 8,
+  unknown: 8,
+  reserved: 40,
+});
+
+/** Byte offset of item `index` in its block. */
+export const itemPosition = (index: number): number => HEADER_SIZE + index * ITEM_SIZE;
+
+/** Byte offset, in the block, of the 512-byte sector that holds item `index`. */
+export const sectorOfItem = (index: number): number =>
+  Math.floor(itemPosition(index) / SECTOR_SIZE) * SECTOR_SIZE;
+
+/** Indexes i, ascending, such that items i and i + 1 lie in one sector and no two of the pairs overlap: 63 a block. */
+export const ITEM_PAIRS: readonly number[] = pairPositions();
+
+function pairPositions(): number[] {
+  const positions: number[] = [];
+  for (let i = 0; i + 1 < ITEMS_PER_BLOCK; i++) {
+    if (sectorOfItem(i) !== sectorOfItem(i + 1)) continue;
+    positions.push(i);
+    i++;
+  }
+  return positions;
+}
+
+/** Writes the 128 bytes of `item` at `at`. */
+export function encodeItem(bytes: Uint8Array, at: number, item: ControlItem): void {
+  const place = bytes.subarray(at, at + ITEM_SIZE);
+  assert(place.byteLength === ITEM_SIZE, () => `no room for an item at ${at} of ${bytes.byteLength} bytes`);
+  place.fill(0);
+  const view = viewOf(place);
+  view.setUint32(0, ITEM_TYPES[item.kind], true);
+  if (item.kind === 'snapshot') {
+    const fields = SNAPSHOT_ITEM.at;
+    writeU64(view, fields.volumeSize, item.volumeSize);
+    encodeGuid(place, fields.storeId, item.storeId);
+    writeU64(view, fields.order, item.order);
+    writeU64(view, fields.flags, item.flags);
+    view.setBigUint64(fields.createdAt, item.createdAt, true);
+  } else if (item.kind === 'diff-area') {
+    const fields = DIFF_AREA_ITEM.at;
+    writeU64(view, fields.tableOffset, item.tableOffset);
+    encodeGuid(place, fields.storeId, item.storeId);
+    writeU64(view, fields.applicationInformationOffset, item.applicationInformationOffset);
+    writeU64(view, fields.locationOffset, item.locationOffset);
+    writeU64(view, fields.bitmapOffset, item.bitmapOffset);
+    view.setBigUint64(fields.fileReference, item.fileReference, true);
+    writeU64(view, fields.allocatedSize, item.allocatedSize);
+    writeU64(view, fields.previousBitmapOffset, item.previousBitmapOffset);
+    view.setBigUint64(fields.unknown, item.unknown, true);
+  }
+}
+
+/**
+ * The item at `at`. In a foreign block the reserved bytes of an item are not looked at.
+ * @throws FormatError for an unknown type, a number beyond 2^53, and (ours) reserved bytes or odd offsets
+ */
+export function decodeItem(bytes: Uint8Array, at: number, context: ReadContext): ControlItem {
+  const place = bytes.subarray(at, at + ITEM_SIZE);
+  if (place.byteLength !== ITEM_SIZE)
+    throw badField(context, 'control item length', place.byteLength, `${ITEM_SIZE} bytes`);
+  const type = viewOf(place).getUint32(0, true);
+  const name = `control item at byte ${at}`;
+  if (context.foreign !== true) checkReserved(place, 4, 8, `${name}, type`, context);
+  switch (type) {
+    case ITEM_TYPES.end:
+    case ITEM_TYPES.free:
+      if (context.foreign !== true) checkReserved(place, 8, ITEM_SIZE, name, context);
+      return type === ITEM_TYPES.end ? EMPTY_ITEM : FREE_ITEM;
+    case ITEM_TYPES.snapshot:
+      return decodeSnapshotItem(place, name, context);
+    case ITEM_TYPES['diff-area']:
+      return decodeDiffAreaItem(place, name, context);
+    default:
+      throw badField(context, `${name}: type`, type, '0 (end), 1 (free), 2 (snapshot) or 3 (diff area)');
+  }
+}
+
+function decodeSnapshotItem(place: Uint8Array, name: string, context: ReadContext): SnapshotItem {
+  const at = SNAPSHOT_ITEM.at;
+  const view = viewOf(place);
+  if (context.foreign !== true) checkReserved(place, at.reserved, ITEM_SIZE, name, context);
+  return {
+    kind: 'snapshot',
+    volumeSize: readU64(view, at.volumeSize, `${name}: volume size`, context),
+    storeId: decodeGuid(place, at.storeId),
+    order: readU64(view, at.order, `${name}: order number`, context),
+    flags: readU64(view, at.flags, `${name}: flags`, context),
+    createdAt: view.getBigUint64(at.createdAt, true),
+  };
+}
+
+function decodeDiffAreaItem(place: Uint8Array, name: string, context: ReadContext): DiffAreaItem {
+  const at = DIFF_AREA_ITEM.at;
+  const view = viewOf(place);
+  const offset = (position: number, field: string): ByteOffset => {
+    const value = readU64(view, position, `${name}: ${field}`, context);
+    if (context.foreign !== true) checkAligned(value, `${name}: ${field}`, context);
+    return value;
+  };
+  if (context.foreign !== true) checkReserved(place, at.reserved, ITEM_SIZE, name, context);
+  return {
+    kind: 'diff-area',
+    tableOffset: offset(at.tableOffset, 'table offset'),
+    storeId: decodeGuid(place, at.storeId),
+    applicationInformationOffset: offset(at.applicationInformationOffset, 'application-information offset'),
+    locationOffset: offset(at.locationOffset, 'location offset'),
+    bitmapOffset: offset(at.bitmapOffset, 'bitmap offset'),
+    fileReference: view.getBigUint64(at.fileReference, true),
+    allocatedSize: readU64(view, at.allocatedSize, `${name}: allocated size`, context),
+    previousBitmapOffset: offset(at.previousBitmapOffset, 'previous bitmap offset'),
+    unknown: view.getBigUint64(at.unknown, true),
+  };
+}
+
+/** A whole control block; places beyond `items` are empty. */
+export function encodeControlBlock(place: NewBlock, items: readonly ControlItem[]): Uint8Array {
+  assert(items.length <= ITEMS_PER_BLOCK, () => `${items.length} items do not fit one control block`);
+  const block = new Uint8Array(BLOCK_SIZE);
+  encodeHeader(block, headerOf(BlockType.control, place));
+  items.forEach((item, index) => {
+    encodeItem(block, itemPosition(index), item);
+  });
+  return block;
+}
+
+/** The header and all 127 items of a control block. @throws as `decodeHeader` and `decodeItem` */
+export function decodeControlBlock(
+  block: Uint8Array,
+  context: ReadContext,
+): { header: BlockHeader; items: ControlItem[] } {
+  const header = decodeHeader(block, BlockType.control, context);
+  const itemContext = { offset: context.offset, foreign: header.extension === undefined };
+  const items: ControlItem[] = [];
+  for (let index = 0; index < ITEMS_PER_BLOCK; index++)
+    items.push(decodeItem(block, itemPosition(index), itemContext));
+  return { header, items };
+}

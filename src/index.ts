@@ -1,0 +1,28 @@
+/** What `import … from 'volsnap'` gives. */
+export type { BlockDevice, ResizableDevice } from './device/block-device.js';
+export { FileDevice, type FileDeviceOptions } from './device/file-device.js';
+export type { Folder } from './device/folder.js';
+export { HostFolder, type HostFolderOptions } from './device/host-folder.js';
+export { MemoryDevice } from './device/memory-device.js';
+export { MemoryFolder } from './device/memory-folder.js';
+export { SliceDevice } from './device/slice-device.js';
+export { type Clock, type Environment, type Random, systemEnvironment } from './environment.js';
+export * from './errors.js';
+export type { CreateSnapshotOptions } from './snapshot/create.js';
+export type { DeletionReason } from './snapshot/record.js';
+export type { ByteSource, Snapshot } from './snapshot/snapshot.js';
+export type { Growth } from './snapshot/space.js';
+export { DirectoryStore } from './store/directory-store.js';
+export { type InVolumeOptions, InVolumeStore } from './store/in-volume-store.js';
+export type { Store } from './store/store.js';
+export { BLOCK_SIZE, type ByteLength, type ByteOffset, SECTOR_SIZE } from './units.js';
+export type { ChangedExtent } from './volume/changed-blocks.js';
+export type { VolumeEvents } from './volume/events.js';
+export { findStore, type Recovery } from './volume/open.js';
+export {
+  type ChangedBlocksOptions,
+  type InitializeVolumeOptions,
+  Volume,
+  type VolumeFigures,
+  type VolumeOptions,
+} from './volume/volume.js';

@@ -1,0 +1,150 @@
+/**
+ * The snapshots of a volume, oldest first, and how they go.
+ *
+ * Only the oldest can go: an older snapshot reads through the newer ones. A snapshot that is gone is first removed from
+ * the control file, durably; until then copies for it go on. Then its readers finish or fail, and its space is free.
+ *
+ * Shared state: the list changes only between awaits. `#removing` makes deletions one after the other.
+ */
+import { Mutex } from 'async-mutex';
+import type { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
+import type { Pools } from '../copy-on-write/pools.js';
+import type { DiffArea } from '../diff-area/diff-area.js';
+import { assert, NotFoundError } from '../errors.js';
+import type { Guid } from '../format/guid.js';
+import type { ControlFile } from '../store/control-file.js';
+import type { Emit } from '../volume/events.js';
+import type { DeletionReason, SnapshotRecord } from './record.js';
+
+export class SnapshotChain {
+  readonly #control: ControlFile;
+  readonly #pools: Pools;
+  readonly #emit: Emit;
+  readonly #records: SnapshotRecord[];
+  readonly #removing = new Mutex();
+  readonly #areasFrom = new Map<SnapshotRecord, readonly DiffArea[]>();
+
+  constructor(records: readonly SnapshotRecord[], control: ControlFile, pools: Pools, emit: Emit) {
+    this.#records = [...records];
+    this.#control = control;
+    this.#pools = pools;
+    this.#emit = emit;
+  }
+
+  /** Oldest first. */
+  get records(): readonly SnapshotRecord[] {
+    return this.#records;
+  }
+
+  get oldest(): SnapshotRecord | undefined {
+    return this.#records[0];
+  }
+
+  get newest(): SnapshotRecord | undefined {
+    return this.#records.at(-1);
+  }
+
+  /** Position by age, 0 the oldest. @throws SnapshotDeletedError, NotFoundError */
+  indexOf(record: SnapshotRecord): number {
+    record.checkExists();
+    const index = this.#records.indexOf(record);
+    if (index < 0) throw new NotFoundError(`snapshot ${record.id} is not one of this volume`);
+    return index;
+  }
+
+  /**
+   * Diff areas of `record` and of all newer snapshots, oldest first. The same array until the list changes.
+   * @throws SnapshotDeletedError
+   */
+  areasFrom(record: SnapshotRecord): readonly DiffArea[] {
+    let areas = this.#areasFrom.get(record);
+    if (areas === undefined) {
+      areas = this.#records.slice(this.indexOf(record)).flatMap(({ area }) => area ?? []);
+      this.#areasFrom.set(record, areas);
+    }
+    return areas;
+  }
+
+  find(id: Guid): SnapshotRecord | undefined {
+    return this.#records.find((record) => record.id === id);
+  }
+
+  /** The record that owns `area`, if it still exists. */
+  ownerOf(area: DiffArea): SnapshotRecord | undefined {
+    return this.#records.find((record) => record.area === area);
+  }
+
+  add(record: SnapshotRecord): void {
+    const { newest } = this;
+    assert(
+      newest === undefined || newest.item.order < record.item.order,
+      () => `order ${record.item.order} is not the newest`,
+    );
+    this.#records.push(record);
+    this.#areasFrom.clear();
+    this.#emit('created', { id: record.id });
+  }
+
+  /**
+   * Removes `last` and everything older; durable when it resolves.
+   * @throws DeviceError if the control file cannot be changed; what is left exists still
+   */
+  async removeThrough(
+    last: SnapshotRecord,
+    copyOnWrite: CopyOnWrite,
+    reason: DeletionReason,
+    cause?: unknown,
+  ): Promise<void> {
+    await this.#removing.runExclusive(async () => {
+      while (this.#records.includes(last)) {
+        const record = this.#records[0];
+        assert(record !== undefined, () => 'an empty list holds a record');
+        await this.#removeOldest(record, copyOnWrite, reason, cause);
+      }
+    });
+  }
+
+  async #removeOldest(
+    record: SnapshotRecord,
+    copyOnWrite: CopyOnWrite,
+    reason: DeletionReason,
+    cause: unknown,
+  ): Promise<void> {
+    try {
+      await this.#control.remove(record.id);
+    } catch {
+      // Once more, for a passing failure; the second one is the caller's.
+      await this.#control.remove(record.id);
+    }
+    record.markDeleted(reason);
+    this.#records.shift();
+    this.#areasFrom.clear();
+    this.#emit('deleted', { id: record.id, reason, cause });
+    const { area } = record;
+    if (area === undefined) return;
+    if (copyOnWrite.target === area) {
+      copyOnWrite.setTarget(undefined);
+      // Its copies may be what asked for the removal, so they cannot be waited for here.
+      void this.#pools.background.add(async () => {
+        await copyOnWrite.drained(area);
+        await this.#free(record, area);
+      });
+    } else {
+      await this.#free(record, area);
+    }
+  }
+
+  /** Gives the space back. A failure leaves it to be found unused at the next opening. */
+  async #free(record: SnapshotRecord, area: DiffArea): Promise<void> {
+    await record.unread();
+    try {
+      await record.resizing.runExclusive(() => area.remove());
+    } catch (error) {
+      this.#emit('backgroundFailure', {
+        id: record.id,
+        what: 'giving the space of a deleted snapshot back',
+        error,
+      });
+    }
+  }
+}

@@ -1,0 +1,201 @@
+/**
+ * Taking a snapshot: prepare (writes go on) → hold and flush → commit (one sector) → release → tidy up in the background.
+ *
+ * Until the commit nothing names the new diff area, so a failure or a crash before it leaves nothing behind. While the
+ * commit is under way writes stay held whatever the hold limit says: were they let through and
+ * the power failed, older snapshots would miss the copies that went to a snapshot that does not exist.
+ */
+import type { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
+import type { BlockDevice } from '../device/block-device.js';
+import { createDiffArea } from '../diff-area/create.js';
+import type { DiffArea } from '../diff-area/diff-area.js';
+import type { Environment } from '../environment.js';
+import { DeviceError, HoldTimeoutError, LimitError } from '../errors.js';
+import { type ApplicationInformation, informationOf } from '../format/application-information.js';
+import { SNAPSHOTS_MAX } from '../format/constants.js';
+import { SnapshotFlag, type SnapshotItem } from '../format/control-block.js';
+import { filetimeFromMilliseconds } from '../format/filetime.js';
+import { guidFrom } from '../format/guid.js';
+import { randomU64 } from '../store/new-start.js';
+import type { AreaFile, AttachedStore } from '../store/store.js';
+import { BLOCK_SIZE, blocksIn } from '../units.js';
+import type { Emit } from '../volume/events.js';
+import { type WriteGate, withinLimit } from '../volume/write-gate.js';
+import type { SnapshotChain } from './chain.js';
+import { SnapshotRecord } from './record.js';
+import type { Space } from './space.js';
+
+export interface CreateSnapshotOptions {
+  /** A name for people; any text. */
+  readonly label?: string;
+  /** Bytes that come back with the snapshot; with the label and the VSS fields at most 16,256. */
+  readonly applicationInfo?: Uint8Array;
+  /** How long writes may be held; default 10,000 ms. */
+  readonly holdTimeoutMs?: number;
+}
+
+export const DEFAULT_HOLD_TIMEOUT_MS = 10_000;
+
+/** The parts of the engine that taking a snapshot works with. */
+export interface CreateContext {
+  readonly environment: Environment;
+  readonly device: BlockDevice;
+  readonly store: AttachedStore;
+  readonly gate: WriteGate;
+  readonly copyOnWrite: CopyOnWrite;
+  readonly chain: SnapshotChain;
+  readonly space: Space;
+  readonly emit: Emit;
+  readonly figures: { holdMs: number };
+}
+
+// What Windows stores for a snapshot that any client may see and that stays: context and attributes of
+// VSS_CTX_CLIENT_ACCESSIBLE (persistent, client accessible, no auto release, no writers), the system's provider.
+const CLIENT_ACCESSIBLE = 0x1d;
+const SYSTEM_PROVIDER = 1;
+
+/** One at a time. @throws HoldTimeoutError, LimitError, NoSpaceError, DeviceError; then there is no new snapshot */
+export async function createSnapshot(
+  context: CreateContext,
+  options: CreateSnapshotOptions,
+): Promise<SnapshotRecord> {
+  const { chain, store, space, environment, gate } = context;
+  if (gate.failure !== undefined) throw gate.failure;
+  if (chain.records.length >= SNAPSHOTS_MAX)
+    throw new LimitError(`a volume has at most ${SNAPSHOTS_MAX} snapshots; delete one first`);
+  const id = guidFrom(environment.random);
+  const information: ApplicationInformation = {
+    ...informationOf(id, guidFrom(environment.random)),
+    context: CLIENT_ACCESSIBLE,
+    provider: SYSTEM_PROVIDER,
+    attributes: CLIENT_ACCESSIBLE,
+    label: options.label,
+    agentBytes: options.applicationInfo,
+  };
+  await space.makeRoomForArea();
+  const file = await store.createArea(id);
+  try {
+    const area = await createDiffArea(file, {
+      storeId: id,
+      epoch: randomU64(environment),
+      information,
+      blockCount: blocksIn(context.device.size),
+      length: space.firstLength,
+    });
+    return await holdAndCommit(context, area, options.holdTimeoutMs ?? DEFAULT_HOLD_TIMEOUT_MS);
+  } catch (error) {
+    // With the gate shut the snapshot may exist after all; then it is whole, because nothing was written since.
+    if (context.gate.failure === undefined) await discard(context, file);
+    throw error;
+  }
+}
+
+async function discard({ emit, store }: CreateContext, file: AreaFile): Promise<void> {
+  try {
+    await file.remove();
+  } catch (error) {
+    emit('backgroundFailure', {
+      id: store.name,
+      what: 'removing the diff area of a snapshot that was not taken',
+      error,
+    });
+  }
+}
+
+async function holdAndCommit(
+  context: CreateContext,
+  area: DiffArea,
+  limitMs: number,
+): Promise<SnapshotRecord> {
+  const { gate, device, environment, figures, emit } = context;
+  const { clock } = environment;
+  // Most of what is dirty goes to the device before anybody has to wait for it.
+  await device.flush();
+  const deadline = clock.monotonic() + limitMs;
+  let held = false;
+  const heldSince = clock.monotonic();
+  try {
+    await gate.hold(limitMs);
+    held = true;
+    await withinLimit(clock, deadline - clock.monotonic(), device.flush(), 'the volume was not flushed');
+    if (context.store.hidesStartBlock) await copyFirstBlock(device, area);
+    return await commit(context, area);
+  } catch (error) {
+    if (error instanceof HoldTimeoutError) emit('holdTimedOut', { limitMs });
+    throw error;
+  } finally {
+    figures.holdMs = clock.monotonic() - heldSince;
+    if (held) gate.release();
+  }
+}
+
+/**
+ * Who reads the raw device sees the start block in block 0, in place of what the volume holds there. So each
+ * snapshot has its own copy of that block from the beginning.
+ */
+async function copyFirstBlock(device: BlockDevice, area: DiffArea): Promise<void> {
+  const data = new Uint8Array(BLOCK_SIZE);
+  await device.read(0, data.subarray(0, Math.min(BLOCK_SIZE, device.size)));
+  const slots = area.reserve(1, 1);
+  const slot = slots?.[0];
+  if (slots === undefined || slot === undefined)
+    throw new LimitError('a new diff area has no room for one block');
+  const copies = { blocks: [0], slots, checksums: [area.checksum(0, slot, data)] };
+  await area.writeData(slots, [data]);
+  await area.appendEntries([copies]);
+  await area.flush();
+  area.publish(copies);
+}
+
+async function commit(
+  { chain, device, store, copyOnWrite, gate, space, environment }: CreateContext,
+  area: DiffArea,
+): Promise<SnapshotRecord> {
+  const { newest } = chain;
+  const item: SnapshotItem = {
+    kind: 'snapshot',
+    volumeSize: device.size,
+    storeId: area.storeId,
+    order: (newest?.item.order ?? 0) + 1,
+    flags: SnapshotFlag.visible | SnapshotFlag.noDiffAreaFill,
+    createdAt: laterThan(newest?.item.createdAt ?? 0n, filetimeFromMilliseconds(environment.clock.now())),
+  };
+  try {
+    await store.control.publish({ snapshot: item, diffArea: area.item });
+  } catch (error) {
+    await withdraw(store, gate, area, error);
+    throw error;
+  }
+  const record = new SnapshotRecord(item, { area });
+  copyOnWrite.setTarget(area);
+  chain.add(record);
+  if (newest?.area !== undefined) space.retire(newest, newest.area);
+  return record;
+}
+
+/** The commit failed, so the device may have it or not. It must not; else nothing may be written any more. */
+async function withdraw(
+  store: AttachedStore,
+  gate: WriteGate,
+  area: DiffArea,
+  cause: unknown,
+): Promise<void> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      await store.control.remove(area.storeId);
+      return;
+    } catch (error) {
+      if (attempt < 3) continue;
+      gate.shut(
+        new DeviceError(
+          `a snapshot was being taken when the store failed, and whether it exists cannot be told; writes are refused to keep it and the others right. Close the volume, mend the store (${store.name}), and open again`,
+          { cause: new AggregateError([cause, error]) },
+        ),
+      );
+      return;
+    }
+  }
+}
+
+/** Two snapshots of one moment confuse readers of the format, so time always goes on by a tick of 100 ns at least. */
+const laterThan = (previous: bigint, now: bigint): bigint => (now > previous ? now : previous + 1n);

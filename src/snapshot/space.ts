@@ -1,0 +1,203 @@
+/**
+ * Room for copies: growth of the newest diff area, and what goes when there is no room.
+ *
+ * Growth is ahead of need, in the background, in steps of 50 MiB at first and up to 1000 MiB when writers had to wait.
+ * Copies that find no slot grow the file themselves: they must not wait for the background pool.
+ *
+ * Policy `delete-oldest`: the oldest snapshots go until there is room; writes never fail because of a snapshot.
+ * `#roomFor` is the place where other policies come in.
+ *
+ * Shared state: `#growing` lets one growth or one decision about room happen at a time.
+ */
+import { Mutex } from 'async-mutex';
+import type { CopyOnWrite, CopyOnWriteHost } from '../copy-on-write/copy-on-write.js';
+import type { Pools } from '../copy-on-write/pools.js';
+import { AREA_SIZE_MIN } from '../diff-area/create.js';
+import type { DiffArea } from '../diff-area/diff-area.js';
+import { isOutOfSpace, NoSpaceError } from '../errors.js';
+import type { AttachedStore } from '../store/store.js';
+import { BLOCK_SIZE, type ByteLength } from '../units.js';
+import type { Emit } from '../volume/events.js';
+import type { SnapshotChain } from './chain.js';
+import type { SnapshotRecord } from './record.js';
+
+export interface Growth {
+  /** First size of a diff area, and step of growth at the beginning; bytes. */
+  readonly initial: ByteLength;
+  /** Largest step, in bytes. */
+  readonly maximum: ByteLength;
+}
+
+const MEBIBYTE = 1024 * 1024;
+export const DEFAULT_GROWTH: Growth = { initial: 50 * MEBIBYTE, maximum: 1000 * MEBIBYTE };
+
+export class Space implements CopyOnWriteHost {
+  readonly #store: AttachedStore;
+  readonly #chain: SnapshotChain;
+  readonly #pools: Pools;
+  readonly #emit: Emit;
+  readonly #growth: Growth;
+  readonly #growing = new Mutex();
+  #copyOnWrite: CopyOnWrite | undefined;
+  #step: ByteLength;
+  #growingAhead = false;
+
+  constructor(store: AttachedStore, chain: SnapshotChain, pools: Pools, emit: Emit, growth: Growth) {
+    this.#store = store;
+    this.#chain = chain;
+    this.#pools = pools;
+    this.#emit = emit;
+    this.#growth = growth;
+    this.#step = growth.initial;
+  }
+
+  /** Space and copy-on-write need each other; this closes the circle. */
+  serve(copyOnWrite: CopyOnWrite): void {
+    this.#copyOnWrite = copyOnWrite;
+  }
+
+  /** Size with which a new diff area begins: a share of what is there, so that a small reserve serves many. */
+  get firstLength(): ByteLength {
+    return Math.max(AREA_SIZE_MIN, wholeBlocks(Math.min(this.#growth.initial, this.#store.available() / 8)));
+  }
+
+  growAhead(area: DiffArea): void {
+    if (this.#growingAhead || area.freeBytes >= this.#step / 2) return;
+    // Ahead of need only a share is taken: what is left serves the next snapshot.
+    const length = wholeBlocks(Math.min(this.#step, this.#store.available() / 4));
+    const record = this.#chain.ownerOf(area);
+    if (length === 0 || record === undefined) return;
+    this.#growingAhead = true;
+    void this.#pools.background.add(async () => {
+      try {
+        await this.#growing.runExclusive(() => this.#grow(record, area, length));
+      } catch (error) {
+        this.#emit('backgroundFailure', {
+          id: record.id,
+          what: 'growing its diff area ahead of need',
+          error,
+        });
+      } finally {
+        this.#growingAhead = false;
+      }
+    });
+  }
+
+  async makeRoom(area: DiffArea, slots: number, entries: number): Promise<boolean> {
+    return this.#growing.runExclusive(async () => {
+      for (;;) {
+        const needed = area.slotsNeeded(slots, entries) * BLOCK_SIZE - area.freeBytes;
+        if (needed <= 0) return true;
+        this.#step = Math.min(this.#growth.maximum, this.#step * 2);
+        if (!(await this.#roomFor(area, needed))) return false;
+      }
+    });
+  }
+
+  async #roomFor(area: DiffArea, needed: ByteLength): Promise<boolean> {
+    const record = this.#chain.ownerOf(area);
+    if (record === undefined) return false;
+    const available = wholeBlocks(this.#store.available());
+    if (available >= needed) {
+      try {
+        await this.#grow(record, area, Math.min(available, Math.max(needed, this.#step)));
+        return true;
+      } catch (error) {
+        if (!(error instanceof NoSpaceError)) throw error;
+      }
+    }
+    this.#emit('overflow', { id: record.id, neededBytes: needed, availableBytes: available });
+    return this.#dropOldest(area);
+  }
+
+  /** @returns false if that was the snapshot of `area` itself */
+  async #dropOldest(area: DiffArea, cause?: unknown): Promise<boolean> {
+    const victim = this.#chain.oldest;
+    if (victim !== undefined) await this.#chain.removeThrough(victim, this.#copying, 'space', cause);
+    return this.#chain.ownerOf(area) !== undefined;
+  }
+
+  get #copying(): CopyOnWrite {
+    if (this.#copyOnWrite === undefined) throw new Error('serve() was not called');
+    return this.#copyOnWrite;
+  }
+
+  async #grow(record: SnapshotRecord, area: DiffArea, length: ByteLength): Promise<void> {
+    await this.#whileThere(record, () => area.grow(length, (change) => this.#store.control.update(record.id, change)));
+    this.#emit('grown', { id: record.id, bytes: length, allocatedBytes: area.allocatedBytes });
+  }
+
+  async copyFailed(area: DiffArea, error: unknown, attempts: number): Promise<'retry' | 'gone'> {
+    const newest = this.#chain.ownerOf(area);
+    if (newest === undefined) return 'gone';
+    if (isOutOfSpace(error)) return (await this.#dropOldest(area, error)) ? 'retry' : 'gone';
+    if (attempts === 1) return 'retry';
+    // Older snapshots read the missing block through this one, so all are wrong without it.
+    await this.#chain.removeThrough(newest, this.#copying, 'copy-failed', error);
+    return 'gone';
+  }
+
+  /**
+   * Makes room for a new diff area of at least the smallest size: what the newest one does not use goes first, then the
+   * oldest snapshots.
+   * @throws NoSpaceError if nothing is left to give up
+   */
+  async makeRoomForArea(): Promise<void> {
+    const { newest } = this.#chain;
+    if (this.#store.available() < AREA_SIZE_MIN && newest?.area !== undefined) await this.#trim(newest, newest.area);
+    while (this.#store.available() < AREA_SIZE_MIN) {
+      const victim = this.#chain.oldest;
+      if (victim === undefined) {
+        throw new NoSpaceError(
+          `a snapshot needs at least ${AREA_SIZE_MIN} bytes, ${this.#store.available()} can be had; raise the limit with: volsnap resize-store`,
+        );
+      }
+      await this.#chain.removeThrough(victim, this.#copying, 'space');
+      await this.#pools.background.onIdle();
+    }
+  }
+
+  /** Gives up the oldest snapshots until no more than `maximum` bytes (0: no limit) are allocated. */
+  async shrinkTo(maximum: ByteLength): Promise<void> {
+    while (maximum !== 0 && this.#store.allocated() > maximum && this.#chain.oldest !== undefined) {
+      await this.#chain.removeThrough(this.#chain.oldest, this.#copying, 'limit-lowered');
+      await this.#pools.background.onIdle();
+    }
+  }
+
+  /** Does something to a diff area that must not be removed meanwhile, unless it is gone already. */
+  async #whileThere(record: SnapshotRecord, action: () => Promise<void>): Promise<void> {
+    await record.resizing.runExclusive(async () => {
+      if (record.deleted === undefined) await action();
+    });
+  }
+
+  async #trim(record: SnapshotRecord, area: DiffArea): Promise<void> {
+    await this.#whileThere(record, () => area.trim((change) => this.#store.control.update(record.id, change)));
+  }
+
+  /**
+   * A newer snapshot takes the copies from now on: what this one has is recorded as durable, and its unused space goes
+   * back. Runs in the background.
+   */
+  retire(record: SnapshotRecord, area: DiffArea): void {
+    void this.#pools.background.add(async () => {
+      try {
+        await this.#whileThere(record, async () => {
+          await area.flush();
+          await area.writeWatermark();
+        });
+        await this.#trim(record, area);
+      } catch (error) {
+        this.#emit('backgroundFailure', {
+          id: record.id,
+          what: 'giving back the unused end of its diff area',
+          error,
+        });
+      }
+    });
+  }
+}
+
+const wholeBlocks = (length: number): ByteLength =>
+  Number.isFinite(length) ? Math.floor(length / BLOCK_SIZE) * BLOCK_SIZE : length;

@@ -1,0 +1,104 @@
+/** A snapshot in a store of volsnap. */
+import type { DiffArea } from '../diff-area/diff-area.js';
+import { IntegrityError, ReadOnlyError, UnsupportedError } from '../errors.js';
+import { millisecondsFromFiletime } from '../format/filetime.js';
+import { NIL_GUID } from '../format/guid.js';
+import type { ByteLength, ByteOffset } from '../units.js';
+import type { Engine } from '../volume/engine.js';
+import { asTarget, checkRange, lengthOf } from '../volume/range.js';
+import { readSnapshot } from './reader.js';
+import type { SnapshotRecord } from './record.js';
+import type { Snapshot } from './snapshot.js';
+
+export class StoredSnapshot implements Snapshot {
+  readonly #engine: Engine;
+  readonly #record: SnapshotRecord;
+  readonly #writable: boolean;
+
+  constructor(engine: Engine, record: SnapshotRecord, writable: boolean) {
+    this.#engine = engine;
+    this.#record = record;
+    this.#writable = writable;
+  }
+
+  get id() {
+    return this.#record.id;
+  }
+
+  get storeId() {
+    return this.#record.id;
+  }
+
+  get setId() {
+    return this.#record.area?.information.setId ?? NIL_GUID;
+  }
+
+  get label() {
+    return this.#record.area?.information.label;
+  }
+
+  get applicationInfo() {
+    return this.#record.area?.information.agentBytes;
+  }
+
+  get createdAt() {
+    return new Date(millisecondsFromFiletime(this.#record.item.createdAt));
+  }
+
+  get order() {
+    return this.#record.item.order;
+  }
+
+  get size() {
+    return this.#record.item.volumeSize;
+  }
+
+  get usedBytes() {
+    return this.#record.area?.usedBytes ?? 0;
+  }
+
+  get allocatedBytes() {
+    return this.#record.area?.allocatedBytes ?? 0;
+  }
+
+  get state() {
+    if (this.#record.deleted !== undefined) return 'deleted';
+    return this.#record.damage === undefined ? 'ok' : 'damaged';
+  }
+
+  get problem() {
+    return this.#record.deleted ?? this.#record.damage?.message;
+  }
+
+  async read(offset: ByteOffset, target: ByteLength | Uint8Array): Promise<Uint8Array> {
+    checkRange(offset, lengthOf(target), this.size);
+    const { damage } = this.#record;
+    if (damage !== undefined) throw damage;
+    const buffer = asTarget(target);
+    try {
+      await this.#record.whileReading(() =>
+        readSnapshot(() => this.#areas(), this.#engine.device, offset, buffer),
+      );
+    } catch (error) {
+      if (error instanceof IntegrityError) this.#engine.emit('integrityFailure', { id: this.id, error });
+      throw error;
+    }
+    return buffer;
+  }
+
+  /** Diff areas of this snapshot and of all newer ones; only an older snapshot can be without one. */
+  #areas(): readonly DiffArea[] {
+    return this.#engine.chain.areasFrom(this.#record);
+  }
+
+  async delete(): Promise<void> {
+    if (!this.#writable) throw new ReadOnlyError('the volume is open for reading only');
+    const { chain, copyOnWrite } = this.#engine;
+    if (chain.indexOf(this.#record) !== 0) {
+      throw new UnsupportedError(
+        `snapshot ${this.id} is not the oldest; for now the older ones have to be deleted first`,
+      );
+    }
+    await chain.removeThrough(this.#record, copyOnWrite, 'requested');
+  }
+}

@@ -1,0 +1,240 @@
+/**
+ * The control file: start block and control blocks, which say what snapshots a volume has.
+ *
+ * A snapshot is a pair of items in one 512-byte sector, so one sector write makes it exist or makes it go. Every change
+ * here is such a write followed by a flush. All control blocks are laid out when the store is made: they
+ * hold 512 snapshots, and recording, deleting or failing a snapshot never needs new space.
+ *
+ * Shared state: the images of start and control blocks. `#mutex` makes each change (image, write, flush) one step.
+ * A change that fails is undone in the image; what is on the device is then unknown until a later change of the
+ * same sector succeeds, so the caller must not rely on either state.
+ */
+import { Mutex } from 'async-mutex';
+import type { BlockDevice } from '../device/block-device.js';
+import { assert, FormatError, LimitError } from '../errors.js';
+import { SNAPSHOTS_MAX, START_BLOCK_OFFSET, START_BLOCK_SIZE } from '../format/constants.js';
+import {
+  type ControlItem,
+  type DiffAreaItem,
+  decodeControlBlock,
+  encodeControlBlock,
+  encodeItem,
+  ITEM_PAIRS,
+  itemPosition,
+  type SnapshotItem,
+  sectorOfItem,
+} from '../format/control-block.js';
+import type { Guid } from '../format/guid.js';
+import {
+  type CleanRecord,
+  decodeStartBlock,
+  encodeStartBlock,
+  type StartBlock,
+  type StartExtension,
+} from '../format/start-block.js';
+import { BLOCK_SIZE, type ByteLength, type ByteOffset, SECTOR_SIZE } from '../units.js';
+
+/** Control blocks needed for as many snapshots as a volume may have: 63 pairs fit in each. */
+export const CONTROL_BLOCKS = Math.ceil(SNAPSHOTS_MAX / ITEM_PAIRS.length);
+
+/** What the control file says of one snapshot. */
+export interface CatalogEntry {
+  readonly snapshot: SnapshotItem;
+  readonly diffArea: DiffAreaItem;
+}
+
+/** Start block of one of our own stores. */
+export type OwnStartBlock = StartBlock & { readonly extension: StartExtension };
+
+interface ControlBlock {
+  readonly offset: ByteOffset;
+  readonly image: Uint8Array;
+}
+
+/** Where the two items of one snapshot lie. */
+interface Place {
+  readonly block: ControlBlock;
+  readonly item: number;
+}
+
+export class ControlFile {
+  readonly #device: BlockDevice;
+  readonly #mutex = new Mutex();
+  #start: OwnStartBlock;
+  readonly #blocks: ControlBlock[] = [];
+  readonly #entries = new Map<Guid, { entry: CatalogEntry; place: Place }>();
+  readonly #freePlaces: Place[] = [];
+
+  private constructor(device: BlockDevice, start: OwnStartBlock) {
+    this.#device = device;
+    this.#start = start;
+  }
+
+  /** Lays out an empty control file with its control blocks from `controlOffset`; durable when it returns. */
+  static async create(
+    device: BlockDevice,
+    start: Omit<OwnStartBlock, 'firstControlBlock'>,
+    controlOffset: ByteOffset,
+  ): Promise<void> {
+    for (let i = 0; i < CONTROL_BLOCKS; i++) {
+      const offset = controlOffset + i * BLOCK_SIZE;
+      const block = encodeControlBlock(
+        {
+          fileOffset: offset,
+          volumeOffset: offset,
+          nextOffset: i + 1 < CONTROL_BLOCKS ? offset + BLOCK_SIZE : 0,
+          epoch: start.extension.storeId,
+        },
+        [],
+      );
+      await device.write(offset, block);
+    }
+    await device.flush(); // before the start block makes them count
+    await device.write(START_BLOCK_OFFSET, encodeStartBlock({ ...start, firstControlBlock: controlOffset }));
+    await device.flush();
+  }
+
+  /** @throws FormatError, UnsupportedError, DeviceError */
+  static async open(device: BlockDevice): Promise<ControlFile> {
+    const startBytes = new Uint8Array(START_BLOCK_SIZE);
+    await device.read(START_BLOCK_OFFSET, startBytes);
+    const start = decodeStartBlock(startBytes, { offset: START_BLOCK_OFFSET });
+    if (start.extension === undefined) throw new FormatError('the start block was not written by volsnap');
+    const control = new ControlFile(device, { ...start, extension: start.extension });
+    await control.#readBlocks();
+    return control;
+  }
+
+  async #readBlocks(): Promise<void> {
+    let offset = this.#start.firstControlBlock;
+    while (offset !== 0) {
+      if (this.#blocks.length === CONTROL_BLOCKS)
+        throw new FormatError(`control block chain goes on after ${CONTROL_BLOCKS} blocks`);
+      if (offset % BLOCK_SIZE !== 0 || offset + BLOCK_SIZE > this.#device.size) {
+        throw new FormatError(
+          `control block chain points to ${offset}, device of ${this.#device.size} bytes`,
+        );
+      }
+      const block = { offset, image: new Uint8Array(BLOCK_SIZE) };
+      await this.#device.read(offset, block.image);
+      const decoded = decodeControlBlock(block.image, { offset });
+      if (decoded.header.extension?.epoch !== this.#start.extension.storeId) {
+        throw new FormatError(`control block at ${offset} belongs to another store`);
+      }
+      this.#blocks.push(block);
+      for (const item of ITEM_PAIRS) this.#collectPair(decoded.items, { block, item });
+      offset = decoded.header.nextOffset;
+    }
+    if (this.#blocks.length === 0) throw new FormatError('the start block names no control block');
+  }
+
+  #collectPair(all: readonly ControlItem[], place: Place): void {
+    const first = all[place.item];
+    const second = all[place.item + 1];
+    if (first?.kind !== 'snapshot' && second?.kind !== 'diff-area') {
+      this.#freePlaces.push(place);
+      return;
+    }
+    if (first?.kind !== 'snapshot' || second?.kind !== 'diff-area' || first.storeId !== second.storeId) {
+      throw new FormatError(
+        `control block at ${place.block.offset}: items ${place.item} and ${place.item + 1} are not the two of one snapshot`,
+      );
+    }
+    if (this.#entries.has(first.storeId))
+      throw new FormatError(`control blocks name snapshot ${first.storeId} twice`);
+    this.#entries.set(first.storeId, { entry: { snapshot: first, diffArea: second }, place });
+  }
+
+  get start(): OwnStartBlock {
+    return this.#start;
+  }
+
+  /** Oldest first. */
+  get entries(): CatalogEntry[] {
+    return [...this.#entries.values()]
+      .map(({ entry }) => entry)
+      .sort((a, b) => a.snapshot.order - b.snapshot.order);
+  }
+
+  has(storeId: Guid): boolean {
+    return this.#entries.has(storeId);
+  }
+
+  /** Makes a snapshot exist: durable when it returns. @throws LimitError, DeviceError (then call `remove`) */
+  async publish(entry: CatalogEntry): Promise<void> {
+    await this.#mutex.runExclusive(async () => {
+      const { storeId } = entry.snapshot;
+      assert(!this.#entries.has(storeId), () => `snapshot ${storeId} is in the control file already`);
+      const place = this.#freePlaces[0];
+      if (place === undefined || this.#entries.size >= SNAPSHOTS_MAX) {
+        throw new LimitError(`a volume has at most ${SNAPSHOTS_MAX} snapshots; delete one first`);
+      }
+      this.#freePlaces.shift();
+      this.#entries.set(storeId, { entry, place });
+      await this.#writePair(place, entry.snapshot, entry.diffArea);
+    });
+  }
+
+  /** Replaces the diff-area item of a snapshot, unless that is gone meanwhile; durable when it returns. */
+  async update(storeId: Guid, change: Partial<Omit<DiffAreaItem, 'kind' | 'storeId'>>): Promise<void> {
+    await this.#mutex.runExclusive(async () => {
+      const known = this.#entries.get(storeId);
+      if (known === undefined) return;
+      const { snapshot, diffArea } = known.entry;
+      const changed = { ...diffArea, ...change };
+      await this.#writePair(known.place, snapshot, changed);
+      known.entry = { snapshot, diffArea: changed };
+    });
+  }
+
+  /** Makes a snapshot no longer exist: durable when it returns. It may be repeated after a failure. */
+  async remove(storeId: Guid): Promise<void> {
+    await this.#mutex.runExclusive(async () => {
+      const known = this.#entries.get(storeId);
+      if (known === undefined) return;
+      await this.#writePair(known.place, { kind: 'free' }, { kind: 'free' });
+      this.#entries.delete(storeId);
+      this.#freePlaces.unshift(known.place);
+    });
+  }
+
+  /** Changes the limit on diff-area space; durable when it returns. */
+  async setMaximumSize(maximumSize: ByteLength): Promise<void> {
+    await this.#changeStart((start) => ({ ...start, maximumSize }));
+  }
+
+  /** Records a clean close, or (`undefined`) that the volume is in use; durable when it returns. */
+  async setClean(clean: CleanRecord | undefined): Promise<void> {
+    await this.#changeStart((start) => ({ ...start, extension: { ...start.extension, clean } }));
+  }
+
+  /** What is written may come from a process that was killed before its flush: nothing is relied on before this. */
+  async flush(): Promise<void> {
+    await this.#device.flush();
+  }
+
+  async #changeStart(change: (start: OwnStartBlock) => OwnStartBlock): Promise<void> {
+    await this.#mutex.runExclusive(async () => {
+      const changed = change(this.#start);
+      await this.#device.write(START_BLOCK_OFFSET, encodeStartBlock(changed));
+      await this.#device.flush();
+      this.#start = changed;
+    });
+  }
+
+  async #writePair(place: Place, first: ControlItem, second: ControlItem): Promise<void> {
+    const { block, item } = place;
+    const sector = sectorOfItem(item);
+    const before = block.image.slice(sector, sector + SECTOR_SIZE);
+    encodeItem(block.image, itemPosition(item), first);
+    encodeItem(block.image, itemPosition(item + 1), second);
+    assert(sector === sectorOfItem(item + 1), () => `items ${item} and ${item + 1} lie in two sectors`);
+    try {
+      await this.#device.write(block.offset + sector, block.image.slice(sector, sector + SECTOR_SIZE));
+      await this.#device.flush();
+    } catch (error) {
+      block.image.set(before, sector);
+      throw error;
+    }
+  }
+}

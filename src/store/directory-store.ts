@@ -1,0 +1,233 @@
+/**
+ * The directory layout: a folder beside the volume with the control file and one file for each snapshot.
+ *
+ * Each file is an address space of its own: volume offset = file offset. The first 16 KiB of the control file stand in
+ * for the boot area of a volume, so that the start block is where readers of the format look for it.
+ */
+import type { BlockDevice, ResizableDevice } from '../device/block-device.js';
+import type { Folder } from '../device/folder.js';
+import { HostFolder } from '../device/host-folder.js';
+import {
+  AlreadyInitializedError,
+  isOutOfSpace,
+  NoSpaceError,
+  NotFoundError,
+  NotInitializedError,
+} from '../errors.js';
+import { isZero } from '../format/binary.js';
+import { FORMAT_SIGNATURE, START_BLOCK_OFFSET, START_BLOCK_SIZE } from '../format/constants.js';
+import type { DiffAreaItem } from '../format/control-block.js';
+import { type Guid, guidFrom } from '../format/guid.js';
+import { BLOCK_SIZE, type ByteLength } from '../units.js';
+import { CONTROL_BLOCKS, ControlFile } from './control-file.js';
+import { readLocationList } from './location-list.js';
+import { newStart } from './new-start.js';
+import { type Piece, Runs } from './runs.js';
+import { SpaceBudget } from './space-budget.js';
+import type {
+  AreaFile,
+  AttachedStore,
+  AttachOptions,
+  InitializeOptions,
+  OpenedArea,
+  Store,
+} from './store.js';
+
+const CONTROL_FILE_NAME = `{${FORMAT_SIGNATURE}}`;
+const areaFileName = (storeId: Guid): string => `{${storeId}}{${FORMAT_SIGNATURE}}`;
+
+export class DirectoryStore implements Store {
+  readonly layout = 'directory';
+  readonly #place: string | Folder;
+
+  /** @param place path of the folder, by custom the volume's path with `.volsnap` after it; or a folder of another kind */
+  constructor(place: string | Folder) {
+    this.#place = place;
+  }
+
+  async initialize(device: BlockDevice, { environment, maximumSize }: InitializeOptions): Promise<void> {
+    const folder =
+      typeof this.#place === 'string'
+        ? await HostFolder.create(this.#place, { modeLike: device.name })
+        : this.#place;
+    await removeUnfinished(folder);
+    const file = await folder.create(CONTROL_FILE_NAME);
+    try {
+      await file.resize((1 + CONTROL_BLOCKS) * BLOCK_SIZE);
+      const start = newStart(environment, {
+        volumeId: guidFrom(environment.random),
+        maximumSize,
+        protectedSize: device.size,
+        layout: 'directory',
+      });
+      await ControlFile.create(file, start, BLOCK_SIZE);
+    } finally {
+      await file.close();
+    }
+    await folder.sync();
+  }
+
+  async attach(device: BlockDevice, { writable }: AttachOptions): Promise<AttachedStore> {
+    const folder = await this.#openFolder();
+    const file = await openControlFile(folder, writable);
+    try {
+      return new AttachedDirectory(folder, file, await ControlFile.open(file), device, writable);
+    } catch (error) {
+      await file.close();
+      throw error;
+    }
+  }
+
+  /** Is there a store at all? */
+  async exists(): Promise<boolean> {
+    try {
+      return (await (await this.#openFolder()).list()).includes(CONTROL_FILE_NAME);
+    } catch (error) {
+      if (error instanceof NotInitializedError) return false;
+      throw error;
+    }
+  }
+
+  async #openFolder(): Promise<Folder> {
+    if (typeof this.#place !== 'string') return this.#place;
+    try {
+      return await HostFolder.open(this.#place);
+    } catch (error) {
+      throw asNotInitialized(error, this.#place);
+    }
+  }
+}
+
+/** An interrupted `initialize` leaves a control file without a start block, which is written last. */
+async function removeUnfinished(folder: Folder): Promise<void> {
+  if (!(await folder.list()).includes(CONTROL_FILE_NAME)) return;
+  const file = await folder.open(CONTROL_FILE_NAME, { writable: false });
+  const start = new Uint8Array(START_BLOCK_SIZE);
+  try {
+    if (file.size >= START_BLOCK_OFFSET + START_BLOCK_SIZE) await file.read(START_BLOCK_OFFSET, start);
+  } finally {
+    await file.close();
+  }
+  if (!isZero(start)) {
+    throw new AlreadyInitializedError(
+      `${folder.name} holds a store already; delete that folder to start anew`,
+    );
+  }
+  await folder.remove(CONTROL_FILE_NAME);
+}
+
+async function openControlFile(folder: Folder, writable: boolean): Promise<ResizableDevice> {
+  try {
+    return await folder.open(CONTROL_FILE_NAME, { writable });
+  } catch (error) {
+    throw asNotInitialized(error, folder.name);
+  }
+}
+
+function asNotInitialized(error: unknown, place: string): unknown {
+  if (!(error instanceof NotFoundError)) return error;
+  return new NotInitializedError(`no snapshot store in ${place}; make one with: volsnap init VOLUME`, {
+    cause: error,
+  });
+}
+
+class AttachedDirectory implements AttachedStore {
+  readonly layout = 'directory';
+  readonly hidesStartBlock = false;
+  readonly #budget: SpaceBudget;
+
+  constructor(
+    readonly folder: Folder,
+    readonly controlDevice: ResizableDevice,
+    readonly control: ControlFile,
+    readonly volume: BlockDevice,
+    readonly writable: boolean,
+  ) {
+    this.#budget = new SpaceBudget(() => control.start.maximumSize);
+  }
+
+  get name(): string {
+    return this.folder.name;
+  }
+
+  available(): ByteLength {
+    return this.#budget.available;
+  }
+
+  allocated(): ByteLength {
+    return this.#budget.taken;
+  }
+
+  async createArea(storeId: Guid): Promise<AreaFile> {
+    const device = await this.folder.create(areaFileName(storeId));
+    return new DirectoryArea(this.folder, storeId, device, new Runs([]), this.#budget);
+  }
+
+  async openArea(item: DiffAreaItem): Promise<OpenedArea> {
+    const device = await this.folder.open(areaFileName(item.storeId), { writable: this.writable });
+    try {
+      const list = await readLocationList(device, item.locationOffset);
+      this.#budget.count(list.runs.size);
+      return { file: new DirectoryArea(this.folder, item.storeId, device, list.runs, this.#budget), list };
+    } catch (error) {
+      await device.close();
+      throw error;
+    }
+  }
+
+  async removeOrphans(): Promise<string[]> {
+    const wanted = new Set(this.control.entries.map((entry) => areaFileName(entry.snapshot.storeId)));
+    const orphans = (await this.folder.list()).filter(
+      (name) => name.endsWith(`}${CONTROL_FILE_NAME}`) && !wanted.has(name),
+    );
+    for (const name of orphans) await this.folder.remove(name);
+    // Also when there was none: a removal by a process that was killed may not be durable yet.
+    await this.folder.sync();
+    return orphans;
+  }
+
+  async close(): Promise<void> {
+    await this.controlDevice.close();
+  }
+}
+
+class DirectoryArea implements AreaFile {
+  constructor(
+    private readonly folder: Folder,
+    private readonly storeId: Guid,
+    readonly device: ResizableDevice,
+    readonly runs: Runs,
+    private readonly budget: SpaceBudget,
+  ) {}
+
+  async take(length: ByteLength): Promise<Piece[]> {
+    this.budget.take(length);
+    const volumeOffset = this.runs.size;
+    try {
+      await this.device.resize(volumeOffset + length);
+      // The name of a new file has to outlast a power cut before an item of the control file relies on it.
+      if (volumeOffset === 0) await this.folder.sync();
+    } catch (error) {
+      this.budget.giveBack(length);
+      if (!isOutOfSpace(error)) throw error;
+      throw new NoSpaceError(`the file system of ${this.folder.name} is full`, { cause: error });
+    }
+    return [{ volumeOffset, length }];
+  }
+
+  async giveBack(pieces: readonly Piece[]): Promise<void> {
+    for (const { length } of pieces) this.budget.giveBack(length);
+    await this.device.resize(this.runs.size);
+  }
+
+  async close(): Promise<void> {
+    await this.device.close();
+  }
+
+  async remove(): Promise<void> {
+    await this.device.close();
+    await this.folder.remove(areaFileName(this.storeId));
+    await this.folder.sync();
+    this.budget.giveBack(this.runs.size);
+  }
+}

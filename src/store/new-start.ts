@@ -1,0 +1,39 @@
+/** The start block of a store that is being made. */
+import type { Environment } from '../environment.js';
+import type { StartExtension } from '../format/start-block.js';
+import type { ByteLength } from '../units.js';
+import type { OwnStartBlock } from './control-file.js';
+
+export interface NewStart {
+  readonly volumeId: string;
+  readonly maximumSize: ByteLength;
+  readonly protectedSize: ByteLength;
+  readonly layout: StartExtension['layout'];
+}
+
+export function newStart(
+  environment: Environment,
+  wanted: NewStart,
+): Omit<OwnStartBlock, 'firstControlBlock'> {
+  const { volumeId, maximumSize, protectedSize, layout } = wanted;
+  return {
+    version: 1,
+    maximumSize,
+    volumeId,
+    storageVolumeId: volumeId,
+    extension: {
+      incompatible: 0,
+      readOnlyCompatible: 0,
+      compatible: 0,
+      protectedSize,
+      layout,
+      storeId: randomU64(environment),
+      clean: undefined,
+    },
+  };
+}
+
+/** A random 64-bit number: the epoch of a store or of a diff-area file. */
+export function randomU64({ random }: Environment): bigint {
+  return new DataView(random.fill(new Uint8Array(8)).buffer).getBigUint64(0, true);
+}

@@ -1,0 +1,87 @@
+/**
+ * Where snapshots are kept: the seam between the engine and the two layouts.
+ *
+ * A `Store` says where; attaching it to a device gives an `AttachedStore`, which owns the control file (what snapshots
+ * there are) and hands out the space of diff-area files. It knows nothing of what those files hold.
+ */
+import type { BlockDevice } from '../device/block-device.js';
+import type { Environment } from '../environment.js';
+import type { DiffAreaItem } from '../format/control-block.js';
+import type { Guid } from '../format/guid.js';
+import type { ByteLength } from '../units.js';
+import type { ControlFile } from './control-file.js';
+import type { LocationList } from './location-list.js';
+import type { Piece, Runs } from './runs.js';
+
+export interface AttachOptions {
+  readonly environment: Environment;
+  readonly writable: boolean;
+}
+
+export interface InitializeOptions {
+  readonly environment: Environment;
+  /** Bytes that diff areas may take in all; 0: no limit. */
+  readonly maximumSize: ByteLength;
+}
+
+/** A place for the snapshots of one volume. */
+export interface Store {
+  readonly layout: 'directory' | 'in-volume';
+  /**
+   * Makes an empty store for the volume on `device`.
+   * @throws AlreadyInitializedError, UnsupportedError (the layout does not fit the volume), DeviceError
+   */
+  initialize(device: BlockDevice, options: InitializeOptions): Promise<void>;
+  /**
+   * Opens the store of the volume on `device`.
+   * @throws NotInitializedError, FormatError, UnsupportedError, DeviceError
+   */
+  attach(device: BlockDevice, options: AttachOptions): Promise<AttachedStore>;
+}
+
+/** A store in use. Not shared between volumes; what the engine calls in parallel is said at each method. */
+export interface AttachedStore {
+  readonly layout: 'directory' | 'in-volume';
+  /** What messages call it. */
+  readonly name: string;
+  readonly control: ControlFile;
+  /** The volume as its users see it. */
+  readonly volume: BlockDevice;
+  /** Does a reader of the raw device see other bytes in block 0 than the volume's users? (In-volume: the start block.) */
+  readonly hidesStartBlock: boolean;
+  /** Bytes that could be taken now for diff areas, by limit and by room; `Infinity` if neither is known. */
+  available(): ByteLength;
+  /** Bytes taken by diff areas. */
+  allocated(): ByteLength;
+  /** A new, empty diff-area file. Nothing is durable until its item is in the control file. */
+  createArea(storeId: Guid): Promise<AreaFile>;
+  /** The diff-area file of an item of the control file. @throws FormatError, NotFoundError, DeviceError */
+  openArea(item: DiffAreaItem): Promise<OpenedArea>;
+  /** Removes files that no item of the control file names; returns their names. Called once after opening. */
+  removeOrphans(): Promise<string[]>;
+  /** Closes the control file and what else was opened, not the device. */
+  close(): Promise<void>;
+}
+
+export interface OpenedArea {
+  readonly file: AreaFile;
+  readonly list: LocationList;
+}
+
+/** The space of one diff-area file. Taking and giving back may happen in parallel with reads and writes. */
+export interface AreaFile {
+  /** The device that volume offsets of this file refer to. */
+  readonly device: BlockDevice;
+  /** The ranges that make up the file; changed only by its `DiffArea`. */
+  readonly runs: Runs;
+  /**
+   * Takes `length` more bytes (a multiple of 16 KiB); they belong to the file once its location list says so.
+   * @throws NoSpaceError, taking nothing, if the limit or the room does not allow it; DeviceError
+   */
+  take(length: ByteLength): Promise<Piece[]>;
+  /** Gives space back that the location list on the device no longer names. */
+  giveBack(pieces: readonly Piece[]): Promise<void>;
+  close(): Promise<void>;
+  /** Closes the file and gives all of its space back. Its item is gone from the control file already. */
+  remove(): Promise<void>;
+}

@@ -1,0 +1,173 @@
+/**
+ * What each sector of a volume may hold: the values that a read, a snapshot or a recovery is allowed to find.
+ *
+ * Time is a count of events. A write lasts from its start to its end; it happened at some moment between, for each of
+ * its sectors on its own. One write supersedes another in a sector if it started after the other had ended. So:
+ * - Seen over an interval [from, to]: any write that started before `to`, unless one that ended before `from`
+ *   supersedes it. (A read; a snapshot whose moment lies somewhere between its call and its return.)
+ * - After a crash: any write, unless a stable one supersedes it. Stable is what ended before the start of a flush that
+ *   returned. A write in flight at the crash never ended, so nothing supersedes it.
+ * - A write that failed may be in or out by sector, so it supersedes nothing.
+ * The base value, from before all writes that are remembered, is superseded by any write.
+ */
+import { type ByteLength, type ByteOffset, SECTOR_SIZE } from '../units.js';
+
+export interface WriteRecord {
+  readonly offset: ByteOffset;
+  readonly bytes: Uint8Array;
+  readonly start: number;
+  /** `Infinity` while in flight, and for ever if a crash came before. */
+  end: number;
+  failed: boolean;
+  stable: boolean;
+}
+
+/** A value that a sector may hold, and the moments at which it does. */
+export interface Candidate {
+  readonly bytes: Uint8Array;
+  /** It is there only after this moment... */
+  readonly after: number;
+  /** ...and only before this one. */
+  readonly before: number;
+}
+
+/** Does `later` replace `earlier`, wherever both wrote? */
+const supersedes = (later: WriteRecord, earlier: WriteRecord): boolean =>
+  !later.failed && later.start > earlier.end;
+
+export class SectorHistory {
+  /** Of each sector, the value before all writes in `#writes`. */
+  readonly #base: Uint8Array;
+  /** Writes still of interest, by sector, by start. */
+  readonly #writes = new Map<number, WriteRecord[]>();
+  #ended: WriteRecord[] = [];
+
+  constructor(initial: Uint8Array) {
+    this.#base = new Uint8Array(initial);
+  }
+
+  get size(): ByteLength {
+    return this.#base.byteLength;
+  }
+
+  /** Sectors that may hold something else than the base value. */
+  get sectors(): readonly number[] {
+    return [...this.#writes.keys()];
+  }
+
+  /** A copy of the base values. */
+  base(): Uint8Array {
+    return this.#base.slice();
+  }
+
+  begin(offset: ByteOffset, bytes: Uint8Array, now: number): WriteRecord {
+    const write: WriteRecord = { offset, bytes, start: now, end: Infinity, failed: false, stable: false };
+    for (const sector of sectorsOfWrite(write)) {
+      const writes = this.#writes.get(sector);
+      if (writes === undefined) this.#writes.set(sector, [write]);
+      else writes.push(write);
+    }
+    return write;
+  }
+
+  end(write: WriteRecord, now: number, failed: boolean): void {
+    write.end = now;
+    write.failed = failed;
+    if (!failed) this.#ended.push(write);
+  }
+
+  /**
+   * Whatever ended before `start` is durable.
+   * @param horizon nobody asks any more what was to be seen before it
+   */
+  stabilize(start: number, horizon: number): void {
+    const stable = this.#ended.filter((write) => write.end < start);
+    this.#ended = this.#ended.filter((write) => write.end >= start);
+    for (const write of stable) write.stable = true;
+    for (const write of stable) for (const sector of sectorsOfWrite(write)) this.#prune(sector, horizon);
+  }
+
+  /** Forgets what can never be found again; a sector with one value left goes back to the base. */
+  #prune(sector: number, horizon: number): void {
+    const writes = this.#writes.get(sector);
+    if (writes === undefined) return;
+    const settled = writes.filter((write) => write.stable && write.end < horizon);
+    const left = writes.filter((write) => !settled.some((later) => supersedes(later, write)));
+    const [only] = left;
+    if (left.length === 1 && only !== undefined && settled.includes(only)) {
+      this.#base.set(sectorOfWrite(only, sector), sector * SECTOR_SIZE);
+      this.#writes.delete(sector);
+    } else this.#writes.set(sector, left);
+  }
+
+  /** What may be seen in a sector over an interval; the base value comes first, if it may. */
+  seen(sector: number, from: number, to: number): Candidate[] {
+    const writes = this.#writes.get(sector) ?? [];
+    const candidates: Candidate[] = [];
+    const endOf = (isLater: (other: WriteRecord) => boolean) =>
+      writes.reduce(
+        (least, other) => (!other.failed && isLater(other) ? Math.min(least, other.end) : least),
+        Infinity,
+      );
+    const baseUntil = endOf(() => true);
+    if (baseUntil >= from) candidates.push({ bytes: this.#baseOf(sector), after: -1, before: baseUntil });
+    for (const write of writes) {
+      const before = endOf((other) => supersedes(other, write));
+      if (write.start >= to || before < from) continue;
+      candidates.push({ bytes: sectorOfWrite(write, sector), after: write.start, before });
+    }
+    return candidates;
+  }
+
+  /** What may be found in a sector after a crash. @param isStable which writes count as durable */
+  surviving(sector: number, isStable: (write: WriteRecord) => boolean): Uint8Array[] {
+    const writes = this.#writes.get(sector) ?? [];
+    const stable = writes.filter(isStable);
+    const values = writes
+      .filter((write) => !stable.some((later) => supersedes(later, write)))
+      .map((write) => sectorOfWrite(write, sector));
+    if (stable.length === 0) values.push(this.#baseOf(sector));
+    return values;
+  }
+
+  /** All was found out: these are the values, and nothing else is possible any more. */
+  settle(actual: Uint8Array): void {
+    this.#base.set(actual);
+    this.#writes.clear();
+    this.#ended = [];
+  }
+
+  /**
+   * The process died but its disk lives on: `actual` is what reads find from now on, but not durable yet. Where several
+   * values were possible it becomes one more, which ends them for readers and leaves them open for a power cut.
+   * @param died the moment it died; `now` is later
+   */
+  adopt(actual: Uint8Array, died: number, now: number): void {
+    const bytes = new Uint8Array(actual);
+    const adopted: WriteRecord = { offset: 0, bytes, start: now, end: now, failed: false, stable: false };
+    for (const writes of this.#writes.values()) {
+      for (const write of writes) {
+        if (write.end !== Infinity) continue;
+        write.end = died;
+        write.failed = true;
+      }
+      writes.push(adopted);
+    }
+    this.#ended.push(adopted);
+  }
+
+  #baseOf(sector: number): Uint8Array {
+    return this.#base.subarray(sector * SECTOR_SIZE, (sector + 1) * SECTOR_SIZE).slice();
+  }
+}
+
+export function sectorOfWrite(write: WriteRecord, sector: number): Uint8Array {
+  const at = sector * SECTOR_SIZE - write.offset;
+  return write.bytes.subarray(at, at + SECTOR_SIZE);
+}
+
+function* sectorsOfWrite(write: WriteRecord): Generator<number> {
+  const first = write.offset / SECTOR_SIZE;
+  const end = first + write.bytes.byteLength / SECTOR_SIZE;
+  for (let sector = first; sector < end; sector++) yield sector;
+}

@@ -1,0 +1,232 @@
+/**
+ * A folder that outlives the engine: which names are there, which of that is durable, and the files' disks.
+ *
+ * Fault model. Each name has a value, a file or nothing. Creating and removing change it in the cache; a sync makes
+ * durable the changes completed before it began. At a power cut each change not durable is kept or lost on its own, in
+ * order, so that a name ends with its durable value or with any one since: a lost creation leaves no file, a lost
+ * removal brings the file back with whatever of its content was durable. A killed process loses only what was in
+ * flight and had no effect yet. The content of each file follows `cached-content.ts`.
+ */
+import { DeviceError, NotFoundError } from '../errors.js';
+import type { ByteLength } from '../units.js';
+import type { CrashModel } from './crash-model.js';
+import { FaultPlan } from './faults.js';
+import type { Scheduler } from './scheduler.js';
+import { SeededRandom } from './seeded-random.js';
+import { type SavedDisk, SimulatedDisk } from './simulated-disk.js';
+import { SimulatedFolder } from './simulated-folder.js';
+
+/** A creation or a removal that is not durable yet. */
+export interface NameChange {
+  readonly name: string;
+  /** The file that the name stands for from now on; a removal has none. */
+  readonly file: SimulatedDisk | undefined;
+  hasEffect: boolean;
+  /** Place among all completions; 0 while in flight. */
+  acknowledged: number;
+}
+
+export interface SimulatedDirectoryOptions {
+  readonly name?: string;
+  readonly scheduler: Scheduler;
+  readonly random?: SeededRandom;
+  readonly faults?: FaultPlan;
+  /** For its files: see `SimulatedDiskOptions`. */
+  readonly strictOverlap?: boolean;
+  /** Bytes that all files together may have; growing beyond is ENOSPC. */
+  readonly capacity?: ByteLength;
+}
+
+/** All that a directory holds, to go back to later. */
+export interface SavedDirectory {
+  readonly cached: ReadonlyMap<string, SimulatedDisk>;
+  readonly durable: ReadonlyMap<string, SimulatedDisk>;
+  readonly log: readonly NameChange[];
+  readonly acknowledgements: number;
+  readonly files: ReadonlyMap<SimulatedDisk, SavedDisk>;
+}
+
+export class SimulatedDirectory {
+  readonly name: string;
+  readonly scheduler: Scheduler;
+  readonly random: SeededRandom;
+  readonly faults: FaultPlan;
+  readonly #options: SimulatedDirectoryOptions;
+  #capacity: ByteLength;
+  #cached = new Map<string, SimulatedDisk>();
+  #durable = new Map<string, SimulatedDisk>();
+  /** Changes not durable; those that took effect in the order of that. */
+  #log: NameChange[] = [];
+  #acknowledgements = 0;
+  /** Broken rules of files that are gone. */
+  readonly #violations: string[] = [];
+
+  constructor(options: SimulatedDirectoryOptions) {
+    this.#options = options;
+    this.name = options.name ?? 'folder';
+    this.scheduler = options.scheduler;
+    this.random = options.random ?? new SeededRandom(this.name);
+    this.faults = options.faults ?? new FaultPlan(this.random);
+    this.#capacity = options.capacity ?? Infinity;
+  }
+
+  /** The folder as the engine uses it, until the next crash. */
+  open(): SimulatedFolder {
+    return new SimulatedFolder(this);
+  }
+
+  get fileNames(): string[] {
+    return [...this.#cached.keys()];
+  }
+
+  /** The disk under a file. @throws NotFoundError */
+  file(name: string): SimulatedDisk {
+    const file = this.#cached.get(name);
+    if (file === undefined) throw new NotFoundError(`there is no ${name} in ${this.name}`);
+    return file;
+  }
+
+  get capacity(): ByteLength {
+    return this.#capacity;
+  }
+
+  /** Space may come and go: other users of the file system. */
+  set capacity(bytes: ByteLength) {
+    this.#capacity = bytes;
+  }
+
+  get usedBytes(): ByteLength {
+    let sum = 0;
+    for (const file of this.#cached.values()) sum += file.size;
+    return sum;
+  }
+
+  get violations(): string[] {
+    const files = new Set([...this.#cached.values(), ...this.#durable.values()]);
+    return [...this.#violations, ...[...files].flatMap((file) => file.violations)];
+  }
+
+  /** A creation begins, or without `isCreation` a removal. */
+  begin(name: string, isCreation: boolean): NameChange {
+    const file = isCreation ? this.#newFile(name) : undefined;
+    const change: NameChange = { name, file, hasEffect: false, acknowledged: 0 };
+    this.#log.push(change);
+    return change;
+  }
+
+  /** It takes effect. @throws DeviceError if the name is taken, NotFoundError if there is none. */
+  take(change: NameChange): void {
+    const held = this.#cached.get(change.name);
+    if (change.file === undefined && held === undefined) {
+      throw new NotFoundError(`there is no ${change.name} in ${this.name}`);
+    }
+    if (change.file !== undefined && held !== undefined) {
+      const cause = Object.assign(new Error('EEXIST: simulated'), { code: 'EEXIST' });
+      throw new DeviceError(`${change.name} exists already in ${this.name}`, { cause });
+    }
+    if (change.file === undefined) this.#cached.delete(change.name);
+    else this.#cached.set(change.name, change.file);
+    // Effects, not calls, order what happens to a name.
+    this.#log.splice(this.#log.indexOf(change), 1);
+    this.#log.push(change);
+    change.hasEffect = true;
+  }
+
+  acknowledge(change: NameChange): void {
+    change.acknowledged = ++this.#acknowledgements;
+    if (!change.hasEffect) this.#log.splice(this.#log.indexOf(change), 1);
+  }
+
+  flushPoint(): number {
+    return this.#acknowledgements;
+  }
+
+  makeDurable(point: number): void {
+    this.#log = this.#log.filter((change) => {
+      if (change.acknowledged === 0 || change.acknowledged > point) return true;
+      land(this.#durable, change);
+      return false;
+    });
+  }
+
+  crash(random: SeededRandom, model: CrashModel): void {
+    const mood = random.below(8);
+    const isKept = () => (mood === 0 ? true : mood === 1 ? false : random.chance(0.5));
+    this.crashWith(model, isKept, (file) => file.crash(random, model));
+  }
+
+  /** The same with chosen losses: `keep` is asked for every change of `unsynced()`, `crashFile` does each file. */
+  crashWith(
+    model: CrashModel,
+    keep: (change: Readonly<NameChange>) => boolean,
+    crashFile: (file: SimulatedDisk) => void,
+  ): void {
+    const files = new Set([...this.#durable.values(), ...this.#cached.values()]);
+    for (const change of this.#log) if (change.file !== undefined) files.add(change.file);
+    for (const file of files) crashFile(file);
+    for (const change of this.unsynced()) {
+      const isLost = (model === 'power-cut' || !change.hasEffect) && !keep(change);
+      if (model === 'power-cut') {
+        if (!isLost) land(this.#durable, change);
+      } else if (!change.hasEffect && !isLost && isPossible(this.#cached, change)) {
+        this.take(change);
+      }
+    }
+    if (model === 'power-cut') {
+      this.#cached = new Map(this.#durable);
+      this.#log = [];
+    } else {
+      this.#log = this.#log.filter((change) => change.hasEffect);
+      for (const change of this.#log) if (change.acknowledged === 0) this.acknowledge(change);
+    }
+    const alive = new Set([...this.#cached.values(), ...this.#durable.values()]);
+    for (const file of files) if (!alive.has(file)) this.#violations.push(...file.violations);
+  }
+
+  /** Changes that are not durable, those without effect last: what a crash decides about. */
+  unsynced(): readonly NameChange[] {
+    const waiting = this.#log.filter((change) => !change.hasEffect);
+    return [...this.#log.filter((change) => change.hasEffect), ...waiting];
+  }
+
+  save(): SavedDirectory {
+    const files = new Set([...this.#durable.values(), ...this.#cached.values()]);
+    for (const change of this.#log) if (change.file !== undefined) files.add(change.file);
+    return {
+      cached: new Map(this.#cached),
+      durable: new Map(this.#durable),
+      log: this.#log.map((change) => ({ ...change })),
+      acknowledgements: this.#acknowledgements,
+      files: new Map([...files].map((file) => [file, file.save()])),
+    };
+  }
+
+  /** Back to a saved state; a crash must follow before the folder is opened. */
+  restore(saved: SavedDirectory): void {
+    this.#cached = new Map(saved.cached);
+    this.#durable = new Map(saved.durable);
+    this.#log = saved.log.map((change) => ({ ...change }));
+    this.#acknowledgements = saved.acknowledgements;
+    for (const [file, content] of saved.files) file.restore(content);
+  }
+
+  #newFile(name: string): SimulatedDisk {
+    return new SimulatedDisk({
+      name: `${this.name}/${name}`,
+      scheduler: this.scheduler,
+      random: this.random.fork(name),
+      faults: this.faults,
+      strictOverlap: this.#options.strictOverlap ?? false,
+      admits: (growth) => this.usedBytes + growth <= this.#capacity,
+    });
+  }
+}
+
+/** A removal in flight of a name that is not there does nothing, nor does a creation of one that is. */
+const isPossible = (names: ReadonlyMap<string, SimulatedDisk>, change: NameChange): boolean =>
+  names.has(change.name) === (change.file === undefined);
+
+function land(names: Map<string, SimulatedDisk>, change: NameChange): void {
+  if (change.file === undefined) names.delete(change.name);
+  else names.set(change.name, change.file);
+}

@@ -1,0 +1,147 @@
+/**
+ * A disk that outlives the engine: content with a volatile cache in front, faults, and a record of broken rules.
+ *
+ * The engine sees it through a `SimulatedDevice`, one for each `open`. A crash ends all devices opened before: what
+ * they still ask for never happens and never returns. See `cached-content.ts` for what a crash keeps.
+ */
+import { AssertionError } from '../errors.js';
+import { type ByteLength, type ByteOffset, SECTOR_SIZE } from '../units.js';
+import { CachedContent, type SavedContent } from './cached-content.js';
+import { type CrashModel, drawChoices } from './crash-model.js';
+import type { Change, SectorChoice } from './durable-bytes.js';
+import { FaultPlan } from './faults.js';
+import type { Scheduler } from './scheduler.js';
+import { SeededRandom } from './seeded-random.js';
+import { SimulatedDevice } from './simulated-device.js';
+
+export interface SimulatedDiskOptions {
+  readonly name?: string;
+  /** Bytes. Default 0. */
+  readonly size?: ByteLength;
+  readonly scheduler: Scheduler;
+  /** Decides what a failing write or flush leaves behind, and noise. Default: seeded by the name. */
+  readonly random?: SeededRandom;
+  readonly faults?: FaultPlan;
+  /** Bytes never written are random instead of zero, as between the files of a volume. Growth is zeros all the same. */
+  readonly noise?: boolean;
+  /** Overlapping writes in flight together are a broken rule, as for a store; else they have no order. */
+  readonly strictOverlap?: boolean;
+  /** May the disk grow by so much? `false` is ENOSPC. */
+  readonly admits?: (growth: ByteLength) => boolean;
+}
+
+/** All that a disk holds, to go back to later. */
+export interface SavedDisk {
+  readonly content: SavedContent;
+  readonly modified: readonly [bigint, bigint];
+}
+
+export class SimulatedDisk {
+  readonly name: string;
+  readonly scheduler: Scheduler;
+  readonly faults: FaultPlan;
+  readonly strictOverlap: boolean;
+  readonly content: CachedContent;
+  readonly random: SeededRandom;
+  /** Rules of the device contract that its user broke. Empty, or the user has a bug. */
+  readonly violations: string[] = [];
+  readonly #admits: (growth: ByteLength) => boolean;
+  #modifiedAt = 0n;
+  #durableModifiedAt = 0n;
+
+  constructor(options: SimulatedDiskOptions) {
+    this.name = options.name ?? 'disk';
+    this.scheduler = options.scheduler;
+    this.random = options.random ?? new SeededRandom(this.name);
+    this.faults = options.faults ?? new FaultPlan(this.random);
+    this.strictOverlap = options.strictOverlap ?? false;
+    this.#admits = options.admits ?? (() => true);
+    this.content = new CachedContent(
+      options.size ?? 0,
+      options.noise ? this.random.fork('noise') : undefined,
+    );
+  }
+
+  /** A device on this disk, until the next crash. */
+  open({ writable = true }: { writable?: boolean } = {}): SimulatedDevice {
+    return new SimulatedDevice(this, writable);
+  }
+
+  get size(): ByteLength {
+    return this.content.size;
+  }
+
+  /** What reads would see now, past all scheduling and faults. */
+  peek(offset: ByteOffset = 0, length: ByteLength = this.size - offset): Uint8Array {
+    const bytes = new Uint8Array(length);
+    this.content.read(offset, bytes);
+    return bytes;
+  }
+
+  /** Ends the world of the engine with everything on this disk that a crash of this kind loses. */
+  crash(random: SeededRandom, model: CrashModel): void {
+    this.crashWith(model, drawChoices(random));
+    if (model === 'power-cut' && random.chance(0.5)) this.#modifiedAt = this.#durableModifiedAt;
+  }
+
+  /** The same with chosen losses: `choose` is asked for every change of `content.unflushed()`, in that order. */
+  crashWith(model: CrashModel, choose: (change: Readonly<Change>) => SectorChoice): void {
+    if (model === 'kill') this.content.kill(choose);
+    else this.content.cutPower(choose);
+  }
+
+  /** A bit flips, in the cache as on the medium. */
+  rot(offset: ByteOffset, bit: number): void {
+    this.content.flipBit(offset, bit);
+  }
+
+  /** Flips one random bit within the range. */
+  rotWithin(offset: ByteOffset, length: ByteLength): void {
+    const end = Math.min(offset + length, this.size);
+    if (offset < end) this.rot(offset + this.random.below(end - offset), this.random.below(8));
+  }
+
+  admits(growth: ByteLength): boolean {
+    return growth <= 0 || this.#admits(growth);
+  }
+
+  get modifiedAt(): bigint {
+    return this.#modifiedAt;
+  }
+
+  /** Content changed now. Never the same moment twice, as a clock of nanoseconds would show. */
+  touch(): void {
+    const now = BigInt(this.scheduler.clock.now()) * 1_000_000n;
+    this.#modifiedAt = now > this.#modifiedAt ? now : this.#modifiedAt + 1n;
+  }
+
+  /** What was changed is durable, with the time of it. */
+  flushed(): void {
+    this.#durableModifiedAt = this.#modifiedAt;
+  }
+
+  /** Notes a broken rule; the result is to be thrown. */
+  violation(message: string): AssertionError {
+    const text = `${this.name}: ${message} (step ${this.scheduler.steps})`;
+    this.violations.push(text);
+    return new AssertionError(text);
+  }
+
+  save(): SavedDisk {
+    return { content: this.content.save(), modified: [this.#modifiedAt, this.#durableModifiedAt] };
+  }
+
+  /** Back to a saved state; a crash must follow before the disk is opened. */
+  restore(saved: SavedDisk): void {
+    this.content.restore(saved.content);
+    [this.#modifiedAt, this.#durableModifiedAt] = saved.modified;
+  }
+}
+
+/** Sectors of a change, as numbers of the disk: what a chosen crash decides about. A resize counts as one. */
+export function sectorsOf(change: Readonly<Change>): readonly number[] {
+  if (change.kind === 'resize') return [0];
+  const first = Math.floor(change.offset / SECTOR_SIZE);
+  const end = Math.ceil((change.offset + change.bytes.byteLength) / SECTOR_SIZE);
+  return Array.from({ length: end - first }, (_, index) => first + index);
+}

@@ -1,0 +1,136 @@
+/**
+ * What a snapshot must read: the volume at one moment between the call that made it and its return.
+ *
+ * Which of the writes in flight meanwhile are in is not known until it is read. Each sector then narrows the moment
+ * down (a write that is in had started before it; one that would have replaced it had not ended), and for a set of
+ * snapshots there is one moment for all volumes. If no moment is left, the snapshot mixes two states. What was found
+ * once must be found ever after.
+ */
+import { type ByteOffset, SECTOR_SIZE } from '../units.js';
+import { explainSector } from './sector-data.js';
+import type { Candidate, SectorHistory } from './sector-history.js';
+
+/** Bytes compared at once before single sectors are looked at. */
+const CHUNK = 32 * SECTOR_SIZE;
+
+/** The moment of a snapshot, or of a set of them, as far as it is known: after the one and before the other. */
+export interface Moment {
+  after: number;
+  before: number;
+}
+
+/**
+ * - `creating`: called, not returned; or ended by a crash or an error: whole or absent
+ * - `present`: it was created
+ * - `deleting`: as `creating`, for its deletion
+ */
+export type SnapshotState = 'creating' | 'present' | 'deleting';
+
+export class SnapshotModel {
+  readonly name: string;
+  readonly moment: Moment;
+  state: SnapshotState = 'creating';
+  readonly start: number;
+  /** Its content once its window is closed, right except for the sectors in `#open`. */
+  #bytes: Uint8Array | undefined;
+  readonly #open = new Map<number, Candidate[]>();
+
+  constructor(name: string, start: number, moment: Moment) {
+    this.name = name;
+    this.start = start;
+    this.moment = moment;
+  }
+
+  get isClosed(): boolean {
+    return this.#bytes !== undefined;
+  }
+
+  /** No later moment is possible: the creation returned, or a crash came. */
+  close(history: SectorHistory, now: number): void {
+    if (this.#bytes !== undefined) return;
+    this.moment.before = Math.min(this.moment.before, now);
+    const bytes = history.base();
+    for (const sector of history.sectors) {
+      const candidates = history.seen(sector, this.start, now);
+      const [only] = candidates;
+      if (candidates.length === 1 && only !== undefined) bytes.set(only.bytes, sector * SECTOR_SIZE);
+      else this.#open.set(sector, candidates);
+    }
+    this.#bytes = bytes;
+  }
+
+  /** Sectors of which it is not known yet which of several values they have. */
+  get openSectors(): number {
+    return this.#open.size;
+  }
+
+  /** Compares whole sectors that were read at `offset`, and remembers what they settled. Returns what is wrong. */
+  check(offset: ByteOffset, actual: Uint8Array): string[] {
+    const bytes = this.#bytes;
+    if (bytes === undefined) return [`snapshot ${this.name} was read before it was created`];
+    const wrong: string[] = [];
+    if (this.#open.size > 0) this.#settle(offset, actual, bytes, wrong);
+    for (const sector of differingSectors(bytes, offset, actual)) {
+      if (this.#open.has(sector)) continue;
+      const at = sector * SECTOR_SIZE;
+      const found = actual.subarray(at - offset, at - offset + SECTOR_SIZE);
+      wrong.push(explainSector(sector, found, [bytes.subarray(at, at + SECTOR_SIZE)]));
+    }
+    return wrong.map((text) => `snapshot ${this.name}: ${text}`);
+  }
+
+  /** Decides the open sectors in the range by what was found there. */
+  #settle(offset: ByteOffset, actual: Uint8Array, bytes: Uint8Array, wrong: string[]): void {
+    for (const [sector, candidates] of this.#open) {
+      const at = sector * SECTOR_SIZE - offset;
+      if (at < 0 || at >= actual.byteLength) continue;
+      const found = actual.subarray(at, at + SECTOR_SIZE);
+      const matching = candidates.filter((candidate) => Buffer.compare(candidate.bytes, found) === 0);
+      const [only] = matching;
+      if (only === undefined) {
+        wrong.push(
+          explainSector(
+            sector,
+            found,
+            candidates.map((candidate) => candidate.bytes),
+          ),
+        );
+        continue;
+      }
+      bytes.set(found, sector * SECTOR_SIZE);
+      this.#open.delete(sector);
+      // Two writes of the same bytes cannot be told apart, so they say nothing about the moment.
+      if (matching.length > 1) continue;
+      this.moment.after = Math.max(this.moment.after, only.after);
+      this.moment.before = Math.min(this.moment.before, only.before);
+      if (this.moment.after >= this.moment.before) {
+        wrong.push(`it mixes two moments: sector ${sector} is as of a moment that other sectors rule out`);
+      }
+    }
+  }
+
+  /** The bytes, as far as they are settled; for a model of a revert or a merge. */
+  bytes(): Uint8Array | undefined {
+    return this.#bytes?.slice();
+  }
+}
+
+/** Numbers of the sectors in which `actual`, read at `offset`, differs from `expected`, a whole volume. */
+export function* differingSectors(
+  expected: Uint8Array,
+  offset: ByteOffset,
+  actual: Uint8Array,
+): Generator<number> {
+  // As buffers, which compare ranges in place: a view for each would cost more than the comparison.
+  const wanted = Buffer.from(expected.buffer, expected.byteOffset, expected.byteLength);
+  const isEqual = (from: number, to: number) =>
+    wanted.compare(actual, from - offset, to - offset, from, to) === 0;
+  const last = offset + actual.byteLength;
+  for (let at = offset; at < last; at += CHUNK) {
+    const end = Math.min(at + CHUNK, last);
+    if (isEqual(at, end)) continue;
+    for (let from = at; from < end; from += SECTOR_SIZE) {
+      if (!isEqual(from, from + SECTOR_SIZE)) yield from / SECTOR_SIZE;
+    }
+  }
+}

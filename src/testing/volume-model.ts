@@ -1,0 +1,262 @@
+/**
+ * The oracle: a volume and its snapshots in memory, with everything that a right engine may show.
+ *
+ * The driver of a simulation reports each call to the engine when it begins and when it ends, and asks here about
+ * whatever it reads. Nothing is assumed about when, between the two, a call happens (see `sector-history.ts`), so calls
+ * may overlap in any way. After a crash `reconcile` accepts exactly the volumes and snapshots that the promises in
+ * docs/reliability.md permit, and goes on from what was found.
+ *
+ * Ranges are whole sectors: below that, writes in flight together would mix within a sector. One set of snapshots over
+ * several volumes needs models with one `Ticks`, and one `Moment`.
+ * Left out: changes of size, and reverts or merges that were in flight at a crash.
+ */
+import { assert } from '../errors.js';
+import { type ByteLength, type ByteOffset, SECTOR_SIZE } from '../units.js';
+import type { CrashModel } from './crash-model.js';
+import { explainSector } from './sector-data.js';
+import { type Candidate, SectorHistory, type WriteRecord } from './sector-history.js';
+import { differingSectors, type Moment, SnapshotModel } from './snapshot-model.js';
+
+/** Counts events; shared by all volumes of one simulation. */
+export class Ticks {
+  #last = 0;
+
+  next(): number {
+    return ++this.#last;
+  }
+}
+
+/** A call that has begun: to be handed back when it ends. */
+export interface PendingCall {
+  readonly start: number;
+}
+
+/** How a call ended. An error after which the effect is not known, as for a failed commit, is `uncertain`. */
+export type CallResult = 'done' | 'failed' | 'uncertain';
+
+/** The engine showed something that no right engine can show. */
+export class ModelMismatch extends Error {
+  override readonly name = 'ModelMismatch';
+}
+
+const EXPLAINED_MAX = 8;
+
+export class VolumeModel {
+  readonly ticks: Ticks;
+  readonly #history: SectorHistory;
+  /** The last value written of each sector: nearly always the one that is found. */
+  readonly #likely: Uint8Array;
+  readonly #snapshots = new Map<string, SnapshotModel>();
+  readonly #readsAndCreations = new Set<number>();
+  #crashed: { readonly model: CrashModel; readonly at: number } | undefined;
+
+  constructor(initial: Uint8Array, ticks: Ticks = new Ticks()) {
+    assert(
+      initial.byteLength % SECTOR_SIZE === 0,
+      () => `a volume has whole sectors, not ${initial.byteLength} bytes`,
+    );
+    this.ticks = ticks;
+    this.#history = new SectorHistory(initial);
+    this.#likely = new Uint8Array(initial);
+  }
+
+  get size(): ByteLength {
+    return this.#likely.byteLength;
+  }
+
+  /** A write of whole sectors begins; its bytes are copied. */
+  beginWrite(offset: ByteOffset, bytes: Uint8Array): WriteRecord {
+    return this.#begin(offset, new Uint8Array(bytes));
+  }
+
+  /** A discard, or a write of zeros, begins. */
+  beginDiscard(offset: ByteOffset, length: ByteLength): WriteRecord {
+    return this.#begin(offset, new Uint8Array(length));
+  }
+
+  #begin(offset: ByteOffset, bytes: Uint8Array): WriteRecord {
+    this.#checkRange(offset, bytes.byteLength);
+    return this.#history.begin(offset, bytes, this.ticks.next());
+  }
+
+  /** A write or discard returned, or failed: then each of its sectors may be old or new. */
+  endWrite(write: WriteRecord, result: 'done' | 'failed' = 'done'): void {
+    this.#history.end(write, this.ticks.next(), result === 'failed');
+    if (result === 'done') this.#likely.set(write.bytes, write.offset);
+  }
+
+  beginFlush(): PendingCall {
+    return { start: this.ticks.next() };
+  }
+
+  /** A flush returned: every write that ended before it began is durable. A failed one means nothing. */
+  endFlush(flush: PendingCall, result: 'done' | 'failed' = 'done'): void {
+    this.ticks.next();
+    if (result === 'failed') return;
+    const horizon = Math.min(...this.#readsAndCreations, Infinity);
+    this.#history.stabilize(flush.start, horizon);
+  }
+
+  beginRead(): PendingCall {
+    const read = { start: this.ticks.next() };
+    this.#readsAndCreations.add(read.start);
+    return read;
+  }
+
+  /** A read returned whole sectors. @throws ModelMismatch */
+  endRead(read: PendingCall, offset: ByteOffset, actual: Uint8Array): void {
+    this.#checkRange(offset, actual.byteLength);
+    this.cancelRead(read);
+    const now = this.ticks.next();
+    // What was written last is always allowed: whatever could supersede it ended earlier, so it began earlier.
+    this.#compare(offset, actual, (sector) => this.#history.seen(sector, read.start, now).map(bytesOf));
+  }
+
+  /** A read failed, so nothing is learnt. */
+  cancelRead(read: PendingCall): void {
+    this.#readsAndCreations.delete(read.start);
+  }
+
+  /** Everything at rest: the whole volume. @throws ModelMismatch */
+  check(actual: Uint8Array): void {
+    this.endRead(this.beginRead(), 0, actual);
+  }
+
+  /**
+   * The creation of a snapshot begins.
+   * @param moment shared with the other volumes of a set; from `beginMoment`
+   */
+  beginSnapshot(name: string, moment: Moment = this.beginMoment()): void {
+    assert(!this.#snapshots.has(name), () => `the model has a snapshot ${name} already`);
+    const start = this.ticks.next();
+    this.#snapshots.set(name, new SnapshotModel(name, start, moment));
+    this.#readsAndCreations.add(start);
+  }
+
+  beginMoment(): Moment {
+    return { after: this.ticks.next(), before: Infinity };
+  }
+
+  /** The creation returned. `failed`: it is not there. `uncertain`: it is whole or absent, `reconcile` will tell. */
+  endSnapshot(name: string, result: CallResult = 'done'): void {
+    const snapshot = this.#snapshot(name);
+    this.#close(snapshot, this.ticks.next());
+    if (result === 'done') snapshot.state = 'present';
+    if (result === 'failed') this.#snapshots.delete(name);
+  }
+
+  beginDelete(name: string): void {
+    this.#snapshot(name).state = 'deleting';
+  }
+
+  /** The deletion returned. `failed`: it is still there. `uncertain`: it may be, `reconcile` will tell. */
+  endDelete(name: string, result: CallResult = 'done'): void {
+    if (result === 'done') this.#snapshots.delete(name);
+    if (result === 'failed') this.#snapshot(name).state = 'present';
+  }
+
+  /** The engine gave a snapshot up, and said so. */
+  drop(name: string): void {
+    const snapshot = this.#snapshots.get(name);
+    if (snapshot !== undefined) this.#readsAndCreations.delete(snapshot.start);
+    this.#snapshots.delete(name);
+  }
+
+  /** Names of snapshots that are there for certain. */
+  get snapshotNames(): string[] {
+    return [...this.#snapshots.values()].filter(({ state }) => state === 'present').map(({ name }) => name);
+  }
+
+  /** Whole sectors of a snapshot that were read. @throws ModelMismatch */
+  checkSnapshot(name: string, offset: ByteOffset, actual: Uint8Array): void {
+    this.#checkRange(offset, actual.byteLength);
+    report(this.#snapshot(name).check(offset, actual));
+  }
+
+  /** Everything in flight is cut off. `reconcile` must follow, once the engine is open again. */
+  crash(model: CrashModel): void {
+    const at = this.ticks.next();
+    for (const snapshot of this.#snapshots.values()) this.#close(snapshot, at);
+    this.#readsAndCreations.clear();
+    this.#crashed = { model, at };
+  }
+
+  /**
+   * Compares what is found after a crash with the promises, and goes on from it.
+   * @param snapshots the content of each snapshot that the engine lists
+   * @throws ModelMismatch
+   */
+  reconcile(volume: Uint8Array, snapshots: ReadonlyMap<string, Uint8Array>): void {
+    this.reconcileVolume(volume);
+    this.reconcileNames([...snapshots.keys()]);
+    for (const [name, actual] of snapshots) this.checkSnapshot(name, 0, actual);
+  }
+
+  /** The first part of `reconcile`: promise 1. */
+  reconcileVolume(actual: Uint8Array): void {
+    assert(this.#crashed !== undefined, () => 'only a crash leaves anything to reconcile');
+    this.#checkRange(0, actual.byteLength);
+    const { model, at } = this.#crashed;
+    const isStable = (write: WriteRecord) =>
+      write.stable || (model === 'kill' && !write.failed && write.end !== Infinity);
+    this.#compare(0, actual, (sector) => this.#history.surviving(sector, isStable));
+    this.#likely.set(actual);
+    if (model === 'kill') this.#history.adopt(actual, at, this.ticks.next());
+    else this.#history.settle(actual);
+    this.#crashed = undefined;
+  }
+
+  /** The second part: which snapshots there are. Those in doubt are decided by it. */
+  reconcileNames(found: readonly string[]): void {
+    const wrong: string[] = [];
+    for (const name of found) {
+      const snapshot = this.#snapshots.get(name);
+      if (snapshot === undefined) wrong.push(`snapshot ${name} is there, but was deleted or never created`);
+      else snapshot.state = 'present';
+    }
+    for (const { name, state } of [...this.#snapshots.values()]) {
+      if (found.includes(name)) continue;
+      if (state === 'present') wrong.push(`snapshot ${name} was created and is gone`);
+      this.#snapshots.delete(name);
+    }
+    report(wrong);
+  }
+
+  #compare(offset: ByteOffset, actual: Uint8Array, allowedIn: (sector: number) => Uint8Array[]): void {
+    const wrong: string[] = [];
+    for (const sector of differingSectors(this.#likely, offset, actual)) {
+      const at = sector * SECTOR_SIZE - offset;
+      const found = actual.subarray(at, at + SECTOR_SIZE);
+      const allowed = allowedIn(sector);
+      if (allowed.some((bytes) => Buffer.compare(bytes, found) === 0)) continue;
+      wrong.push(`volume: ${explainSector(sector, found, allowed)}`);
+    }
+    report(wrong);
+  }
+
+  #close(snapshot: SnapshotModel, now: number): void {
+    snapshot.close(this.#history, now);
+    this.#readsAndCreations.delete(snapshot.start);
+  }
+
+  #snapshot(name: string): SnapshotModel {
+    const snapshot = this.#snapshots.get(name);
+    assert(snapshot !== undefined, () => `the model has no snapshot ${name}`);
+    return snapshot;
+  }
+
+  #checkRange(offset: ByteOffset, length: ByteLength): void {
+    const isWhole = offset % SECTOR_SIZE === 0 && length % SECTOR_SIZE === 0;
+    assert(isWhole && offset >= 0 && offset + length <= this.size, () => {
+      return `the model takes whole sectors within ${this.size} bytes, not ${length} bytes at ${offset}`;
+    });
+  }
+}
+
+const bytesOf = (candidate: Candidate): Uint8Array => candidate.bytes;
+
+function report(wrong: readonly string[]): void {
+  if (wrong.length === 0) return;
+  const rest = wrong.length > EXPLAINED_MAX ? [`and ${wrong.length - EXPLAINED_MAX} more`] : [];
+  throw new ModelMismatch([...wrong.slice(0, EXPLAINED_MAX), ...rest].join('\n'));
+}

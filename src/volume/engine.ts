@@ -1,0 +1,48 @@
+/**
+ * The parts of one open volume, put together: gate, copy-on-write, snapshots and space over a device and a store.
+ */
+import { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
+import { Pools } from '../copy-on-write/pools.js';
+import type { BlockDevice } from '../device/block-device.js';
+import type { Environment } from '../environment.js';
+import { SnapshotChain } from '../snapshot/chain.js';
+import type { SnapshotRecord } from '../snapshot/record.js';
+import { type Growth, Space } from '../snapshot/space.js';
+import type { AttachedStore } from '../store/store.js';
+import type { ByteLength } from '../units.js';
+import type { Emit } from './events.js';
+import { WriteGate } from './write-gate.js';
+
+export interface EngineOptions {
+  readonly environment: Environment;
+  readonly memoryLimit: ByteLength;
+  readonly growth: Growth;
+  readonly emit: Emit;
+}
+
+export class Engine {
+  readonly environment: Environment;
+  readonly emit: Emit;
+  readonly pools = new Pools();
+  readonly gate: WriteGate;
+  readonly chain: SnapshotChain;
+  readonly space: Space;
+  readonly copyOnWrite: CopyOnWrite;
+  readonly figures = { holdMs: 0 };
+
+  constructor(
+    readonly device: BlockDevice,
+    readonly store: AttachedStore,
+    records: readonly SnapshotRecord[],
+    options: EngineOptions,
+  ) {
+    this.environment = options.environment;
+    this.emit = options.emit;
+    this.gate = new WriteGate(options.environment.clock);
+    this.chain = new SnapshotChain(records, store.control, this.pools, options.emit);
+    this.space = new Space(store, this.chain, this.pools, options.emit, options.growth);
+    this.copyOnWrite = new CopyOnWrite(device, this.pools, options.memoryLimit, this.space);
+    this.space.serve(this.copyOnWrite);
+    this.copyOnWrite.setTarget(this.chain.newest?.area);
+  }
+}

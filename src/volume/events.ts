@@ -1,0 +1,22 @@
+/** What a volume tells those who listen: `volume.on('deleted', ({ id, reason }) => …)`. */
+import type { VolsnapError } from '../errors.js';
+import type { Guid } from '../format/guid.js';
+import type { DeletionReason } from '../snapshot/record.js';
+import type { ByteLength } from '../units.js';
+
+export interface VolumeEvents {
+  created: [{ readonly id: Guid }];
+  deleted: [{ readonly id: Guid; readonly reason: DeletionReason; readonly cause: unknown }];
+  /** A diff area became longer. */
+  grown: [{ readonly id: Guid; readonly bytes: ByteLength; readonly allocatedBytes: ByteLength }];
+  /** A diff area could not become longer when it had to; the oldest snapshot goes. */
+  overflow: [{ readonly id: Guid; readonly neededBytes: ByteLength; readonly availableBytes: ByteLength }];
+  /** A copy fails its checksum. */
+  integrityFailure: [{ readonly id: Guid; readonly error: VolsnapError }];
+  holdTimedOut: [{ readonly limitMs: number }];
+  /** Work in the background failed without harm; it is tried again when there is a reason to. */
+  backgroundFailure: [{ readonly id: Guid; readonly what: string; readonly error: unknown }];
+}
+
+/** Tells listeners. */
+export type Emit = <Name extends keyof VolumeEvents>(name: Name, ...event: VolumeEvents[Name]) => void;

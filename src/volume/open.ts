@@ -1,0 +1,178 @@
+/**
+ * Opening a volume: which store it has, what a crash left in it, and whether the volume is still the one that the
+ * snapshots belong to.
+ */
+import type { BlockDevice } from '../device/block-device.js';
+import { loadDiffArea } from '../diff-area/load.js';
+import type { Environment } from '../environment.js';
+import {
+  FormatError,
+  NotFoundError,
+  NotInitializedError,
+  UnsupportedError,
+  VolumeChangedError,
+} from '../errors.js';
+import { START_BLOCK_OFFSET, START_BLOCK_SIZE } from '../format/constants.js';
+import { unknownReadOnlyBits } from '../format/extension.js';
+import { decodeStartBlock, isStartBlock } from '../format/start-block.js';
+import { type AreaOrDamage, SnapshotRecord } from '../snapshot/record.js';
+import type { CatalogEntry } from '../store/control-file.js';
+import { DirectoryStore } from '../store/directory-store.js';
+import { InVolumeStore } from '../store/in-volume-store.js';
+import type { AttachedStore, Store } from '../store/store.js';
+
+/** What opening found out. */
+export interface Recovery {
+  /** Was the volume closed properly the last time? */
+  readonly clean: boolean;
+  /** Copies that were under way when a process died; their blocks are still in the volume. */
+  readonly droppedCopies: number;
+  /** Files of snapshots that were half created or half deleted. */
+  readonly removedFiles: readonly string[];
+  /** What a user should know, in words. */
+  readonly warnings: readonly string[];
+}
+
+/** The store of a volume that volsnap did not write. */
+export const FOREIGN = 'foreign';
+
+/** By custom the folder of a volume's store is its path with this after it. */
+export const STORE_SUFFIX = '.volsnap';
+
+/** Finds the store of the volume on `device`. @throws NotInitializedError if there is none */
+export async function findStore(device: BlockDevice): Promise<Store | typeof FOREIGN> {
+  const directory = new DirectoryStore(device.name + STORE_SUFFIX);
+  if (await directory.exists()) return directory;
+  const start = new Uint8Array(START_BLOCK_SIZE);
+  if (device.size >= START_BLOCK_OFFSET + START_BLOCK_SIZE) await device.read(START_BLOCK_OFFSET, start);
+  if (!isStartBlock(start)) {
+    throw new NotInitializedError(
+      `${device.name} has no snapshot store (none in ${device.name}${STORE_SUFFIX}, none inside); make one with: volsnap init ${device.name}`,
+    );
+  }
+  const { extension } = decodeStartBlock(start, { offset: START_BLOCK_OFFSET });
+  return extension === undefined ? FOREIGN : new InVolumeStore();
+}
+
+export interface LoadOptions {
+  readonly environment: Environment;
+  readonly writable: boolean;
+  readonly onVolumeChanged: 'refuse' | 'keep' | 'invalidate';
+  readonly onDamaged: 'refuse' | 'drop';
+}
+
+export interface LoadedStore {
+  readonly records: readonly SnapshotRecord[];
+  readonly recovery: Recovery;
+  /** The newest snapshot that has to go before the volume may be written, and why. */
+  readonly drop:
+    | { readonly through: SnapshotRecord; readonly reason: 'volume-changed' | 'damaged' }
+    | undefined;
+}
+
+/** Reads all snapshots of a store; if `writable`, also puts right what a crash left. */
+export async function loadStore(store: AttachedStore, options: LoadOptions): Promise<LoadedStore> {
+  const { writable } = options;
+  const { control } = store;
+  const { extension } = control.start;
+  if (writable && unknownReadOnlyBits(extension) !== 0) {
+    throw new UnsupportedError(
+      `${store.name} was written by a newer volsnap and can only be read; open it read-only`,
+    );
+  }
+  const warnings: string[] = [];
+  const change = await volumeChange(store);
+  if (change !== undefined) {
+    if (writable && options.onVolumeChanged === 'refuse')
+      throw new VolumeChangedError(
+        `${change} Its snapshots may be wrong where it was. Say what to do with them: keep or invalidate`,
+      );
+    warnings.push(change);
+  }
+  if (writable) await control.flush();
+  const records: SnapshotRecord[] = [];
+  let droppedCopies = 0;
+  for (const entry of control.entries) {
+    const { content, dropped } = await loadSnapshot(store, entry, writable);
+    records.push(new SnapshotRecord(entry.snapshot, content));
+    droppedCopies += dropped;
+  }
+  const damaged = spreadDamage(records);
+  const newestDamaged = damaged.at(-1);
+  if (newestDamaged !== undefined) {
+    const text = damaged.map((record) => `${record.id}: ${record.damage?.message}`).join('; ');
+    if (writable && options.onDamaged === 'refuse') {
+      await closeAreas(records);
+      throw new FormatError(
+        `snapshots that cannot be read: ${text}. Open it read-only to save the others, or remove them with: volsnap check --repair`,
+      );
+    }
+    warnings.push(`cannot be read: ${text}`);
+  }
+  const removedFiles = writable ? await store.removeOrphans() : [];
+  if (writable) await control.setClean(undefined);
+  const newest = records.at(-1);
+  const invalidate = change !== undefined && options.onVolumeChanged === 'invalidate' && newest !== undefined;
+  return {
+    records,
+    recovery: { clean: extension.clean !== undefined, droppedCopies, removedFiles, warnings },
+    drop: !writable
+      ? undefined
+      : invalidate
+        ? { through: newest, reason: 'volume-changed' }
+        : newestDamaged && { through: newestDamaged, reason: 'damaged' },
+  };
+}
+
+async function loadSnapshot(
+  store: AttachedStore,
+  { snapshot, diffArea }: CatalogEntry,
+  repair: boolean,
+): Promise<{ content: AreaOrDamage; dropped: number }> {
+  try {
+    const opened = await store.openArea(diffArea);
+    try {
+      const { area, dropped } = await loadDiffArea(opened, diffArea, snapshot.volumeSize, repair);
+      return { content: { area }, dropped };
+    } catch (error) {
+      await opened.file.close();
+      throw error;
+    }
+  } catch (error) {
+    const isDamage =
+      error instanceof FormatError || error instanceof UnsupportedError || error instanceof NotFoundError;
+    if (!isDamage) throw error;
+    return { content: { damage: error }, dropped: 0 };
+  }
+}
+
+/** A snapshot reads through all newer ones, so those older than a damaged one are as good as damaged. */
+function spreadDamage(records: SnapshotRecord[]): SnapshotRecord[] {
+  const newest = records.findLastIndex((record) => record.damage !== undefined);
+  for (const [index, record] of records.slice(0, Math.max(0, newest)).entries()) {
+    if (record.damage !== undefined) continue;
+    void record.area?.close();
+    const damage = new FormatError(`it reads through snapshot ${records[newest]?.id}, which is damaged`);
+    records[index] = new SnapshotRecord(record.item, { damage });
+  }
+  return records.slice(0, newest + 1);
+}
+
+export async function closeAreas(records: readonly SnapshotRecord[]): Promise<void> {
+  for (const { area } of records) await area?.close();
+}
+
+/** In words, how the volume differs from what a clean close recorded; `undefined` if it does not, or nobody knows. */
+async function volumeChange(store: AttachedStore): Promise<string | undefined> {
+  const { volume, control } = store;
+  const { clean, protectedSize } = control.start.extension;
+  if (volume.size !== protectedSize)
+    return `${volume.name} has ${volume.size} bytes, its snapshots were taken of ${protectedSize}.`;
+  if (clean === undefined) return undefined;
+  const modifiedAt = await volume.modifiedAt?.();
+  if (clean.modifiedAt === 0n || modifiedAt === undefined || modifiedAt === clean.modifiedAt)
+    return undefined;
+  return `${volume.name} was changed at ${timeOf(modifiedAt)} while volsnap was not there (it was closed at ${timeOf(clean.modifiedAt)}).`;
+}
+
+const timeOf = (nanoseconds: bigint): string => new Date(Number(nanoseconds / 1_000_000n)).toISOString();

@@ -1,0 +1,20 @@
+/** Checks of what callers pass in. */
+import { InvalidArgumentError } from '../errors.js';
+import type { ByteLength, ByteOffset } from '../units.js';
+
+/** @throws InvalidArgumentError unless `[offset, offset + length)` is a range of `size` bytes */
+export function checkRange(offset: ByteOffset, length: ByteLength, size: ByteLength): void {
+  if (!Number.isSafeInteger(offset) || offset < 0)
+    throw new InvalidArgumentError(`offset must be a whole number from 0, got ${offset}`);
+  if (!Number.isSafeInteger(length) || length < 0)
+    throw new InvalidArgumentError(`length must be a whole number from 0, got ${length}`);
+  if (offset + length > size)
+    throw new InvalidArgumentError(`bytes ${offset} to ${offset + length} do not lie within ${size}`);
+}
+
+/** The buffer to read into. */
+export const asTarget = (target: ByteLength | Uint8Array): Uint8Array =>
+  typeof target === 'number' ? new Uint8Array(target) : target;
+
+export const lengthOf = (target: ByteLength | Uint8Array): ByteLength =>
+  typeof target === 'number' ? target : target.byteLength;

@@ -1,0 +1,205 @@
+/**
+ * One shadow copy that Windows made, read as libvshadow reads it.
+ *
+ * A block is looked for in the snapshot's own table, then in those of the newer snapshots in order of age, then on the
+ * volume. A move sends the question on to the next newer snapshot at another block. Overlays and the bitmap count only
+ * for the snapshot that is read, never for an older one that reads through it.
+ */
+import type { BlockDevice } from '../device/block-device.js';
+import { checkRange } from '../device/range.js';
+import { FormatError, type VolsnapError } from '../errors.js';
+import type { ApplicationInformation } from '../format/application-information.js';
+import type { SnapshotItem } from '../format/control-block.js';
+import { millisecondsFromFiletime } from '../format/filetime.js';
+import type { Guid } from '../format/guid.js';
+import {
+  BLOCK_SIZE,
+  type BlockNumber,
+  type ByteLength,
+  type ByteOffset,
+  blockOf,
+  offsetOfBlock,
+  SECTOR_SIZE,
+} from '../units.js';
+import { DeviceReads } from './device-reads.js';
+import type { ForeignDiffArea } from './foreign-diff-area.js';
+import type { ForeignTable } from './foreign-table.js';
+
+/** A table that cannot be read, and whose it is. */
+export interface TableFault {
+  readonly storeId: Guid;
+  readonly error: VolsnapError;
+}
+
+/** What `ForeignStore` found out about a snapshot. */
+export interface ForeignSnapshotParts {
+  readonly item: SnapshotItem;
+  readonly size: ByteLength;
+  /** `undefined` where the catalog does not say where it lies. */
+  readonly content: ForeignDiffArea | undefined;
+  /** Of this snapshot, or of a newer one through which it is read. */
+  readonly tableFault: TableFault | undefined;
+}
+
+const SECTORS_PER_BLOCK = BLOCK_SIZE / SECTOR_SIZE;
+
+/** Instead of a device offset: the block was unused and reads as zeros. */
+const ZEROS = -1;
+
+export class ForeignSnapshot {
+  /** GUID of the diff area; unlike the identifier of the snapshot it is always there. */
+  readonly storeId: Guid;
+  /** Identifier as backup applications know it; `undefined` where the application information is damaged. */
+  readonly snapshotId: Guid | undefined;
+  /** Snapshots of several volumes taken together share it. */
+  readonly setId: Guid | undefined;
+  /** Windows keeps no labels. */
+  readonly label: string | undefined;
+  readonly createdAt: Date;
+  /** As stored: 100 ns ticks since 1601. */
+  readonly createdAtTicks: bigint;
+  readonly order: number;
+  readonly flags: number;
+  /** As its catalog item states it. */
+  readonly volumeSize: ByteLength;
+  /** Bytes that can be read: the volume size, but no more than the device has. */
+  readonly size: ByteLength;
+  readonly applicationInformation: ApplicationInformation | undefined;
+  readonly usedBytes: ByteLength;
+  readonly allocatedBytes: ByteLength;
+  /** Entries of its table, as stored; 0 where the table cannot be read. */
+  readonly entryCount: number;
+  readonly state: 'ok' | 'unreadable';
+  /** Why it cannot be read; `undefined` while it can. */
+  readonly reason: string | undefined;
+  /** Makes every older snapshot unreadable too. */
+  readonly tableFault: TableFault | undefined;
+  readonly #device: BlockDevice;
+  readonly #content: ForeignDiffArea | undefined;
+  readonly #newer: ForeignSnapshot | undefined;
+
+  /** @param newer the next newer snapshot, through which this one is read */
+  constructor(device: BlockDevice, parts: ForeignSnapshotParts, newer: ForeignSnapshot | undefined) {
+    const { item, content } = parts;
+    const information = content?.information;
+    this.#device = device;
+    this.#content = content;
+    this.#newer = newer;
+    this.tableFault = parts.tableFault;
+    this.storeId = item.storeId;
+    this.snapshotId = information?.snapshotId;
+    this.setId = information?.setId;
+    this.label = information?.label;
+    this.createdAtTicks = item.createdAt;
+    this.createdAt = new Date(millisecondsFromFiletime(item.createdAt));
+    this.order = item.order;
+    this.flags = item.flags;
+    this.volumeSize = item.volumeSize;
+    this.size = parts.size;
+    this.applicationInformation = information;
+    this.usedBytes = content?.usedBytes ?? 0;
+    this.allocatedBytes = content?.allocatedBytes ?? 0;
+    this.entryCount = content?.table?.entryCount ?? 0;
+    this.reason = reasonOf(item.storeId, parts);
+    this.state = this.reason === undefined ? 'ok' : 'unreadable';
+  }
+
+  /**
+   * Blocks that changed between this snapshot and the next newer one, ascending.
+   * @throws FormatError where its table cannot be read
+   */
+  tableBlocks(): Iterable<BlockNumber> {
+    return this.#table().changedBlocks();
+  }
+
+  /** @throws as `readInto` */
+  async read(offset: ByteOffset, length: ByteLength): Promise<Uint8Array> {
+    checkRange(this.#named(), offset, length);
+    const target = new Uint8Array(length);
+    await this.readInto(offset, target);
+    return target;
+  }
+
+  /**
+   * Fills `target` with the volume as it was. Any range within `size`.
+   * @throws InvalidArgumentError for a range outside; FormatError where state is 'unreadable' or a copy lies past the
+   *   end of the device; DeviceError
+   */
+  async readInto(offset: ByteOffset, target: Uint8Array): Promise<void> {
+    checkRange(this.#named(), offset, target.byteLength);
+    if (this.reason !== undefined) throw this.#unreadable(this.reason);
+    const content = new DeviceReads(this.#device);
+    const overlays = new DeviceReads(this.#device);
+    const end = offset + target.byteLength;
+    for (let at = offset; at < end; ) {
+      const block = blockOf(at);
+      const start = offsetOfBlock(block);
+      const stop = Math.min(end, start + BLOCK_SIZE);
+      const part = target.subarray(at - offset, stop - offset);
+      const from = this.#find(block);
+      if (from === ZEROS) part.fill(0);
+      else await content.add(from + (at - start), part, block);
+      await this.#addOverlay(overlays, block, at - start, part, content);
+      at = stop;
+    }
+    // Sectors of an overlay are laid over the block, so they are read last.
+    await content.finish();
+    await overlays.finish();
+  }
+
+  async #addOverlay(
+    reads: DeviceReads,
+    block: BlockNumber,
+    from: number,
+    part: Uint8Array,
+    below: DeviceReads,
+  ): Promise<void> {
+    const overlay = this.#table().overlayOf(block);
+    if (overlay === undefined) return;
+    // `add` may start reading: what lies below must be there first.
+    await below.finish();
+    for (let sector = 0; sector < SECTORS_PER_BLOCK; sector++) {
+      if (((overlay.sectors >>> sector) & 1) === 0) continue;
+      const low = Math.max(from, sector * SECTOR_SIZE);
+      const high = Math.min(from + part.byteLength, (sector + 1) * SECTOR_SIZE);
+      if (low < high) await reads.add(overlay.offset + low, part.subarray(low - from, high - from), block);
+    }
+  }
+
+  /** Device offset of the content of `block` without overlays, or ZEROS. */
+  #find(block: BlockNumber): ByteOffset | typeof ZEROS {
+    let at = block;
+    for (let snapshot: ForeignSnapshot = this; ; snapshot = snapshot.#newer) {
+      const table = snapshot.#table();
+      const place = table.placeOf(at);
+      if (place !== undefined && place >= 0) return place;
+      if (place !== undefined) at = -1 - place;
+      if (snapshot.#newer !== undefined) continue;
+      // From the newest on it is the volume. A bitmap counts only for what it was itself asked, and what moved here is
+      // in use whatever the bitmap says.
+      const mayBeUnused = snapshot === this && place === undefined && !table.isMoveTarget(at);
+      return mayBeUnused && this.#content?.unused?.has(at) === true ? ZEROS : offsetOfBlock(at);
+    }
+  }
+
+  #table(): ForeignTable {
+    const table = this.#content?.table;
+    if (table === undefined) throw this.#unreadable(this.reason ?? 'its table is missing');
+    return table;
+  }
+
+  #unreadable(reason: string): FormatError {
+    return new FormatError(`snapshot of store ${this.storeId} cannot be read: ${reason}`);
+  }
+
+  #named(): { name: string; size: ByteLength } {
+    return { name: `snapshot of store ${this.storeId}`, size: this.size };
+  }
+}
+
+function reasonOf(storeId: Guid, { content, tableFault }: ForeignSnapshotParts): string | undefined {
+  if (tableFault === undefined) return content?.bitmapFault?.message;
+  const { message } = tableFault.error;
+  if (tableFault.storeId === storeId) return message;
+  return `it is read through the newer snapshot of store ${tableFault.storeId}, which cannot be: ${message}`;
+}

@@ -1,0 +1,125 @@
+/**
+ * Random volumes with shadow copies, within what research on the format calls free of doubt: no move back, no move of
+ * a block to itself, no move and overlay in one entry, no items out of place, equal sizes, whole bitmaps.
+ */
+
+import type { ControlItem } from '../../../src/format/control-block.ts';
+import type { TableEntry } from '../../../src/format/table-block.ts';
+import type { SeededRandom } from '../../../src/testing/seeded-random.ts';
+import { BLOCK_SIZE, type BlockNumber } from '../../../src/units.ts';
+import {
+  buildWindowsImage,
+  type CatalogPlace,
+  copy,
+  EMPTY_ENTRY,
+  move,
+  overlay,
+  type SnapshotPlan,
+  type WindowsImage,
+} from './windows-image.ts';
+
+/** Blocks that entries are about; few, so that entries meet. Block 0 holds the start block. */
+const SUBJECTS = 14;
+/** Blocks that entries take their data from. */
+const DATA = 20;
+const COPY_FLAGS = [0, 0x8, 0x10, 0x18, 0x28, 0x48, 0x88, 0xf8, 0x100, 0x8000_0000];
+const MOVE_FLAGS = [0x1, 0x9, 0x21, 0x81];
+const OVERLAY_FLAGS = [0x2, 0x22, 0x42, 0x82, 0xa];
+const UNUSED_FLAGS = [0x4, 0x6, 0x8c, 0x4, 0x86];
+const START_TIME = 130_305_261_097_363_787n;
+
+export function randomWindowsImage(random: SeededRandom): WindowsImage {
+  const count = random.between(1, 4);
+  const blocks = 90;
+  const cut = random.chance(0.3) ? random.below(31) * 512 + 512 : 0;
+  const numbers = random.shuffle(Array.from({ length: count }, (_, index) => index + 1));
+  const snapshots = numbers.map((number, age) => randomSnapshot(random, number, age, blocks - 1));
+  return buildWindowsImage({
+    size: blocks * BLOCK_SIZE - cut,
+    metadataFrom: SUBJECTS + DATA,
+    snapshots: random.shuffle(snapshots.slice()),
+    catalog: randomCatalog(random, numbers),
+    version: random.chance(0.5) ? 1 : 2,
+  });
+}
+
+function randomSnapshot(random: SeededRandom, number: number, age: number, last: BlockNumber): SnapshotPlan {
+  const subjects = [...Array.from({ length: SUBJECTS - 1 }, (_, index) => index + 1), last];
+  const entries = randomEntries(random, subjects, last);
+  const tables: TableEntry[][] = Array.from(
+    { length: random.between(entries.length === 0 ? 0 : 1, 3) },
+    () => [],
+  );
+  // In order over the chain, with tables that are not full.
+  const limits = tables.map(() => random.below(entries.length + 1)).sort((a, b) => a - b);
+  entries.forEach((entry, index) => {
+    const table =
+      tables[
+        Math.max(
+          0,
+          limits.findLastIndex((limit) => limit <= index),
+        )
+      ];
+    if (random.chance(0.1)) table?.push(EMPTY_ENTRY);
+    table?.push(entry);
+  });
+  const bits = (): BlockNumber[] =>
+    [...subjects, SUBJECTS + 1, SUBJECTS + 3].filter(() => random.chance(0.6));
+  const bitmap = random.chance(0.8);
+  return {
+    number,
+    createdAt: START_TIME + BigInt(age) * 10_000_000n + BigInt(random.below(10_000_000)),
+    tables,
+    unused: bitmap ? bits() : undefined,
+    previouslyUnused: random.chance(0.5) ? bits() : undefined,
+    information: { originatingMachine: 'machine', serviceMachine: random.chance(0.5) ? 'service' : '' },
+  };
+}
+
+function randomEntries(random: SeededRandom, subjects: readonly BlockNumber[], last: BlockNumber): TableEntry[] {
+  const entries: TableEntry[] = [];
+  // What moved and where to, kept as the rules say, so that no doubtful move is drawn.
+  const sourceOf = new Map<BlockNumber, BlockNumber>();
+  const moves = random.chance(0.7);
+  for (let left = random.below(random.chance(0.2) ? 40 : 12); left > 0; left--) {
+    const block = random.pick(subjects);
+    const data = SUBJECTS + random.below(DATA);
+    const kind = random.below(10);
+    if (kind < 1) {
+      entries.push(copy(block, data, random.pick(UNUSED_FLAGS)));
+    } else if (kind < 4) {
+      const relative = random.chance(0.4) ? 1 : data * BLOCK_SIZE;
+      const bits = random.chance(0.2) ? 0xffff_ffff : random.next() & random.next();
+      entries.push({
+        ...overlay(block, data, bits >>> 0, random.pick(OVERLAY_FLAGS)),
+        relativeOffset: relative,
+      });
+    } else if (kind < 7 && moves) {
+      const target = random.pick(subjects);
+      // The last block may be short, so a whole one cannot have moved there.
+      if (target === last || block === last) continue;
+      const source = sourceOf.get(block) ?? block;
+      if (target === source || target === block) continue;
+      entries.push(move(block, target, random.pick(MOVE_FLAGS)));
+      sourceOf.delete(block);
+      sourceOf.set(target, source);
+    } else {
+      entries.push(copy(block, data, random.pick(COPY_FLAGS)));
+      sourceOf.delete(block);
+    }
+  }
+  return entries;
+}
+
+function randomCatalog(random: SeededRandom, numbers: readonly number[]): CatalogPlace[][] {
+  const fillers = (): ControlItem[] =>
+    Array.from({ length: random.chance(0.3) ? random.between(1, 3) : 0 }, () => ({
+      kind: random.chance(0.5) ? ('free' as const) : ('end' as const),
+    }));
+  const catalog: CatalogPlace[][] = Array.from({ length: random.between(1, 3) }, () => []);
+  for (const pair of random.shuffle(numbers.slice())) {
+    const block = random.pick(catalog);
+    block.push(...fillers(), { pair, between: fillers() });
+  }
+  return catalog;
+}
