@@ -18,11 +18,11 @@ export type { Store } from './store/store.js';
 export { BLOCK_SIZE, type ByteLength, type ByteOffset, SECTOR_SIZE } from './units.js';
 export type { ChangedExtent } from './volume/changed-blocks.js';
 export type { VolumeEvents } from './volume/events.js';
+export type { VolumeFigures } from './volume/history.js';
 export { findStore, type Recovery } from './volume/open.js';
 export {
   type ChangedBlocksOptions,
   type InitializeVolumeOptions,
   Volume,
-  type VolumeFigures,
   type VolumeOptions,
 } from './volume/volume.js';

@@ -45,12 +45,17 @@ export interface CopyOnWriteHost {
 }
 
 /** What has been done so far. */
-export interface CopyFigures {
-  copiedBlocks: number;
-  zeroBlocks: number;
-  batches: number;
-  groups: number;
-  failures: number;
+export class CopyFigures {
+  /** Blocks with a copy of their own. */
+  copiedBlocks = 0;
+  /** Blocks of zeros, which share one. */
+  zeroBlocks = 0;
+  /** Batches read and written together. */
+  batches = 0;
+  /** Groups of batches made durable by one flush. */
+  groups = 0;
+  /** Attempts that failed. */
+  failures = 0;
 }
 
 export class CopyOnWrite {
@@ -62,7 +67,7 @@ export class CopyOnWrite {
   readonly #copied: CopiedBatch[] = [];
   #collecting: Batch | undefined;
   #target: DiffArea | undefined;
-  readonly figures: CopyFigures = { copiedBlocks: 0, zeroBlocks: 0, batches: 0, groups: 0, failures: 0 };
+  readonly figures = new CopyFigures();
 
   constructor(volume: BlockDevice, pools: Pools, memoryLimit: ByteLength, host: CopyOnWriteHost) {
     this.#volume = volume;

@@ -13,6 +13,7 @@ import {
   checkReserved,
   type ReadContext,
   readU64,
+  readU64Rounded,
   viewOf,
   writeU64,
 } from './binary.js';
@@ -160,8 +161,8 @@ export function encodeItem(bytes: Uint8Array, at: number, item: ControlItem): vo
 }
 
 /**
- * The item at `at`. In a foreign block the reserved bytes of an item are not looked at.
- * @throws FormatError for an unknown type, a number beyond 2^53, and (ours) reserved bytes or odd offsets
+ * The item at `at`. In a foreign block the reserved bytes of an item are not looked at, and numbers may be rounded.
+ * @throws FormatError for an unknown type, and (ours) a number beyond 2^53, reserved bytes or odd offsets
  */
 export function decodeItem(bytes: Uint8Array, at: number, context: ReadContext): ControlItem {
   const place = bytes.subarray(at, at + ITEM_SIZE);
@@ -184,16 +185,24 @@ export function decodeItem(bytes: Uint8Array, at: number, context: ReadContext):
   }
 }
 
+/**
+ * Of a foreign item a number beyond 2^53 comes out rounded. One damaged item must not hide all the others: such an offset
+ * is past the end of any device, which whoever follows it finds out.
+ */
+function number(view: DataView, at: number, field: string, context: ReadContext): number {
+  return context.foreign === true ? readU64Rounded(view, at) : readU64(view, at, field, context);
+}
+
 function decodeSnapshotItem(place: Uint8Array, name: string, context: ReadContext): SnapshotItem {
   const at = SNAPSHOT_ITEM.at;
   const view = viewOf(place);
   if (context.foreign !== true) checkReserved(place, at.reserved, ITEM_SIZE, name, context);
   return {
     kind: 'snapshot',
-    volumeSize: readU64(view, at.volumeSize, `${name}: volume size`, context),
+    volumeSize: number(view, at.volumeSize, `${name}: volume size`, context),
     storeId: decodeGuid(place, at.storeId),
-    order: readU64(view, at.order, `${name}: order number`, context),
-    flags: readU64(view, at.flags, `${name}: flags`, context),
+    order: number(view, at.order, `${name}: order number`, context),
+    flags: number(view, at.flags, `${name}: flags`, context),
     createdAt: view.getBigUint64(at.createdAt, true),
   };
 }
@@ -202,7 +211,7 @@ function decodeDiffAreaItem(place: Uint8Array, name: string, context: ReadContex
   const at = DIFF_AREA_ITEM.at;
   const view = viewOf(place);
   const offset = (position: number, field: string): ByteOffset => {
-    const value = readU64(view, position, `${name}: ${field}`, context);
+    const value = number(view, position, `${name}: ${field}`, context);
     if (context.foreign !== true) checkAligned(value, `${name}: ${field}`, context);
     return value;
   };
@@ -215,7 +224,7 @@ function decodeDiffAreaItem(place: Uint8Array, name: string, context: ReadContex
     locationOffset: offset(at.locationOffset, 'location offset'),
     bitmapOffset: offset(at.bitmapOffset, 'bitmap offset'),
     fileReference: view.getBigUint64(at.fileReference, true),
-    allocatedSize: readU64(view, at.allocatedSize, `${name}: allocated size`, context),
+    allocatedSize: number(view, at.allocatedSize, `${name}: allocated size`, context),
     previousBitmapOffset: offset(at.previousBitmapOffset, 'previous bitmap offset'),
     unknown: view.getBigUint64(at.unknown, true),
   };

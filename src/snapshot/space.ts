@@ -123,7 +123,9 @@ export class Space implements CopyOnWriteHost {
   }
 
   async #grow(record: SnapshotRecord, area: DiffArea, length: ByteLength): Promise<void> {
-    await this.#whileThere(record, () => area.grow(length, (change) => this.#store.control.update(record.id, change)));
+    await this.#whileThere(record, () =>
+      area.grow(length, (change) => this.#store.control.update(record.id, change)),
+    );
     this.#emit('grown', { id: record.id, bytes: length, allocatedBytes: area.allocatedBytes });
   }
 
@@ -144,7 +146,8 @@ export class Space implements CopyOnWriteHost {
    */
   async makeRoomForArea(): Promise<void> {
     const { newest } = this.#chain;
-    if (this.#store.available() < AREA_SIZE_MIN && newest?.area !== undefined) await this.#trim(newest, newest.area);
+    if (this.#store.available() < AREA_SIZE_MIN && newest?.area !== undefined)
+      await this.#trim(newest, newest.area);
     while (this.#store.available() < AREA_SIZE_MIN) {
       const victim = this.#chain.oldest;
       if (victim === undefined) {
@@ -173,7 +176,9 @@ export class Space implements CopyOnWriteHost {
   }
 
   async #trim(record: SnapshotRecord, area: DiffArea): Promise<void> {
-    await this.#whileThere(record, () => area.trim((change) => this.#store.control.update(record.id, change)));
+    await this.#whileThere(record, () =>
+      area.trim((change) => this.#store.control.update(record.id, change)),
+    );
   }
 
   /**

@@ -123,7 +123,7 @@ export class Scheduler {
   }
 
   /** Runs `task` for at most so many steps; then it stays where it is, to be abandoned by `crash`. */
-  runSteps<T>(task: () => Promise<T>, steps: number): Promise<Outcome<T>> {
+  async runSteps<T>(task: () => Promise<T>, steps: number): Promise<Outcome<T>> {
     assert(this.#session === undefined, () => 'the scheduler runs a task already');
     return new Promise<Outcome<T>>((resolve, reject) => {
       let settle: (() => void) | undefined;

@@ -4,7 +4,6 @@
  */
 import type { BlockDevice } from '../device/block-device.js';
 import { loadDiffArea } from '../diff-area/load.js';
-import type { Environment } from '../environment.js';
 import {
   FormatError,
   NotFoundError,
@@ -55,7 +54,6 @@ export async function findStore(device: BlockDevice): Promise<Store | typeof FOR
 }
 
 export interface LoadOptions {
-  readonly environment: Environment;
   readonly writable: boolean;
   readonly onVolumeChanged: 'refuse' | 'keep' | 'invalidate';
   readonly onDamaged: 'refuse' | 'drop';

@@ -4,12 +4,17 @@ import type { ByteLength, ByteOffset } from '../units.js';
 
 /** @throws InvalidArgumentError unless `[offset, offset + length)` is a range of `size` bytes */
 export function checkRange(offset: ByteOffset, length: ByteLength, size: ByteLength): void {
-  if (!Number.isSafeInteger(offset) || offset < 0)
-    throw new InvalidArgumentError(`offset must be a whole number from 0, got ${offset}`);
-  if (!Number.isSafeInteger(length) || length < 0)
-    throw new InvalidArgumentError(`length must be a whole number from 0, got ${length}`);
+  checkWhole('offset', offset);
+  checkWhole('length', length);
   if (offset + length > size)
     throw new InvalidArgumentError(`bytes ${offset} to ${offset + length} do not lie within ${size}`);
+}
+
+/** @throws InvalidArgumentError unless `value` is a whole number from 0 that a double holds exactly */
+export function checkWhole(what: string, value: number): void {
+  if (!Number.isSafeInteger(value) || value < 0) {
+    throw new InvalidArgumentError(`${what} must be a whole number from 0, got ${value}`);
+  }
 }
 
 /** The buffer to read into. */

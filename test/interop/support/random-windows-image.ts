@@ -76,7 +76,11 @@ function randomSnapshot(random: SeededRandom, number: number, age: number, last:
   };
 }
 
-function randomEntries(random: SeededRandom, subjects: readonly BlockNumber[], last: BlockNumber): TableEntry[] {
+function randomEntries(
+  random: SeededRandom,
+  subjects: readonly BlockNumber[],
+  last: BlockNumber,
+): TableEntry[] {
   const entries: TableEntry[] = [];
   // What moved and where to, kept as the rules say, so that no doubtful move is drawn.
   const sourceOf = new Map<BlockNumber, BlockNumber>();

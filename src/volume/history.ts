@@ -1,0 +1,49 @@
+/** The past of a volume: its snapshots, whoever wrote them, and the volume that they are snapshots of. */
+import type { CopyFigures } from '../copy-on-write/copy-on-write.js';
+import type { BlockDevice } from '../device/block-device.js';
+import type { Snapshot } from '../snapshot/snapshot.js';
+import type { ByteLength } from '../units.js';
+import type { ChangedExtent } from './changed-blocks.js';
+
+/** What a volume and its store hold at this moment. */
+export interface VolumeFigures {
+  readonly layout: 'directory' | 'in-volume' | 'windows';
+  readonly storeName: string;
+  readonly usedBytes: ByteLength;
+  readonly allocatedBytes: ByteLength;
+  /** 0: no limit. */
+  readonly maximumBytes: ByteLength;
+  /** Memory that translation tables take. */
+  readonly tableMemoryBytes: ByteLength;
+  /** What copy-on-write has done since the volume was opened. */
+  readonly copies: Readonly<CopyFigures>;
+  /** Work that is queued or running, and writes that are held. */
+  readonly queues: {
+    readonly copy: number;
+    readonly commit: number;
+    readonly background: number;
+    readonly held: number;
+  };
+  /** How long writes were held for the last snapshot, in milliseconds. */
+  readonly lastHoldMs: number;
+}
+
+export interface ChangedOptions {
+  readonly since: Snapshot;
+  readonly until: Snapshot | undefined;
+}
+
+export interface History {
+  /** The volume as its users see it. */
+  readonly volume: BlockDevice;
+  /** Oldest first. */
+  readonly snapshots: readonly Snapshot[];
+  readonly figures: VolumeFigures;
+  /**
+   * What may differ between two moments, ascending.
+   * @throws InvalidArgumentError, SnapshotDeletedError, FormatError (damaged)
+   */
+  changed(options: ChangedOptions): AsyncIterable<ChangedExtent> | Iterable<ChangedExtent>;
+  /** Finishes what is under way and closes everything but the device that the volume was opened on. */
+  close(): Promise<void>;
+}

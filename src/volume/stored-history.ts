@@ -1,0 +1,114 @@
+/** The snapshots of a volume in a store of volsnap. */
+import { InvalidArgumentError } from '../errors.js';
+import type { SnapshotRecord } from '../snapshot/record.js';
+import type { Snapshot } from '../snapshot/snapshot.js';
+import { StoredSnapshot } from '../snapshot/stored-snapshot.js';
+import { type ChangedExtent, changedExtents } from './changed-blocks.js';
+import { withoutEqualFirstBlock } from './compare.js';
+import type { Engine } from './engine.js';
+import type { ChangedOptions, History, VolumeFigures } from './history.js';
+import { closeAreas } from './open.js';
+
+export class StoredHistory implements History {
+  readonly #engine: Engine;
+  readonly #writable: boolean;
+  readonly #handles = new WeakMap<SnapshotRecord, StoredSnapshot>();
+
+  constructor(engine: Engine, writable: boolean) {
+    this.#engine = engine;
+    this.#writable = writable;
+  }
+
+  get volume() {
+    return this.#engine.device;
+  }
+
+  get snapshots(): readonly Snapshot[] {
+    return this.#engine.chain.records.map((record) => this.handleOf(record));
+  }
+
+  /** Always the same object for the same snapshot. */
+  handleOf(record: SnapshotRecord): Snapshot {
+    let handle = this.#handles.get(record);
+    if (handle === undefined) {
+      handle = new StoredSnapshot(this.#engine, record, this.#writable);
+      this.#handles.set(record, handle);
+    }
+    return handle;
+  }
+
+  get figures(): VolumeFigures {
+    const { store, chain, copyOnWrite, pools, gate, figures } = this.#engine;
+    const areas = chain.records.flatMap(({ area }) => area ?? []);
+    return {
+      layout: store.layout,
+      storeName: store.name,
+      usedBytes: areas.reduce((sum, area) => sum + area.usedBytes, 0),
+      allocatedBytes: store.allocated(),
+      maximumBytes: store.control.start.maximumSize,
+      tableMemoryBytes: areas.reduce((sum, area) => sum + area.table.memoryBytes, 0),
+      copies: copyOnWrite.figures,
+      queues: { ...pools.lengths, held: gate.queued },
+      lastHoldMs: figures.holdMs,
+    };
+  }
+
+  async *changed({ since, until }: ChangedOptions): AsyncGenerator<ChangedExtent> {
+    const { chain, store, device } = this.#engine;
+    const first = chain.indexOf(this.#recordOf(since));
+    const end = until === undefined ? chain.records.length : chain.indexOf(this.#recordOf(until));
+    if (end < first) {
+      throw new InvalidArgumentError(
+        `snapshot ${since.id} is newer than ${until?.id}; give the older one first`,
+      );
+    }
+    const tables = chain.records.slice(first, end).flatMap(({ area }) => area?.table ?? []);
+    for (const extent of changedExtents(tables, device.size)) {
+      // Such a store keeps a copy of block 0 in every snapshot, changed or not.
+      if (extent.offset === 0 && store.hidesStartBlock)
+        yield* withoutEqualFirstBlock(since, until ?? device, extent);
+      else yield extent;
+    }
+  }
+
+  #recordOf(snapshot: Snapshot): SnapshotRecord {
+    const record = this.#engine.chain.find(snapshot.storeId);
+    if (record === undefined)
+      throw new InvalidArgumentError(`snapshot ${snapshot.id} is not one of this volume, or gone`);
+    if (record.damage !== undefined) throw record.damage;
+    return record;
+  }
+
+  async close(): Promise<void> {
+    const { gate, pools, chain, store } = this.#engine;
+    try {
+      if (this.#writable && gate.failure === undefined) {
+        await gate.hold(undefined);
+        await pools.idle();
+        await this.#recordClean();
+      }
+    } finally {
+      await pools.idle();
+      await closeAreas(chain.records);
+      await store.close();
+    }
+  }
+
+  /** Everything durable, and written down that it is: the next opening need not look for what a crash left. */
+  async #recordClean(): Promise<void> {
+    const { chain, store, device, environment } = this.#engine;
+    const area = chain.newest?.area;
+    if (area !== undefined) {
+      await area.flush();
+      await area.writeWatermark();
+      await area.flush();
+    }
+    await device.flush();
+    // In-volume the record itself changes the device, so the device's time is set to what the record says.
+    const inside = store.hidesStartBlock;
+    const now = BigInt(Math.floor(environment.clock.now() / 1000)) * 1_000_000_000n;
+    const modifiedAt = inside && device.setModifiedAt !== undefined ? now : await device.modifiedAt?.();
+    await store.control.setClean({ volumeSize: device.size, modifiedAt: modifiedAt ?? 0n });
+    if (inside) await device.setModifiedAt?.(now);
+  }
+}
