@@ -1,4 +1,5 @@
 /** What `import … from 'volsnap'` gives. */
+export { type CheckOptions, checkVolume, type Problem } from './check/check.js';
 export type { BlockDevice, ResizableDevice } from './device/block-device.js';
 export { FileDevice, type FileDeviceOptions } from './device/file-device.js';
 export type { Folder } from './device/folder.js';
@@ -8,6 +9,7 @@ export { MemoryFolder } from './device/memory-folder.js';
 export { SliceDevice } from './device/slice-device.js';
 export { type Clock, type Environment, type Random, systemEnvironment } from './environment.js';
 export * from './errors.js';
+export { type ExportVssOptions, exportVss } from './export/vss.js';
 export type { CreateSnapshotOptions } from './snapshot/create.js';
 export type { DeletionReason } from './snapshot/record.js';
 export type { ByteSource, Snapshot } from './snapshot/snapshot.js';

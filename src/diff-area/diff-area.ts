@@ -107,6 +107,11 @@ export class DiffArea {
     return this.#freeSlots.total * BLOCK_SIZE;
   }
 
+  /** Slots that hold nothing, in extents. */
+  get freeSlots(): Iterable<Extent> {
+    return this.#freeSlots;
+  }
+
   /** The item that describes this diff area in the control file. */
   get item(): DiffAreaItem {
     const { runs } = this.#file;

@@ -11,7 +11,6 @@ import { createDiffArea } from '../diff-area/create.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import type { Environment } from '../environment.js';
 import { DeviceError, HoldTimeoutError, LimitError } from '../errors.js';
-import { type ApplicationInformation, informationOf } from '../format/application-information.js';
 import { SNAPSHOTS_MAX } from '../format/constants.js';
 import { SnapshotFlag, type SnapshotItem } from '../format/control-block.js';
 import { filetimeFromMilliseconds } from '../format/filetime.js';
@@ -22,6 +21,7 @@ import { BLOCK_SIZE, blocksIn } from '../units.js';
 import type { Emit } from '../volume/events.js';
 import { type WriteGate, withinLimit } from '../volume/write-gate.js';
 import type { SnapshotChain } from './chain.js';
+import { describeSnapshot } from './information.js';
 import { SnapshotRecord } from './record.js';
 import type { Space } from './space.js';
 
@@ -49,11 +49,6 @@ export interface CreateContext {
   readonly figures: { holdMs: number };
 }
 
-// What Windows stores for a snapshot that any client may see and that stays: context and attributes of
-// VSS_CTX_CLIENT_ACCESSIBLE (persistent, client accessible, no auto release, no writers), the system's provider.
-const CLIENT_ACCESSIBLE = 0x1d;
-const SYSTEM_PROVIDER = 1;
-
 /** One at a time. @throws HoldTimeoutError, LimitError, NoSpaceError, DeviceError; then there is no new snapshot */
 export async function createSnapshot(
   context: CreateContext,
@@ -64,14 +59,12 @@ export async function createSnapshot(
   if (chain.records.length >= SNAPSHOTS_MAX)
     throw new LimitError(`a volume has at most ${SNAPSHOTS_MAX} snapshots; delete one first`);
   const id = guidFrom(environment.random);
-  const information: ApplicationInformation = {
-    ...informationOf(id, guidFrom(environment.random)),
-    context: CLIENT_ACCESSIBLE,
-    provider: SYSTEM_PROVIDER,
-    attributes: CLIENT_ACCESSIBLE,
+  const information = describeSnapshot({
+    snapshotId: id,
+    setId: guidFrom(environment.random),
     label: options.label,
-    agentBytes: options.applicationInfo,
-  };
+    applicationInfo: options.applicationInfo,
+  });
   await space.makeRoomForArea();
   const file = await store.createArea(id);
   try {

@@ -175,11 +175,14 @@ class AttachedDirectory implements AttachedStore {
     }
   }
 
-  async removeOrphans(): Promise<string[]> {
+  async orphans(): Promise<string[]> {
     const wanted = new Set(this.control.entries.map((entry) => areaFileName(entry.snapshot.storeId)));
-    const orphans = (await this.folder.list()).filter(
-      (name) => name.endsWith(`}${CONTROL_FILE_NAME}`) && !wanted.has(name),
-    );
+    const names = await this.folder.list();
+    return names.filter((name) => name.endsWith(`}${CONTROL_FILE_NAME}`) && !wanted.has(name));
+  }
+
+  async removeOrphans(): Promise<string[]> {
+    const orphans = await this.orphans();
     for (const name of orphans) await this.folder.remove(name);
     // Also when there was none: a removal by a process that was killed may not be durable yet.
     await this.folder.sync();

@@ -43,7 +43,7 @@ import type {
 /** Bytes of the reserve that hold no diff areas: control blocks and the block with the kept sector. */
 const FIXED_SIZE = (CONTROL_BLOCKS + 1) * BLOCK_SIZE;
 /** The least that makes sense: one snapshot with a few blocks. */
-const RESERVE_MIN = FIXED_SIZE + 64 * BLOCK_SIZE;
+export const RESERVE_MIN = FIXED_SIZE + 64 * BLOCK_SIZE;
 
 /** Where the parts of a reserve lie, as offsets of the device. */
 interface Reserve {
@@ -66,6 +66,11 @@ export interface InVolumeOptions {
    * Everything from here to the end of the device becomes the reserve.
    */
   readonly protectedSize?: ByteLength;
+  /**
+   * `initialize` only: go on even if the file system needs the sector at 0x1E00. The volume is then whole only when it
+   * is read through volsnap; its snapshots are whole for every reader.
+   */
+  readonly overFileSystem?: boolean;
 }
 
 export class InVolumeStore implements Store {
@@ -87,7 +92,7 @@ export class InVolumeStore implements Store {
     const head = new Uint8Array(Math.min(SIGNATURE_BYTES, device.size));
     await device.read(0, head);
     const kind = identify(head);
-    if (kind?.startBlockConflict !== undefined) {
+    if (kind?.startBlockConflict !== undefined && this.#options.overFileSystem !== true) {
       throw new UnsupportedError(
         `the volume holds ${kind.name}, which does not leave the sector at 0x1E00 alone (${kind.startBlockConflict}); use a directory store (leave --in-volume out)`,
       );
@@ -254,6 +259,10 @@ class AttachedInVolume implements AttachedStore {
       this.#free.add(volumeOffset / BLOCK_SIZE, length / BLOCK_SIZE);
       this.#budget.giveBack(length);
     }
+  }
+
+  async orphans(): Promise<string[]> {
+    return [];
   }
 
   async removeOrphans(): Promise<string[]> {

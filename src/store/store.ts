@@ -57,7 +57,9 @@ export interface AttachedStore {
   createArea(storeId: Guid): Promise<AreaFile>;
   /** The diff-area file of an item of the control file. @throws FormatError, NotFoundError, DeviceError */
   openArea(item: DiffAreaItem): Promise<OpenedArea>;
-  /** Removes files that no item of the control file names; returns their names. Called once after opening. */
+  /** Files that no item of the control file names. */
+  orphans(): Promise<string[]>;
+  /** Removes those files, durably; returns their names. Called once after opening. */
   removeOrphans(): Promise<string[]>;
   /** Closes the control file and what else was opened, not the device. */
   close(): Promise<void>;

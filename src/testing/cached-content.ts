@@ -5,8 +5,11 @@
  * the cache at one moment between. It stays volatile until a flush that began after its completion. A power cut
  * decides sector by sector (512 bytes, never torn inside) whether a volatile change, or one in flight, is kept or
  * lost; the ones kept land in the order of their effects, so a sector may end as its durable value or as any value
- * it had since. A killed process loses only what was in flight and had no effect yet. A flush that fails makes some
- * of its changes durable; the rest are forgotten: still seen by reads, never durable by any later flush.
+ * it had since. A killed process loses only what was in flight and had no effect yet.
+ *
+ * A flush that fails makes some of its changes durable; the rest are forgotten: still seen by reads, never durable by
+ * any later flush, and gone from the cache when the disk is opened again. (Linux may show forgotten pages for longer,
+ * and drops them whenever it likes; nothing could be built on a device that does so under its new user.)
  *
  * Invariants: a sector without volatile change is equal in cache and medium; cached bytes behind the size are zero.
  */
@@ -179,22 +182,42 @@ export class CachedContent {
     }
   }
 
-  /** `choose` is asked once for every change not durable, in the order of `unflushed`. */
-  cutPower(choose: (change: Readonly<Change>) => SectorChoice): void {
-    for (const change of this.#inFlight) if (change.order === 0) this.take(change);
-    let resized = Infinity;
+  /** The disk is opened again: what failed flushes forgot is no longer seen either. */
+  dropForgotten(): void {
+    const forgotten = this.#log.filter((change) => change.forgotten);
+    if (forgotten.length === 0) return;
+    this.#log = this.#log.filter((change) => !change.forgotten);
+    this.#uncache(forgotten);
     for (const change of this.#log) {
-      this.#durable.land(change, choose(change), this.#highWater);
-      if (change.kind === 'resize') resized = Math.min(resized, change.offset);
+      if (change.kind === 'write') {
+        this.#cache.set(change.bytes, change.offset);
+      } else {
+        this.#cache.fill(0, change.size, Math.max(change.size, this.#size));
+        this.#size = change.size;
+      }
     }
-    const size = this.#durable.size;
+    this.#cache.fill(0, this.#size);
+  }
+
+  /** Takes the cache back to what is durable, in size and wherever these changes were. */
+  #uncache(changes: readonly Change[]): void {
+    const { size } = this.#durable;
     this.#durable.view(size, this.#highWater).fill(0);
-    for (const { kind, offset, bytes } of this.#log) {
+    let resized = Infinity;
+    for (const { kind, offset, bytes } of changes) {
       if (kind === 'write') this.#cache.set(this.#durable.view(offset, offset + bytes.byteLength), offset);
+      else resized = Math.min(resized, offset);
     }
     if (resized < this.#highWater) this.#cache.set(this.#durable.view(resized, this.#highWater), resized);
     this.#size = size;
-    this.#highWater = size;
+  }
+
+  /** `choose` is asked once for every change not durable, in the order of `unflushed`. */
+  cutPower(choose: (change: Readonly<Change>) => SectorChoice): void {
+    for (const change of this.#inFlight) if (change.order === 0) this.take(change);
+    for (const change of this.#log) this.#durable.land(change, choose(change), this.#highWater);
+    this.#uncache(this.#log);
+    this.#highWater = this.#size;
     this.#log = [];
     this.#inFlight.clear();
   }
@@ -205,6 +228,7 @@ export class CachedContent {
       if (change.order === 0) this.take(change, choose(change));
       this.acknowledge(change);
     }
+    this.dropForgotten();
   }
 
   /** Rot: the bit is wrong wherever the byte is held. */

@@ -20,6 +20,8 @@ export interface WriteRecord {
   end: number;
   failed: boolean;
   stable: boolean;
+  /** A flush that should have made it durable failed: it may be gone when the volume is opened again. */
+  doomed: boolean;
 }
 
 /** A value that a sector may hold, and the moments at which it does. */
@@ -61,7 +63,15 @@ export class SectorHistory {
   }
 
   begin(offset: ByteOffset, bytes: Uint8Array, now: number): WriteRecord {
-    const write: WriteRecord = { offset, bytes, start: now, end: Infinity, failed: false, stable: false };
+    const write: WriteRecord = {
+      offset,
+      bytes,
+      start: now,
+      end: Infinity,
+      failed: false,
+      stable: false,
+      doomed: false,
+    };
     for (const sector of sectorsOfWrite(write)) {
       const writes = this.#writes.get(sector);
       if (writes === undefined) this.#writes.set(sector, [write]);
@@ -85,6 +95,11 @@ export class SectorHistory {
     this.#ended = this.#ended.filter((write) => write.end >= start);
     for (const write of stable) write.stable = true;
     for (const write of stable) for (const sector of sectorsOfWrite(write)) this.#prune(sector, horizon);
+  }
+
+  /** A flush that began at `start` failed. */
+  doom(start: number): void {
+    for (const write of this.#ended) if (write.end < start) write.doomed = true;
   }
 
   /** Forgets what can never be found again; a sector with one value left goes back to the base. */
@@ -144,7 +159,15 @@ export class SectorHistory {
    */
   adopt(actual: Uint8Array, died: number, now: number): void {
     const bytes = new Uint8Array(actual);
-    const adopted: WriteRecord = { offset: 0, bytes, start: now, end: now, failed: false, stable: false };
+    const adopted: WriteRecord = {
+      offset: 0,
+      bytes,
+      start: now,
+      end: now,
+      failed: false,
+      stable: false,
+      doomed: false,
+    };
     for (const writes of this.#writes.values()) {
       for (const write of writes) {
         if (write.end !== Infinity) continue;

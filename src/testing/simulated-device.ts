@@ -26,12 +26,14 @@ export class SimulatedDevice implements ResizableDevice {
   readonly #life: Lifetime;
   /** Set by a flush that fails, from its call on: those called later wait behind it. */
   #flushFailed: DeviceError | undefined;
+  readonly #failuresBefore: number;
 
   constructor(disk: SimulatedDisk, writable: boolean) {
     this.#disk = disk;
     this.#generation = disk.scheduler.generation;
     this.name = disk.name;
     this.writable = writable;
+    this.#failuresBefore = disk.flushFailures;
     this.#life = new Lifetime(this.name);
   }
 
@@ -84,7 +86,10 @@ export class SimulatedDevice implements ResizableDevice {
         this.#flushFailed = this.#error(fault.effect, 'flush', 0, 0);
       return this.#submit('flush', 0, 0, fault, () => {
         if (failed !== undefined) throw failed;
+        // Another one failed while this one was under way, maybe another device's: success would promise too much.
+        if (this.#disk.flushFailures !== this.#failuresBefore) throw this.#error('EIO', 'flush', 0, 0);
         if (isError(fault)) {
+          this.#disk.flushFailures++;
           content.forget(point, (change) => drawSectors(random, change));
           throw this.#flushFailed;
         }

@@ -45,6 +45,8 @@ export class SimulatedDisk {
   readonly random: SeededRandom;
   /** Rules of the device contract that its user broke. Empty, or the user has a bug. */
   readonly violations: string[] = [];
+  /** Flushes that failed; a device opened before the last of them never flushes again. */
+  flushFailures = 0;
   readonly #admits: (growth: ByteLength) => boolean;
   #modifiedAt = 0n;
   #durableModifiedAt = 0n;
@@ -62,8 +64,9 @@ export class SimulatedDisk {
     );
   }
 
-  /** A device on this disk, until the next crash. */
+  /** A device on this disk, until the next crash. What failed flushes forgot is lost by it, for all devices. */
   open({ writable = true }: { writable?: boolean } = {}): SimulatedDevice {
+    this.content.dropForgotten();
     return new SimulatedDevice(this, writable);
   }
 

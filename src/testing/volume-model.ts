@@ -47,7 +47,10 @@ export class VolumeModel {
   /** The last value written of each sector: nearly always the one that is found. */
   readonly #likely: Uint8Array;
   readonly #snapshots = new Map<string, SnapshotModel>();
+  /** When the reads and creations in flight began: until they end, older values may still be seen. */
   readonly #readsAndCreations = new Set<number>();
+  /** When the flushes in flight began. */
+  readonly #flushes = new Set<number>();
   #crashed: { readonly model: CrashModel; readonly at: number } | undefined;
 
   constructor(initial: Uint8Array, ticks: Ticks = new Ticks()) {
@@ -86,15 +89,17 @@ export class VolumeModel {
   }
 
   beginFlush(): PendingCall {
-    return { start: this.ticks.next() };
+    const flush = { start: this.ticks.next() };
+    this.#flushes.add(flush.start);
+    return flush;
   }
 
-  /** A flush returned: every write that ended before it began is durable. A failed one means nothing. */
+  /** A flush returned: every write that ended before it began is durable; or it failed, and they are in doubt. */
   endFlush(flush: PendingCall, result: 'done' | 'failed' = 'done'): void {
     this.ticks.next();
-    if (result === 'failed') return;
-    const horizon = Math.min(...this.#readsAndCreations, Infinity);
-    this.#history.stabilize(flush.start, horizon);
+    this.#flushes.delete(flush.start);
+    if (result === 'failed') this.#history.doom(flush.start);
+    else this.#history.stabilize(flush.start, Math.min(...this.#readsAndCreations, Infinity));
   }
 
   beginRead(): PendingCall {
@@ -173,11 +178,17 @@ export class VolumeModel {
     report(this.#snapshot(name).check(offset, actual));
   }
 
-  /** Everything in flight is cut off. `reconcile` must follow, once the engine is open again. */
+  /**
+   * Everything in flight is cut off. `reconcile` must follow, once the engine is open again.
+   * Closing a volume whose flush failed, to open it again, counts as a kill.
+   */
   crash(model: CrashModel): void {
     const at = this.ticks.next();
     for (const snapshot of this.#snapshots.values()) this.#close(snapshot, at);
     this.#readsAndCreations.clear();
+    // One in flight may have failed, and nobody was told.
+    for (const start of this.#flushes) this.#history.doom(start);
+    this.#flushes.clear();
     this.#crashed = { model, at };
   }
 
@@ -198,7 +209,7 @@ export class VolumeModel {
     this.#checkRange(0, actual.byteLength);
     const { model, at } = this.#crashed;
     const isStable = (write: WriteRecord) =>
-      write.stable || (model === 'kill' && !write.failed && write.end !== Infinity);
+      write.stable || (model === 'kill' && !write.failed && !write.doomed && write.end !== Infinity);
     this.#compare(0, actual, (sector) => this.#history.surviving(sector, isStable));
     this.#likely.set(actual);
     if (model === 'kill') this.#history.adopt(actual, at, this.ticks.next());

@@ -62,6 +62,8 @@ export interface LoadOptions {
 export interface LoadedStore {
   readonly records: readonly SnapshotRecord[];
   readonly recovery: Recovery;
+  /** In words, how the volume was changed while volsnap was not there. */
+  readonly change: string | undefined;
   /** The newest snapshot that has to go before the volume may be written, and why. */
   readonly drop:
     | { readonly through: SnapshotRecord; readonly reason: 'volume-changed' | 'damaged' }
@@ -113,6 +115,7 @@ export async function loadStore(store: AttachedStore, options: LoadOptions): Pro
   const invalidate = change !== undefined && options.onVolumeChanged === 'invalidate' && newest !== undefined;
   return {
     records,
+    change,
     recovery: { clean: extension.clean !== undefined, droppedCopies, removedFiles, warnings },
     drop: !writable
       ? undefined

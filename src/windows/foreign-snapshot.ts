@@ -175,9 +175,9 @@ export class ForeignSnapshot {
       if (place !== undefined && place >= 0) return place;
       if (place !== undefined) at = -1 - place;
       if (snapshot.#newer !== undefined) continue;
-      // From the newest on it is the volume. A bitmap counts only for what it was itself asked, and what moved here is
-      // in use whatever the bitmap says.
-      const mayBeUnused = snapshot === this && place === undefined && !table.isMoveTarget(at);
+      // From the newest on it is the volume. Only the newest has a bitmap of its own to ask, and what moved here is in
+      // use whatever the bitmap says.
+      const mayBeUnused = place === undefined && !table.isMoveTarget(at);
       return mayBeUnused && this.#content?.unused?.has(at) === true ? ZEROS : offsetOfBlock(at);
     }
   }

@@ -28,6 +28,9 @@ function sectors(disk: SimulatedDisk): number[] {
   });
 }
 
+/** Far faster on long arrays than the comparison of `toEqual`. */
+const same = (left: Uint8Array, right: Uint8Array): boolean => Buffer.compare(left, right) === 0;
+
 const SEEDS = 300;
 
 /** All that was found after a crash at the end of the task, or after so many steps of it, over many seeds. */
@@ -54,7 +57,7 @@ async function outcomes(
     disk.crash(random, model);
     found.add(show(disk));
     expect(disk.content.unflushed()).toEqual([]);
-    expect(disk.content.durableBytes(0, disk.size)).toEqual(disk.peek());
+    expect(same(disk.content.durableBytes(0, disk.size), disk.peek())).toBe(true);
     expect(disk.violations).toEqual([]);
   }
   return found;

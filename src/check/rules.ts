@@ -1,0 +1,60 @@
+/** What must hold between the parts of a store, besides each part being well-formed. */
+import { type DiffArea, FixedSlot } from '../diff-area/diff-area.js';
+import type { Guid } from '../format/guid.js';
+import type { SnapshotRecord } from '../snapshot/record.js';
+import type { CatalogEntry } from '../store/control-file.js';
+import { BLOCK_SIZE } from '../units.js';
+import type { Problem } from './check.js';
+
+/** Items in order of age: times and order numbers grow, sizes are equal, allocated sizes are those of the files. */
+export function checkCatalog(
+  entries: readonly CatalogEntry[],
+  records: readonly SnapshotRecord[],
+): Problem[] {
+  const problems: Problem[] = [];
+  for (const [index, { snapshot, diffArea }] of entries.entries()) {
+    const found = (message: string) =>
+      problems.push({ code: 'catalog', snapshot: snapshot.storeId, message });
+    const before = entries[index - 1]?.snapshot;
+    if (before !== undefined && before.order >= snapshot.order)
+      found(`order number ${snapshot.order} is that of ${before.storeId} too`);
+    if (before !== undefined && before.createdAt >= snapshot.createdAt)
+      found(`is not younger than ${before.storeId}, which comes before it`);
+    if (before !== undefined && before.volumeSize !== snapshot.volumeSize)
+      found(`volume of ${snapshot.volumeSize} bytes, ${before.volumeSize} before`);
+    const area = records[index]?.area;
+    if (area !== undefined && area.allocatedBytes !== diffArea.allocatedSize) {
+      found(
+        `its diff area has ${area.allocatedBytes} bytes, the control file says ${diffArea.allocatedSize}`,
+      );
+    }
+  }
+  return problems;
+}
+
+/** Every copy has a slot of its own, besides copies of zeros; and used and free slots add up. */
+export function checkTable(snapshot: Guid, area: DiffArea): Problem[] {
+  const problems: Problem[] = [];
+  const seen = new Uint8Array(Math.ceil(area.allocatedBytes / BLOCK_SIZE / 8));
+  for (const block of area.table.blocks()) {
+    const slot = area.table.slotOf(block);
+    if (slot === FixedSlot.zeros) continue;
+    const bit = 1 << (slot & 7);
+    const byte = seen[slot >>> 3] ?? 0;
+    if ((byte & bit) !== 0)
+      problems.push({
+        code: 'space',
+        snapshot,
+        message: `slot ${slot} holds the copies of two blocks, one is ${block}`,
+      });
+    seen[slot >>> 3] = byte | bit;
+  }
+  for (const { start, length } of area.freeSlots) {
+    for (let slot = start; slot < start + length; slot++) {
+      const used = ((seen[slot >>> 3] ?? 0) >>> (slot & 7)) & 1;
+      if (used === 1)
+        problems.push({ code: 'space', snapshot, message: `slot ${slot} holds a copy and counts as free` });
+    }
+  }
+  return problems;
+}
