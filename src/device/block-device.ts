@@ -34,9 +34,12 @@ export interface BlockDevice {
   discard?(offset: ByteOffset, length: ByteLength): Promise<void>;
   /** Makes the range read as zeros. */
   writeZeroes?(offset: ByteOffset, length: ByteLength): Promise<void>;
-  /** When the content was last changed, as nanoseconds since 1970; `undefined` where nobody keeps it. */
+  /**
+   * When the content was last changed, as nanoseconds since 1970; `undefined` where nobody keeps it. Of a writable
+   * device it is durable when this resolves, so that a power cut does not make it seem another.
+   */
   modifiedAt?(): Promise<bigint | undefined>;
-  /** Makes `modifiedAt` say this; whole seconds are kept exactly. */
+  /** Makes `modifiedAt` say this, durably; whole seconds are kept exactly. */
   setModifiedAt?(nanoseconds: bigint): Promise<void>;
 }
 

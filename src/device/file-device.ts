@@ -200,7 +200,11 @@ export class FileDevice implements ResizableDevice {
   modifiedAt(): Promise<bigint | undefined> {
     return this.#lifetime.run(async () => {
       if (this.#isBlockSpecial) return undefined;
-      return (await explained(`look at ${this.path}`, () => this.#descriptor.stat())).mtimeNs;
+      return explained(`look at ${this.path}`, async () => {
+        // fdatasync, which is what `flush` does, leaves times alone.
+        if (this.writable) await this.#descriptor.sync();
+        return (await this.#descriptor.stat()).mtimeNs;
+      });
     });
   }
 
@@ -209,7 +213,10 @@ export class FileDevice implements ResizableDevice {
       checkWritable(this);
       if (this.#isBlockSpecial) return;
       const seconds = Number(nanoseconds / 1_000_000_000n);
-      await explained(`set the time of ${this.path}`, () => this.#descriptor.setTimes(seconds));
+      await explained(`set the time of ${this.path}`, async () => {
+        await this.#descriptor.setTimes(seconds);
+        await this.#descriptor.sync();
+      });
     });
   }
 

@@ -40,6 +40,8 @@ export interface LoadedArea {
   readonly area: DiffArea;
   /** Entries of copies that were never committed. */
   readonly dropped: number;
+  /** Writes to the device what opening found out, durably. Must be called before the volume may be written. */
+  readonly repair: () => Promise<void>;
 }
 
 /** An entry at or after the watermark, as far as that is known yet. */
@@ -62,23 +64,18 @@ const UNUSED_ENTRY = {
   bitmap: 0,
 };
 
-/**
- * @param repair writes to the device what opening found out (dropped entries, watermark); without it nothing is written
- * @throws FormatError, UnsupportedError, DeviceError
- */
+/** Writes nothing. @throws FormatError, UnsupportedError, DeviceError */
 export async function loadDiffArea(
   opened: OpenedArea,
   item: DiffAreaItem,
   volumeSize: number,
-  repair: boolean,
 ): Promise<LoadedArea> {
-  return new Loader(opened, item, volumeSize, repair).load();
+  return new Loader(opened, item, volumeSize).load();
 }
 
 class Loader {
   readonly #opened: OpenedArea;
   readonly #item: DiffAreaItem;
-  readonly #repair: boolean;
   readonly #volumeSize: number;
   readonly #table: BlockTable;
   readonly #usedSlots: Uint8Array;
@@ -88,10 +85,9 @@ class Loader {
   #unproven: Unproven[] = [];
   #watermark = 0;
 
-  constructor(opened: OpenedArea, item: DiffAreaItem, volumeSize: number, repair: boolean) {
+  constructor(opened: OpenedArea, item: DiffAreaItem, volumeSize: number) {
     this.#opened = opened;
     this.#item = item;
-    this.#repair = repair;
     this.#volumeSize = volumeSize;
     this.#table = new BlockTable(blocksIn(volumeSize));
     this.#slotCount = opened.list.runs.size / BLOCK_SIZE;
@@ -120,14 +116,14 @@ class Loader {
       locationSlots,
     });
     const failed = await this.#prove(area);
-    if (this.#repair) await this.#clean(failed, tail, chainEndsAt);
     for (const extent of this.#freeExtents()) freeSlots.add(extent.start, extent.length);
-    if (this.#repair) {
+    const repair = async () => {
+      await this.#clean(failed, tail, chainEndsAt);
       // The page cache may hold more than the device after a process was killed: only now is what was read durable.
       await area.flush();
       await area.writeWatermark();
-    }
-    return { area, dropped: failed.length };
+    };
+    return { area, dropped: failed.length, repair };
   }
 
   async #readInformation() {

@@ -82,7 +82,7 @@ export class SnapshotChain {
     );
     this.#records.push(record);
     this.#areasFrom.clear();
-    this.#emit('created', { id: record.id });
+    this.#emit('created', { id: record.id, label: record.area?.information.label });
   }
 
   /**
@@ -110,6 +110,7 @@ export class SnapshotChain {
     reason: DeletionReason,
     cause: unknown,
   ): Promise<void> {
+    this.#emit('deleting', { id: record.id, reason, cause });
     try {
       await this.#control.remove(record.id);
     } catch {

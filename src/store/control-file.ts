@@ -208,11 +208,6 @@ export class ControlFile {
     await this.#changeStart((start) => ({ ...start, extension: { ...start.extension, clean } }));
   }
 
-  /** What is written may come from a process that was killed before its flush: nothing is relied on before this. */
-  async flush(): Promise<void> {
-    await this.#device.flush();
-  }
-
   async #changeStart(change: (start: OwnStartBlock) => OwnStartBlock): Promise<void> {
     await this.#mutex.runExclusive(async () => {
       const changed = change(this.#start);

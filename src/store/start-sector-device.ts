@@ -17,6 +17,8 @@ export class StartSectorDevice implements BlockDevice {
   readonly #device: BlockDevice;
   readonly #sectorOffset: ByteOffset;
   #closed = false;
+  /** There if the underlying device has it. */
+  readonly setModifiedAt?: (nanoseconds: bigint) => Promise<void>;
 
   /** @param sectorOffset where on `device` the sector that belongs at 0x1E00 is kept */
   constructor(
@@ -26,6 +28,7 @@ export class StartSectorDevice implements BlockDevice {
   ) {
     this.#device = device;
     this.#sectorOffset = sectorOffset;
+    if (device.setModifiedAt !== undefined) this.setModifiedAt = (time) => device.setModifiedAt?.(time) ?? Promise.resolve();
   }
 
   get name(): string {
@@ -59,10 +62,6 @@ export class StartSectorDevice implements BlockDevice {
 
   async modifiedAt(): Promise<bigint | undefined> {
     return this.#device.modifiedAt?.();
-  }
-
-  async setModifiedAt(nanoseconds: bigint): Promise<void> {
-    await this.#device.setModifiedAt?.(nanoseconds);
   }
 
   /** Leaves the underlying device open. */

@@ -1,14 +1,21 @@
 /**
  * Test data that describes itself, so that a wrong sector says what it is instead of only that it is wrong.
  *
- * Sector, 512 bytes LE: 0 u32 magic | 4 u32 volume | 8 u32 sector | 12 u32 sequence of the write
- *                       16..507 filler, a function of those | 508 u32 checksum of bytes 0..507
- * The checksum is FNV-1a over words. It stands against accidents only, and costs a tenth of a CRC at this size.
+ * Sector, 128 words of 32 bits in the byte order of the machine (it never leaves the process):
+ *   0 magic | 1 volume | 2 sector | 3 sequence of the write | 4 hash of words 0..3 | 5.. noise, xor that hash
+ * As the noise is fixed, every bit of a sector follows from words 1 to 3: it is checked against all of it, not by a CRC.
  */
 import { type ByteOffset, SECTOR_SIZE } from '../units.js';
+import { SeededRandom } from './seeded-random.js';
 
 const MAGIC = 0x56534c54;
 const WORDS = SECTOR_SIZE / 4;
+const HEADER_WORDS = 5;
+const NOISE = new Uint32Array(WORDS);
+new SeededRandom('sector data').fill(new Uint8Array(NOISE.buffer));
+/** Where one sector is put together. */
+const words = new Uint32Array(WORDS);
+const wordBytes = new Uint8Array(words.buffer);
 
 /** What a sector says about itself. */
 export interface Stamp {
@@ -26,38 +33,34 @@ export function stampSectors(
   sequence: number,
   volume = 0,
 ): Uint8Array {
-  const view = new DataView(target.buffer, target.byteOffset, target.byteLength);
   for (let at = 0; at < target.byteLength; at += SECTOR_SIZE) {
-    const sector = (offset + at) / SECTOR_SIZE;
-    let hash = 0x811c9dc5;
-    let word = Math.imul(sector + 1, 0x9e3779b1) ^ Math.imul(sequence + 1, 0x85ebca6b) ^ volume;
-    for (let index = 0; index < WORDS - 1; index++) {
-      word = Math.imul(word, 0x19660d) + 0x3c6ef35f;
-      const value =
-        index > 3 ? word : index === 0 ? MAGIC : index === 1 ? volume : index === 2 ? sector : sequence;
-      view.setUint32(at + index * 4, value, true);
-      hash = Math.imul(hash ^ value, 0x01000193);
-    }
-    view.setUint32(at + SECTOR_SIZE - 4, hash, true);
+    compose({ volume, sector: (offset + at) / SECTOR_SIZE, sequence });
+    target.set(wordBytes, at);
   }
   return target;
+}
+
+function compose({ volume, sector, sequence }: Stamp): void {
+  words[0] = MAGIC;
+  words[1] = volume;
+  words[2] = sector;
+  words[3] = sequence;
+  let hash = Math.imul(volume + 1, 0x9e3779b1);
+  hash = Math.imul(hash ^ (hash >>> 15) ^ sector, 0x85ebca6b);
+  hash = Math.imul(hash ^ (hash >>> 13) ^ sequence, 0xc2b2ae35);
+  hash ^= hash >>> 16;
+  words[4] = hash;
+  for (let index = HEADER_WORDS; index < WORDS; index++) words[index] = (NOISE[index] ?? 0) ^ hash;
 }
 
 /** Reads what a sector says about itself: all zeros, a stamp, or neither. */
 export function readStamp(bytes: Uint8Array): Stamp | 'zeros' | 'corrupt' {
   if (bytes.every((byte) => byte === 0)) return 'zeros';
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  if (bytes.byteLength !== SECTOR_SIZE || view.getUint32(0, true) !== MAGIC) return 'corrupt';
-  let hash = 0x811c9dc5;
-  for (let index = 0; index < WORDS - 1; index++) {
-    hash = Math.imul(hash ^ view.getUint32(index * 4, true), 0x01000193);
-  }
-  if (view.getUint32(SECTOR_SIZE - 4, true) !== hash >>> 0) return 'corrupt';
-  return {
-    volume: view.getUint32(4, true),
-    sector: view.getUint32(8, true),
-    sequence: view.getUint32(12, true),
-  };
+  if (bytes.byteLength !== SECTOR_SIZE) return 'corrupt';
+  const [, volume = 0, sector = 0, sequence = 0] = new Uint32Array(new Uint8Array(bytes).buffer);
+  const stamp: Stamp = { volume, sector, sequence };
+  compose(stamp);
+  return Buffer.compare(bytes, wordBytes) === 0 ? stamp : 'corrupt';
 }
 
 /** Says what is wrong with a sector that holds none of the allowed values. */

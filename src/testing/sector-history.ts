@@ -3,8 +3,8 @@
  *
  * Time is a count of events. A write lasts from its start to its end; it happened at some moment between, for each of
  * its sectors on its own. One write supersedes another in a sector if it started after the other had ended. So:
- * - Seen over an interval [from, to]: any write that started before `to`, unless one that ended before `from`
- *   supersedes it. (A read; a snapshot whose moment lies somewhere between its call and its return.)
+ * - Seen from some moment up to now: any write that has started, unless one that ended before that moment supersedes
+ *   it. (A read; a snapshot whose moment lies somewhere between its call and its return.)
  * - After a crash: any write, unless a stable one supersedes it. Stable is what ended before the start of a flush that
  *   returned. A write in flight at the crash never ended, so nothing supersedes it.
  * - A write that failed may be in or out by sector, so it supersedes nothing.
@@ -33,9 +33,8 @@ export interface Candidate {
   readonly before: number;
 }
 
-/** Does `later` replace `earlier`, wherever both wrote? */
-const supersedes = (later: WriteRecord, earlier: WriteRecord): boolean =>
-  !later.failed && later.start > earlier.end;
+/** Does `later`, unless it failed, replace `earlier` wherever both wrote? */
+const supersedes = (later: WriteRecord, earlier: WriteRecord): boolean => later.start > earlier.end;
 
 export class SectorHistory {
   /** Of each sector, the value before all writes in `#writes`. */
@@ -57,9 +56,9 @@ export class SectorHistory {
     return [...this.#writes.keys()];
   }
 
-  /** A copy of the base values. */
-  base(): Uint8Array {
-    return this.#base.slice();
+  /** Copies the base values. */
+  copyBase(target: Uint8Array): void {
+    target.set(this.#base);
   }
 
   begin(offset: ByteOffset, bytes: Uint8Array, now: number): WriteRecord {
@@ -72,7 +71,8 @@ export class SectorHistory {
       stable: false,
       doomed: false,
     };
-    for (const sector of sectorsOfWrite(write)) {
+    const last = lastSectorOf(write);
+    for (let sector = offset / SECTOR_SIZE; sector <= last; sector++) {
       const writes = this.#writes.get(sector);
       if (writes === undefined) this.#writes.set(sector, [write]);
       else writes.push(write);
@@ -94,7 +94,10 @@ export class SectorHistory {
     const stable = this.#ended.filter((write) => write.end < start);
     this.#ended = this.#ended.filter((write) => write.end >= start);
     for (const write of stable) write.stable = true;
-    for (const write of stable) for (const sector of sectorsOfWrite(write)) this.#prune(sector, horizon);
+    for (const write of stable) {
+      const last = lastSectorOf(write);
+      for (let sector = write.offset / SECTOR_SIZE; sector <= last; sector++) this.#prune(sector, horizon);
+    }
   }
 
   /** A flush that began at `start` failed. */
@@ -106,17 +109,23 @@ export class SectorHistory {
   #prune(sector: number, horizon: number): void {
     const writes = this.#writes.get(sector);
     if (writes === undefined) return;
+    const [single] = writes;
+    const isOnly = writes.length === 1;
+    if (isOnly && single?.stable && single.end < horizon) {
+      this.#base.set(sectorOfWrite(single, sector), sector * SECTOR_SIZE);
+      this.#writes.delete(sector);
+    }
+    if (isOnly) return;
     const settled = writes.filter((write) => write.stable && write.end < horizon);
     const left = writes.filter((write) => !settled.some((later) => supersedes(later, write)));
-    const [only] = left;
-    if (left.length === 1 && only !== undefined && settled.includes(only)) {
-      this.#base.set(sectorOfWrite(only, sector), sector * SECTOR_SIZE);
-      this.#writes.delete(sector);
-    } else this.#writes.set(sector, left);
+    if (left.length === writes.length) return;
+    this.#writes.set(sector, left);
+    // Down to one it may go to the base.
+    this.#prune(sector, horizon);
   }
 
-  /** What may be seen in a sector over an interval; the base value comes first, if it may. */
-  seen(sector: number, from: number, to: number): Candidate[] {
+  /** What may be seen in a sector from a moment up to now; the base value comes first, if it may. */
+  seen(sector: number, from: number): Candidate[] {
     const writes = this.#writes.get(sector) ?? [];
     const candidates: Candidate[] = [];
     const endOf = (isLater: (other: WriteRecord) => boolean) =>
@@ -128,8 +137,8 @@ export class SectorHistory {
     if (baseUntil >= from) candidates.push({ bytes: this.#baseOf(sector), after: -1, before: baseUntil });
     for (const write of writes) {
       const before = endOf((other) => supersedes(other, write));
-      if (write.start >= to || before < from) continue;
-      candidates.push({ bytes: sectorOfWrite(write, sector), after: write.start, before });
+      if (before >= from)
+        candidates.push({ bytes: sectorOfWrite(write, sector), after: write.start, before });
     }
     return candidates;
   }
@@ -147,7 +156,11 @@ export class SectorHistory {
 
   /** All was found out: these are the values, and nothing else is possible any more. */
   settle(actual: Uint8Array): void {
-    this.#base.set(actual);
+    // All other sectors have their base value and nothing else.
+    for (const sector of this.#writes.keys()) {
+      const at = sector * SECTOR_SIZE;
+      this.#base.set(actual.subarray(at, at + SECTOR_SIZE), at);
+    }
     this.#writes.clear();
     this.#ended = [];
   }
@@ -189,8 +202,5 @@ export function sectorOfWrite(write: WriteRecord, sector: number): Uint8Array {
   return write.bytes.subarray(at, at + SECTOR_SIZE);
 }
 
-function* sectorsOfWrite(write: WriteRecord): Generator<number> {
-  const first = write.offset / SECTOR_SIZE;
-  const end = first + write.bytes.byteLength / SECTOR_SIZE;
-  for (let sector = first; sector < end; sector++) yield sector;
-}
+const lastSectorOf = (write: WriteRecord): number =>
+  (write.offset + write.bytes.byteLength) / SECTOR_SIZE - 1;

@@ -126,6 +126,12 @@ export class SimulatedDevice implements ResizableDevice {
     return this.#life.run(async () => this.#disk.modifiedAt);
   }
 
+  setModifiedAt(nanoseconds: bigint): Promise<void> {
+    return this.#life.run(async () => {
+      if (!this.#isDead) this.#disk.setModifiedAt(nanoseconds);
+    });
+  }
+
   close(): Promise<void> {
     return this.#life.close(async () => undefined);
   }

@@ -30,10 +30,16 @@ export interface SimulatedDiskOptions {
   readonly admits?: (growth: ByteLength) => boolean;
 }
 
+/** A time in milliseconds, and how many changes it was given to before: nanoseconds, as they are never that many. */
+interface Modified {
+  readonly milliseconds: number;
+  readonly changes: number;
+}
+
 /** All that a disk holds, to go back to later. */
 export interface SavedDisk {
   readonly content: SavedContent;
-  readonly modified: readonly [bigint, bigint];
+  readonly modified: readonly [Modified, Modified];
 }
 
 export class SimulatedDisk {
@@ -48,8 +54,8 @@ export class SimulatedDisk {
   /** Flushes that failed; a device opened before the last of them never flushes again. */
   flushFailures = 0;
   readonly #admits: (growth: ByteLength) => boolean;
-  #modifiedAt = 0n;
-  #durableModifiedAt = 0n;
+  #modified: Modified = { milliseconds: 0, changes: 0 };
+  #durableModified = this.#modified;
 
   constructor(options: SimulatedDiskOptions) {
     this.name = options.name ?? 'disk';
@@ -84,7 +90,7 @@ export class SimulatedDisk {
   /** Ends the world of the engine with everything on this disk that a crash of this kind loses. */
   crash(random: SeededRandom, model: CrashModel): void {
     this.crashWith(model, drawChoices(random));
-    if (model === 'power-cut' && random.chance(0.5)) this.#modifiedAt = this.#durableModifiedAt;
+    if (model === 'power-cut' && random.chance(0.5)) this.#modified = this.#durableModified;
   }
 
   /** The same with chosen losses: `choose` is asked for every change of `content.unflushed()`, in that order. */
@@ -109,18 +115,29 @@ export class SimulatedDisk {
   }
 
   get modifiedAt(): bigint {
-    return this.#modifiedAt;
+    return BigInt(this.#modified.milliseconds) * 1_000_000n + BigInt(this.#modified.changes);
+  }
+
+  /** Says that content was last changed then, durably. */
+  setModifiedAt(nanoseconds: bigint): void {
+    this.#modified = {
+      milliseconds: Number(nanoseconds / 1_000_000n),
+      changes: Number(nanoseconds % 1_000_000n),
+    };
+    this.#durableModified = this.#modified;
   }
 
   /** Content changed now. Never the same moment twice, as a clock of nanoseconds would show. */
   touch(): void {
-    const now = BigInt(this.scheduler.clock.now()) * 1_000_000n;
-    this.#modifiedAt = now > this.#modifiedAt ? now : this.#modifiedAt + 1n;
+    const now = this.scheduler.clock.now();
+    const { milliseconds, changes } = this.#modified;
+    this.#modified =
+      now > milliseconds ? { milliseconds: now, changes: 0 } : { milliseconds, changes: changes + 1 };
   }
 
   /** What was changed is durable, with the time of it. */
   flushed(): void {
-    this.#durableModifiedAt = this.#modifiedAt;
+    this.#durableModified = this.#modified;
   }
 
   /** Notes a broken rule; the result is to be thrown. */
@@ -131,13 +148,13 @@ export class SimulatedDisk {
   }
 
   save(): SavedDisk {
-    return { content: this.content.save(), modified: [this.#modifiedAt, this.#durableModifiedAt] };
+    return { content: this.content.save(), modified: [this.#modified, this.#durableModified] };
   }
 
   /** Back to a saved state; a crash must follow before the disk is opened. */
   restore(saved: SavedDisk): void {
     this.content.restore(saved.content);
-    [this.#modifiedAt, this.#durableModifiedAt] = saved.modified;
+    [this.#modified, this.#durableModified] = saved.modified;
   }
 }
 

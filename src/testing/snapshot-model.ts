@@ -6,6 +6,8 @@
  * snapshots there is one moment for all volumes. If no moment is left, the snapshot mixes two states. What was found
  * once must be found ever after.
  */
+
+import { assert } from '../errors.js';
 import { type ByteOffset, SECTOR_SIZE } from '../units.js';
 import { explainSector } from './sector-data.js';
 import type { Candidate, SectorHistory } from './sector-history.js';
@@ -45,13 +47,16 @@ export class SnapshotModel {
     return this.#bytes !== undefined;
   }
 
-  /** No later moment is possible: the creation returned, or a crash came. */
-  close(history: SectorHistory, now: number): void {
-    if (this.#bytes !== undefined) return;
+  /**
+   * No later moment is possible: the creation returned, or a crash came.
+   * @param bytes room for the content, of the size of the volume
+   */
+  close(history: SectorHistory, now: number, bytes: Uint8Array): void {
+    assert(this.#bytes === undefined, () => `the creation of ${this.name} ended twice`);
     this.moment.before = Math.min(this.moment.before, now);
-    const bytes = history.base();
+    history.copyBase(bytes);
     for (const sector of history.sectors) {
-      const candidates = history.seen(sector, this.start, now);
+      const candidates = history.seen(sector, this.start);
       const [only] = candidates;
       if (candidates.length === 1 && only !== undefined) bytes.set(only.bytes, sector * SECTOR_SIZE);
       else this.#open.set(sector, candidates);
@@ -109,9 +114,9 @@ export class SnapshotModel {
     }
   }
 
-  /** The bytes, as far as they are settled; for a model of a revert or a merge. */
-  bytes(): Uint8Array | undefined {
-    return this.#bytes?.slice();
+  /** The content, right except for the open sectors; its owner must not change it. */
+  get bytes(): Uint8Array | undefined {
+    return this.#bytes;
   }
 }
 

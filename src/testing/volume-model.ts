@@ -51,6 +51,8 @@ export class VolumeModel {
   readonly #readsAndCreations = new Set<number>();
   /** When the flushes in flight began. */
   readonly #flushes = new Set<number>();
+  /** Content of snapshots that are gone, for new ones: making room is what costs most of all here. */
+  readonly #spare: Uint8Array[] = [];
   #crashed: { readonly model: CrashModel; readonly at: number } | undefined;
 
   constructor(initial: Uint8Array, ticks: Ticks = new Ticks()) {
@@ -112,9 +114,8 @@ export class VolumeModel {
   endRead(read: PendingCall, offset: ByteOffset, actual: Uint8Array): void {
     this.#checkRange(offset, actual.byteLength);
     this.cancelRead(read);
-    const now = this.ticks.next();
     // What was written last is always allowed: whatever could supersede it ended earlier, so it began earlier.
-    this.#compare(offset, actual, (sector) => this.#history.seen(sector, read.start, now).map(bytesOf));
+    this.#compare(offset, actual, (sector) => this.#history.seen(sector, read.start).map(bytesOf));
   }
 
   /** A read failed, so nothing is learnt. */
@@ -147,7 +148,7 @@ export class VolumeModel {
     const snapshot = this.#snapshot(name);
     this.#close(snapshot, this.ticks.next());
     if (result === 'done') snapshot.state = 'present';
-    if (result === 'failed') this.#snapshots.delete(name);
+    if (result === 'failed') this.#remove(name);
   }
 
   beginDelete(name: string): void {
@@ -156,15 +157,13 @@ export class VolumeModel {
 
   /** The deletion returned. `failed`: it is still there. `uncertain`: it may be, `reconcile` will tell. */
   endDelete(name: string, result: CallResult = 'done'): void {
-    if (result === 'done') this.#snapshots.delete(name);
+    if (result === 'done') this.#remove(name);
     if (result === 'failed') this.#snapshot(name).state = 'present';
   }
 
   /** The engine gave a snapshot up, and said so. */
   drop(name: string): void {
-    const snapshot = this.#snapshots.get(name);
-    if (snapshot !== undefined) this.#readsAndCreations.delete(snapshot.start);
-    this.#snapshots.delete(name);
+    this.#remove(name);
   }
 
   /** Names of snapshots that are there for certain. */
@@ -211,7 +210,10 @@ export class VolumeModel {
     const isStable = (write: WriteRecord) =>
       write.stable || (model === 'kill' && !write.failed && !write.doomed && write.end !== Infinity);
     this.#compare(0, actual, (sector) => this.#history.surviving(sector, isStable));
-    this.#likely.set(actual);
+    for (const sector of differingSectors(this.#likely, 0, actual)) {
+      const at = sector * SECTOR_SIZE;
+      this.#likely.set(actual.subarray(at, at + SECTOR_SIZE), at);
+    }
     if (model === 'kill') this.#history.adopt(actual, at, this.ticks.next());
     else this.#history.settle(actual);
     this.#crashed = undefined;
@@ -228,7 +230,7 @@ export class VolumeModel {
     for (const { name, state } of [...this.#snapshots.values()]) {
       if (found.includes(name)) continue;
       if (state === 'present') wrong.push(`snapshot ${name} was created and is gone`);
-      this.#snapshots.delete(name);
+      this.#remove(name);
     }
     report(wrong);
   }
@@ -246,8 +248,17 @@ export class VolumeModel {
   }
 
   #close(snapshot: SnapshotModel, now: number): void {
-    snapshot.close(this.#history, now);
+    if (snapshot.isClosed) return;
+    snapshot.close(this.#history, now, this.#spare.pop() ?? new Uint8Array(this.size));
     this.#readsAndCreations.delete(snapshot.start);
+  }
+
+  #remove(name: string): void {
+    const snapshot = this.#snapshots.get(name);
+    if (snapshot === undefined) return;
+    this.#readsAndCreations.delete(snapshot.start);
+    if (snapshot.bytes !== undefined) this.#spare.push(snapshot.bytes);
+    this.#snapshots.delete(name);
   }
 
   #snapshot(name: string): SnapshotModel {

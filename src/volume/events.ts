@@ -5,7 +5,9 @@ import type { DeletionReason } from '../snapshot/record.js';
 import type { ByteLength } from '../units.js';
 
 export interface VolumeEvents {
-  created: [{ readonly id: Guid }];
+  created: [{ readonly id: Guid; readonly label: string | undefined }];
+  /** A snapshot is about to go, for good: its removal begins. */
+  deleting: [{ readonly id: Guid; readonly reason: DeletionReason; readonly cause: unknown }];
   deleted: [{ readonly id: Guid; readonly reason: DeletionReason; readonly cause: unknown }];
   /** A diff area became longer. */
   grown: [{ readonly id: Guid; readonly bytes: ByteLength; readonly allocatedBytes: ByteLength }];

@@ -89,14 +89,7 @@ export async function loadStore(store: AttachedStore, options: LoadOptions): Pro
       );
     warnings.push(change);
   }
-  if (writable) await control.flush();
-  const records: SnapshotRecord[] = [];
-  let droppedCopies = 0;
-  for (const entry of control.entries) {
-    const { content, dropped } = await loadSnapshot(store, entry, writable);
-    records.push(new SnapshotRecord(entry.snapshot, content));
-    droppedCopies += dropped;
-  }
+  const { records, repairs, droppedCopies } = await loadSnapshots(store);
   const damaged = spreadDamage(records);
   const newestDamaged = damaged.at(-1);
   if (newestDamaged !== undefined) {
@@ -109,8 +102,7 @@ export async function loadStore(store: AttachedStore, options: LoadOptions): Pro
     }
     warnings.push(`cannot be read: ${text}`);
   }
-  const removedFiles = writable ? await store.removeOrphans() : [];
-  if (writable) await control.setClean(undefined);
+  const removedFiles = writable ? await putRight(store, repairs) : [];
   const newest = records.at(-1);
   const invalidate = change !== undefined && options.onVolumeChanged === 'invalidate' && newest !== undefined;
   return {
@@ -125,16 +117,50 @@ export async function loadStore(store: AttachedStore, options: LoadOptions): Pro
   };
 }
 
-async function loadSnapshot(
-  store: AttachedStore,
-  { snapshot, diffArea }: CatalogEntry,
-  repair: boolean,
-): Promise<{ content: AreaOrDamage; dropped: number }> {
+interface LoadedSnapshots {
+  readonly records: SnapshotRecord[];
+  readonly repairs: readonly (() => Promise<void>)[];
+  readonly droppedCopies: number;
+}
+
+async function loadSnapshots(store: AttachedStore): Promise<LoadedSnapshots> {
+  const records: SnapshotRecord[] = [];
+  const repairs: (() => Promise<void>)[] = [];
+  let droppedCopies = 0;
+  try {
+    for (const entry of store.control.entries) {
+      const { content, dropped, repair } = await loadSnapshot(store, entry);
+      records.push(new SnapshotRecord(entry.snapshot, content));
+      if (repair !== undefined) repairs.push(repair);
+      droppedCopies += dropped;
+    }
+  } catch (error) {
+    await closeAreas(records);
+    throw error;
+  }
+  return { records, repairs, droppedCopies };
+}
+
+/** The first write says that the volume is in use: a crash from here on is known as one. */
+async function putRight(store: AttachedStore, repairs: readonly (() => Promise<void>)[]): Promise<string[]> {
+  await store.control.setClean(undefined);
+  for (const repair of repairs) await repair();
+  return store.removeOrphans();
+}
+
+interface LoadedSnapshot {
+  readonly content: AreaOrDamage;
+  readonly dropped: number;
+  readonly repair?: () => Promise<void>;
+}
+
+async function loadSnapshot(store: AttachedStore, entry: CatalogEntry): Promise<LoadedSnapshot> {
+  const { snapshot, diffArea } = entry;
   try {
     const opened = await store.openArea(diffArea);
     try {
-      const { area, dropped } = await loadDiffArea(opened, diffArea, snapshot.volumeSize, repair);
-      return { content: { area }, dropped };
+      const { area, dropped, repair } = await loadDiffArea(opened, diffArea, snapshot.volumeSize);
+      return { content: { area }, dropped, repair };
     } catch (error) {
       await opened.file.close();
       throw error;

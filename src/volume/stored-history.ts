@@ -96,7 +96,7 @@ export class StoredHistory implements History {
 
   /** Everything durable, and written down that it is: the next opening need not look for what a crash left. */
   async #recordClean(): Promise<void> {
-    const { chain, store, device, environment } = this.#engine;
+    const { chain, store, device } = this.#engine;
     const area = chain.newest?.area;
     if (area !== undefined) {
       await area.flush();
@@ -104,11 +104,18 @@ export class StoredHistory implements History {
       await area.flush();
     }
     await device.flush();
-    // In-volume the record itself changes the device, so the device's time is set to what the record says.
-    const inside = store.hidesStartBlock;
-    const now = BigInt(Math.floor(environment.clock.now() / 1000)) * 1_000_000_000n;
-    const modifiedAt = inside && device.setModifiedAt !== undefined ? now : await device.modifiedAt?.();
-    await store.control.setClean({ volumeSize: device.size, modifiedAt: modifiedAt ?? 0n });
-    if (inside) await device.setModifiedAt?.(now);
+    const modifiedAt = await this.#closingTime();
+    await store.control.setClean({ volumeSize: device.size, modifiedAt });
+    if (store.hidesStartBlock) await device.setModifiedAt?.(modifiedAt);
+  }
+  /**
+   * When the volume was last changed, as the next opening will find it. In-volume the record itself changes the device,
+   * so there the device's time is set to what the record says. 0: nobody keeps it.
+   */
+  async #closingTime(): Promise<bigint> {
+    const { store, device, environment } = this.#engine;
+    if (!store.hidesStartBlock) return (await device.modifiedAt?.()) ?? 0n;
+    if (device.setModifiedAt === undefined) return 0n;
+    return BigInt(Math.floor(environment.clock.now() / 1000)) * 1_000_000_000n;
   }
 }

@@ -116,6 +116,37 @@ describe('a power cut', () => {
     expect(found).toEqual(new Set(['', 'a']));
   });
 
+  test('a sync that takes long is not about what completes meanwhile', async () => {
+    const found = new Set<string>();
+    for (let seed = 0; seed < 50; seed++) {
+      const directory = makeDirectory(seed, [{ operation: 'sync', effect: 'delay' }]);
+      await directory.scheduler.run(async () => {
+        const folder = directory.open();
+        const sync = folder.sync();
+        await folder.create('a');
+        await sync;
+      });
+      directory.crash(new SeededRandom(seed), 'power-cut');
+      found.add(show(directory));
+    }
+    expect(found).toEqual(new Set(['', 'a']));
+  });
+
+  test('changes of a name land in the order of their effects, not of their calls', async () => {
+    const directory = makeDirectory(1, [{ operation: 'create', effect: 'delay', skip: 1 }]);
+    await directory.scheduler.run(async () => {
+      const folder = directory.open();
+      await add(folder, 'a', 1);
+      await folder.sync();
+      const creation = add(folder, 'a', 2);
+      await folder.remove('a');
+      await creation;
+      await folder.sync();
+    });
+    directory.crash(new SeededRandom(1), 'power-cut');
+    expect(show(directory)).toBe('a2');
+  });
+
   test('keeps or loses a creation and a removal in flight', async () => {
     const found = await outcomes(
       async (folder) => {

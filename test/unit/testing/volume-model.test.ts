@@ -207,6 +207,28 @@ describe('after a crash', () => {
     }).toThrow(ModelMismatch);
   });
 
+  test('after a failed flush, or one cut off by a kill, the writes it was about may be gone', () => {
+    const doomed = (end: (model: VolumeModel, flush: ReturnType<VolumeModel['beginFlush']>) => void) =>
+      afterCrash((model) => {
+        write(model, 0, 1);
+        flush(model);
+        write(model, 0, 2);
+        end(model, model.beginFlush());
+      }, 'kill');
+    expect(doomed((model, call) => model.endFlush(call, 'failed'))).toEqual([1, 2]);
+    expect(doomed(() => undefined)).toEqual([1, 2]);
+    expect(doomed((model, call) => model.endFlush(call))).toEqual([2]);
+    // Whatever is found then is as good as anything, once it is flushed.
+    const found = afterCrash((model) => {
+      write(model, 0, 1);
+      model.endFlush(model.beginFlush(), 'failed');
+      model.crash('kill');
+      model.reconcile(volume(), NONE);
+      flush(model);
+    });
+    expect(found).toEqual([0]);
+  });
+
   test('explains what it found instead', () => {
     const model = make();
     write(model, 0, 1);

@@ -1,0 +1,44 @@
+/** What all commands share: options, help with an example, and how wrong usage is told. */
+import { Command, Option } from 'commander';
+
+export interface CommonOptions {
+  readonly json?: boolean;
+  readonly store?: string;
+}
+
+export interface WritingOptions extends CommonOptions {
+  readonly changed?: 'keep' | 'invalidate';
+}
+
+interface Description {
+  readonly name: string;
+  /** One line for the list of commands. */
+  readonly summary: string;
+  /** What else `--help` says. */
+  readonly details?: string;
+  /** Commands that can be tried as they are. */
+  readonly examples: readonly string[];
+  /** Does the command open the volume for writing? Then it takes `--changed`. */
+  readonly writes?: boolean;
+}
+
+/** A command whose first argument is VOLUME. */
+export function volumeCommand({ name, summary, details, examples, writes }: Description): Command {
+  const command = new Command(name)
+    .summary(summary)
+    .description(details === undefined ? `${summary}.` : `${summary}. ${details}`)
+    .argument('<VOLUME>', 'path of an image or a block device')
+    .helpOption('-h, --help', 'show this help')
+    .option('--store <DIR>', 'where the snapshots are kept (default: VOLUME.volsnap, or inside the volume)')
+    .option('--json', 'print JSON; errors too, on standard error')
+    .addHelpText('after', `\nExample${examples.length > 1 ? 's' : ''}:\n${examples.map((line) => `  $ ${line}\n`).join('')}`);
+  if (writes === true) {
+    command.addOption(
+      new Option(
+        '--changed <HOW>',
+        'if the volume was changed behind volsnap: keep its snapshots, or invalidate (drop) them',
+      ).choices(['keep', 'invalidate']),
+    );
+  }
+  return command;
+}

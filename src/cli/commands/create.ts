@@ -1,0 +1,67 @@
+/** `volsnap create`: takes a snapshot. */
+import { open } from 'node:fs/promises';
+import type { Command } from 'commander';
+import { InvalidArgumentError } from '../../index.js';
+import { volumeCommand, type WritingOptions } from '../command.js';
+import { explained } from '../failure.js';
+import { shortId } from '../ids.js';
+import type { Runner, Session } from '../session.js';
+import { snapshotRecord } from '../snapshots.js';
+import { changeVolume } from '../volumes.js';
+
+/** More than a snapshot can hold, whatever else it holds. */
+const APPLICATION_INFO_MAX = 16_256;
+
+interface CreateOptions extends WritingOptions {
+  readonly label?: string;
+  readonly appInfo?: string;
+}
+
+export const createCommand = (run: Runner): Command =>
+  volumeCommand({
+    name: 'create',
+    summary: 'take a snapshot and print its id',
+    examples: ['volsnap create disk.img', "volsnap create disk.img --label 'before the upgrade'"],
+    writes: true,
+  })
+    .option('--label <TEXT>', 'a name for people')
+    .option('--app-info <FILE>', 'bytes to keep with the snapshot, up to about 16,000')
+    .action(run(create));
+
+async function create(session: Session, path: string, options: CreateOptions): Promise<undefined> {
+  const { label, appInfo } = options;
+  const applicationInfo = appInfo === undefined ? undefined : await readInformation(appInfo);
+  const snapshot = await changeVolume(session, path, options, async (volume) => {
+    const taken = await volume.createSnapshot({
+      ...(label === undefined ? {} : { label }),
+      ...(applicationInfo === undefined ? {} : { applicationInfo }),
+    });
+    return { id: taken.id, short: shortId(taken, volume.snapshots), record: snapshotRecord(taken) };
+  });
+  const { output } = session;
+  if (session.json) return void (await output.json(snapshot.record));
+  await output.print(snapshot.id);
+  if (!output.isTerminal) return;
+  const { dim, bold } = output.colors;
+  const place = options.store === undefined ? '' : ` --store ${options.store}`;
+  await output.print(
+    dim('See all:    ') + bold(`volsnap list ${path}${place}`),
+    dim('Get it back: ') + bold(`volsnap export ${path} ${snapshot.short}${place} -o copy.img`),
+  );
+}
+
+async function readInformation(path: string): Promise<Uint8Array> {
+  return explained(`read ${path}`, async () => {
+    const file = await open(path);
+    try {
+      // One byte more than there may be tells whether there is too much, however large the file.
+      const { bytesRead, buffer } = await file.read(Buffer.alloc(APPLICATION_INFO_MAX + 1));
+      if (bytesRead > APPLICATION_INFO_MAX) {
+        throw new InvalidArgumentError(`${path} is too large: at most ${APPLICATION_INFO_MAX} bytes fit a snapshot`);
+      }
+      return buffer.subarray(0, bytesRead);
+    } finally {
+      await file.close();
+    }
+  });
+}

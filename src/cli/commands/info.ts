@@ -1,0 +1,103 @@
+/** `volsnap info`: a volume, its store, and the space it takes. */
+import { statfs } from 'node:fs/promises';
+import type { Command } from 'commander';
+import type { ByteLength, Volume } from '../../index.js';
+import { formatAge } from '../age.js';
+import { type CommonOptions, volumeCommand } from '../command.js';
+import type { Output } from '../output.js';
+import type { Runner, Session } from '../session.js';
+import { formatCount, formatShare, formatSize } from '../size.js';
+import { pairLines } from '../text.js';
+import { readVolume } from '../volumes.js';
+
+const LAYOUTS = {
+  directory: 'a directory',
+  'in-volume': 'inside the volume',
+  windows: 'inside the volume, written by Windows',
+} as const;
+
+export const infoCommand = (run: Runner): Command =>
+  volumeCommand({
+    name: 'info',
+    summary: 'show a volume, its store and the space they take',
+    examples: ['volsnap info disk.img', "volsnap info disk.img --json | jq '.usedBytes'"],
+  }).action(run(info));
+
+async function info(session: Session, path: string, options: CommonOptions): Promise<undefined> {
+  const { output, json } = session;
+  await readVolume(session, path, options, async (volume) => {
+    const facts = await factsOf(volume);
+    if (json) await output.json(facts);
+    else await output.print(output.colors.bold(facts.volume), ...pairLines(pairsOf(facts, output)));
+  });
+}
+
+type Facts = Awaited<ReturnType<typeof factsOf>>;
+
+async function factsOf(volume: Volume) {
+  const { layout, storeName, usedBytes, allocatedBytes, maximumBytes, tableMemoryBytes } = volume.figures;
+  const { snapshots, recovery } = volume;
+  return {
+    volume: volume.name,
+    volumeSize: volume.size,
+    layout,
+    storeName,
+    snapshots: snapshots.length,
+    damagedSnapshots: snapshots.filter(({ state }) => state === 'damaged').length,
+    oldestAt: timeOf(snapshots.at(0)?.createdAt),
+    newestAt: timeOf(snapshots.at(-1)?.createdAt),
+    usedBytes,
+    allocatedBytes,
+    /** 0: no limit. */
+    maximumBytes,
+    hostFreeBytes: layout === 'directory' ? await freeBytes(storeName) : null,
+    tableMemoryBytes,
+    closedCleanly: recovery.clean,
+  };
+}
+
+const timeOf = (moment: Date | undefined): string | null =>
+  moment === undefined || Number.isNaN(moment.getTime()) ? null : moment.toISOString();
+
+async function freeBytes(path: string): Promise<ByteLength | null> {
+  try {
+    const { bavail, bsize } = await statfs(path);
+    return bavail * bsize;
+  } catch {
+    return null;
+  }
+}
+
+function pairsOf(facts: Facts, { colors }: Output): [string, string][] {
+  const { volumeSize, usedBytes, allocatedBytes, maximumBytes, hostFreeBytes } = facts;
+  const pairs: [string, string][] = [
+    ['size', `${formatSize(volumeSize)} (${formatCount(volumeSize)} bytes)`],
+    ['store', facts.layout === 'directory' ? facts.storeName : LAYOUTS[facts.layout]],
+    ['snapshots', snapshotsPhrase(facts, colors.red)],
+    ['used', `${formatSize(usedBytes)}, ${formatShare(usedBytes, volumeSize)} of the volume's size`],
+    ['allocated', formatSize(allocatedBytes)],
+    [
+      'limit',
+      maximumBytes === 0
+        ? 'none'
+        : `${formatSize(maximumBytes)}, ${formatShare(allocatedBytes, maximumBytes)} of it allocated`,
+    ],
+  ];
+  if (hostFreeBytes !== null) pairs.push(['free', `${formatSize(hostFreeBytes)} on the file system of the store`]);
+  if (facts.layout !== 'windows') {
+    pairs.push(['tables', `${formatSize(facts.tableMemoryBytes)} of memory while it is open`]);
+    pairs.push(['last use', facts.closedCleanly ? 'closed properly' : 'new, or not closed properly']);
+  }
+  return pairs;
+}
+
+function snapshotsPhrase(
+  { snapshots, damagedSnapshots, oldestAt, newestAt }: Facts,
+  red: (text: string) => string,
+): string {
+  if (snapshots === 0) return 'none';
+  const ages = [oldestAt, newestAt].flatMap((time) => (time === null ? [] : [formatAge(new Date(time))]));
+  const [oldest, newest] = ages;
+  const when = snapshots === 1 ? `taken ${oldest}` : `the oldest taken ${oldest}, the newest ${newest}`;
+  return `${snapshots}, ${when}${damagedSnapshots > 0 ? red(`, ${damagedSnapshots} damaged`) : ''}`;
+}

@@ -1,0 +1,112 @@
+/** `volsnap init`: makes an empty store for a volume. */
+import { stat } from 'node:fs/promises';
+import type { Command } from 'commander';
+import {
+  AlreadyInitializedError,
+  type ByteLength,
+  DirectoryStore,
+  type FileDevice,
+  findStore,
+  InvalidArgumentError,
+  InVolumeStore,
+  NotInitializedError,
+  type Store,
+  Volume,
+} from '../../index.js';
+import { type CommonOptions, volumeCommand } from '../command.js';
+import { UsageError } from '../failure.js';
+import type { Runner, Session } from '../session.js';
+import { formatSize, parseSize } from '../size.js';
+import { openDevice } from '../volumes.js';
+
+interface InitOptions extends CommonOptions {
+  readonly inVolume?: boolean;
+  readonly reserve?: ByteLength;
+  readonly maxSize?: ByteLength;
+}
+
+export const initCommand = (run: Runner): Command =>
+  volumeCommand({
+    name: 'init',
+    summary: 'prepare a volume for snapshots',
+    details: 'The volume itself is not changed, unless its snapshots are to be kept inside it.',
+    examples: [
+      'volsnap init disk.img',
+      'volsnap init disk.img --max-size 10G',
+      'volsnap init ntfs.img --in-volume --reserve 512M',
+      'volsnap init /dev/vg0/data --store /var/lib/volsnap/data',
+    ],
+  })
+    .option('--in-volume', 'keep the snapshots inside the volume, which is made longer for it')
+    .option('--reserve <SIZE>', 'how much longer, with --in-volume', parseSize)
+    .option('--max-size <SIZE>', 'most that snapshots may take in all (default: no limit)', parseSize)
+    .action(run(initialize));
+
+async function initialize(session: Session, path: string, options: InitOptions): Promise<undefined> {
+  checkOptions(options);
+  const device = await openDevice(path, true);
+  try {
+    await checkNew(device, session);
+    const store = await storeFor(device, options);
+    const volumeSize = device.size;
+    const maximumSize = options.maxSize ?? 0;
+    await Volume.initialize(device, { store, maximumSize });
+    const place = options.inVolume ? device.name : (options.store ?? defaultStore(device));
+    const { layout } = store;
+    if (session.json) {
+      await session.output.json({ volume: device.name, volumeSize, layout, storeName: place, maximumBytes: maximumSize });
+      return;
+    }
+    const where = layout === 'in-volume' ? `inside it, in ${formatSize(options.reserve ?? 0)} behind its end` : `in ${place}`;
+    await session.output.print(`${device.name} (${formatSize(volumeSize)}) keeps its snapshots ${where}.`);
+    await tellNext(session, path, options);
+  } finally {
+    await device.close();
+  }
+}
+
+function checkOptions({ inVolume, store, reserve }: InitOptions): void {
+  if (inVolume && store !== undefined) throw new UsageError('choose one of --store and --in-volume');
+  if (inVolume && reserve === undefined) {
+    throw new UsageError('--in-volume needs --reserve SIZE: the room for snapshots, such as 512M');
+  }
+  if (!inVolume && reserve !== undefined) throw new UsageError('--reserve goes with --in-volume');
+}
+
+/** Two stores of one volume would miss each other's copies. */
+async function checkNew(device: FileDevice, { notes }: Session): Promise<void> {
+  try {
+    const found = await findStore(device);
+    if (found === 'foreign') {
+      notes.warn(`${device.name} has shadow copies made by Windows: they go wrong when it is written elsewhere`);
+    } else {
+      throw new AlreadyInitializedError(
+        `${device.name} has a snapshot store already, ${found.layout === 'in-volume' ? 'inside it' : `in ${defaultStore(device)}`}`,
+      );
+    }
+  } catch (error) {
+    if (!(error instanceof NotInitializedError)) throw error;
+  }
+}
+
+const defaultStore = (device: FileDevice): string => `${device.name}.volsnap`;
+
+async function storeFor(device: FileDevice, { inVolume, reserve, store }: InitOptions): Promise<Store> {
+  if (inVolume && reserve !== undefined) return new InVolumeStore({ reserve });
+  if (store === undefined && (await stat(device.name)).isBlockDevice()) {
+    throw new InvalidArgumentError(
+      `${device.name} is a block device, and ${defaultStore(device)} would be gone after a restart; say where to keep its snapshots with --store DIR`,
+    );
+  }
+  return new DirectoryStore(store ?? defaultStore(device));
+}
+
+async function tellNext({ output }: Session, path: string, { store }: InitOptions): Promise<void> {
+  if (!output.isTerminal) return;
+  const place = store === undefined ? '' : ` --store ${store}`;
+  const { dim, bold } = output.colors;
+  await output.print(
+    dim('Next, take a snapshot:  ') + bold(`volsnap create ${path}${place} --label 'first'`),
+    dim('From now on write to the volume through volsnap only.'),
+  );
+}

@@ -1,0 +1,60 @@
+/** `volsnap list`: the snapshots of a volume. */
+import type { Command } from 'commander';
+import type { Snapshot } from '../../index.js';
+import { formatAge, formatMoment } from '../age.js';
+import { type CommonOptions, volumeCommand } from '../command.js';
+import { shortId } from '../ids.js';
+import type { Output } from '../output.js';
+import type { Runner, Session } from '../session.js';
+import { formatSize } from '../size.js';
+import { snapshotRecord } from '../snapshots.js';
+import { cutTo, oneLine, tableLines } from '../text.js';
+import { readVolume } from '../volumes.js';
+
+const LABEL_WIDTH = 32;
+
+export const listCommand = (run: Runner): Command =>
+  volumeCommand({
+    name: 'list',
+    summary: 'list snapshots, the oldest first',
+    details: 'On a terminal ids are shortened; the short ones can be used with every command.',
+    examples: ['volsnap list disk.img', "volsnap list disk.img --json | jq -r '.[-1].id'"],
+  }).action(run(list));
+
+async function list(session: Session, path: string, options: CommonOptions): Promise<undefined> {
+  const { output, json } = session;
+  await readVolume(session, path, options, async ({ snapshots }) => {
+    if (json) await output.json(snapshots.map(snapshotRecord));
+    else if (snapshots.length === 0) await output.print(`No snapshots yet. Take one: volsnap create ${path}`);
+    else await output.print(...linesOf(snapshots, output));
+  });
+}
+
+function linesOf(snapshots: readonly Snapshot[], { colors, isTerminal }: Output): string[] {
+  const labelled = snapshots.some(({ label }) => label !== undefined);
+  const columns = [
+    { title: 'ID' },
+    ...(labelled ? [{ title: 'LABEL' }] : []),
+    { title: 'TAKEN' },
+    { title: 'AGE' },
+    { title: 'VOLUME', align: 'right' },
+    { title: 'USED', align: 'right' },
+    { title: 'ALLOCATED', align: 'right' },
+    { title: 'STATE' },
+  ] as const;
+  const rows = snapshots.map((snapshot) => {
+    const label = oneLine(snapshot.label ?? '');
+    return [
+      colors.cyan(isTerminal ? shortId(snapshot, snapshots) : snapshot.id),
+      ...(labelled ? [isTerminal ? cutTo(label, LABEL_WIDTH) : label] : []),
+      formatMoment(snapshot.createdAt),
+      formatAge(snapshot.createdAt),
+      formatSize(snapshot.size),
+      formatSize(snapshot.usedBytes),
+      formatSize(snapshot.allocatedBytes),
+      snapshot.state === 'ok' ? colors.green('ok') : colors.red(snapshot.state),
+    ];
+  });
+  const [titles = '', ...lines] = tableLines(columns, rows);
+  return [colors.dim(titles), ...lines];
+}

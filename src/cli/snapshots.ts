@@ -1,0 +1,29 @@
+/** Snapshots, as they are told. */
+import type { Snapshot } from '../index.js';
+import { formatAge } from './age.js';
+import { shortId } from './ids.js';
+import { oneLine } from './text.js';
+
+/** What `list --json` and `create --json` say of a snapshot. */
+export const snapshotRecord = (snapshot: Snapshot) => ({
+  id: snapshot.id,
+  storeId: snapshot.storeId,
+  setId: snapshot.setId,
+  order: snapshot.order,
+  label: snapshot.label ?? null,
+  createdAt: isoOf(snapshot.createdAt),
+  volumeSize: snapshot.size,
+  usedBytes: snapshot.usedBytes,
+  allocatedBytes: snapshot.allocatedBytes,
+  state: snapshot.state,
+  ...(snapshot.problem === undefined ? {} : { problem: snapshot.problem }),
+});
+
+/** `1a2b3c4d “before the upgrade”, 3 minutes ago`. */
+export function snapshotPhrase(snapshot: Snapshot, all: readonly Snapshot[]): string {
+  const label = snapshot.label === undefined ? '' : ` “${oneLine(snapshot.label)}”`;
+  return `${shortId(snapshot, all)}${label}, ${formatAge(snapshot.createdAt)}`;
+}
+
+/** A volume that others wrote may hold a time that is none. */
+const isoOf = (moment: Date): string | null => (Number.isNaN(moment.getTime()) ? null : moment.toISOString());

@@ -1,0 +1,121 @@
+/**
+ * Volumes that a command names: from a path to an open `Volume`, and its clean end.
+ *
+ * Commands that only read open for reading, so several may run at once; the others have the volume to themselves.
+ */
+import { lstat, realpath, stat } from 'node:fs/promises';
+import { DirectoryStore, FileDevice, type Snapshot, UnsupportedError, Volume } from '../index.js';
+import type { CommonOptions, WritingOptions } from './command.js';
+import { findSnapshot } from './ids.js';
+import type { Session } from './session.js';
+
+/** @throws UnsupportedError for a URI; NotFoundError, InUseError, DeviceError as `FileDevice.open` */
+export async function openDevice(volume: string, writable: boolean): Promise<FileDevice> {
+  if (/^[a-z][a-z0-9+.-]*:\/\//i.test(volume)) {
+    throw new UnsupportedError(`${volume}: volumes behind a URI cannot be opened yet; give a path`);
+  }
+  return FileDevice.open(await withoutLink(volume), { writable });
+}
+
+/** The default store lies beside the volume itself, whatever link leads there. */
+async function withoutLink(path: string): Promise<string> {
+  try {
+    return (await lstat(path)).isSymbolicLink() ? await realpath(path) : path;
+  } catch {
+    return path; // Opening it says what is wrong.
+  }
+}
+
+/** The store that `--store` names; without it the volume's own is looked for. */
+export const storeOf = ({ store }: CommonOptions): { readonly store?: DirectoryStore } =>
+  store === undefined ? {} : { store: new DirectoryStore(store) };
+
+/** Runs `body` on the volume, open for reading. */
+export async function readVolume<T>(
+  session: Session,
+  path: string,
+  options: CommonOptions,
+  body: (volume: Volume) => Promise<T>,
+): Promise<T> {
+  const device = await openDevice(path, false);
+  const volume = await Volume.open(device, { ...storeOf(options), readOnly: true });
+  return useVolume(session, volume, body);
+}
+
+/** Runs `body` on the volume, open for reading and writing. What happens to snapshots meanwhile is told. */
+export async function changeVolume<T>(
+  session: Session,
+  path: string,
+  options: WritingOptions,
+  body: (volume: Volume) => Promise<T>,
+  onDamaged: 'refuse' | 'drop' = 'refuse',
+): Promise<T> {
+  const device = await openDevice(path, true);
+  const volume = await Volume.open(device, {
+    ...storeOf(options),
+    readOnly: false,
+    onVolumeChanged: options.changed ?? 'refuse',
+    onDamaged,
+  });
+  volume.on('deleted', ({ id, reason }) => {
+    if (reason === 'space') session.notes.warn(`snapshot ${id} was deleted to make room for newer copies`);
+    if (reason === 'copy-failed') session.notes.warn(`snapshot ${id} was given up: its copies could not be kept`);
+  });
+  volume.on('backgroundFailure', ({ id, what, error }) => {
+    session.notes.warn(`snapshot ${id}: ${what} failed: ${error instanceof Error ? error.message : error}`);
+  });
+  return useVolume(session, volume, body);
+}
+
+async function useVolume<T>(
+  session: Session,
+  volume: Volume,
+  body: (volume: Volume) => Promise<T>,
+): Promise<T> {
+  let result: T;
+  try {
+    tellRecovery(session, volume);
+    result = await body(volume);
+  } catch (error) {
+    await volume.close().catch(() => undefined); // The first error is the one to tell.
+    throw error;
+  }
+  await volume.close();
+  return result;
+}
+
+function tellRecovery({ notes }: Session, { recovery, name }: Volume): void {
+  for (const warning of recovery.warnings) notes.warn(warning);
+  const { droppedCopies } = recovery;
+  if (droppedCopies > 0) {
+    notes.warn(
+      `${name} was not closed properly; ${droppedCopies} unfinished ${droppedCopies === 1 ? 'copy was' : 'copies were'} left out, their blocks are still in the volume`,
+    );
+  }
+}
+
+/** A volume, or a snapshot of it. */
+export interface Source {
+  readonly path: string;
+  readonly id: string | undefined;
+}
+
+/** Takes `VOLUME@ID` apart. A file that has the whole text as its name is the volume. */
+export async function parseSource(text: string): Promise<Source> {
+  const at = text.lastIndexOf('@');
+  if (at <= 0 || (await exists(text))) return { path: text, id: undefined };
+  return { path: text.slice(0, at), id: text.slice(at + 1) };
+}
+
+/** What `parseSource` found, in the open volume. */
+export const sourceIn = (volume: Volume, { id }: Source): Volume | Snapshot =>
+  id === undefined ? volume : findSnapshot(volume, id);
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await stat(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
