@@ -26,12 +26,15 @@ interface Description {
 export function volumeCommand({ name, summary, details, examples, writes }: Description): Command {
   const command = new Command(name)
     .summary(summary)
-    .description(details === undefined ? `${summary}.` : `${summary}. ${details}`)
+    .description(sentences(summary, details))
     .argument('<VOLUME>', 'path of an image or a block device')
     .helpOption('-h, --help', 'show this help')
     .option('--store <DIR>', 'where the snapshots are kept (default: VOLUME.volsnap, or inside the volume)')
     .option('--json', 'print JSON; errors too, on standard error')
-    .addHelpText('after', `\nExample${examples.length > 1 ? 's' : ''}:\n${examples.map((line) => `  $ ${line}\n`).join('')}`);
+    .addHelpText(
+      'after',
+      `\nExample${examples.length > 1 ? 's' : ''}:\n${examples.map((line) => `  $ ${line}\n`).join('')}`,
+    );
   if (writes === true) {
     command.addOption(
       new Option(
@@ -42,3 +45,6 @@ export function volumeCommand({ name, summary, details, examples, writes }: Desc
   }
   return command;
 }
+
+const sentences = (summary: string, details = ''): string =>
+  `${summary.charAt(0).toUpperCase()}${summary.slice(1)}. ${details}`.trimEnd();

@@ -5,8 +5,8 @@
  * export is never taken for a whole one, and an older file survives a failure. Who may read the volume may read it.
  * A block device is written in place.
  */
-import { constants, type Stats } from 'node:fs';
-import { open, realpath, rename, stat, unlink } from 'node:fs/promises';
+import type { Stats } from 'node:fs';
+import { chmod, open, realpath, rename, stat, unlink } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { FileDevice, InvalidArgumentError } from '../index.js';
 import { explained } from './failure.js';
@@ -17,7 +17,7 @@ const OWNER_ONLY = 0o600;
 export interface Destination {
   /** Where to write. */
   readonly path: string;
-  /** Does it read as zeros where nothing is written? */
+  /** Is there no such file yet? Then it has to be made. */
   readonly isNew: boolean;
 }
 
@@ -36,15 +36,17 @@ export async function withDestination<T>(
   }
   if (found?.isBlockDevice()) return fill({ path, isNew: false });
   if (found !== undefined && !found.isFile()) {
-    throw new InvalidArgumentError(`${path} is neither a file nor a block device; to a pipe use: volsnap read`);
+    throw new InvalidArgumentError(
+      `${path} is neither a file nor a block device; to a pipe use: volsnap read`,
+    );
   }
   const place = found === undefined ? path : await realpath(path);
   const partial = `${place}.${process.pid}.partial`;
   const mode = found?.mode ?? (original.isFile() ? original.mode : OWNER_ONLY);
-  await createFile(partial, mode & PERMISSIONS);
   try {
     const result = await fill({ path: partial, isNew: true });
     await explained(`finish ${path}`, async () => {
+      await chmod(partial, mode & PERMISSIONS);
       await syncPath(partial);
       await rename(partial, place);
       await syncPath(dirname(place));
@@ -56,8 +58,9 @@ export async function withDestination<T>(
   }
 }
 
-/** Opens what `withDestination` gave, as a device of `size` bytes. */
+/** Opens what `withDestination` gave, as a device of `size` bytes; a new one reads as zeros. */
 export async function openDestination({ path, isNew }: Destination, size: number): Promise<FileDevice> {
+  if (isNew) await createFile(path);
   const device = await FileDevice.open(path, { writable: true, exclusive: !isNew });
   try {
     if (isNew) await device.resize(size);
@@ -71,9 +74,8 @@ export async function openDestination({ path, isNew }: Destination, size: number
   }
 }
 
-async function createFile(path: string, mode: number): Promise<void> {
-  const flags = constants.O_CREAT | constants.O_EXCL | constants.O_WRONLY;
-  await explained(`create ${path}`, async () => (await open(path, flags, mode)).close());
+async function createFile(path: string): Promise<void> {
+  await explained(`create ${path}`, async () => (await open(path, 'wx', OWNER_ONLY)).close());
 }
 
 async function syncPath(path: string): Promise<void> {

@@ -29,8 +29,11 @@ export class Interruption {
   }
 
   readonly #onSignal = (name: NodeJS.Signals): void => {
-    if (this.#received !== undefined) return this.raise();
-    this.#received = name;
-    this.#controller.abort();
+    if (this.#received === undefined) {
+      this.#received = name;
+      this.#controller.abort();
+    } else {
+      this.raise();
+    }
   };
 }

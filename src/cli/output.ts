@@ -7,8 +7,8 @@
  * Standard error carries everything else.
  */
 import { write, writeSync } from 'node:fs';
-import { isatty } from 'node:tty';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { isatty } from 'node:tty';
 import pc from 'picocolors';
 import { explained } from './failure.js';
 import { oneLine } from './text.js';

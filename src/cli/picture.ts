@@ -58,17 +58,28 @@ export function drawMap(cells: readonly ByteLength[], grid: Grid, colors: Colors
   const { columns, cellSize, cellCount, volumeSize } = grid;
   const rows: string[] = [];
   for (let first = 0; first < cellCount; first += columns) {
-    const signs = cells.slice(first, first + columns).map((bytes, i) => {
-      const size = Math.min(cellSize, volumeSize - (first + i) * cellSize);
-      const { sign, color } = shadeOf(bytes / size);
-      return colors[color](sign);
-    });
+    const shares = cells
+      .slice(first, first + columns)
+      .map((bytes, i) => bytes / Math.min(cellSize, volumeSize - (first + i) * cellSize));
     const label = formatSize(first * cellSize).padStart(LABEL_WIDTH);
-    rows.push(`${colors.dim(label)}  ${signs.join('')}`);
+    rows.push(`${colors.dim(label)}  ${paint(shares, colors)}`);
   }
   const legend = SHADES.map(({ sign, text, color }) => `${colors[color](sign)} ${text}`).join('   ');
   const indent = ' '.repeat(LABEL_WIDTH + 2);
   return [...rows, '', `${indent}${legend}   ${colors.dim(`(a cell: ${formatSize(cellSize)})`)}`];
+}
+
+/** Neighbours of one shade are coloured together. */
+function paint(shares: readonly number[], colors: Colors): string {
+  let line = '';
+  for (let start = 0; start < shares.length; ) {
+    const { sign, color } = shadeOf(shares[start] ?? 0);
+    let end = start + 1;
+    while (end < shares.length && shadeOf(shares[end] ?? 0).sign === sign) end++;
+    line += colors[color](sign.repeat(end - start));
+    start = end;
+  }
+  return line;
 }
 
 const shadeOf = (share: number) => SHADES.find(({ upTo }) => share <= upTo) ?? SHADES[4];

@@ -47,13 +47,15 @@ export async function runProgram(argv: readonly string[]): Promise<number> {
   let notes = new Notes(argv.includes('--json'));
   let status: number = Status.done;
   let failedStatus: number = Status.failed;
-  const run: Runner = (body, failed = Status.failed) => async (...args) => {
-    const command = args.at(-1);
-    const json = command instanceof Command && command.opts().json === true;
-    notes = new Notes(json);
-    failedStatus = failed;
-    status = (await body({ json, signal: interruption.signal, output, notes }, ...args)) ?? Status.done;
-  };
+  const run: Runner =
+    (body, failed = Status.failed) =>
+    async (...args) => {
+      const command = args.at(-1);
+      const json = command instanceof Command && command.opts().json === true;
+      notes = new Notes(json);
+      failedStatus = failed;
+      status = (await body({ json, signal: interruption.signal, output, notes }, ...args)) ?? Status.done;
+    };
   try {
     await programOf(run, said).parseAsync(argv, { from: 'user' });
   } catch (error) {

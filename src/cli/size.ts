@@ -10,7 +10,9 @@ const POWERS: Readonly<Record<string, number>> = { k: 1, m: 2, g: 3, t: 4 };
 export function parseSize(text: string): ByteLength {
   const { number, unit = '' } = SIZE.exec(text.trim())?.groups ?? {};
   if (number === undefined) {
-    throw new InvalidArgumentError('Give bytes, or a number with K, M, G or T (powers of 1024), such as 64M.');
+    throw new InvalidArgumentError(
+      'Give bytes, or a number with K, M, G or T (powers of 1024), such as 64M.',
+    );
   }
   const bytes = Number(number) * 1024 ** (POWERS[unit.toLowerCase()] ?? 0);
   if (!Number.isInteger(bytes)) throw new InvalidArgumentError('That is not a whole number of bytes.');

@@ -39,7 +39,10 @@ export async function readVolume<T>(
 ): Promise<T> {
   const device = await openDevice(path, false);
   const volume = await Volume.open(device, { ...storeOf(options), readOnly: true });
-  return useVolume(session, volume, body);
+  return useVolume(volume, () => {
+    tellRecovery(session, volume);
+    return body(volume);
+  });
 }
 
 /** Runs `body` on the volume, open for reading and writing. What happens to snapshots meanwhile is told. */
@@ -48,8 +51,31 @@ export async function changeVolume<T>(
   path: string,
   options: WritingOptions,
   body: (volume: Volume) => Promise<T>,
-  onDamaged: 'refuse' | 'drop' = 'refuse',
 ): Promise<T> {
+  const volume = await openForChange(session, path, options, 'refuse');
+  return useVolume(volume, () => {
+    tellRecovery(session, volume);
+    return body(volume);
+  });
+}
+
+/** Opens the volume for writing, which puts right what can be, without its damaged snapshots; then runs `body`. */
+export async function repairVolume<T>(
+  session: Session,
+  path: string,
+  options: WritingOptions,
+  body: (volume: Volume) => Promise<T>,
+): Promise<T> {
+  const volume = await openForChange(session, path, options, 'drop');
+  return useVolume(volume, () => body(volume));
+}
+
+async function openForChange(
+  session: Session,
+  path: string,
+  options: WritingOptions,
+  onDamaged: 'refuse' | 'drop',
+): Promise<Volume> {
   const device = await openDevice(path, true);
   const volume = await Volume.open(device, {
     ...storeOf(options),
@@ -59,23 +85,19 @@ export async function changeVolume<T>(
   });
   volume.on('deleted', ({ id, reason }) => {
     if (reason === 'space') session.notes.warn(`snapshot ${id} was deleted to make room for newer copies`);
-    if (reason === 'copy-failed') session.notes.warn(`snapshot ${id} was given up: its copies could not be kept`);
+    if (reason === 'copy-failed')
+      session.notes.warn(`snapshot ${id} was given up: its copies could not be kept`);
   });
   volume.on('backgroundFailure', ({ id, what, error }) => {
     session.notes.warn(`snapshot ${id}: ${what} failed: ${error instanceof Error ? error.message : error}`);
   });
-  return useVolume(session, volume, body);
+  return volume;
 }
 
-async function useVolume<T>(
-  session: Session,
-  volume: Volume,
-  body: (volume: Volume) => Promise<T>,
-): Promise<T> {
+async function useVolume<T>(volume: Volume, body: () => Promise<T>): Promise<T> {
   let result: T;
   try {
-    tellRecovery(session, volume);
-    result = await body(volume);
+    result = await body();
   } catch (error) {
     await volume.close().catch(() => undefined); // The first error is the one to tell.
     throw error;

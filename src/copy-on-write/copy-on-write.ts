@@ -101,7 +101,8 @@ export class CopyOnWrite {
   protect(offset: ByteOffset, length: ByteLength): Promise<void> | undefined {
     const area = this.#target;
     if (area === undefined || length === 0) return undefined;
-    const end = blockOf(offset + length - 1) + 1;
+    // Blocks past the end of the snapshot, in a volume that has grown since, are not its own.
+    const end = Math.min(blockOf(offset + length - 1) + 1, area.table.blockCount);
     let waits: Batch[] | undefined;
     for (let block: number = blockOf(offset); block < end; block++) {
       if (area.table.has(block)) continue;
@@ -219,22 +220,20 @@ export class CopyOnWrite {
     const group = this.#copied.splice(0);
     const area = group[0]?.batch.area;
     if (area === undefined) return; // an earlier task took it along
-    let pending: readonly CopiedBatch[] = group;
     const batches = group.map(({ batch }) => batch);
+    let appended = false;
     const committed = await this.#attempt(batches, async () => {
       if (area !== this.#target) return false;
-      const entries = pending;
-      pending = []; // after a failure the writer still has them
-      await area.appendEntries(entries);
+      if (!appended) area.append(group);
+      appended = true; // the table has them, written or not
+      await area.writeEntries();
       await area.flush();
+      for (const copied of group) area.publish(copied);
       return true;
     });
     if (!committed) return;
     this.figures.groups++;
-    for (const copied of group) {
-      area.publish(copied);
-      this.#end(copied.batch);
-    }
+    for (const batch of batches) this.#end(batch);
   }
 
   /** The batch is over: its writers go on, or fail with `error`. */

@@ -29,14 +29,15 @@ const PAIRS_START = COUNT_WORD + 1;
 const FIRST_CAPACITY = 8;
 
 export class BlockTable {
-  readonly #blockCount: number;
+  /** Blocks of the volume; block numbers are below it. */
+  readonly blockCount: number;
   readonly #pages: (Uint32Array | undefined)[];
   #size = 0;
   #words = 0;
 
   /** @param blockCount number of blocks of the volume; block numbers are below it. */
   constructor(blockCount: number) {
-    this.#blockCount = blockCount;
+    this.blockCount = blockCount;
     this.#pages = new Array<Uint32Array | undefined>(Math.ceil(blockCount / BLOCKS_PER_PAGE));
   }
 
@@ -74,7 +75,7 @@ export class BlockTable {
 
   /** Records the copy of `block`; a later one for the same block replaces the earlier. */
   set(block: BlockNumber, slot: Slot, checksum: number): void {
-    assert(block >= 0 && block < this.#blockCount, () => `block ${block} of a table of ${this.#blockCount}`);
+    assert(block >= 0 && block < this.blockCount, () => `block ${block} of a table of ${this.blockCount}`);
     const pageNumber = Math.floor(block / BLOCKS_PER_PAGE);
     const bit = block % BLOCKS_PER_PAGE;
     let page = this.#pages[pageNumber] ?? this.#replacePage(pageNumber, undefined, FIRST_CAPACITY);

@@ -5,7 +5,7 @@
  *     slot 1  first table block            slot 4  a block of zeros, shared by all copies of zero blocks
  *     slot 2  location list                slot 5… copies and further table blocks, as they were needed
  *
- * Protocol of one group of copies: `reserve` → `writeData` → `appendEntries` → `flush` → `publish`. An entry carries a
+ * Protocol of one group of copies: `reserve` → `writeData` → `append`, `writeEntries` → `flush` → `publish`. An entry carries a
  * checksum over itself and its data, so that the one flush makes both count; only after it may the volume be written.
  *
  * Shared state: free slots and promised entries change between awaits only. The table chain is changed by one caller at
@@ -75,6 +75,7 @@ export class DiffArea {
   readonly #freeSlots: Extents;
   /** Slots of the location list in force; empty if that is not known. */
   #locationSlots: readonly Slot[];
+  #replacedSlots: readonly Slot[] = [];
   /** Entries whose slots are reserved but which are not in the table chain yet: they may need further table blocks. */
   #promisedEntries = 0;
   /** An entry as far as its checksum covers it, then the epoch; filled anew for each checksum. */
@@ -129,9 +130,21 @@ export class DiffArea {
     };
   }
 
-  /** Free slots that must be there to reserve `slots` for `entries` entries. */
-  slotsNeeded(slots: number, entries: number): number {
-    return slots + Math.ceil((this.#promisedEntries + entries) / ENTRIES_PER_TABLE_BLOCK) + 1;
+  /** Free slots that are spoken for: table blocks for the entries promised, and one to go on with. */
+  #slotsForTable(entries: number): number {
+    return Math.ceil(entries / ENTRIES_PER_TABLE_BLOCK) + 1;
+  }
+
+  /**
+   * Bytes by which the file has to grow before `slots` slots can be reserved for `entries` entries; 0: not at all.
+   * Room for a longer location list is in it.
+   */
+  growthNeeded(slots: number, entries: number): ByteLength {
+    const wanted = slots + this.#slotsForTable(this.#promisedEntries + entries);
+    const missing = wanted - this.#freeSlots.total;
+    if (missing <= 0) return 0;
+    const runs = this.#file.runs.list.length;
+    return (missing + locationBlocksFor(runs + missing) - 1) * BLOCK_SIZE;
   }
 
   /**
@@ -139,11 +152,8 @@ export class DiffArea {
    * @returns `undefined`, reserving nothing, if the file has to grow first
    */
   reserve(slots: number, entries: number): Slot[] | undefined {
-    if (this.slotsNeeded(slots, entries) > this.#freeSlots.total) return undefined;
-    const taken: Slot[] = [];
-    for (const { start, length } of this.#freeSlots.take(slots) ?? []) {
-      for (let i = 0; i < length; i++) taken.push(start + i);
-    }
+    if (this.growthNeeded(slots, entries) > 0) return undefined;
+    const taken = (this.#freeSlots.take(slots) ?? []).flatMap(slotsOf);
     this.#promisedEntries += entries;
     return taken;
   }
@@ -189,25 +199,26 @@ export class DiffArea {
     await allSettled(writes);
   }
 
-  /** Writes the entries of copies whose slots were reserved here. @throws DeviceError; calling it again with no copies writes them */
-  async appendEntries(copies: readonly Copies[]): Promise<void> {
-    for (const group of copies) {
-      this.#writer.append(group, () => this.#takeTableSlot());
-      this.#promisedEntries -= group.blocks.length;
-    }
+  /** Adds the entries of copies whose slots were reserved here to the table chain: all or, on an assertion, none. */
+  append(groups: readonly Copies[]): void {
+    const entries = groups.reduce((sum, { blocks }) => sum + blocks.length, 0);
+    assert(entries <= this.#promisedEntries, () => `${entries} entries, ${this.#promisedEntries} promised`);
+    const blocks = this.#writer.blocksNeeded(entries);
+    const slots = this.#freeSlots.take(blocks)?.flatMap(slotsOf);
+    assert(
+      slots !== undefined,
+      () => `no slots left for ${blocks} table blocks, ${this.#promisedEntries} entries promised`,
+    );
+    this.#writer.append(groups, slots);
+    this.#promisedEntries -= entries;
+  }
+
+  /** Writes entries that were appended. After a failure it may be called again. @throws DeviceError */
+  async writeEntries(): Promise<void> {
     await this.#writer.write();
   }
 
-  #takeTableSlot(): Slot {
-    const extent = this.#freeSlots.take(1)?.[0];
-    assert(
-      extent !== undefined,
-      () => `no slot left for a table block, ${this.#promisedEntries} entries promised`,
-    );
-    return extent.start;
-  }
-
-  /** Makes everything written before it durable. One caller at a time, none of whose `appendEntries` is under way. */
+  /** Makes everything written before it durable. One caller at a time, none of whose `writeEntries` is under way. */
   async flush(): Promise<void> {
     const { places } = this.#writer;
     await this.#file.device.flush();
@@ -249,53 +260,94 @@ export class DiffArea {
    * @throws NoSpaceError, DeviceError; then nothing was added (and what was taken may be unusable until the next opening)
    */
   async grow(length: ByteLength, record: RecordChange): Promise<void> {
+    this.#checkResizable();
     const pieces = await this.#file.take(length);
     const grown = new Runs(this.#file.runs.list);
     grown.append(pieces);
-    const before = this.#file.runs.size;
-    await this.#replaceLocationList(grown, record, () => this.#file.giveBack(pieces));
+    const first = this.#file.runs.size / BLOCK_SIZE;
+    // Blocks of a longer list come out of what is new, then out of free slots that are not spoken for.
+    const forList = locationBlocksFor(grown.list.length) - 1;
+    const added = length / BLOCK_SIZE;
+    const fromNew = Math.min(forList, added);
+    if (forList - fromNew > this.#freeSlots.total - this.#slotsForTable(this.#promisedEntries)) {
+      await this.#file.giveBack(pieces);
+      throw new NoSpaceError(
+        `${length} bytes more do not hold the location list of ${grown.list.length} runs`,
+      );
+    }
+    const fromFree = (this.#freeSlots.take(forList - fromNew) ?? []).flatMap(slotsOf);
+    const listSlots = [...slotsOf({ start: first, length: fromNew }), ...fromFree];
+    await this.#replaceLocationList(grown, listSlots, record, async () => {
+      for (const slot of fromFree) this.#freeSlots.add(slot, 1);
+      await this.#file.giveBack(pieces);
+    });
     this.#file.runs.append(pieces);
-    this.#freeSlots.add(before / BLOCK_SIZE, length / BLOCK_SIZE);
+    this.#freeSlots.add(first + fromNew, added - fromNew);
+    this.#freeReplaced();
   }
 
-  /** Gives the unused end of the file back: no copies come here any more. */
+  /** Gives the unused end of the file back, as far as it is not spoken for: few copies come here any more, or none. */
   async trim(record: RecordChange): Promise<void> {
+    if (this.#locationSlots.length === 0) return;
     const last = [...this.#freeSlots].at(-1);
     if (last === undefined || last.start + last.length !== this.allocatedBytes / BLOCK_SIZE) return;
+    const forTable = this.#slotsForTable(this.#promisedEntries);
+    const cut = Math.min(last.length, this.#freeSlots.total - forTable - this.#locationSlots.length);
+    if (cut <= 0) return;
+    const end = last.start + last.length - cut;
+    this.#freeSlots.remove(end, cut);
     const shorter = new Runs(this.#file.runs.list);
-    shorter.truncate(last.start * BLOCK_SIZE);
-    this.#freeSlots.remove(last.start, last.length);
-    await this.#replaceLocationList(shorter, record, async () =>
-      this.#freeSlots.add(last.start, last.length),
+    shorter.truncate(end * BLOCK_SIZE);
+    const listSlots = (this.#freeSlots.take(locationBlocksFor(shorter.list.length) - 1) ?? []).flatMap(
+      slotsOf,
     );
+    await this.#replaceLocationList(shorter, listSlots, record, async () => {
+      for (const slot of listSlots) this.#freeSlots.add(slot, 1);
+      this.#freeSlots.add(end, cut);
+    });
+    this.#freeReplaced();
     await this.#file.giveBack(this.#file.runs.truncate(shorter.size));
   }
 
-  /** Writes `runs` as a new list beside the one in force, then puts it in force. */
-  async #replaceLocationList(runs: Runs, record: RecordChange, undo: () => Promise<void>): Promise<void> {
+  #checkResizable(): void {
+    if (this.#locationSlots.length > 0) return;
+    throw new NoSpaceError(
+      `the diff area of snapshot ${this.storeId} cannot change its size after a failed attempt`,
+    );
+  }
+
+  /**
+   * Writes `runs` as a new list beside the one in force, then puts it in force.
+   * @param further slots for the list besides its first block, which has two places of its own
+   * @param undo called if the list in force is the old one for certain
+   */
+  async #replaceLocationList(
+    runs: Runs,
+    further: readonly Slot[],
+    record: RecordChange,
+    undo: () => Promise<void>,
+  ): Promise<void> {
     const inForce = this.#locationSlots;
-    if (inForce.length === 0) {
-      await undo();
-      throw new NoSpaceError(
-        `the diff area of snapshot ${this.storeId} cannot change its size after a failed attempt`,
-      );
-    }
     const first = inForce[0] === FixedSlot.location ? FixedSlot.otherLocation : FixedSlot.location;
-    const extras = this.#freeSlots.take(locationBlocksFor(runs.list.length) - 1) ?? [];
-    const slots = [first, ...extras.flatMap(slotsOf)];
+    const slots = [first, ...further];
     try {
       await writeLocationList(this.#file.device, this.epoch, runs, slots.map(offsetOfSlot));
       await this.#file.device.flush();
     } catch (error) {
-      for (const slot of slots.slice(1)) this.#freeSlots.add(slot, 1);
       await undo();
       throw error;
     }
     // If this fails either list may be in force: neither is written again, nor what only one of them names used.
     this.#locationSlots = [];
     await record({ locationOffset: runs.locate(offsetOfSlot(first)), allocatedSize: runs.size });
-    for (const slot of inForce.slice(1)) this.#freeSlots.add(slot, 1);
     this.#locationSlots = slots;
+    this.#replacedSlots = inForce.slice(1);
+  }
+
+  /** Slots of the list before are free once the runs are those of the new one. */
+  #freeReplaced(): void {
+    for (const slot of this.#replacedSlots) this.#freeSlots.add(slot, 1);
+    this.#replacedSlots = [];
   }
 
   /** Pieces of the device that the file occupies. */

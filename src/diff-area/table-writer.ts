@@ -8,6 +8,7 @@
  *
  * Not safe for parallel use: the commit pool appends and writes one group at a time.
  */
+import { assert } from '../errors.js';
 import { viewOf } from '../format/binary.js';
 import { setNextOffset } from '../format/block-header.js';
 import { ENTRIES_PER_TABLE_BLOCK, ENTRY_SIZE } from '../format/constants.js';
@@ -79,25 +80,30 @@ export class TableWriter {
     return this.#tail.before + this.#tail.used;
   }
 
-  /** Adds entries in memory. @param takeSlot gives a slot for a further table block */
-  append(copies: Copies, takeSlot: () => Slot): void {
-    for (const [index, block] of copies.blocks.entries()) {
-      if (this.#tail.used === ENTRIES_PER_TABLE_BLOCK) this.#startBlock(takeSlot());
-      const { slot, image, used, before } = this.#tail;
-      const at = entryPosition(used);
-      const fileOffset = offsetOfSlot(copies.slots[index] ?? 0);
-      writeOrdinaryEntry(
-        viewOf(image),
-        at,
-        offsetOfBlock(block),
-        fileOffset,
-        this.#file.runs.locate(fileOffset),
-        0,
-        copies.checksums[index] ?? 0,
-      );
-      this.#tail = { slot, image, used: used + 1, before };
-      this.#touch(at, at + ENTRY_SIZE);
+  /** Further table blocks that `entries` more entries take. */
+  blocksNeeded(entries: number): number {
+    return Math.max(0, Math.ceil((this.#tail.used + entries) / ENTRIES_PER_TABLE_BLOCK) - 1);
+  }
+
+  /** Adds entries in memory. @param slots for as many further table blocks as `blocksNeeded` says */
+  append(groups: readonly Copies[], slots: readonly Slot[]): void {
+    let nextSlot = 0;
+    for (const { blocks, slots: copies, checksums } of groups) {
+      for (const [index, block] of blocks.entries()) {
+        if (this.#tail.used === ENTRIES_PER_TABLE_BLOCK) this.#startBlock(at(slots, nextSlot++));
+        this.#append(block, at(copies, index), at(checksums, index));
+      }
     }
+  }
+
+  #append(block: BlockNumber, copy: Slot, checksum: number): void {
+    const { slot, image, used, before } = this.#tail;
+    const position = entryPosition(used);
+    const fileOffset = offsetOfSlot(copy);
+    const volumeOffset = this.#file.runs.locate(fileOffset);
+    writeOrdinaryEntry(viewOf(image), position, offsetOfBlock(block), fileOffset, volumeOffset, 0, checksum);
+    this.#tail = { slot, image, used: used + 1, before };
+    this.#touch(position, position + ENTRY_SIZE);
   }
 
   #startBlock(slot: Slot): void {
@@ -138,4 +144,10 @@ export class TableWriter {
     }
     this.#dirty = [];
   }
+}
+
+function at(numbers: readonly number[], index: number): number {
+  const number = numbers[index];
+  assert(number !== undefined, () => `no number ${index} among ${numbers.length}`);
+  return number;
 }

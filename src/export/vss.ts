@@ -72,7 +72,7 @@ export async function exportVss(
       createdAt = time > createdAt ? time : createdAt + 1n;
       await writeLayer(store, layer, { environment, order: index + 1, createdAt, progress });
     }
-    await store.control.setClean({ volumeSize: volume.size, modifiedAt: 0n });
+    await store.control.markClosed({ volumeSize: volume.size, modifiedAt: 0n });
     await store.close();
   } catch (error) {
     await rm(target, { force: true });
@@ -193,7 +193,8 @@ async function copyBlocks(area: DiffArea, snapshot: Snapshot, blocks: readonly B
   const slots = data.map((bytes) => (bytes === stored[next] ? (reserved[next++] ?? 0) : FixedSlot.zeros));
   const checksums = data.map((bytes, i) => area.checksum(blocks[i] ?? 0, slots[i] ?? 0, bytes));
   await area.writeData(reserved, stored);
-  await area.appendEntries([{ blocks, slots, checksums }]);
+  area.append([{ blocks, slots, checksums }]);
+  await area.writeEntries();
 }
 
 const ZEROS = Buffer.alloc(BLOCK_SIZE);

@@ -10,7 +10,7 @@ import type { BlockDevice } from '../device/block-device.js';
 import { createDiffArea } from '../diff-area/create.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import type { Environment } from '../environment.js';
-import { DeviceError, HoldTimeoutError, LimitError } from '../errors.js';
+import { DeviceError, HoldTimeoutError, InvalidArgumentError, LimitError } from '../errors.js';
 import { SNAPSHOTS_MAX } from '../format/constants.js';
 import { SnapshotFlag, type SnapshotItem } from '../format/control-block.js';
 import { filetimeFromMilliseconds } from '../format/filetime.js';
@@ -30,11 +30,13 @@ export interface CreateSnapshotOptions {
   readonly label?: string;
   /** Bytes that come back with the snapshot; with the label and the VSS fields at most 16,256. */
   readonly applicationInfo?: Uint8Array;
-  /** How long writes may be held; default 10,000 ms. */
+  /** How long writes may be held; default 10,000 ms, at most 600,000. */
   readonly holdTimeoutMs?: number;
 }
 
-export const DEFAULT_HOLD_TIMEOUT_MS = 10_000;
+const DEFAULT_HOLD_TIMEOUT_MS = 10_000;
+/** Nobody should wait for longer. */
+const HOLD_TIMEOUT_MAX_MS = 600_000;
 
 /** The parts of the engine that taking a snapshot works with. */
 export interface CreateContext {
@@ -55,6 +57,12 @@ export async function createSnapshot(
   options: CreateSnapshotOptions,
 ): Promise<SnapshotRecord> {
   const { chain, store, space, environment, gate } = context;
+  const { holdTimeoutMs = DEFAULT_HOLD_TIMEOUT_MS } = options;
+  if (!(holdTimeoutMs > 0 && holdTimeoutMs <= HOLD_TIMEOUT_MAX_MS)) {
+    throw new InvalidArgumentError(
+      `holdTimeoutMs must be above 0 and at most ${HOLD_TIMEOUT_MAX_MS}, got ${holdTimeoutMs}`,
+    );
+  }
   if (gate.failure !== undefined) throw gate.failure;
   if (chain.records.length >= SNAPSHOTS_MAX)
     throw new LimitError(`a volume has at most ${SNAPSHOTS_MAX} snapshots; delete one first`);
@@ -75,7 +83,7 @@ export async function createSnapshot(
       blockCount: blocksIn(context.device.size),
       length: space.firstLength,
     });
-    return await holdAndCommit(context, area, options.holdTimeoutMs ?? DEFAULT_HOLD_TIMEOUT_MS);
+    return await holdAndCommit(context, area, holdTimeoutMs);
   } catch (error) {
     // With the gate shut the snapshot may exist after all; then it is whole, because nothing was written since.
     if (context.gate.failure === undefined) await discard(context, file);
@@ -135,7 +143,8 @@ async function copyFirstBlock(device: BlockDevice, area: DiffArea): Promise<void
     throw new LimitError('a new diff area has no room for one block');
   const copies = { blocks: [0], slots, checksums: [area.checksum(0, slot, data)] };
   await area.writeData(slots, [data]);
-  await area.appendEntries([copies]);
+  area.append([copies]);
+  await area.writeEntries();
   await area.flush();
   area.publish(copies);
 }

@@ -6,6 +6,7 @@
  */
 import type { BlockDevice } from '../device/block-device.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
+import { VolumeChangedError } from '../errors.js';
 import {
   BLOCK_SIZE,
   type BlockNumber,
@@ -81,8 +82,13 @@ async function readFromVolume(
   offset: ByteOffset,
   target: Uint8Array,
 ): Promise<void> {
-  await volume.read(offset, target);
   const end = offset + target.byteLength;
+  if (end > volume.size) {
+    throw new VolumeChangedError(
+      `${volume.name} was cut to ${volume.size} bytes; bytes ${offset} to ${end} of the snapshot are lost`,
+    );
+  }
+  await volume.read(offset, target);
   for (let block: number = blockOf(offset); block <= blockOf(end - 1); block++) {
     const source = find(areas(), block);
     if (source.area === undefined) continue;

@@ -16,8 +16,9 @@ import { AREA_SIZE_MIN } from '../diff-area/create.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import { isOutOfSpace, NoSpaceError } from '../errors.js';
 import type { AttachedStore } from '../store/store.js';
-import { BLOCK_SIZE, type ByteLength } from '../units.js';
+import { BLOCK_SIZE, type ByteLength, roundUp } from '../units.js';
 import type { Emit } from '../volume/events.js';
+import { checkWhole } from '../volume/range.js';
 import type { SnapshotChain } from './chain.js';
 import type { SnapshotRecord } from './record.js';
 
@@ -47,8 +48,11 @@ export class Space implements CopyOnWriteHost {
     this.#chain = chain;
     this.#pools = pools;
     this.#emit = emit;
-    this.#growth = growth;
-    this.#step = growth.initial;
+    checkWhole('growth.initial', growth.initial);
+    checkWhole('growth.maximum', growth.maximum);
+    const initial = Math.max(BLOCK_SIZE, roundUp(growth.initial, BLOCK_SIZE));
+    this.#growth = { initial, maximum: Math.max(initial, roundUp(growth.maximum, BLOCK_SIZE)) };
+    this.#step = initial;
   }
 
   /** Space and copy-on-write need each other; this closes the circle. */
@@ -86,8 +90,8 @@ export class Space implements CopyOnWriteHost {
   async makeRoom(area: DiffArea, slots: number, entries: number): Promise<boolean> {
     return this.#growing.runExclusive(async () => {
       for (;;) {
-        const needed = area.slotsNeeded(slots, entries) * BLOCK_SIZE - area.freeBytes;
-        if (needed <= 0) return true;
+        const needed = area.growthNeeded(slots, entries);
+        if (needed === 0) return true;
         this.#step = Math.min(this.#growth.maximum, this.#step * 2);
         if (!(await this.#roomFor(area, needed))) return false;
       }

@@ -203,9 +203,17 @@ export class ControlFile {
     await this.#changeStart((start) => ({ ...start, maximumSize }));
   }
 
-  /** Records a clean close, or (`undefined`) that the volume is in use; durable when it returns. */
-  async setClean(clean: CleanRecord | undefined): Promise<void> {
+  /** Records a clean close; durable when it returns. */
+  async markClosed(clean: CleanRecord): Promise<void> {
     await this.#changeStart((start) => ({ ...start, extension: { ...start.extension, clean } }));
+  }
+
+  /** Records that the volume, of so many bytes, is in use; durable when it returns. */
+  async markOpen(protectedSize: ByteLength): Promise<void> {
+    await this.#changeStart((start) => ({
+      ...start,
+      extension: { ...start.extension, protectedSize, clean: undefined },
+    }));
   }
 
   async #changeStart(change: (start: OwnStartBlock) => OwnStartBlock): Promise<void> {

@@ -28,7 +28,8 @@ export class StartSectorDevice implements BlockDevice {
   ) {
     this.#device = device;
     this.#sectorOffset = sectorOffset;
-    if (device.setModifiedAt !== undefined) this.setModifiedAt = (time) => device.setModifiedAt?.(time) ?? Promise.resolve();
+    if (device.setModifiedAt !== undefined)
+      this.setModifiedAt = (time) => device.setModifiedAt?.(time) ?? Promise.resolve();
   }
 
   get name(): string {

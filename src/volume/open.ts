@@ -13,8 +13,9 @@ import {
 } from '../errors.js';
 import { START_BLOCK_OFFSET, START_BLOCK_SIZE } from '../format/constants.js';
 import { unknownReadOnlyBits } from '../format/extension.js';
+import type { Guid } from '../format/guid.js';
 import { decodeStartBlock, isStartBlock } from '../format/start-block.js';
-import { type AreaOrDamage, SnapshotRecord } from '../snapshot/record.js';
+import { type AreaOrDamage, type DeletionReason, SnapshotRecord } from '../snapshot/record.js';
 import type { CatalogEntry } from '../store/control-file.js';
 import { DirectoryStore } from '../store/directory-store.js';
 import { InVolumeStore } from '../store/in-volume-store.js';
@@ -28,6 +29,8 @@ export interface Recovery {
   readonly droppedCopies: number;
   /** Files of snapshots that were half created or half deleted. */
   readonly removedFiles: readonly string[];
+  /** Snapshots that were given up because of what was found. */
+  readonly droppedSnapshots: readonly { readonly id: Guid; readonly reason: DeletionReason }[];
   /** What a user should know, in words. */
   readonly warnings: readonly string[];
 }
@@ -108,7 +111,13 @@ export async function loadStore(store: AttachedStore, options: LoadOptions): Pro
   return {
     records,
     change,
-    recovery: { clean: extension.clean !== undefined, droppedCopies, removedFiles, warnings },
+    recovery: {
+      clean: extension.clean !== undefined,
+      droppedCopies,
+      removedFiles,
+      droppedSnapshots: [],
+      warnings,
+    },
     drop: !writable
       ? undefined
       : invalidate
@@ -143,7 +152,7 @@ async function loadSnapshots(store: AttachedStore): Promise<LoadedSnapshots> {
 
 /** The first write says that the volume is in use: a crash from here on is known as one. */
 async function putRight(store: AttachedStore, repairs: readonly (() => Promise<void>)[]): Promise<string[]> {
-  await store.control.setClean(undefined);
+  await store.control.markOpen(store.volume.size);
   for (const repair of repairs) await repair();
   return store.removeOrphans();
 }

@@ -105,7 +105,7 @@ export class StoredHistory implements History {
     }
     await device.flush();
     const modifiedAt = await this.#closingTime();
-    await store.control.setClean({ volumeSize: device.size, modifiedAt });
+    await store.control.markClosed({ volumeSize: device.size, modifiedAt });
     if (store.hidesStartBlock) await device.setModifiedAt?.(modifiedAt);
   }
   /**

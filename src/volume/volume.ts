@@ -126,17 +126,34 @@ export class Volume extends EventEmitter<VolumeEvents> implements ByteSource {
     const store = await place.attach(device, { environment, writable });
     try {
       const { records, recovery, drop } = await loadStore(store, { writable, onVolumeChanged, onDamaged });
-      const emit: Emit = (name, ...event) => {
-        // EventEmitter cannot relate a generic name to its arguments.
-        (this as EventEmitter).emit(name, ...event);
-      };
+      const emit: Emit = (name, ...event) => this.#tell(name, event);
       const engine = new Engine(store.volume, store, records, { environment, memoryLimit, growth, emit });
-      if (drop !== undefined) await engine.chain.removeThrough(drop.through, engine.copyOnWrite, drop.reason);
       const history = new StoredHistory(engine, writable);
-      return { device, history, writer: writable ? { engine, history } : undefined, recovery };
+      if (drop === undefined)
+        return { device, history, writer: writable ? { engine, history } : undefined, recovery };
+      const gone = records
+        .slice(0, records.indexOf(drop.through) + 1)
+        .map(({ id }) => ({ id, reason: drop.reason }));
+      await engine.chain.removeThrough(drop.through, engine.copyOnWrite, drop.reason);
+      await history.close();
+      // From the beginning: of the space of what is damaged nothing is known but by its absence.
+      const parts = await this.#openStore(device, place, writable, options);
+      return { ...parts, recovery: { ...recovery, droppedSnapshots: gone } };
     } catch (error) {
       await store.close();
       throw error;
+    }
+  }
+
+  /** What a listener throws is the listener's affair; it does not reach into the engine. */
+  #tell<Name extends keyof VolumeEvents>(name: Name, event: VolumeEvents[Name]): void {
+    try {
+      // EventEmitter cannot relate a generic name to its arguments.
+      (this as EventEmitter).emit(name, ...event);
+    } catch (error) {
+      queueMicrotask(() => {
+        throw error;
+      });
     }
   }
 
@@ -311,7 +328,13 @@ async function openWindowsVolume(device: BlockDevice, writable: boolean): Promis
     );
   }
   const history = await WindowsHistory.open(device);
-  const recovery = { clean: true, droppedCopies: 0, removedFiles: [], warnings: history.notes };
+  const recovery = {
+    clean: true,
+    droppedCopies: 0,
+    removedFiles: [],
+    droppedSnapshots: [],
+    warnings: history.notes,
+  };
   return { device, history, writer: undefined, recovery };
 }
 

@@ -7,7 +7,16 @@ import { BLOCK_SIZE } from '../../src/units.js';
 export type Operation =
   | { readonly kind: 'write'; readonly offset: number; readonly length: number; readonly zeros: boolean }
   | { readonly kind: 'discard' | 'zeroes'; readonly offset: number; readonly length: number }
-  | { readonly kind: 'flush' | 'create' | 'delete-oldest' | 'delete-all' | 'read-snapshots' | 'changed' | 'shorten-hold' }
+  | {
+      readonly kind:
+        | 'flush'
+        | 'create'
+        | 'delete-oldest'
+        | 'delete-all'
+        | 'read-snapshots'
+        | 'changed'
+        | 'shorten-hold';
+    }
   | { readonly kind: 'read'; readonly offset: number; readonly length: number }
   | { readonly kind: 'limit'; readonly maximum: number };
 
@@ -79,7 +88,12 @@ function drawCycle(random: SeededRandom, volumeSize: number, scarce: number, fau
   };
 }
 
-function drawOperation(random: SeededRandom, volumeSize: number, scarce: number, snapshots: number): Operation {
+function drawOperation(
+  random: SeededRandom,
+  volumeSize: number,
+  scarce: number,
+  snapshots: number,
+): Operation {
   const sectors = volumeSize / 512;
   const range = () => {
     const longest = random.pick([1, 8, 32, 33, 160]);
@@ -97,7 +111,8 @@ function drawOperation(random: SeededRandom, volumeSize: number, scarce: number,
   if (draw < 93) return { kind: 'changed' };
   if (draw < 96) return { kind: 'delete-oldest' };
   if (draw < 97) return { kind: 'delete-all' };
-  if (draw < 98) return { kind: 'limit', maximum: random.chance(0.5) ? 0 : scarce + random.below(64) * BLOCK_SIZE };
+  if (draw < 98)
+    return { kind: 'limit', maximum: random.chance(0.5) ? 0 : scarce + random.below(64) * BLOCK_SIZE };
   return { kind: 'shorten-hold' };
 }
 

@@ -18,7 +18,10 @@ interface Options {
 }
 
 /** Runs seeds one after the other until one fails. */
-export async function simulate({ seed, runs, cycles, faults }: Options, counters: RunCounters): Promise<void> {
+export async function simulate(
+  { seed, runs, cycles, faults }: Options,
+  counters: RunCounters,
+): Promise<void> {
   for (let i = 0; i < runs; i++) {
     const plan = drawPlan(String(seed + i), { cycles, faults });
     try {
@@ -35,12 +38,18 @@ export async function simulate({ seed, runs, cycles, faults }: Options, counters
 /** The shortest plan that still fails. */
 async function shortest(plan: Plan): Promise<Plan> {
   type Item = { readonly cycle: number; readonly operation?: Operation };
-  const items: Item[] = plan.cycles.flatMap(({ operations }, cycle) => [{ cycle }, ...operations.map((operation) => ({ cycle, operation }))]);
+  const items: Item[] = plan.cycles.flatMap(({ operations }, cycle) => [
+    { cycle },
+    ...operations.map((operation) => ({ cycle, operation })),
+  ]);
   const planOf = (kept: readonly Item[]): Plan => {
     const cycles: Cycle[] = [];
     for (const [index, cycle] of plan.cycles.entries()) {
       if (!kept.some((item) => item.cycle === index)) continue;
-      cycles.push({ ...cycle, operations: kept.flatMap((item) => (item.cycle === index && item.operation) || []) });
+      cycles.push({
+        ...cycle,
+        operations: kept.flatMap((item) => (item.cycle === index && item.operation) || []),
+      });
     }
     return { ...plan, cycles };
   };
@@ -68,7 +77,12 @@ async function main(): Promise<void> {
       'no-faults': { type: 'boolean', default: false },
     },
   });
-  const options = { seed: Number(values.seed), runs: Number(values.runs), cycles: Number(values.cycles), faults: !values['no-faults'] };
+  const options = {
+    seed: Number(values.seed),
+    runs: Number(values.runs),
+    cycles: Number(values.cycles),
+    faults: !values['no-faults'],
+  };
   const jobs = Number(values.jobs);
   const started = performance.now();
   const counters = noCounters();
@@ -76,7 +90,9 @@ async function main(): Promise<void> {
   if (jobs === 1) await simulate(options, counters);
   else await inChildren(options, jobs, counters);
   const seconds = (performance.now() - started) / 1000;
-  console.log(`seeds ${options.seed} to ${options.seed + options.runs - 1}: nothing lost, in ${seconds.toFixed(1)} s`);
+  console.log(
+    `seeds ${options.seed} to ${options.seed + options.runs - 1}: nothing lost, in ${seconds.toFixed(1)} s`,
+  );
   console.log(JSON.stringify(counters));
   if (process.send !== undefined) process.send(counters);
 }
@@ -88,14 +104,28 @@ async function printShortest({ seed, cycles, faults }: Options): Promise<void> {
 }
 
 /** Spreads the seeds over processes; fails when one does. */
-async function inChildren({ seed, runs, cycles, faults }: Options, jobs: number, counters: RunCounters): Promise<void> {
+async function inChildren(
+  { seed, runs, cycles, faults }: Options,
+  jobs: number,
+  counters: RunCounters,
+): Promise<void> {
   const share = Math.ceil(runs / jobs);
   const child = (index: number) =>
     new Promise<void>((resolve, reject) => {
       const from = seed + index * share;
       const count = Math.max(0, Math.min(share, runs - index * share));
-      const args = ['--seed', String(from), '--runs', String(count), '--cycles', String(cycles), ...(faults ? [] : ['--no-faults'])];
-      const process_ = fork(fileURLToPath(import.meta.url), args, { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
+      const args = [
+        '--seed',
+        String(from),
+        '--runs',
+        String(count),
+        '--cycles',
+        String(cycles),
+        ...(faults ? [] : ['--no-faults']),
+      ];
+      const process_ = fork(fileURLToPath(import.meta.url), args, {
+        stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+      });
       process_.on('message', (part: RunCounters) => {
         for (const key of Object.keys(counters) as (keyof RunCounters)[]) counters[key] += part[key];
       });

@@ -27,7 +27,8 @@ export class RunWorld {
   /** One for each generation: asking the world again would give the same random numbers again. */
   #environment(): Environment {
     const { generation } = this.world.scheduler;
-    if (this.#current?.generation !== generation) this.#current = { generation, environment: this.world.environment() };
+    if (this.#current?.generation !== generation)
+      this.#current = { generation, environment: this.world.environment() };
     return this.#current.environment;
   }
 
@@ -36,7 +37,9 @@ export class RunWorld {
   }
 
   store(): Store {
-    return this.#inside ? new InVolumeStore({ reserve: this.plan.reserve }) : new DirectoryStore(this.world.folder('store'));
+    return this.#inside
+      ? new InVolumeStore({ reserve: this.plan.reserve })
+      : new DirectoryStore(this.world.folder('store'));
   }
 
   async initialize(): Promise<void> {

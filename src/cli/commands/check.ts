@@ -1,12 +1,13 @@
 /** `volsnap check`: is everything that the snapshots are made of sound? */
 import type { Command } from 'commander';
-import { checkVolume, type Problem } from '../../index.js';
+import { checkVolume, FormatError, type Problem, UnsupportedError, Volume } from '../../index.js';
 import { volumeCommand, type WritingOptions } from '../command.js';
 import { Status } from '../failure.js';
+import type { Colors } from '../output.js';
 import { withProgress } from '../progress.js';
 import type { Runner, Session } from '../session.js';
 import { oneLine } from '../text.js';
-import { changeVolume, openDevice, storeOf } from '../volumes.js';
+import { openDevice, repairVolume, storeOf } from '../volumes.js';
 
 interface CheckOptions extends WritingOptions {
   readonly repair?: boolean;
@@ -31,20 +32,22 @@ export const checkCommand = (run: Runner): Command =>
 async function check(session: Session, path: string, options: CheckOptions): Promise<number> {
   const { json, output } = session;
   const found = await look(session, path, options);
-  const repair = options.repair === true && found.length > 0;
-  if (!json) for (const problem of found) await output.print(lineOf(problem));
-  const removed = repair ? await removeDamaged(session, path, options) : [];
-  const left = repair ? await look(session, path, options) : found;
-  const { green, red } = output.colors;
-  if (json) await output.json({ sound: left.length === 0, problems: left, ...(repair ? { found, removed } : {}) });
-  else {
-    if (repair) {
-      await output.print(...removed.map((id) => `removed ${id}`));
-      for (const problem of left) await output.print(`still: ${lineOf(problem)}`);
-    }
-    if (output.isTerminal) {
-      await output.print(left.length === 0 ? green('Sound.') : red(`${left.length} problem${left.length > 1 ? 's' : ''}.`));
-    }
+  if (!json) await output.print(...found.map(lineOf));
+  const isRepair = options.repair === true && found.length > 0;
+  const removed = isRepair ? await repair(session, path, options, found) : undefined;
+  // A failed repair has said why; what was found is what there is.
+  const left = removed === undefined ? found : await look(session, path, options);
+  if (json) {
+    await output.json({
+      sound: left.length === 0,
+      problems: left,
+      ...(isRepair ? { found, removed: removed ?? [] } : {}),
+    });
+  } else {
+    await output.print(...(removed ?? []).map((id) => `removed ${id}`));
+    if (removed !== undefined)
+      await output.print(...left.map((problem) => `still there: ${lineOf(problem)}`));
+    if (output.isTerminal) await output.print(verdict(left.length, output.colors));
   }
   return left.length === 0 ? Status.done : Status.failed;
 }
@@ -52,7 +55,7 @@ async function check(session: Session, path: string, options: CheckOptions): Pro
 async function look(session: Session, path: string, options: CheckOptions): Promise<Problem[]> {
   const device = await openDevice(path, false);
   try {
-    return await withProgress(session, 'Checking', (update) =>
+    const found = await withProgress(session, 'Checking', (update) =>
       checkVolume(device, {
         ...storeOf(options),
         scrub: options.scrub ?? false,
@@ -60,16 +63,52 @@ async function look(session: Session, path: string, options: CheckOptions): Prom
         onProgress: update,
       }),
     );
+    for (const { code, message } of found) if (code === 'note') session.notes.warn(message);
+    return found.filter(({ code }) => code !== 'note');
   } finally {
     await device.close();
   }
 }
 
-/** @returns ids of the snapshots that are gone */
-async function removeDamaged(session: Session, path: string, options: CheckOptions): Promise<string[]> {
-  return [];
+/** @returns ids of the snapshots that are gone; `undefined` if nothing could be done, which is told */
+async function repair(
+  session: Session,
+  path: string,
+  options: CheckOptions,
+  found: readonly Problem[],
+): Promise<string[] | undefined> {
+  if (options.changed === undefined && found.some(({ code }) => code === 'volume-changed')) {
+    session.notes.warn(
+      'not repaired: say what to do about the change with --changed keep or --changed invalidate',
+    );
+    return undefined;
+  }
+  try {
+    const before = await snapshotIds(path, options);
+    return await repairVolume(session, path, options, async ({ snapshots }) => {
+      const left = new Set(snapshots.map(({ id }) => id));
+      return before.filter((id) => !left.has(id));
+    });
+  } catch (error) {
+    if (!(error instanceof FormatError || error instanceof UnsupportedError)) throw error;
+    session.notes.warn(`cannot be repaired: ${error.message}`);
+    return undefined;
+  }
+}
+
+async function snapshotIds(path: string, options: CheckOptions): Promise<string[]> {
+  await using volume = await Volume.open(await openDevice(path, false), {
+    ...storeOf(options),
+    readOnly: true,
+  });
+  return volume.snapshots.map(({ id }) => id);
 }
 
 function lineOf({ code, message, snapshot }: Problem): string {
   return oneLine(`${code}${snapshot === undefined ? '' : ` ${snapshot}`}: ${message}`);
+}
+
+function verdict(problems: number, { green, red }: Colors): string {
+  if (problems === 0) return green('Sound.');
+  return red(problems === 1 ? 'One problem.' : `${problems} problems.`);
 }

@@ -57,7 +57,9 @@ async function readInformation(path: string): Promise<Uint8Array> {
       // One byte more than there may be tells whether there is too much, however large the file.
       const { bytesRead, buffer } = await file.read(Buffer.alloc(APPLICATION_INFO_MAX + 1));
       if (bytesRead > APPLICATION_INFO_MAX) {
-        throw new InvalidArgumentError(`${path} is too large: at most ${APPLICATION_INFO_MAX} bytes fit a snapshot`);
+        throw new InvalidArgumentError(
+          `${path} is too large: at most ${APPLICATION_INFO_MAX} bytes fit a snapshot`,
+        );
       }
       return buffer.subarray(0, bytesRead);
     } finally {

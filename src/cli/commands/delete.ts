@@ -17,7 +17,11 @@ export const deleteCommand = (run: Runner): Command =>
     name: 'delete',
     summary: 'delete snapshots',
     details: 'For now a snapshot can only go together with all that are older.',
-    examples: ['volsnap delete disk.img 1a2b3c4d', 'volsnap delete disk.img --oldest', 'volsnap delete disk.img --all'],
+    examples: [
+      'volsnap delete disk.img 1a2b3c4d',
+      'volsnap delete disk.img --oldest',
+      'volsnap delete disk.img --all',
+    ],
     writes: true,
   })
     .argument('[ID...]', 'the snapshots')

@@ -53,7 +53,9 @@ async function diff(
     else if (output.isTerminal) {
       const where = count === 1 ? 'one place' : `${formatCount(count)} places`;
       const share = formatShare(length, volume.size);
-      await output.print(count === 0 ? 'Nothing changed.' : `${formatSize(length)} (${share}) changed, in ${where}.`);
+      await output.print(
+        count === 0 ? 'Nothing changed.' : `${formatSize(length)} (${share}) changed, in ${where}.`,
+      );
     }
   });
 }

@@ -1,5 +1,5 @@
 /** `volsnap export`: a snapshot as an image of its own. */
-import { basename } from 'node:path';
+import { stat } from 'node:fs/promises';
 import { type Command, Option } from 'commander';
 import { type ByteLength, exportVss, type Snapshot, UnsupportedError, type Volume } from '../../index.js';
 import { chunksOf, dataRuns } from '../chunks.js';
@@ -11,6 +11,9 @@ import { withProgress } from '../progress.js';
 import type { Runner, Session } from '../session.js';
 import { formatSize } from '../size.js';
 import { readVolume } from '../volumes.js';
+
+/** The unit of `blocks` in what stat(2) tells, in bytes. */
+const STAT_BLOCK = 512;
 
 interface ExportOptions extends CommonOptions {
   readonly output: string;
@@ -30,8 +33,13 @@ export const exportCommand = (run: Runner): Command =>
     ],
   })
     .argument('[ID]', 'the snapshot')
-    .requiredOption('-o, --output <FILE>', 'the image to make; an older one is replaced when the new one is whole')
-    .addOption(new Option('--format <FORMAT>', 'of the image').choices(['raw', 'qcow2', 'vss']).default('raw'))
+    .requiredOption(
+      '-o, --output <FILE>',
+      'the image to make; an older one is replaced when the new one is whole',
+    )
+    .addOption(
+      new Option('--format <FORMAT>', 'of the image').choices(['raw', 'qcow2', 'vss']).default('raw'),
+    )
     .option('--since <ID>', 'only what changed since that snapshot')
     .action(run(exportSnapshot));
 
@@ -42,8 +50,10 @@ async function exportSnapshot(
   options: ExportOptions,
 ): Promise<undefined> {
   const { format, since, output: target } = options;
-  if (format !== 'vss' && id === undefined) throw new UsageError('say which snapshot: volsnap export VOLUME ID -o FILE');
-  if (format === 'qcow2') throw new UnsupportedError('export --format qcow2 is not there yet; use raw and qemu-img convert');
+  if (format !== 'vss' && id === undefined)
+    throw new UsageError('say which snapshot: volsnap export VOLUME ID -o FILE');
+  if (format === 'qcow2')
+    throw new UnsupportedError('export --format qcow2 is not there yet; use raw and qemu-img convert');
   if (since !== undefined) throw new UnsupportedError('export --since is not there yet; see: volsnap diff');
   const result = await readVolume(session, path, options, async (volume) => {
     const snapshot = id === undefined ? undefined : findSnapshot(volume, id);
@@ -56,16 +66,14 @@ async function exportSnapshot(
   const { size, writtenBytes } = result;
   const { output } = session;
   if (session.json) await output.json({ file: target, format, id: result.id, size, writtenBytes });
-  else {
-    const detail = writtenBytes === null ? '' : `, ${formatSize(writtenBytes)} of it data`;
-    await output.print(`${basename(target)}: ${formatSize(size)}${detail}`);
-  }
+  else await output.print(`${target}: ${formatSize(size)}, ${formatSize(writtenBytes)} of it data`);
 }
 
 interface Result {
   readonly id: string | null;
   readonly size: ByteLength;
-  readonly writtenBytes: ByteLength | null;
+  /** How much of it is not a hole. */
+  readonly writtenBytes: ByteLength;
 }
 
 async function exportRaw(session: Session, snapshot: Snapshot, destination: Destination): Promise<Result> {
@@ -74,7 +82,11 @@ async function exportRaw(session: Session, snapshot: Snapshot, destination: Dest
   try {
     const writtenBytes = await withProgress(session, 'Exporting', async (update) => {
       let written = 0;
-      for await (const { offset, data } of chunksOf(snapshot, { offset: 0, length: size, signal: session.signal })) {
+      for await (const { offset, data } of chunksOf(snapshot, {
+        offset: 0,
+        length: size,
+        signal: session.signal,
+      })) {
         const whole = [{ start: 0, end: data.byteLength }];
         for (const { start, end } of destination.isNew ? dataRuns(data) : whole) {
           await device.write(offset + start, data.subarray(start, end));
@@ -97,8 +109,8 @@ async function exportAll(
   until: Snapshot | undefined,
   { path, isNew }: Destination,
 ): Promise<Result> {
-  if (!isNew) throw new UnsupportedError('export --format vss makes a file, not the content of a block device');
-  let size = 0;
+  if (!isNew)
+    throw new UnsupportedError('export --format vss makes a file, not the content of a block device');
   await withProgress(session, 'Exporting', (update) =>
     exportVss(volume, path, {
       ...(until === undefined ? {} : { until }),
@@ -106,6 +118,6 @@ async function exportAll(
       onProgress: update,
     }),
   );
-  size = volume.size;
-  return { id: until?.id ?? null, size, writtenBytes: null };
+  const { size, blocks } = await stat(path);
+  return { id: until?.id ?? null, size, writtenBytes: blocks * STAT_BLOCK };
 }

@@ -83,7 +83,8 @@ function pairsOf(facts: Facts, { colors }: Output): [string, string][] {
         : `${formatSize(maximumBytes)}, ${formatShare(allocatedBytes, maximumBytes)} of it allocated`,
     ],
   ];
-  if (hostFreeBytes !== null) pairs.push(['free', `${formatSize(hostFreeBytes)} on the file system of the store`]);
+  if (hostFreeBytes !== null)
+    pairs.push(['free', `${formatSize(hostFreeBytes)} on the file system of the store`]);
   if (facts.layout !== 'windows') {
     pairs.push(['tables', `${formatSize(facts.tableMemoryBytes)} of memory while it is open`]);
     pairs.push(['last use', facts.closedCleanly ? 'closed properly' : 'new, or not closed properly']);

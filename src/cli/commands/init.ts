@@ -7,8 +7,8 @@ import {
   DirectoryStore,
   type FileDevice,
   findStore,
-  InvalidArgumentError,
   InVolumeStore,
+  InvalidArgumentError,
   NotInitializedError,
   type Store,
   Volume,
@@ -54,10 +54,19 @@ async function initialize(session: Session, path: string, options: InitOptions):
     const place = options.inVolume ? device.name : (options.store ?? defaultStore(device));
     const { layout } = store;
     if (session.json) {
-      await session.output.json({ volume: device.name, volumeSize, layout, storeName: place, maximumBytes: maximumSize });
+      await session.output.json({
+        volume: device.name,
+        volumeSize,
+        layout,
+        storeName: place,
+        maximumBytes: maximumSize,
+      });
       return;
     }
-    const where = layout === 'in-volume' ? `inside it, in ${formatSize(options.reserve ?? 0)} behind its end` : `in ${place}`;
+    const where =
+      layout === 'in-volume'
+        ? `inside it, in ${formatSize(options.reserve ?? 0)} behind its end`
+        : `in ${place}`;
     await session.output.print(`${device.name} (${formatSize(volumeSize)}) keeps its snapshots ${where}.`);
     await tellNext(session, path, options);
   } finally {
@@ -78,7 +87,9 @@ async function checkNew(device: FileDevice, { notes }: Session): Promise<void> {
   try {
     const found = await findStore(device);
     if (found === 'foreign') {
-      notes.warn(`${device.name} has shadow copies made by Windows: they go wrong when it is written elsewhere`);
+      notes.warn(
+        `${device.name} has shadow copies made by Windows: they go wrong when it is written elsewhere`,
+      );
     } else {
       throw new AlreadyInitializedError(
         `${device.name} has a snapshot store already, ${found.layout === 'in-volume' ? 'inside it' : `in ${defaultStore(device)}`}`,

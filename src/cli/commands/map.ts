@@ -29,7 +29,8 @@ async function map(
   await readVolume(session, path, options, async (volume) => {
     const { snapshots, size } = volume;
     const since = id === undefined ? snapshots[0] : findSnapshot(volume, id);
-    if (since === undefined) throw new NotFoundError(`${path} has no snapshots yet; take one: volsnap create ${path}`);
+    if (since === undefined)
+      throw new NotFoundError(`${path} has no snapshots yet; take one: volsnap create ${path}`);
     const grid = gridOf(size, output.width);
     const cells = await measure(volume.changedBlocks({ since, signal }), grid);
     const changedBytes = cells.reduce((sum, bytes) => sum + bytes, 0);

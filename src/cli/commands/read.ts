@@ -30,14 +30,18 @@ export const readCommand = (run: Runner): Command =>
 async function read(session: Session, source: string, options: ReadOptions): Promise<undefined> {
   const { output, signal } = session;
   if (output.isTerminal) {
-    throw new UsageError('bytes of a volume would upset the terminal; pipe them (| xxd) or redirect them (> FILE)');
+    throw new UsageError(
+      'bytes of a volume would upset the terminal; pipe them (| xxd) or redirect them (> FILE)',
+    );
   }
   const place = await parseSource(source);
   await readVolume(session, place.path, options, async (volume) => {
     const from = sourceIn(volume, place);
     const { offset, length = Math.max(0, from.size - offset) } = options;
     if (offset + length > from.size) {
-      throw new InvalidArgumentError(`bytes ${offset} to ${offset + length} do not lie within the ${from.size} of ${source}`);
+      throw new InvalidArgumentError(
+        `bytes ${offset} to ${offset + length} do not lie within the ${from.size} of ${source}`,
+      );
     }
     await withProgress(session, 'Reading', async (update) => {
       for await (const chunk of chunksOf(from, { offset, length, signal })) {

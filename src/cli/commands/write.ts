@@ -30,7 +30,9 @@ async function write(session: Session, path: string, options: WriteOptions): Pro
   const { offset } = options;
   const length = await changeVolume(session, path, options, async (volume) => {
     if (offset > volume.size) {
-      throw new InvalidArgumentError(`offset ${offset} does not lie within the ${volume.size} bytes of ${path}`);
+      throw new InvalidArgumentError(
+        `offset ${offset} does not lie within the ${volume.size} bytes of ${path}`,
+      );
     }
     try {
       return await pour(volume, offset, session.signal);
@@ -39,7 +41,8 @@ async function write(session: Session, path: string, options: WriteOptions): Pro
     }
   });
   if (session.json) await session.output.json({ volume: path, offset, length });
-  else if (session.output.isTerminal) await session.output.print(`${formatSize(length)} written at ${offset}.`);
+  else if (session.output.isTerminal)
+    await session.output.print(`${formatSize(length)} written at ${offset}.`);
 }
 
 /** @returns how many bytes came */

@@ -65,5 +65,6 @@ async function copyFirstBlock(volume: BlockDevice, area: DiffArea): Promise<void
   const slots = area.reserve(1, 1) ?? [];
   const copies = { blocks: [0], slots, checksums: [area.checksum(0, slots[0] ?? 0, data)] };
   await area.writeData(slots, [data]);
-  await area.appendEntries([copies]);
+  area.append([copies]);
+  await area.writeEntries();
 }

@@ -144,6 +144,42 @@ describe('CachedContent', () => {
     expect(durable(content)).toBe('10');
   });
 
+  test('the same when it was a shrink that was forgotten', () => {
+    const content = new CachedContent(2 * SECTOR);
+    write(content, 0, 1, 2);
+    flush(content);
+    resize(content, 1);
+    content.forget(content.flushPoint(), lose);
+    for (const sectors of [2, 1, 2]) resize(content, sectors);
+    content.dropForgotten();
+    expect(seen(content)).toBe('10');
+    flush(content);
+    expect(durable(content)).toBe('10');
+  });
+
+  test('a write behind a growth that was forgotten is gone with it', () => {
+    const content = new CachedContent(SECTOR);
+    resize(content, 2);
+    content.forget(content.flushPoint(), lose);
+    write(content, 1, 1);
+    content.dropForgotten();
+    expect(seen(content)).toBe('0');
+    resize(content, 2);
+    expect(seen(content)).toBe('00');
+    flush(content);
+    expect(durable(content)).toBe('00');
+  });
+
+  test('a write whose whole range was cut off meanwhile changes nothing', () => {
+    const content = new CachedContent(4 * SECTOR);
+    const gone = content.beginWrite(2 * SECTOR, filled(1, 2));
+    resize(content, 1);
+    content.take(gone);
+    content.acknowledge(gone);
+    resize(content, 4);
+    expect(seen(content)).toBe('0000');
+  });
+
   test('a write whose range was cut off meanwhile changes only what is left', () => {
     const content = new CachedContent(4 * SECTOR);
     const whole = content.beginWrite(2 * SECTOR, filled(1, 2));

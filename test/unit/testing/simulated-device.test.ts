@@ -79,6 +79,18 @@ describe('moments of effect', () => {
     expect(seen).toEqual(new Set([1, 2]));
   });
 
+  test('a read that a shrink overtakes finds zeros where nothing is left', async () => {
+    const { device, scheduler } = withFaults(1, [{ operation: 'read', effect: 'delay' }]);
+    await scheduler.run(async () => {
+      await device.write(0, filled(1, 16 * SECTOR));
+      const target = filled(9, 2 * SECTOR);
+      const reading = device.read(SECTOR, target);
+      await device.resize(2 * SECTOR);
+      await reading;
+      expect([target[SECTOR - 1], target[SECTOR], target[2 * SECTOR - 1]]).toEqual([1, 0, 0]);
+    });
+  });
+
   test('a target that is used before the read is complete holds nonsense', async () => {
     const { device, scheduler } = withFaults(1, []);
     await scheduler.run(async () => {

@@ -178,6 +178,17 @@ describe('a killed process', () => {
     expect(found).toEqual(new Set(['', 'a']));
   });
 
+  test('in flight, what could not be done is not done', async () => {
+    const found = await outcomes(
+      (folder) => Promise.all([folder.remove('a'), folder.create('b'), folder.create('b')]),
+      {
+        model: 'kill',
+        steps: () => 0,
+      },
+    );
+    expect(found).toEqual(new Set(['', 'b']));
+  });
+
   test('leaves it to the next process to sync', async () => {
     const found = new Set<string>();
     for (let seed = 0; seed < 50; seed++) {

@@ -1,0 +1,392 @@
+/** The data structures of the engine against the plainest ones that do the same. */
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { MemoryBudget } from '../../../src/copy-on-write/memory-budget.ts';
+import { BLOCKS_PER_PAGE, BlockTable } from '../../../src/diff-area/block-table.ts';
+import { AssertionError, FormatError, HoldTimeoutError, NoSpaceError } from '../../../src/errors.ts';
+import { Extents } from '../../../src/store/extents.ts';
+import { checkRuns, Runs } from '../../../src/store/runs.ts';
+import { SpaceBudget } from '../../../src/store/space-budget.ts';
+import { BLOCK_SIZE } from '../../../src/units.ts';
+import { blocksOf, extentsOf } from '../../../src/volume/changed-blocks.ts';
+import { WriteGate, withinLimit } from '../../../src/volume/write-gate.ts';
+import { settle } from './hooks.ts';
+
+const BLOCKS = 3 * BLOCKS_PER_PAGE + 100;
+const block = fc.oneof(
+  fc.nat(BLOCKS - 1),
+  // Where words, groups and pages meet.
+  fc
+    .constantFrom(0, 31, 32, 255, 256, BLOCKS_PER_PAGE - 1, BLOCKS_PER_PAGE, 2 * BLOCKS_PER_PAGE, BLOCKS - 1)
+    .map(Number),
+  fc.nat(300),
+);
+const u32 = fc.nat(0xffff_ffff);
+
+describe('BlockTable', () => {
+  test('is a map from blocks to slots and checksums', () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.tuple(block, fc.nat(0x7fff_ffff), u32), { maxLength: 600 }),
+        fc.array(block, { maxLength: 50 }),
+        (sets, probes) => {
+          const table = new BlockTable(BLOCKS);
+          const model = new Map<number, [number, number]>();
+          for (const [number, slot, checksum] of sets) {
+            table.set(number, slot, checksum);
+            model.set(number, [slot, checksum]);
+          }
+          expect(table.size).toBe(model.size);
+          for (const number of [...model.keys(), ...probes]) {
+            const wanted = model.get(number);
+            expect(table.has(number)).toBe(wanted !== undefined);
+            expect(table.slotOf(number)).toBe(wanted?.[0] ?? -1);
+            if (wanted !== undefined) expect(table.checksumOf(number)).toBe(wanted[1]);
+          }
+          const ascending = [...model.keys()].sort((a, b) => a - b);
+          expect([...table.blocks()]).toEqual(ascending);
+          expect([...blocksOf([table], BLOCKS)]).toEqual(ascending);
+        },
+      ),
+    );
+  });
+
+  test('holds a whole page in any order', () => {
+    const table = new BlockTable(BLOCKS_PER_PAGE);
+    const order = Array.from({ length: BLOCKS_PER_PAGE }, (_, i) => (i * 1021) % BLOCKS_PER_PAGE);
+    for (const number of order) table.set(number, number + 5, number ^ 0xffff_ffff);
+    expect(table.size).toBe(BLOCKS_PER_PAGE);
+    for (const number of order) {
+      expect(table.slotOf(number)).toBe(number + 5);
+      expect(table.checksumOf(number)).toBe((number ^ 0xffff_ffff) >>> 0);
+    }
+    expect(table.memoryBytes / BLOCKS_PER_PAGE).toBeLessThan(9.5);
+  });
+
+  test('refuses blocks past the volume and answers for them as having no copy', () => {
+    const table = new BlockTable(10);
+    expect(() => table.set(10, 1, 1)).toThrow(AssertionError);
+    expect(() => table.set(-1, 1, 1)).toThrow(AssertionError);
+    expect(table.has(10)).toBe(false);
+    expect(table.slotOf(1_000_000)).toBe(-1);
+  });
+
+  test('of a tebibyte costs next to nothing while empty', () => {
+    expect(new BlockTable(2 ** 26).memoryBytes).toBeLessThan(200_000);
+  });
+
+  test('several tables together give the union of their blocks, as extents cut at the end of the volume', () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.uniqueArray(fc.nat(99), { maxLength: 40 }), { maxLength: 4 }),
+        fc.integer({ min: 1, max: BLOCK_SIZE }),
+        (sets, lastLength) => {
+          const size = 99 * BLOCK_SIZE + lastLength;
+          const tables = sets.map((numbers) => {
+            const table = new BlockTable(100);
+            for (const number of numbers) table.set(number, 5, 0);
+            return table;
+          });
+          const bytes = new Set<number>();
+          let last = -1;
+          for (const { offset, length } of extentsOf(blocksOf(tables, 100), size)) {
+            expect(offset).toBeGreaterThan(last); // ascending, and never touching the one before
+            expect(length).toBeGreaterThan(0);
+            last = offset + length;
+            for (let at = offset; at < last; at += BLOCK_SIZE) bytes.add(at / BLOCK_SIZE);
+          }
+          expect(last).toBeLessThanOrEqual(size);
+          expect([...bytes]).toEqual([...new Set(sets.flat())].sort((a, b) => a - b));
+        },
+      ),
+    );
+  });
+});
+
+describe('Extents', () => {
+  const step = fc.record({
+    kind: fc.constantFrom('add', 'remove', 'take'),
+    start: fc.nat(60),
+    length: fc.nat(12),
+  });
+
+  test('are a set of numbers', () => {
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
+        const extents = new Extents();
+        const model = new Set<number>();
+        for (const { kind, start, length } of steps) {
+          const range = Array.from({ length }, (_, i) => start + i);
+          if (kind === 'take') {
+            const lowest = [...model].sort((a, b) => a - b).slice(0, length);
+            const taken = extents.take(length);
+            if (length > model.size) expect(taken).toBeUndefined();
+            else {
+              const numbers = taken?.flatMap((extent) =>
+                Array.from({ length: extent.length }, (_, i) => extent.start + i),
+              );
+              expect(numbers).toEqual(lowest);
+              for (const number of lowest) model.delete(number);
+            }
+          } else if (kind === 'add' && range.some((number) => model.has(number))) {
+            expect(() => extents.add(start, length)).toThrow(AssertionError);
+          } else if (kind === 'remove' && !range.every((number) => model.has(number))) {
+            expect(() => extents.remove(start, length)).toThrow(AssertionError);
+          } else {
+            extents[kind === 'add' ? 'add' : 'remove'](start, length);
+            for (const number of range) model[kind === 'add' ? 'add' : 'delete'](number);
+          }
+          expect(extents.total).toBe(model.size);
+          if (length > 0) {
+            expect(extents.overlaps(start, length)).toBe(range.some((n) => model.has(n)));
+            expect(extents.contains(start, length)).toBe(range.every((n) => model.has(n)));
+          }
+          expect(extents.has(start)).toBe(model.has(start));
+        }
+        const list = [...extents];
+        expect(list.reduce((sum, { length }) => sum + length, 0)).toBe(model.size);
+        list.slice(1).forEach((extent, i) => {
+          const before = list[i];
+          if (before !== undefined) expect(extent.start).toBeGreaterThan(before.start + before.length);
+        });
+      }),
+    );
+  });
+});
+
+describe('Runs', () => {
+  const pieces = fc.array(
+    fc.record({ gap: fc.nat(3), blocks: fc.integer({ min: 1, max: 5 }) }),
+    { minLength: 1, maxLength: 20 },
+  );
+
+  test('map every byte of the file to its place and back off when cut', () => {
+    fc.assert(
+      fc.property(pieces, fc.nat(), (list, cutSeed) => {
+        const runs = new Runs([]);
+        const map: number[] = []; // block of the file → block of the device
+        let next = 1;
+        for (const { gap, blocks } of list) {
+          const start = next + gap;
+          next = start + blocks;
+          runs.append([{ volumeOffset: start * BLOCK_SIZE, length: blocks * BLOCK_SIZE }]);
+          for (let i = 0; i < blocks; i++) map.push(start + i);
+        }
+        const check = (length: number) => {
+          expect(runs.size).toBe(length * BLOCK_SIZE);
+          for (let i = 0; i < length; i++)
+            expect(runs.locate(i * BLOCK_SIZE + 77)).toBe((map[i] ?? 0) * BLOCK_SIZE + 77);
+          const spread = runs.pieces(0, length * BLOCK_SIZE).flatMap((piece) =>
+            Array.from({ length: piece.length / BLOCK_SIZE }, (_, i) => piece.volumeOffset / BLOCK_SIZE + i),
+          );
+          expect(spread).toEqual(map.slice(0, length));
+          expect(() => checkRuns(runs.list, (next + 1) * BLOCK_SIZE)).not.toThrow();
+        };
+        check(map.length);
+        const keep = cutSeed % (map.length + 1);
+        const cut = runs.truncate(keep * BLOCK_SIZE).flatMap((piece) =>
+          Array.from({ length: piece.length / BLOCK_SIZE }, (_, i) => piece.volumeOffset / BLOCK_SIZE + i),
+        );
+        expect(cut).toEqual(map.slice(keep));
+        check(keep);
+        expect(() => runs.locate(keep * BLOCK_SIZE)).toThrow(AssertionError);
+      }),
+    );
+  });
+
+  test('read from a list are refused unless they cover the file once, on the device', () => {
+    const run = (volume: number, file: number, length: number) => ({
+      volumeOffset: volume * BLOCK_SIZE,
+      fileOffset: file * BLOCK_SIZE,
+      length: length * BLOCK_SIZE,
+    });
+    const size = 100 * BLOCK_SIZE;
+    checkRuns([run(5, 0, 2), run(1, 2, 4)], size);
+    const bad = [
+      [run(5, 1, 2)],
+      [run(5, 0, 2), run(1, 3, 1)],
+      [run(5, 0, 2), run(6, 2, 1)],
+      [run(99, 0, 2)],
+      [run(5, 0, 0)],
+      [{ ...run(5, 0, 2), length: 5 }],
+      [{ ...run(5, 0, 2), volumeOffset: 5 }],
+    ];
+    for (const runs of bad) expect(() => checkRuns(runs, size)).toThrow(FormatError);
+  });
+});
+
+describe('SpaceBudget', () => {
+  test('takes what the limit allows, nothing when it does not, and anything without a limit', () => {
+    let maximum = 100;
+    const budget = new SpaceBudget(() => maximum);
+    budget.take(60);
+    expect(() => budget.take(41)).toThrow(NoSpaceError);
+    expect(budget.taken).toBe(60);
+    budget.take(40);
+    expect(budget.available).toBe(0);
+    maximum = 50;
+    expect(budget.available).toBe(0);
+    budget.giveBack(70);
+    expect(budget.available).toBe(20);
+    maximum = 0;
+    expect(budget.available).toBe(Number.POSITIVE_INFINITY);
+    budget.take(1e15);
+    expect(() => budget.giveBack(2e15)).toThrow(AssertionError);
+  });
+});
+
+describe('MemoryBudget', () => {
+  test('serves in order, never beyond the limit unless a single request is larger', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(fc.integer({ min: 1, max: 15 }), { minLength: 1, maxLength: 30 }),
+        fc.infiniteStream(fc.nat()),
+        async (lengths, choices) => {
+          const limit = 10;
+          const budget = new MemoryBudget(limit);
+          const served: number[] = [];
+          const inUse: number[] = [];
+          for (const [index, length] of lengths.entries())
+            void budget.acquire(length).then(() => {
+              served.push(index);
+              inUse.push(length);
+            });
+          await settle();
+          while (inUse.length > 0) {
+            const sum = inUse.reduce((total, length) => total + length, 0);
+            expect(budget.usedBytes).toBe(sum);
+            expect(sum <= limit || inUse.length === 1).toBe(true);
+            const [length = 0] = inUse.splice((choices.next().value ?? 0) % inUse.length, 1);
+            budget.release(length);
+            await Promise.resolve();
+            await Promise.resolve();
+            await Promise.resolve();
+          }
+          expect(served).toEqual(lengths.map((_, index) => index));
+          expect(budget.usedBytes).toBe(0);
+        },
+      ),
+      { numRuns: 50 },
+    );
+  });
+});
+
+/** A clock that the test moves. */
+function manualClock() {
+  let now = 0;
+  const timers = new Set<{ at: number; action: () => void }>();
+  return {
+    now: () => now,
+    monotonic: () => now,
+    after: (milliseconds: number, action: () => void) => {
+      const timer = { at: now + milliseconds, action };
+      timers.add(timer);
+      return () => void timers.delete(timer);
+    },
+    pass(milliseconds: number) {
+      now += milliseconds;
+      for (const timer of [...timers]) {
+        if (timer.at > now) continue;
+        timers.delete(timer);
+        timer.action();
+      }
+    },
+    get pending() {
+      return timers.size;
+    },
+  };
+}
+
+describe('WriteGate', () => {
+  test('lets writes pass, queues them while held, and releases them in the order in which they came', async () => {
+    const gate = new WriteGate(manualClock());
+    expect(gate.enter()).toBeUndefined();
+    gate.leave();
+    await gate.hold(1000);
+    const passed: number[] = [];
+    for (let i = 0; i < 10; i++) void gate.enter()?.then(() => passed.push(i));
+    await settle();
+    expect(passed).toEqual([]);
+    expect(gate.queued).toBe(10);
+    gate.release();
+    await settle();
+    expect(passed).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    expect(gate.queued).toBe(0);
+  });
+
+  test('is held only once the writes inside have left', async () => {
+    const clock = manualClock();
+    const gate = new WriteGate(clock);
+    gate.enter();
+    gate.enter();
+    let held = false;
+    const holding = gate.hold(1000).then(() => {
+      held = true;
+    });
+    gate.leave();
+    await settle();
+    expect(held).toBe(false);
+    gate.leave();
+    await holding;
+    expect(held).toBe(true);
+    expect(clock.pending, 'no timer is left behind').toBe(0);
+  });
+
+  test('opens again, in order, when the limit passes first', async () => {
+    const clock = manualClock();
+    const gate = new WriteGate(clock);
+    gate.enter();
+    const holding = gate.hold(1000);
+    const passed: number[] = [];
+    for (let i = 0; i < 3; i++) void gate.enter()?.then(() => passed.push(i));
+    clock.pass(999);
+    await settle();
+    expect(passed).toEqual([]);
+    clock.pass(1);
+    await expect(holding).rejects.toThrow(HoldTimeoutError);
+    await settle();
+    expect(passed).toEqual([0, 1, 2]);
+    for (let i = 0; i < 4; i++) gate.leave();
+    await gate.hold(1000); // usable as before
+    gate.release();
+  });
+
+  test('holds again when a write leaves after a hold that timed out', async () => {
+    const clock = manualClock();
+    const gate = new WriteGate(clock);
+    gate.enter();
+    const first = gate.hold(10);
+    clock.pass(10);
+    await expect(first).rejects.toThrow(HoldTimeoutError);
+    const second = gate.hold(10);
+    gate.leave();
+    await second;
+    gate.release();
+  });
+
+  test('refuses everybody, queued or new, once it is shut', async () => {
+    const gate = new WriteGate(manualClock());
+    await gate.hold(undefined);
+    const queued = gate.enter();
+    const reason = new Error('shut by the test');
+    gate.shut(reason);
+    gate.release();
+    await expect(queued).rejects.toBe(reason);
+    await expect(gate.enter()).rejects.toBe(reason);
+    expect(gate.failure).toBe(reason);
+  });
+
+  test('never counts below zero and is never held twice', async () => {
+    const gate = new WriteGate(manualClock());
+    expect(() => gate.leave()).toThrow(AssertionError);
+    await gate.hold(1);
+    await expect(gate.hold(1)).rejects.toThrow(AssertionError);
+  });
+
+  test('a limited wait passes on values and errors, and leaves no timer', async () => {
+    const clock = manualClock();
+    expect(await withinLimit(clock, 5, Promise.resolve(7), 'x')).toBe(7);
+    await expect(withinLimit(clock, 5, Promise.reject(new Error('own')), 'x')).rejects.toThrow('own');
+    expect(clock.pending).toBe(0);
+  });
+});
