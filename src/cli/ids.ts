@@ -21,7 +21,9 @@ export function findSnapshot(volume: Volume, text: string): Snapshot {
     throw new NotFoundError(`${volume.name} has no snapshot ${text}; see: volsnap list ${volume.name}`);
   }
   if (others.length > 0) {
-    const shown = found.slice(0, CANDIDATES_SHOWN).map(({ id }) => id);
+    const shown = found
+      .slice(0, CANDIDATES_SHOWN)
+      .map(({ id, storeId }) => (id.startsWith(wanted) ? id : `${id} (store ${storeId})`));
     const rest = found.length - shown.length;
     throw new InvalidArgumentError(
       `${text} could be ${shown.join(' or ')}${rest > 0 ? ` or ${rest} more` : ''}; give more of the id`,

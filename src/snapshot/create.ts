@@ -11,6 +11,7 @@ import { createDiffArea } from '../diff-area/create.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import type { Environment } from '../environment.js';
 import { DeviceError, HoldTimeoutError, InvalidArgumentError, LimitError } from '../errors.js';
+import { encodeApplicationInformation } from '../format/application-information.js';
 import { SNAPSHOTS_MAX } from '../format/constants.js';
 import { SnapshotFlag, type SnapshotItem } from '../format/control-block.js';
 import { filetimeFromMilliseconds } from '../format/filetime.js';
@@ -73,6 +74,8 @@ export async function createSnapshot(
     label: options.label,
     applicationInfo: options.applicationInfo,
   });
+  // Before anything is given up for it.
+  encodeApplicationInformation(information);
   await space.makeRoomForArea();
   const file = await store.createArea(id);
   try {

@@ -1,5 +1,5 @@
 /** The snapshots of a volume in a store of volsnap. */
-import { InvalidArgumentError } from '../errors.js';
+import { InvalidArgumentError, SnapshotDeletedError } from '../errors.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import { StoredSnapshot } from '../snapshot/stored-snapshot.js';
@@ -73,6 +73,7 @@ export class StoredHistory implements History {
 
   #recordOf(snapshot: Snapshot): SnapshotRecord {
     const record = this.#engine.chain.find(snapshot.storeId);
+    if (snapshot.state === 'deleted') throw new SnapshotDeletedError(`snapshot ${snapshot.id} is gone`);
     if (record === undefined)
       throw new InvalidArgumentError(`snapshot ${snapshot.id} is not one of this volume, or gone`);
     if (record.damage !== undefined) throw record.damage;

@@ -3,7 +3,6 @@ import type { Command } from 'commander';
 import { checkVolume, FormatError, type Problem, UnsupportedError, Volume } from '../../index.js';
 import { volumeCommand, type WritingOptions } from '../command.js';
 import { Status } from '../failure.js';
-import type { Colors } from '../output.js';
 import { withProgress } from '../progress.js';
 import type { Runner, Session } from '../session.js';
 import { oneLine } from '../text.js';
@@ -47,7 +46,8 @@ async function check(session: Session, path: string, options: CheckOptions): Pro
     await output.print(...(removed ?? []).map((id) => `removed ${id}`));
     if (removed !== undefined)
       await output.print(...left.map((problem) => `still there: ${lineOf(problem)}`));
-    if (output.isTerminal) await output.print(verdict(left.length, output.colors));
+    if (left.length === 0) await output.print(`${path}: ${output.colors.green('sound')}`);
+    else if (output.isTerminal) await output.print(output.colors.red(countOf(left.length)));
   }
   return left.length === 0 ? Status.done : Status.failed;
 }
@@ -108,7 +108,4 @@ function lineOf({ code, message, snapshot }: Problem): string {
   return oneLine(`${code}${snapshot === undefined ? '' : ` ${snapshot}`}: ${message}`);
 }
 
-function verdict(problems: number, { green, red }: Colors): string {
-  if (problems === 0) return green('Sound.');
-  return red(problems === 1 ? 'One problem.' : `${problems} problems.`);
-}
+const countOf = (problems: number): string => (problems === 1 ? 'One problem.' : `${problems} problems.`);

@@ -1,5 +1,5 @@
 /** `volsnap create`: takes a snapshot. */
-import { open } from 'node:fs/promises';
+import { createReadStream } from 'node:fs';
 import type { Command } from 'commander';
 import { InvalidArgumentError } from '../../index.js';
 import { volumeCommand, type WritingOptions } from '../command.js';
@@ -52,18 +52,18 @@ async function create(session: Session, path: string, options: CreateOptions): P
 
 async function readInformation(path: string): Promise<Uint8Array> {
   return explained(`read ${path}`, async () => {
-    const file = await open(path);
-    try {
-      // One byte more than there may be tells whether there is too much, however large the file.
-      const { bytesRead, buffer } = await file.read(Buffer.alloc(APPLICATION_INFO_MAX + 1));
-      if (bytesRead > APPLICATION_INFO_MAX) {
+    const pieces: Buffer[] = [];
+    let length = 0;
+    // It may be a pipe, and one that never ends.
+    for await (const piece of createReadStream(path)) {
+      pieces.push(piece);
+      length += piece.byteLength;
+      if (length > APPLICATION_INFO_MAX) {
         throw new InvalidArgumentError(
           `${path} is too large: at most ${APPLICATION_INFO_MAX} bytes fit a snapshot`,
         );
       }
-      return buffer.subarray(0, bytesRead);
-    } finally {
-      await file.close();
     }
+    return Buffer.concat(pieces);
   });
 }

@@ -46,7 +46,7 @@ async function initialize(session: Session, path: string, options: InitOptions):
   checkOptions(options);
   const device = await openDevice(path, true);
   try {
-    await checkNew(device, session);
+    await checkNew(device, options, session);
     const store = await storeFor(device, options);
     const volumeSize = device.size;
     const maximumSize = options.maxSize ?? 0;
@@ -83,20 +83,19 @@ function checkOptions({ inVolume, store, reserve }: InitOptions): void {
 }
 
 /** Two stores of one volume would miss each other's copies. */
-async function checkNew(device: FileDevice, { notes }: Session): Promise<void> {
-  try {
-    const found = await findStore(device);
-    if (found === 'foreign') {
-      notes.warn(
-        `${device.name} has shadow copies made by Windows: they go wrong when it is written elsewhere`,
-      );
-    } else {
-      throw new AlreadyInitializedError(
-        `${device.name} has a snapshot store already, ${found.layout === 'in-volume' ? 'inside it' : `in ${defaultStore(device)}`}`,
-      );
-    }
-  } catch (error) {
-    if (!(error instanceof NotInitializedError)) throw error;
+async function checkNew(device: FileDevice, { inVolume }: InitOptions, { notes }: Session): Promise<void> {
+  const found = await findStore(device).catch((error: unknown) => {
+    if (error instanceof NotInitializedError) return undefined;
+    throw error;
+  });
+  if (found === 'foreign') {
+    if (inVolume) return; // The store says why not.
+    notes.warn(
+      `${device.name} has shadow copies made by Windows; volsnap does not keep them right when it writes`,
+    );
+  } else if (found !== undefined) {
+    const place = found.layout === 'in-volume' ? 'inside it' : `in ${defaultStore(device)}`;
+    throw new AlreadyInitializedError(`${device.name} has a snapshot store already, ${place}`);
   }
 }
 

@@ -4,7 +4,7 @@
  * `before` is asked ahead of each operation: it may throw (the operation fails and has no effect) or return a promise
  * (the operation waits for it). Everything that really happened is in `log`, with its begin and its end.
  */
-import type { BlockDevice, ResizableDevice } from '../../../src/device/block-device.ts';
+import type { ResizableDevice } from '../../../src/device/block-device.ts';
 import type { Folder } from '../../../src/device/folder.ts';
 
 export interface Operation {
@@ -22,10 +22,14 @@ export interface LogEntry extends Operation {
 export class Hooks {
   before: (operation: Operation) => undefined | Promise<void> = () => undefined;
   readonly log: LogEntry[] = [];
+  /** Counts kills; what was opened before one never finishes another operation. */
+  generation = 0;
 
-  async run<T>(operation: Operation, action: () => Promise<T>): Promise<T> {
+  async run<T>(generation: number, operation: Operation, action: () => Promise<T>): Promise<T> {
+    if (generation !== this.generation) return new Promise(() => undefined);
     const wait = this.before(operation);
     if (wait !== undefined) await wait;
+    if (generation !== this.generation) return new Promise(() => undefined);
     this.log.push({ ...operation, phase: 'begin' });
     const result = await action();
     this.log.push({ ...operation, phase: 'end' });
@@ -43,10 +47,12 @@ export class Hooks {
 export class HookedDevice implements ResizableDevice {
   readonly #inner: ResizableDevice;
   readonly #hooks: Hooks;
+  readonly #generation: number;
 
   constructor(inner: ResizableDevice, hooks: Hooks) {
     this.#inner = inner;
     this.#hooks = hooks;
+    this.#generation = hooks.generation;
   }
 
   get name(): string {
@@ -64,29 +70,29 @@ export class HookedDevice implements ResizableDevice {
   }
 
   async read(offset: number, target: Uint8Array): Promise<void> {
-    await this.#hooks.run(this.#operation('read', offset, target.byteLength), () =>
+    await this.#hooks.run(this.#generation, this.#operation('read', offset, target.byteLength), () =>
       this.#inner.read(offset, target),
     );
   }
 
   async write(offset: number, source: Uint8Array): Promise<void> {
-    await this.#hooks.run(this.#operation('write', offset, source.byteLength), () =>
+    await this.#hooks.run(this.#generation, this.#operation('write', offset, source.byteLength), () =>
       this.#inner.write(offset, source),
     );
   }
 
   async discard(offset: number, length: number): Promise<void> {
-    await this.#hooks.run(this.#operation('discard', offset, length), async () =>
+    await this.#hooks.run(this.#generation, this.#operation('discard', offset, length), async () =>
       this.#inner.discard?.(offset, length),
     );
   }
 
   async flush(): Promise<void> {
-    await this.#hooks.run(this.#operation('flush'), () => this.#inner.flush());
+    await this.#hooks.run(this.#generation, this.#operation('flush'), () => this.#inner.flush());
   }
 
   async resize(size: number): Promise<void> {
-    await this.#hooks.run(this.#operation('resize', size), () => this.#inner.resize(size));
+    await this.#hooks.run(this.#generation, this.#operation('resize', size), () => this.#inner.resize(size));
   }
 
   close(): Promise<void> {
@@ -101,10 +107,12 @@ export class HookedDevice implements ResizableDevice {
 export class HookedFolder implements Folder {
   readonly #inner: Folder;
   readonly #hooks: Hooks;
+  readonly #generation: number;
 
   constructor(inner: Folder, hooks: Hooks) {
     this.#inner = inner;
     this.#hooks = hooks;
+    this.#generation = hooks.generation;
   }
 
   get name(): string {
@@ -117,6 +125,7 @@ export class HookedFolder implements Folder {
 
   create(name: string): Promise<ResizableDevice> {
     return this.#hooks.run(
+      this.#generation,
       this.#operation('create', name),
       async () => new HookedDevice(await this.#inner.create(name), this.#hooks),
     );
@@ -127,11 +136,11 @@ export class HookedFolder implements Folder {
   }
 
   remove(name: string): Promise<void> {
-    return this.#hooks.run(this.#operation('remove', name), () => this.#inner.remove(name));
+    return this.#hooks.run(this.#generation, this.#operation('remove', name), () => this.#inner.remove(name));
   }
 
   sync(): Promise<void> {
-    return this.#hooks.run(this.#operation('sync', ''), () => this.#inner.sync());
+    return this.#hooks.run(this.#generation, this.#operation('sync', ''), () => this.#inner.sync());
   }
 
   #operation(kind: Operation['kind'], name: string): Operation {
@@ -162,5 +171,3 @@ export async function settle(): Promise<void> {
 export function systemFailure(code: 'EIO' | 'ENOSPC'): Error {
   return Object.assign(new Error(`${code}: planted by the test`), { code });
 }
-
-export const isVolumeOf = (device: BlockDevice) => (operation: Operation) => operation.target === device.name;

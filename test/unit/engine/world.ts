@@ -149,6 +149,8 @@ export class World {
   /** As if the process had been killed between two operations. */
   async kill(options: VolumeOptions = {}): Promise<Volume> {
     this.#volume = undefined;
+    this.hooks.generation++;
+    this.hooks.before = () => undefined;
     return this.open(options);
   }
 
