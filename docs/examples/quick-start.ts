@@ -16,7 +16,8 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs, styleText } from 'node:util';
 
-const PROGRAM = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
+const PROGRAM =
+  process.env.VOLSNAP_PROGRAM ?? fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 const MEBIBYTE = 1024 * 1024;
 const VOLUME_SIZE = 64 * MEBIBYTE;
 const FILE_COUNT = 180;

@@ -198,12 +198,17 @@ export class Volume extends EventEmitter<VolumeEvents> implements ByteSource {
    * @throws InvalidArgumentError, ReadOnlyError, ClosedError, DeviceError
    */
   async write(offset: ByteOffset, source: Uint8Array): Promise<void> {
-    await this.#change(offset, source.byteLength, (device) => device.write(offset, source));
+    await this.#change(offset, source.byteLength, (device, at, length) =>
+      device.write(
+        at,
+        length === source.byteLength ? source : source.subarray(at - offset, at - offset + length),
+      ),
+    );
   }
 
   /** Makes the range read as zeros. For snapshots it is a write. */
   async writeZeroes(offset: ByteOffset, length: ByteLength): Promise<void> {
-    await this.#change(offset, length, (device) => zero(device, offset, length));
+    await this.#change(offset, length, zero);
   }
 
   /** Says that the range is not needed any more; it reads as zeros afterwards. For snapshots it is a write. */
@@ -211,25 +216,16 @@ export class Volume extends EventEmitter<VolumeEvents> implements ByteSource {
     await this.#change(
       offset,
       length,
-      (device) => device.discard?.(offset, length) ?? zero(device, offset, length),
+      (device, at, part) => device.discard?.(at, part) ?? zero(device, at, part),
     );
   }
 
-  async #change(
-    offset: ByteOffset,
-    length: ByteLength,
-    action: (device: BlockDevice) => Promise<void>,
-  ): Promise<void> {
-    const { gate, copyOnWrite, device } = this.#writer.engine;
-    checkRange(offset, length, device.size);
-    const wait = gate.enter();
-    if (wait !== undefined) await wait;
-    try {
-      const copies = copyOnWrite.protect(offset, length);
-      if (copies !== undefined) await copies;
-      await action(device);
-    } finally {
-      gate.leave();
+  /** Long ranges go in parts, so that neither memory nor the wait of a snapshot depends on their length. */
+  async #change(offset: ByteOffset, length: ByteLength, action: Change): Promise<void> {
+    const { engine } = this.#writer;
+    checkRange(offset, length, engine.device.size);
+    for (let at = offset; at < offset + length; at += PART_BYTES) {
+      await changePart(engine, at, Math.min(PART_BYTES, offset + length - at), action);
     }
   }
 
@@ -336,6 +332,30 @@ async function openWindowsVolume(device: BlockDevice, writable: boolean): Promis
     warnings: history.notes,
   };
   return { device, history, writer: undefined, recovery };
+}
+
+/** What happens to a part of a range, once its blocks are safe. */
+type Change = (device: BlockDevice, offset: ByteOffset, length: ByteLength) => Promise<void>;
+
+/** The longest write that NBD clients send. */
+const PART_BYTES = 32 * 1024 * 1024;
+
+async function changePart(
+  engine: Engine,
+  offset: ByteOffset,
+  length: ByteLength,
+  action: Change,
+): Promise<void> {
+  const { gate, copyOnWrite, device } = engine;
+  const wait = gate.enter();
+  if (wait !== undefined) await wait;
+  try {
+    const copies = copyOnWrite.protect(offset, length);
+    if (copies !== undefined) await copies;
+    await action(device, offset, length);
+  } finally {
+    gate.leave();
+  }
 }
 
 const ZEROS = new Uint8Array(1024 * 1024);

@@ -1,0 +1,55 @@
+/**
+ * Question: what does the first overwrite of every block after a snapshot cost?
+ *
+ * `bare`: the same writes on the file without an engine. `floor`: read old, write copy, flush it, write new, in 4 MiB
+ * requests with nothing overlapped: the least work that keeps the same promise.
+ */
+import { Place } from './place.js';
+import type { Figures } from './table.js';
+import { type Load, run } from './workload.js';
+
+const LOADS: readonly Load[] = [
+  { name: 'first writes, 1 MiB sequential', kind: 'write', request: 2 ** 20, order: 'sequential', depth: 16 },
+  { name: 'first writes, 16 KiB random', kind: 'write', request: 2 ** 14, order: 'random', depth: 16 },
+  { name: 'first writes, 4 KiB sequential', kind: 'write', request: 2 ** 12, order: 'sequential', depth: 16 },
+];
+
+export async function firstWrites(size: number): Promise<Figures[]> {
+  await using place = await Place.create(size);
+  const all: Figures[] = [];
+  for (const load of LOADS) {
+    const figures: Figures = { name: load.name, unit: 'MiB/s', values: {} };
+    for (const layout of ['directory', 'in-volume'] as const) {
+      const volume = await place.volume(layout);
+      await volume.createSnapshot();
+      figures.values[layout] = await run(load, volume, size);
+      await volume.close();
+    }
+    const bare = await place.file('bare.img');
+    figures.values.bare = await run(load, bare, size);
+    await bare.close();
+    figures.values.floor = await floor(place, size);
+    all.push(figures);
+  }
+  return all;
+}
+
+const STEP = 4 * 2 ** 20;
+
+async function floor(place: Place, size: number): Promise<number> {
+  const volume = await place.file('bare.img');
+  const copy = await place.file('copy.img', false);
+  const [old, fresh] = [new Uint8Array(STEP), new Uint8Array(STEP).fill(7)];
+  const started = performance.now();
+  for (let at = 0; at < size; at += STEP) {
+    await volume.read(at, old);
+    await copy.write(at, old);
+    await copy.flush();
+    await volume.write(at, fresh);
+  }
+  await volume.flush();
+  const seconds = (performance.now() - started) / 1000;
+  await volume.close();
+  await copy.close();
+  return size / 2 ** 20 / seconds;
+}

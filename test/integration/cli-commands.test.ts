@@ -1,0 +1,344 @@
+/** Every command of the program, doing what it is for. */
+import { readFileSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { describe, expect, test } from 'vitest';
+import { Bench, hasProgram, MEBIBYTE, noise } from './cli-support.js';
+
+const BLOCK = 16_384;
+const GUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+
+describe('init', () => {
+  test('makes a store beside the volume and leaves the volume alone', () => {
+    const bench = new Bench();
+    const content = noise(MEBIBYTE, 1);
+    bench.volume('a.img', content);
+    expect(readFileSync(bench.path('a.img'))).toEqual(content);
+    expect(bench.json(['info', 'a.img'])).toMatchObject({
+      volumeSize: MEBIBYTE,
+      layout: 'directory',
+      storeName: 'a.img.volsnap',
+      snapshots: 0,
+      maximumBytes: 0,
+    });
+  });
+
+  test('keeps the limit, and says as JSON what it did', () => {
+    const bench = new Bench();
+    bench.image('a.img', MEBIBYTE);
+    expect(bench.json(['init', 'a.img', '--max-size', '1.5G'])).toEqual({
+      volume: 'a.img',
+      volumeSize: MEBIBYTE,
+      layout: 'directory',
+      storeName: 'a.img.volsnap',
+      maximumBytes: 1.5 * 1024 ** 3,
+    });
+    expect(bench.json(['info', 'a.img']).maximumBytes).toBe(1.5 * 1024 ** 3);
+  });
+
+  test('puts the store where --store says, and every command finds it there', () => {
+    const bench = new Bench();
+    bench.volume('a.img', noise(MEBIBYTE, 1), '--store', 'elsewhere');
+    const id = bench.snapshot('a.img', '--store', 'elsewhere');
+    bench.ok(['write', 'a.img', '--store', 'elsewhere'], noise(BLOCK, 2));
+    expect(bench.read(`a.img@${id}`, '--store', 'elsewhere')).toEqual(noise(MEBIBYTE, 1));
+    expect(bench.fails(['list', 'a.img'], 1)).toContain('no snapshot store');
+  });
+
+  test('makes the volume longer for a store inside it', () => {
+    const bench = new Bench();
+    const content = noise(2 * MEBIBYTE, 3);
+    bench.volume('a.img', content, '--in-volume', '--reserve', '8M');
+    expect(statSync(bench.path('a.img')).size).toBe(10 * MEBIBYTE);
+    const id = bench.snapshot('a.img');
+    bench.ok(['write', 'a.img'], noise(MEBIBYTE, 4));
+    expect(bench.read(`a.img@${id}`)).toEqual(content);
+    expect(bench.read('a.img')).toEqual(Buffer.concat([noise(MEBIBYTE, 4), content.subarray(MEBIBYTE)]));
+  });
+
+  test('follows a link to the volume, so there is one store', () => {
+    const bench = new Bench();
+    bench.image('real.img', MEBIBYTE);
+    bench.shell('ln -s real.img link.img');
+    bench.ok(['init', 'link.img']);
+    expect(bench.json(['info', 'real.img']).storeName).toContain('real.img.volsnap');
+  });
+});
+
+describe('create and list', () => {
+  test('print the id, and the snapshots from the oldest', () => {
+    const bench = new Bench();
+    bench.volume('a.img', MEBIBYTE);
+    const before = Date.now();
+    const label = 'vor dem Upgrade – 日本語 🎉';
+    const first = bench.snapshot('a.img', '--label', label);
+    bench.ok(['write', 'a.img', '--offset', '16K'], noise(2 * BLOCK, 1));
+    const second = bench.json(['create', 'a.img']);
+    expect(first).toMatch(GUID);
+    const list = bench.json(['list', 'a.img']);
+    expect(list).toEqual([
+      {
+        id: first,
+        storeId: expect.stringMatching(GUID),
+        setId: expect.stringMatching(GUID),
+        order: 1,
+        label,
+        createdAt: expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/),
+        volumeSize: MEBIBYTE,
+        usedBytes: expect.any(Number),
+        allocatedBytes: expect.any(Number),
+        state: 'ok',
+      },
+      expect.objectContaining({ id: second.id, order: 2, label: null }),
+    ]);
+    expect(Date.parse(list[0].createdAt)).toBeGreaterThanOrEqual(before - 1);
+    expect(list[0].usedBytes).toBeLessThanOrEqual(list[0].allocatedBytes);
+    const lines = bench.ok(['list', 'a.img']).stdout.split('\n');
+    expect(lines[0]).toMatch(/^ID +LABEL +TAKEN +AGE +VOLUME +USED +ALLOCATED +STATE$/);
+    expect(lines[1]).toContain(first);
+    expect(lines[1]).toContain(label);
+    expect(lines[1]).toMatch(/just now|second/);
+  });
+
+  test('a label cannot draw on the terminal', () => {
+    const bench = new Bench();
+    bench.volume('a.img', MEBIBYTE);
+    bench.snapshot('a.img', '--label', 'evil\u001b[31m\nsecond line\u202e');
+    const { stdout } = bench.ok(['list', 'a.img']);
+    expect(stdout.split('\n')).toHaveLength(3);
+    expect(stdout).not.toMatch(/[\u001b\u202e]/);
+    expect(bench.json(['list', 'a.img'])[0].label).toBe('evil\u001b[31m\nsecond line\u202e');
+  });
+
+  test('keep application information from a file or a pipe, if it fits', () => {
+    const bench = new Bench();
+    bench.volume('a.img', MEBIBYTE);
+    writeFileSync(bench.path('info'), noise(16_000, 5));
+    bench.snapshot('a.img', '--app-info', 'info');
+    expect(bench.shell('volsnap create a.img --app-info <(printf hello)').status).toBe(0);
+    writeFileSync(bench.path('info'), noise(16_257, 5));
+    expect(bench.fails(['create', 'a.img', '--app-info', 'info'], 1)).toContain('too large');
+    expect(bench.fails(['create', 'a.img', '--app-info', '/dev/zero'], 1)).toContain('too large');
+    expect(bench.fails(['create', 'a.img', '--app-info', 'nowhere'], 1)).toContain('cannot read nowhere');
+    expect(bench.json(['list', 'a.img'])).toHaveLength(2);
+  });
+});
+
+describe('read and write', () => {
+  test('carry any range, and a snapshot stays as it was', () => {
+    const bench = new Bench();
+    const content = noise(3 * MEBIBYTE + 777, 1);
+    bench.volume('a.img', content);
+    const id = bench.snapshot('a.img');
+    const data = noise(2 * MEBIBYTE + 5, 2);
+    expect(bench.ok(['write', 'a.img', '--offset', '12345'], data).stdout).toBe('');
+    const expected = Buffer.from(content);
+    data.copy(expected, 12_345);
+    expect(bench.read('a.img')).toEqual(expected);
+    expect(bench.read(`a.img@${id}`)).toEqual(content);
+    expect(bench.read('a.img', '--offset', '0x3039', '--length', '3')).toEqual(data.subarray(0, 3));
+    expect(bench.read('a.img', '--offset', String(content.length))).toHaveLength(0);
+    expect(readFileSync(bench.path('a.img'))).toEqual(expected);
+  });
+
+  test('an input that is too long fills the volume to its end and fails', () => {
+    const bench = new Bench();
+    bench.volume('a.img', MEBIBYTE);
+    const data = noise(MEBIBYTE + 1, 2);
+    expect(bench.fails(['write', 'a.img'], 1, { input: data })).toContain('longer than the volume');
+    expect(bench.read('a.img')).toEqual(data.subarray(0, MEBIBYTE));
+    bench.ok(['write', 'a.img', '--offset', '1M'], '');
+    bench.fails(['write', 'a.img', '--offset', '2M'], 1, { input: 'x' });
+  });
+
+  test('a file whose name has an @ is a volume', () => {
+    const bench = new Bench();
+    bench.volume('disk@home.img', noise(BLOCK, 6));
+    const id = bench.snapshot('disk@home.img');
+    expect(bench.read('disk@home.img')).toEqual(noise(BLOCK, 6));
+    expect(bench.read(`disk@home.img@${id.slice(0, 6)}`)).toEqual(noise(BLOCK, 6));
+  });
+
+  test('a reader that has had enough is no failure', () => {
+    const bench = new Bench();
+    bench.volume('a.img', 64 * MEBIBYTE);
+    const outcome = bench.shell('volsnap read a.img | head -c 5 | wc -c');
+    expect(outcome).toMatchObject({ status: 0, stdout: '5\n', stderr: '' });
+    expect(bench.shell('volsnap --help | head -n 1')).toMatchObject({ status: 0, stderr: '' });
+  });
+});
+
+describe('diff and map', () => {
+  test('show what was written, exact to a block', () => {
+    const bench = new Bench();
+    bench.volume('a.img', 8 * MEBIBYTE);
+    const first = bench.snapshot('a.img');
+    bench.ok(['write', 'a.img', '--offset', '1M'], noise(100, 1));
+    const second = bench.snapshot('a.img');
+    bench.ok(['write', 'a.img', '--offset', '4M'], noise(3 * BLOCK, 2));
+    const one = { offset: MEBIBYTE, length: BLOCK };
+    const other = { offset: 4 * MEBIBYTE, length: 3 * BLOCK };
+    expect(bench.json(['diff', 'a.img', first, second])).toEqual([one]);
+    expect(bench.json(['diff', 'a.img', first])).toEqual([one, other]);
+    expect(bench.json(['diff', 'a.img', second])).toEqual([other]);
+    expect(bench.json(['diff', 'a.img', second, second])).toEqual([]);
+    expect(bench.ok(['diff', 'a.img', first]).stdout).toBe(
+      `${one.offset} ${one.length}\n${other.offset} ${other.length}\n`,
+    );
+    expect(bench.fails(['diff', 'a.img', second, first], 1)).toContain('newer');
+    const map = bench.json(['map', 'a.img']);
+    expect(map).toMatchObject({
+      volumeSize: 8 * MEBIBYTE,
+      since: first,
+      changedBytes: 4 * BLOCK,
+      cellBytes: BLOCK,
+    });
+    expect(map.cells).toHaveLength(512);
+    expect(map.cells[64]).toBe(BLOCK);
+    const picture = bench.ok(['map', 'a.img', second]).stdout.split('\n');
+    expect(picture[0]).toBe(`       0 B  ${'·'.repeat(64)}`);
+    expect(picture[4]).toBe(`     4 MiB  ███${'·'.repeat(61)}`);
+    expect(picture.at(-2)).toMatch(/^48 KiB of 8 MiB \(0\.6 %\) copied since snapshot/);
+  });
+
+  test('a part that is half copied shows half', () => {
+    const bench = new Bench();
+    bench.volume('a.img', 64 * MEBIBYTE);
+    bench.snapshot('a.img');
+    bench.ok(['write', 'a.img'], noise(2 * BLOCK, 1));
+    expect(bench.ok(['map', 'a.img']).stdout.split('\n')[0]).toMatch(/^ +0 B {2}▒·{63}$/);
+  });
+});
+
+describe('export', () => {
+  test('makes an image with holes, equal to the snapshot', () => {
+    const bench = new Bench();
+    const content = Buffer.alloc(16 * MEBIBYTE + 1000);
+    noise(100_000, 1).copy(content, 5 * MEBIBYTE);
+    noise(1000, 2).copy(content, 16 * MEBIBYTE);
+    bench.volume('a.img', content);
+    const id = bench.snapshot('a.img');
+    bench.ok(['write', 'a.img'], noise(8 * MEBIBYTE, 3));
+    const said = bench.json(['export', 'a.img', id.slice(0, 8), '-o', 'out.img']);
+    expect(said).toMatchObject({ file: 'out.img', format: 'raw', id, size: content.length });
+    expect(readFileSync(bench.path('out.img'))).toEqual(content);
+    expect(statSync(bench.path('out.img')).blocks * 512).toBeLessThan(MEBIBYTE);
+    // An older export is replaced as a whole.
+    writeFileSync(bench.path('out.img'), noise(20 * MEBIBYTE, 4));
+    bench.ok(['export', 'a.img', id, '-o', 'out.img']);
+    expect(readFileSync(bench.path('out.img'))).toEqual(content);
+    expect(bench.shell('ls').stdout.trim().split('\n')).toEqual(['a.img', 'a.img.volsnap', 'out.img']);
+  });
+
+  test('never touches the volume itself', () => {
+    const bench = new Bench();
+    bench.volume('a.img', noise(MEBIBYTE, 1));
+    const id = bench.snapshot('a.img');
+    bench.shell('ln a.img hard.img; ln -s a.img soft.img');
+    for (const target of ['a.img', 'hard.img', 'soft.img']) {
+      expect(bench.fails(['export', 'a.img', id, '-o', target], 1)).toContain('is the volume itself');
+    }
+    expect(bench.read('a.img')).toEqual(noise(MEBIBYTE, 1));
+  });
+
+  test('to what is not there yet says so', () => {
+    const bench = new Bench();
+    bench.volume('a.img', MEBIBYTE);
+    const id = bench.snapshot('a.img');
+    for (const options of [
+      ['--format', 'qcow2'],
+      ['--since', id],
+    ]) {
+      expect(bench.fails(['export', 'a.img', id, '-o', 'x', ...options], 1)).toContain('not there yet');
+    }
+    expect(bench.fails(['export', 'a.img', '-o', 'x'], 2)).toContain('which snapshot');
+    expect(bench.fails(['list', 'nbd://host/'], 1)).toContain('yet');
+  });
+
+  test.skipIf(!hasProgram('vshadowinfo'))('as vss gives an image that libvshadow opens', () => {
+    const bench = new Bench();
+    bench.volume('a.img', noise(4 * MEBIBYTE, 1));
+    const ids = [1, 2, 3].map((seed) => {
+      const id = bench.snapshot('a.img');
+      bench.ok(['write', 'a.img', '--offset', '1M'], noise(MEBIBYTE, 10 + seed));
+      return id;
+    });
+    bench.ok(['export', 'a.img', '--format', 'vss', '-o', 'all.img']);
+    const { stdout } = bench.shell('vshadowinfo all.img');
+    for (const id of ids) expect(stdout).toContain(id);
+    const again = bench.json(['list', 'all.img']);
+    expect(again.map(({ id }: { id: string }) => id)).toEqual(ids);
+    for (const id of ids) expect(bench.read(`all.img@${id}`)).toEqual(bench.read(`a.img@${id}`));
+    bench.ok(['export', 'a.img', String(ids[1]), '--format', 'vss', '-o', 'two.img']);
+    expect(bench.json(['list', 'two.img'])).toHaveLength(2);
+  });
+});
+
+describe('delete and resize-store', () => {
+  test('remove the oldest ones', () => {
+    const bench = new Bench();
+    bench.volume('a.img', MEBIBYTE);
+    const ids = [1, 2, 3, 4, 5].map(() => bench.snapshot('a.img'));
+    const [a = '', b = '', c = '', d = '', e = ''] = ids;
+    expect(bench.fails(['delete', 'a.img', b], 1)).toContain(a);
+    expect(bench.fails(['delete', 'a.img', a, c], 1)).toContain(b);
+    expect(bench.json(['list', 'a.img'])).toHaveLength(5);
+    expect(bench.ok(['delete', 'a.img', '--oldest']).stdout).toBe(`deleted ${a}\n`);
+    expect(bench.json(['delete', 'a.img', c, b, c])).toEqual({ deleted: [b, c] });
+    expect(bench.json(['delete', 'a.img', '--all'])).toEqual({ deleted: [d, e] });
+    expect(bench.json(['delete', 'a.img', '--all'])).toEqual({ deleted: [] });
+    expect(bench.fails(['delete', 'a.img', '--oldest'], 1)).toContain('no snapshots');
+  });
+
+  test('change the limit, and say what had to go', () => {
+    const bench = new Bench();
+    bench.volume('a.img', 4 * MEBIBYTE);
+    const id = bench.snapshot('a.img');
+    bench.ok(['write', 'a.img'], noise(4 * MEBIBYTE, 1));
+    expect(bench.json(['resize-store', 'a.img', '1T'])).toMatchObject({
+      maximumBytes: 1024 ** 4,
+      deleted: [],
+    });
+    expect(bench.json(['resize-store', 'a.img', '1M'])).toMatchObject({
+      maximumBytes: MEBIBYTE,
+      deleted: [id],
+    });
+    expect(bench.json(['resize-store', 'a.img', '0'])).toMatchObject({ maximumBytes: 0 });
+    expect(bench.json(['info', 'a.img'])).toMatchObject({ maximumBytes: 0, snapshots: 0 });
+  });
+});
+
+describe('check', () => {
+  test('finds damage, and removes what is damaged if asked', () => {
+    const bench = new Bench();
+    bench.volume('a.img', noise(4 * MEBIBYTE, 1));
+    const first = bench.snapshot('a.img');
+    bench.ok(['write', 'a.img'], noise(MEBIBYTE, 2));
+    const second = bench.snapshot('a.img');
+    bench.ok(['write', 'a.img', '--offset', '2M'], noise(MEBIBYTE, 3));
+    expect(bench.ok(['check', 'a.img']).stdout).toBe('a.img: sound\n');
+    expect(bench.json(['check', 'a.img', '--scrub'])).toEqual({ sound: true, problems: [] });
+    // The name of a diff area is that of its snapshot.
+    bench.shell(`dd if=/dev/zero of=$(echo a.img.volsnap/{${first}}*) bs=16K count=1 conv=notrunc`);
+    const found = bench.run(['check', 'a.img']);
+    expect(found.status).toBe(1);
+    expect(found.stdout).toMatch(new RegExp(`^snapshot-damaged ${first}: .+\n$`));
+    expect(bench.json(['list', 'a.img'].slice(0, 2)).length ?? 0).toBe(2);
+  });
+});
+
+test('a volume changed behind volsnap is refused until --changed says what to do', () => {
+  for (const how of ['keep', 'invalidate']) {
+    const bench = new Bench();
+    bench.volume('a.img', MEBIBYTE);
+    const id = bench.snapshot('a.img');
+    utimesSync(bench.path('a.img'), 1_000_000, 1_000_000);
+    const refusal = bench.fails(['write', 'a.img'], 1, { input: 'x' });
+    expect(refusal).toContain('was changed');
+    expect(refusal).toContain('--changed keep');
+    bench.fails(['write', 'a.img', '--changed', 'drop'], 2);
+    const written = bench.run(['write', 'a.img', '--changed', how], { input: 'x' });
+    expect(written.status).toBe(0);
+    expect(written.stderr).toMatch(/^volsnap: warning: .*was changed.*\n$/);
+    const left = bench.json(['list', 'a.img']).map((snapshot: { id: string }) => snapshot.id);
+    expect(left).toEqual(how === 'keep' ? [id] : []);
+  }
+});

@@ -1,0 +1,175 @@
+/** How the program fails: status, one line, nothing broken. */
+import { once } from 'node:events';
+import { describe, expect, test } from 'vitest';
+import { Bench, ended, MEBIBYTE, noise } from './cli-support.js';
+
+describe('wrong usage ends with 2', () => {
+  test.each([
+    ['no such command', ['frobnicate']],
+    ['no volume', ['list']],
+    ['too many arguments', ['list', 'a.img', 'b.img']],
+    ['an unknown option', ['list', 'a.img', '--jsn']],
+    ['a size that is none', ['init', 'a.img', '--max-size', 'many']],
+    ['a negative size', ['read', 'a.img', '--offset', '-1']],
+    ['a negative limit', ['resize-store', 'a.img', '-5']],
+    ['a size of a decimal unit', ['init', 'a.img', '--max-size', '1KB']],
+    ['a size beyond counting', ['init', 'a.img', '--max-size', '9007199254740992']],
+    ['half a byte', ['init', 'a.img', '--max-size', '0.5']],
+    ['--in-volume without --reserve', ['init', 'a.img', '--in-volume']],
+    ['--reserve without --in-volume', ['init', 'a.img', '--reserve', '5M']],
+    ['two places for the store', ['init', 'a.img', '--in-volume', '--reserve', '5M', '--store', 'x']],
+    ['nothing to delete', ['delete', 'a.img']],
+    ['two ways to delete', ['delete', 'a.img', '--all', '--oldest']],
+    ['ids and --all', ['delete', 'a.img', 'abc', '--all']],
+    ['no output file', ['export', 'a.img', 'abc']],
+    ['a format that nobody knows', ['export', 'a.img', 'abc', '-o', 'x', '--format', 'vhd']],
+    ['an empty id', ['read', 'a.img@']],
+  ])('%s', (_, args) => {
+    const bench = new Bench();
+    bench.volume('a.img', MEBIBYTE);
+    bench.fails(args, 2);
+    const { status, stderr } = bench.run([...args, '--json']);
+    expect(status).toBe(2);
+    expect(JSON.parse(stderr)).toEqual({ error: { code: 'USAGE', message: expect.any(String) } });
+  });
+
+  test('no command at all shows the help', () => {
+    const { status, stdout, stderr } = new Bench().run([]);
+    expect({ status, stdout }).toEqual({ status: 2, stdout: '' });
+    expect(stderr).toContain('Usage: volsnap');
+  });
+});
+
+describe('a failure ends with 1 and says why', () => {
+  test('volumes that are none', () => {
+    const bench = new Bench();
+    bench.image('plain.img', MEBIBYTE);
+    expect(bench.fails(['init', 'nowhere.img'], 1)).toContain('nowhere.img');
+    expect(bench.fails(['init', '.'], 1)).toContain('neither a file');
+    expect(bench.fails(['init', '/dev/null'], 1)).toContain('neither a file');
+    expect(bench.fails(['list', 'plain.img'], 1)).toContain('volsnap init plain.img');
+    expect(bench.fails(['list', 'plain.img', '--store', 'nowhere'], 1)).toContain('no snapshot store');
+    expect(bench.fails(['list', ''], 1)).toContain('cannot open');
+  });
+
+  test('a second store for one volume', () => {
+    const bench = new Bench();
+    bench.volume('a.img', MEBIBYTE);
+    for (const options of [[], ['--store', 'b'], ['--in-volume', '--reserve', '5M']]) {
+      expect(bench.fails(['init', 'a.img', ...options], 1)).toContain('store already');
+    }
+    bench.volume('b.img', MEBIBYTE, '--in-volume', '--reserve', '5M');
+    expect(bench.fails(['init', 'b.img'], 1)).toContain('store already');
+  });
+
+  test('ranges that leave the volume', () => {
+    const bench = new Bench();
+    bench.volume('a.img', MEBIBYTE);
+    bench.fails(['read', 'a.img', '--length', '1048577'], 1);
+    bench.fails(['read', 'a.img', '--offset', '2M'], 1);
+    bench.fails(['read', 'a.img', '--offset', '8191T', '--length', '1'], 1);
+  });
+
+  test('as JSON on standard error', () => {
+    const bench = new Bench();
+    const { status, stdout, stderr } = bench.run(['list', 'nowhere.img', '--json']);
+    expect({ status, stdout }).toEqual({ status: 1, stdout: '' });
+    expect(JSON.parse(stderr)).toEqual({
+      error: { code: 'NOT_FOUND', message: expect.stringContaining('nowhere.img') },
+    });
+  });
+
+  test('check ends with 2 if it cannot run', () => {
+    const bench = new Bench();
+    bench.image('plain.img', MEBIBYTE);
+    bench.fails(['check', 'nowhere.img'], 2);
+    bench.fails(['check', 'plain.img'], 2);
+  });
+
+  test('output that cannot be written', () => {
+    const bench = new Bench();
+    bench.volume('a.img', MEBIBYTE);
+    for (const command of ['list', 'read']) {
+      const outcome = bench.shell(`volsnap ${command} a.img > /dev/full`);
+      expect(outcome.status).toBe(1);
+      expect(outcome.stderr).toMatch(/^volsnap: cannot write to standard output: ENOSPC.*\n$/);
+    }
+  });
+});
+
+describe('ids', () => {
+  test('may be shortened while they stay clear', () => {
+    const bench = new Bench();
+    bench.volume('a.img', MEBIBYTE);
+    const ids = Array.from({ length: 17 }, () => bench.snapshot('a.img'));
+    const [first = ''] = ids;
+    expect(bench.json(['diff', 'a.img', first.slice(0, 13)])).toEqual([]);
+    expect(bench.json(['diff', 'a.img', `{${first.toUpperCase()}}`])).toEqual([]);
+    // Of 17 ids two begin with one digit.
+    const digits = ids.map((id) => id.slice(0, 1));
+    const shared = digits.find((digit, i) => digits.indexOf(digit) !== i) ?? '';
+    const candidates = ids.filter((id) => id.startsWith(shared));
+    const refusal = bench.fails(['diff', 'a.img', shared], 1);
+    for (const id of candidates.slice(0, 8)) expect(refusal).toContain(id);
+    expect(bench.fails(['diff', 'a.img', 'zz'], 1)).toContain('has no snapshot zz');
+  });
+});
+
+describe('owners', () => {
+  test('a writer keeps everybody else out, by name', async () => {
+    const bench = new Bench();
+    bench.volume('a.img', MEBIBYTE);
+    const writer = bench.start(['write', 'a.img']);
+    const refusal = await until(() => {
+      const { status, stderr } = bench.run(['create', 'a.img']);
+      return status === 1 ? stderr : undefined;
+    });
+    expect(refusal).toContain('in use by process');
+    expect(refusal).toContain(String(writer.pid));
+    bench.fails(['list', 'a.img'], 1);
+    writer.stdin?.end(noise(100, 1));
+    expect(await ended(writer)).toEqual({ status: 0, signal: null });
+    bench.ok(['create', 'a.img']);
+  });
+
+  test('readers share', async () => {
+    const bench = new Bench();
+    bench.volume('a.img', 64 * MEBIBYTE);
+    const reader = bench.start(['read', 'a.img']);
+    await once(reader.stdout ?? reader, 'readable');
+    bench.ok(['list', 'a.img']);
+    expect(bench.run(['create', 'a.img']).stderr).toContain(String(reader.pid));
+  });
+});
+
+describe('signals', () => {
+  test.each(['SIGINT', 'SIGTERM', 'SIGHUP'] as const)('%s closes the volume cleanly', async (signal) => {
+    const bench = new Bench();
+    bench.volume('a.img', MEBIBYTE);
+    bench.snapshot('a.img');
+    const writer = bench.start(['write', 'a.img']);
+    writer.stdin?.write(noise(300_000, 1));
+    await until(() => (bench.run(['info', 'a.img']).status === 1 ? true : undefined));
+    writer.kill(signal);
+    expect(await ended(writer)).toEqual({ status: null, signal });
+    expect(bench.json(['info', 'a.img']).closedCleanly).toBe(true);
+  });
+
+  test('a reader that hangs does not keep the volume open', async () => {
+    const bench = new Bench();
+    bench.volume('a.img', 64 * MEBIBYTE);
+    const reader = bench.start(['read', 'a.img']);
+    await once(reader.stdout ?? reader, 'readable');
+    reader.kill('SIGTERM');
+    expect(await ended(reader)).toEqual({ status: null, signal: 'SIGTERM' });
+  });
+});
+
+/** Asks until there is an answer. */
+async function until<T>(ask: () => T | undefined): Promise<T> {
+  for (let attempt = 0; attempt < 50; attempt++) {
+    const answer = ask();
+    if (answer !== undefined) return answer;
+  }
+  throw new Error('it never came');
+}
