@@ -1,5 +1,6 @@
 /** What must hold between the parts of a store, besides each part being well-formed. */
-import { type DiffArea, FixedSlot } from '../diff-area/diff-area.js';
+import { FixedSlot } from '../diff-area/area-slots.js';
+import type { DiffArea } from '../diff-area/diff-area.js';
 import type { Guid } from '../format/guid.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
 import type { CatalogEntry } from '../store/control-file.js';

@@ -13,7 +13,8 @@
  * batch; a block is never in two batches), the collecting batch, and the list of copied batches.
  */
 import type { BlockDevice } from '../device/block-device.js';
-import { type DiffArea, FixedSlot } from '../diff-area/diff-area.js';
+import { FixedSlot } from '../diff-area/area-slots.js';
+import type { DiffArea } from '../diff-area/diff-area.js';
 import { assert } from '../errors.js';
 import {
   BLOCK_SIZE,

@@ -4,12 +4,12 @@ import {
   encodeApplicationInformationBlock,
 } from '../format/application-information.js';
 import type { Guid } from '../format/guid.js';
-import { Extents } from '../store/extents.js';
 import { writeLocationList } from '../store/location-list.js';
 import type { AreaFile } from '../store/store.js';
 import { BLOCK_SIZE, type ByteLength, offsetOfSlot } from '../units.js';
+import { AreaSlots, FixedSlot } from './area-slots.js';
 import { BlockTable } from './block-table.js';
-import { DiffArea, FixedSlot } from './diff-area.js';
+import { DiffArea } from './diff-area.js';
 import { newTableBlock, TableWriter } from './table-writer.js';
 
 /** The smallest diff area: fixed slots, room for a copy, and for a table block to find it. */
@@ -52,7 +52,11 @@ export async function createDiffArea(file: AreaFile, wanted: NewDiffArea): Promi
     information,
     table: new BlockTable(blockCount),
     writer: new TableWriter(file, epoch, { slot: FixedSlot.table, image, used: 0, before: 0 }, 0),
-    freeSlots: new Extents([{ start: FixedSlot.count, length: length / BLOCK_SIZE - FixedSlot.count }]),
-    locationSlots: [FixedSlot.location],
+    slots: new AreaSlots(
+      file,
+      epoch,
+      [{ start: FixedSlot.count, length: length / BLOCK_SIZE - FixedSlot.count }],
+      [FixedSlot.location],
+    ),
   });
 }

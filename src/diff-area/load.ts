@@ -22,7 +22,6 @@ import {
   entryVolumeOffset,
   isEmptyEntry,
 } from '../format/table-block.js';
-import { Extents } from '../store/extents.js';
 import type { OpenedArea } from '../store/store.js';
 import {
   BLOCK_SIZE,
@@ -32,8 +31,10 @@ import {
   offsetOfSlot,
   type Slot,
 } from '../units.js';
+import { AreaSlots, FixedSlot } from './area-slots.js';
 import { BlockTable } from './block-table.js';
-import { DiffArea, FixedSlot } from './diff-area.js';
+import { CopyChecksum } from './copy-checksum.js';
+import { DiffArea } from './diff-area.js';
 import { type TableTail, TableWriter } from './table-writer.js';
 
 export interface LoadedArea {
@@ -104,7 +105,7 @@ class Loader {
     const information = await this.#readInformation();
     const { tail, chainEndsAt } = await this.#readTable();
     const writer = new TableWriter(file, list.epoch, tail, this.#watermark);
-    const freeSlots = new Extents();
+    const failed = await this.#prove();
     const area = new DiffArea({
       storeId: this.#item.storeId,
       epoch: list.epoch,
@@ -112,11 +113,8 @@ class Loader {
       information,
       table: this.#table,
       writer,
-      freeSlots,
-      locationSlots,
+      slots: new AreaSlots(file, list.epoch, this.#freeExtents(), locationSlots),
     });
-    const failed = await this.#prove(area);
-    for (const extent of this.#freeExtents()) freeSlots.add(extent.start, extent.length);
     const repair = async () => {
       await this.#clean(failed, tail, chainEndsAt);
       // The page cache may hold more than the device after a process was killed: only now is what was read durable.
@@ -263,15 +261,16 @@ class Loader {
   }
 
   /** Tests the entries after the watermark against their data; returns those that fail. */
-  async #prove(area: DiffArea): Promise<Unproven[]> {
-    const { file } = this.#opened;
+  async #prove(): Promise<Unproven[]> {
+    const { file, list } = this.#opened;
+    const checksum = new CopyChecksum(file.runs, list.epoch);
     const failed: Unproven[] = [];
     const data = new Uint8Array(BLOCK_SIZE);
     this.#acceptProven();
     for (const entry of this.#unproven) {
       if (entry.wellFormed) {
         await file.device.read(file.runs.locate(offsetOfSlot(entry.slot)), data);
-        if (area.checksum(entry.block, entry.slot, data) === entry.checksum) {
+        if (checksum.of(entry.block, entry.slot, data) === entry.checksum) {
           this.#accept(entry);
           continue;
         }

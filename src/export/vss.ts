@@ -8,8 +8,9 @@
 import { rm, writeFile } from 'node:fs/promises';
 import type { BlockDevice } from '../device/block-device.js';
 import { FileDevice } from '../device/file-device.js';
+import { FixedSlot } from '../diff-area/area-slots.js';
 import { AREA_SIZE_MIN, createDiffArea } from '../diff-area/create.js';
-import { type DiffArea, FixedSlot } from '../diff-area/diff-area.js';
+import type { DiffArea } from '../diff-area/diff-area.js';
 import { type Environment, systemEnvironment } from '../environment.js';
 import { assert, UnsupportedError } from '../errors.js';
 import { ENTRIES_PER_TABLE_BLOCK } from '../format/constants.js';

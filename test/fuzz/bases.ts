@@ -6,6 +6,7 @@ import type { Folder } from '../../src/device/folder.ts';
 import { MemoryContent, MemoryDevice } from '../../src/device/memory-device.ts';
 import { MemoryFolder } from '../../src/device/memory-folder.ts';
 import type { Environment } from '../../src/environment.ts';
+import { DeviceError, NotFoundError } from '../../src/errors.ts';
 import { DirectoryStore } from '../../src/store/directory-store.ts';
 import { InVolumeStore } from '../../src/store/in-volume-store.ts';
 import type { Store } from '../../src/store/store.ts';
@@ -108,10 +109,10 @@ async function makeBase(plan: Plan, random: SeededRandom): Promise<Base> {
     const snapshot = await volume.createSnapshot({ label: `number ${i}`, applicationInfo: new Uint8Array(i * 10) });
     moments.set(snapshot.id, model.slice());
     if (plan.writes > 100) {
-      // In one go: blocks of zeros become something, but for the last snapshot they stay a copy of zeros each.
+      // Zeros over zeros: every block gets an entry, but there is hardly any data.
       const at = i * BLOCK_SIZE;
-      const piece = random.fill(new Uint8Array(plan.writes * BLOCK_SIZE));
-      if (i === 0) piece.fill(0, 20 * BLOCK_SIZE); // few blocks of data
+      const piece = new Uint8Array(plan.writes * BLOCK_SIZE);
+      random.fill(piece.subarray(0, 3 * BLOCK_SIZE));
       await volume.write(at, piece);
       model.set(piece, at);
     } else {
@@ -141,13 +142,45 @@ async function makeBase(plan: Plan, random: SeededRandom): Promise<Base> {
 export const storeOf = (layout: Base['layout'], folder: Folder): Store =>
   layout === 'in-volume' ? new InVolumeStore() : new DirectoryStore(folder);
 
-/** A device and a folder that hold the image; they use its bytes as they are, without copying. */
-export function mount(image: Image): { content: MemoryContent; folder: MemoryFolder } {
-  let content = new MemoryContent(0);
-  const folder = new MemoryFolder('store');
-  for (const [name, bytes] of image) {
-    if (name === DEVICE) content = new MemoryContent(bytes);
-    else folder.put(name, new MemoryContent(bytes));
+/** A folder in memory whose files are given. */
+export class ImageFolder implements Folder {
+  readonly name = 'store';
+  readonly #files: Map<string, MemoryContent>;
+
+  constructor(files: Map<string, MemoryContent>) {
+    this.#files = files;
   }
-  return { content, folder };
+
+  async list(): Promise<string[]> {
+    return [...this.#files.keys()];
+  }
+
+  async create(name: string): Promise<MemoryDevice> {
+    if (this.#files.has(name)) throw new DeviceError(`${name} exists`);
+    const content = new MemoryContent(0);
+    this.#files.set(name, content);
+    return new MemoryDevice(content, { name });
+  }
+
+  async open(name: string, options: { writable: boolean }): Promise<MemoryDevice> {
+    const content = this.#files.get(name);
+    if (content === undefined) throw new NotFoundError(`there is no ${name}`);
+    return new MemoryDevice(content, { name, writable: options.writable });
+  }
+
+  async remove(name: string): Promise<void> {
+    if (!this.#files.delete(name)) throw new NotFoundError(`there is no ${name}`);
+  }
+
+  async sync(): Promise<void> {
+    // Nothing here outlives the process.
+  }
+}
+
+/** A device and a folder that hold the image; they use its bytes as they are, without copying. */
+export function mount(image: Image): { content: MemoryContent; folder: ImageFolder } {
+  const files = new Map([...image].map(([name, bytes]) => [name, new MemoryContent(bytes)]));
+  const content = files.get(DEVICE) ?? new MemoryContent(0);
+  files.delete(DEVICE);
+  return { content, folder: new ImageFolder(files) };
 }

@@ -1,0 +1,34 @@
+/**
+ * The checksum of a copy: over its table entry, the epoch of its diff area, and its data.
+ *
+ * So it tells not only rot, but also a copy that never got to the device, one of another block, and one that an
+ * earlier diff area left in the same place.
+ */
+import { crc32 } from 'node:zlib';
+import { viewOf } from '../format/binary.js';
+import { ENTRY_SIZE } from '../format/constants.js';
+import { ENTRY_CHECKED_SIZE, writeOrdinaryEntry } from '../format/table-block.js';
+import type { Runs } from '../store/runs.js';
+import { type BlockNumber, offsetOfBlock, offsetOfSlot, type Slot } from '../units.js';
+
+export class CopyChecksum {
+  readonly #runs: Runs;
+  readonly #epoch: bigint;
+  /** The entry as far as it counts, then the epoch over what does not; filled anew for each checksum. */
+  readonly #prefix = new Uint8Array(Math.max(ENTRY_SIZE, ENTRY_CHECKED_SIZE + 8));
+  readonly #view = viewOf(this.#prefix);
+  readonly #checked = this.#prefix.subarray(0, ENTRY_CHECKED_SIZE + 8);
+
+  constructor(runs: Runs, epoch: bigint) {
+    this.#runs = runs;
+    this.#epoch = epoch;
+  }
+
+  /** @param data 16 KiB, the content of `block` */
+  of(block: BlockNumber, slot: Slot, data: Uint8Array): number {
+    const fileOffset = offsetOfSlot(slot);
+    writeOrdinaryEntry(this.#view, 0, offsetOfBlock(block), fileOffset, this.#runs.locate(fileOffset), 0, 0);
+    this.#view.setBigUint64(ENTRY_CHECKED_SIZE, this.#epoch, true);
+    return crc32(data, crc32(this.#checked));
+  }
+}
