@@ -17,7 +17,7 @@ import type { ApplicationInformation } from '../format/application-information.j
 import { ENTRIES_PER_TABLE_BLOCK } from '../format/constants.js';
 import type { DiffAreaItem } from '../format/control-block.js';
 import type { Guid } from '../format/guid.js';
-import type { Extent, Extents } from '../store/extents.js';
+import type { Extent } from '../store/extents.js';
 import type { AreaFile } from '../store/store.js';
 import {
   BLOCK_SIZE,

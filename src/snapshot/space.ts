@@ -127,9 +127,10 @@ export class Space implements CopyOnWriteHost {
   }
 
   async #grow(record: SnapshotRecord, area: DiffArea, length: ByteLength): Promise<void> {
-    await this.#whileThere(record, () =>
+    const grown = await this.#whileThere(record, () =>
       area.grow(length, (change) => this.#store.control.update(record.id, change)),
     );
+    if (!grown) return;
     this.#emit('grown', { id: record.id, bytes: length, allocatedBytes: area.allocatedBytes });
   }
 
@@ -164,18 +165,26 @@ export class Space implements CopyOnWriteHost {
     }
   }
 
-  /** Gives up the oldest snapshots until no more than `maximum` bytes (0: no limit) are allocated. */
+  /**
+   * Gets the space allocated down to `maximum` bytes (0: no limit): what the newest diff area does not use goes first, then
+   * the oldest snapshots.
+   */
   async shrinkTo(maximum: ByteLength): Promise<void> {
-    while (maximum !== 0 && this.#store.allocated() > maximum && this.#chain.oldest !== undefined) {
+    const isOver = () => maximum !== 0 && this.#store.allocated() > maximum;
+    const { newest } = this.#chain;
+    if (isOver() && newest?.area !== undefined) await this.#trim(newest, newest.area);
+    while (isOver() && this.#chain.oldest !== undefined) {
       await this.#chain.removeThrough(this.#chain.oldest, this.#copying, 'limit-lowered');
       await this.#pools.background.onIdle();
     }
   }
 
-  /** Does something to a diff area that must not be removed meanwhile, unless it is gone already. */
-  async #whileThere(record: SnapshotRecord, action: () => Promise<void>): Promise<void> {
-    await record.resizing.runExclusive(async () => {
-      if (record.deleted === undefined) await action();
+  /** Does something to a diff area that must not be removed meanwhile; resolves to false if it is gone already. */
+  async #whileThere(record: SnapshotRecord, action: () => Promise<void>): Promise<boolean> {
+    return record.resizing.runExclusive(async () => {
+      if (record.deleted !== undefined) return false;
+      await action();
+      return true;
     });
   }
 

@@ -31,5 +31,5 @@ export {
 export { type SavedDisk, SimulatedDisk, type SimulatedDiskOptions, sectorsOf } from './simulated-disk.js';
 export { SimulatedFolder } from './simulated-folder.js';
 export { type SavedWorld, SimulatedWorld } from './simulated-world.js';
-export type { Moment } from './snapshot-model.js';
+export type { Moment, SnapshotModel } from './snapshot-model.js';
 export { type CallResult, ModelMismatch, type PendingCall, Ticks, VolumeModel } from './volume-model.js';

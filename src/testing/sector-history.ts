@@ -51,6 +51,20 @@ export class SectorHistory {
     return this.#base.byteLength;
   }
 
+  /** An equal one, which what happens to this one does not touch. Writes in flight cannot be ended there. */
+  clone(): SectorHistory {
+    const copy = new SectorHistory(this.#base);
+    const copies = new Map<WriteRecord, WriteRecord>();
+    const copyOf = (write: WriteRecord): WriteRecord => {
+      const known = copies.get(write) ?? { ...write };
+      copies.set(write, known);
+      return known;
+    };
+    for (const [sector, writes] of this.#writes) copy.#writes.set(sector, writes.map(copyOf));
+    copy.#ended = this.#ended.map(copyOf);
+    return copy;
+  }
+
   /** Sectors that may hold something else than the base value. */
   get sectors(): readonly number[] {
     return [...this.#writes.keys()];

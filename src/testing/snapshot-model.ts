@@ -33,6 +33,8 @@ export class SnapshotModel {
   readonly moment: Moment;
   state: SnapshotState = 'creating';
   readonly start: number;
+  /** Reads in flight: what they return is checked even if the snapshot is gone by then. */
+  readers = 0;
   /** Its content once its window is closed, right except for the sectors in `#open`. */
   #bytes: Uint8Array | undefined;
   readonly #open = new Map<number, Candidate[]>();
@@ -112,6 +114,15 @@ export class SnapshotModel {
         wrong.push(`it mixes two moments: sector ${sector} is as of a moment that other sectors rule out`);
       }
     }
+  }
+
+  /** An equal one, which what happens to this one does not touch. @param moment its own, or that of its set */
+  clone(moment: Moment): SnapshotModel {
+    const copy = new SnapshotModel(this.name, this.start, moment);
+    copy.state = this.state;
+    copy.#bytes = this.#bytes?.slice();
+    for (const [sector, candidates] of this.#open) copy.#open.set(sector, candidates);
+    return copy;
   }
 
   /** The content, right except for the open sectors; its owner must not change it. */

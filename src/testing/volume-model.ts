@@ -19,7 +19,15 @@ import { differingSectors, type Moment, SnapshotModel } from './snapshot-model.j
 
 /** Counts events; shared by all volumes of one simulation. */
 export class Ticks {
-  #last = 0;
+  #last: number;
+
+  constructor(last = 0) {
+    this.#last = last;
+  }
+
+  get last(): number {
+    return this.#last;
+  }
 
   next(): number {
     return ++this.#last;
@@ -43,7 +51,7 @@ const EXPLAINED_MAX = 8;
 
 export class VolumeModel {
   readonly ticks: Ticks;
-  readonly #history: SectorHistory;
+  #history: SectorHistory;
   /** The last value written of each sector: nearly always the one that is found. */
   readonly #likely: Uint8Array;
   readonly #snapshots = new Map<string, SnapshotModel>();
@@ -67,6 +75,25 @@ export class VolumeModel {
 
   get size(): ByteLength {
     return this.#likely.byteLength;
+  }
+
+  /**
+   * An equal model with ticks of its own, to find out what one of several crashes at the same moment leaves. Calls
+   * that are in flight cannot be ended there: a crash must follow.
+   */
+  clone(): VolumeModel {
+    const copy = new VolumeModel(this.#likely, new Ticks(this.ticks.last));
+    copy.#history = this.#history.clone();
+    const moments = new Map<Moment, Moment>();
+    for (const [name, snapshot] of this.#snapshots) {
+      const moment = moments.get(snapshot.moment) ?? { ...snapshot.moment };
+      moments.set(snapshot.moment, moment);
+      copy.#snapshots.set(name, snapshot.clone(moment));
+    }
+    for (const start of this.#readsAndCreations) copy.#readsAndCreations.add(start);
+    for (const start of this.#flushes) copy.#flushes.add(start);
+    copy.#crashed = this.#crashed;
+    return copy;
   }
 
   /** A write of whole sectors begins; its bytes are copied. */
@@ -177,6 +204,20 @@ export class VolumeModel {
     report(this.#snapshot(name).check(offset, actual));
   }
 
+  /** A read of a snapshot begins, if the model knows that snapshot; it may be deleted meanwhile. */
+  beginSnapshotRead(name: string): SnapshotModel | undefined {
+    const snapshot = this.#snapshots.get(name);
+    if (snapshot !== undefined) snapshot.readers++;
+    return snapshot;
+  }
+
+  /** The read returned whole sectors. Without `actual` it failed, and nothing is learnt. @throws ModelMismatch */
+  endSnapshotRead(snapshot: SnapshotModel, offset: ByteOffset, actual?: Uint8Array): void {
+    snapshot.readers--;
+    // Before its creation returned nothing is known.
+    if (actual !== undefined && snapshot.isClosed) report(snapshot.check(offset, actual));
+  }
+
   /**
    * Everything in flight is cut off. `reconcile` must follow, once the engine is open again.
    * Closing a volume whose flush failed, to open it again, counts as a kill.
@@ -257,7 +298,7 @@ export class VolumeModel {
     const snapshot = this.#snapshots.get(name);
     if (snapshot === undefined) return;
     this.#readsAndCreations.delete(snapshot.start);
-    if (snapshot.bytes !== undefined) this.#spare.push(snapshot.bytes);
+    if (snapshot.bytes !== undefined && snapshot.readers === 0) this.#spare.push(snapshot.bytes);
     this.#snapshots.delete(name);
   }
 

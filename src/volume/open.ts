@@ -105,7 +105,7 @@ export async function loadStore(store: AttachedStore, options: LoadOptions): Pro
     }
     warnings.push(`cannot be read: ${text}`);
   }
-  const removedFiles = writable ? await putRight(store, repairs) : [];
+  const removedFiles = writable ? await putRight(store, repairs).catch(closing(records)) : [];
   const newest = records.at(-1);
   const invalidate = change !== undefined && options.onVolumeChanged === 'invalidate' && newest !== undefined;
   return {
@@ -144,8 +144,7 @@ async function loadSnapshots(store: AttachedStore): Promise<LoadedSnapshots> {
       droppedCopies += dropped;
     }
   } catch (error) {
-    await closeAreas(records);
-    throw error;
+    return closing(records)(error);
   }
   return { records, repairs, droppedCopies };
 }
@@ -193,6 +192,14 @@ function spreadDamage(records: SnapshotRecord[]): SnapshotRecord[] {
   }
   return records.slice(0, newest + 1);
 }
+
+/** Handles an error after which diff areas would stay open. */
+const closing =
+  (records: readonly SnapshotRecord[]) =>
+  async (error: unknown): Promise<never> => {
+    await closeAreas(records);
+    throw error;
+  };
 
 export async function closeAreas(records: readonly SnapshotRecord[]): Promise<void> {
   for (const { area } of records) await area?.close();

@@ -12,6 +12,7 @@ import type { BlockDevice } from '../device/block-device.js';
 import { type Environment, systemEnvironment } from '../environment.js';
 import { ClosedError, ReadOnlyError, UnsupportedError } from '../errors.js';
 import { type CreateSnapshotOptions, createSnapshot } from '../snapshot/create.js';
+import type { SnapshotRecord } from '../snapshot/record.js';
 import type { ByteSource, Snapshot } from '../snapshot/snapshot.js';
 import { DEFAULT_GROWTH, type Growth } from '../snapshot/space.js';
 import type { Store } from '../store/store.js';
@@ -21,7 +22,7 @@ import { differing } from './compare.js';
 import { Engine } from './engine.js';
 import type { Emit, VolumeEvents } from './events.js';
 import type { History, VolumeFigures } from './history.js';
-import { FOREIGN, findStore, loadStore, type Recovery } from './open.js';
+import { closeAreas, FOREIGN, findStore, loadStore, type Recovery } from './open.js';
 import { asTarget, checkRange, checkWhole, lengthOf } from './range.js';
 import { StoredHistory } from './stored-history.js';
 import { WindowsHistory } from './windows-history.js';
@@ -124,8 +125,11 @@ export class Volume extends EventEmitter<VolumeEvents> implements ByteSource {
     } = options;
     const { onVolumeChanged = 'refuse', onDamaged = 'refuse' } = options;
     const store = await place.attach(device, { environment, writable });
+    let records: readonly SnapshotRecord[] = [];
     try {
-      const { records, recovery, drop } = await loadStore(store, { writable, onVolumeChanged, onDamaged });
+      const loaded = await loadStore(store, { writable, onVolumeChanged, onDamaged });
+      const { recovery, drop } = loaded;
+      records = loaded.records;
       const emit: Emit = (name, ...event) => this.#tell(name, event);
       const engine = new Engine(store.volume, store, records, { environment, memoryLimit, growth, emit });
       const history = new StoredHistory(engine, writable);
@@ -140,6 +144,7 @@ export class Volume extends EventEmitter<VolumeEvents> implements ByteSource {
       const parts = await this.#openStore(device, place, writable, options);
       return { ...parts, recovery: { ...recovery, droppedSnapshots: gone } };
     } catch (error) {
+      await closeAreas(records);
       await store.close();
       throw error;
     }
@@ -231,7 +236,9 @@ export class Volume extends EventEmitter<VolumeEvents> implements ByteSource {
 
   /** Resolves when every write acknowledged before is on stable storage. */
   async flush(): Promise<void> {
-    await this.#writer.engine.device.flush();
+    const { writer } = this.#usable;
+    // Of a volume that is open for reading everything is durable already.
+    await writer?.engine.device.flush();
   }
 
   /**

@@ -1,23 +1,23 @@
 /**
  * What one simulated run does: drawn from its seed before anything runs, so that a failing plan can be made shorter.
  */
-import { type DiskOperation, SeededRandom } from '../../src/testing/index.js';
+import { SeededRandom } from '../../src/testing/index.js';
 import { BLOCK_SIZE } from '../../src/units.js';
 
+/** Bytes of the volume, whole sectors. */
+export interface Range {
+  readonly offset: number;
+  readonly length: number;
+}
+
 export type Operation =
-  | { readonly kind: 'write'; readonly offset: number; readonly length: number; readonly zeros: boolean }
-  | { readonly kind: 'discard' | 'zeroes'; readonly offset: number; readonly length: number }
-  | {
-      readonly kind:
-        | 'flush'
-        | 'create'
-        | 'delete-oldest'
-        | 'delete-all'
-        | 'read-snapshots'
-        | 'changed'
-        | 'shorten-hold';
-    }
-  | { readonly kind: 'read'; readonly offset: number; readonly length: number }
+  | ({ readonly kind: 'write'; readonly zeros: boolean } & Range)
+  | ({ readonly kind: 'discard' | 'zeroes' | 'read' } & Range)
+  | { readonly kind: 'flush' | 'create' | 'delete-oldest' | 'delete-all' | 'changed' | 'shorten-hold' }
+  /** Reads all snapshots. */
+  | { readonly kind: 'read-snapshots' }
+  /** Reads a part of one snapshot; `age` counts from the oldest, around if need be. */
+  | ({ readonly kind: 'read-snapshot'; readonly age: number } & Range)
   | { readonly kind: 'limit'; readonly maximum: number };
 
 /** From one opening to the next: what is done, and how it ends. */
@@ -26,10 +26,14 @@ export interface Cycle {
   /** Operations in flight at a time. */
   readonly clients: number;
   readonly end: 'close' | 'kill' | 'power-cut';
-  /** Steps of the scheduler after which the crash comes, unless everything is done before. */
+  /** Steps of the scheduler after which the crash comes, unless everything is done before; of a close, if it is cut off. */
   readonly steps: number;
-  /** Steps into opening again at which a further crash comes, if any. */
-  readonly crashWhileOpening: number | undefined;
+  /** Is a close cut off by a power cut? */
+  readonly crashWhileClosing: boolean;
+  /** Steps into opening again at which further crashes come, one after the other. */
+  readonly crashesWhileOpening: readonly { readonly steps: number; readonly end: 'kill' | 'power-cut' }[];
+  /** Is the store checked before it is opened again, and every copy in it read? */
+  readonly check: boolean;
   /** Share of device operations that fail. */
   readonly faultRate: number;
 }
@@ -40,9 +44,15 @@ export interface Plan {
   readonly volumeSize: number;
   /** In-volume: bytes of the reserve. */
   readonly reserve: number;
+  /** In-volume: is the reserve full of noise at first, instead of zeros? */
+  readonly noise: boolean;
   readonly maximumSize: number;
+  /** Directory: bytes that the host has for the store; 0: no limit. */
+  readonly hostSpace: number;
   readonly growth: { readonly initial: number; readonly maximum: number };
   readonly memoryLimit: number;
+  /** Steps into making the store at which the power goes, if at all. */
+  readonly crashWhileInitializing: number | undefined;
   readonly cycles: readonly Cycle[];
 }
 
@@ -53,68 +63,107 @@ export interface PlanOptions {
   readonly faults: boolean;
 }
 
+/** What the cycles of one plan have in common. */
+interface Style {
+  readonly sectors: number;
+  /** Lengths of writes, in sectors. */
+  readonly lengths: readonly number[];
+  /** Sectors that most of the writes go to. */
+  readonly hot: { readonly from: number; readonly count: number } | undefined;
+  readonly operationsMax: number;
+  readonly scarce: number;
+  readonly faulty: boolean;
+}
+
+/** Bytes of a directory store without a snapshot. */
+const CONTROL_FILE = 10 * BLOCK_SIZE;
+
 export function drawPlan(seed: string, options: PlanOptions): Plan {
   const random = new SeededRandom(`plan ${seed}`);
-  const blocks = 4 + random.below(random.chance(0.2) ? 90 : 28);
+  // Few plans have more blocks than fit into one table block: they take as long as twenty others.
+  const large = random.chance(0.02);
+  const blocks = large ? 512 + random.below(64) : 4 + random.below(random.chance(0.2) ? 90 : 28);
   // Not always whole blocks, but whole sectors: that is what the model knows.
   const volumeSize = blocks * BLOCK_SIZE - (random.chance(0.3) ? random.below(31) * 512 : 0);
-  const tight = random.chance(0.4);
+  const sectors = volumeSize / 512;
+  const tight = !large && random.chance(0.4);
   const scarce = (12 + random.below(6 * blocks)) * BLOCK_SIZE;
   const initial = (9 + random.below(24)) * BLOCK_SIZE;
-  const faulty = options.faults && random.chance(0.35);
+  const layout = random.chance(0.5) ? 'directory' : 'in-volume';
+  const byHost = tight && layout === 'directory' && random.chance(0.4);
+  const noise = layout === 'in-volume' && random.chance(0.5);
+  // Noise costs time for every byte; and with less room it is used again and again.
+  const roomy = noise && !large ? 320 + random.below(512) : 4096;
+  const style: Style = {
+    sectors,
+    lengths: large ? [1, 160, sectors] : [1, 8, 32, 33, 160],
+    hot: random.chance(0.3)
+      ? { from: random.below(sectors), count: 1 + random.below(96) }
+      : undefined,
+    operationsMax: large ? 14 : 60,
+    scarce,
+    faulty: options.faults && random.chance(0.35),
+  };
+  const crashWhileInitializing = random.chance(0.1) ? random.below(60) : undefined;
   return {
     seed,
-    layout: random.chance(0.5) ? 'directory' : 'in-volume',
+    layout,
     volumeSize,
-    reserve: 10 * BLOCK_SIZE + (tight ? Math.max(scarce, 64 * BLOCK_SIZE) : 4096 * BLOCK_SIZE),
-    maximumSize: tight ? scarce : 0,
+    reserve: 10 * BLOCK_SIZE + (tight ? Math.max(scarce, 64 * BLOCK_SIZE) : roomy * BLOCK_SIZE),
+    noise,
+    maximumSize: tight && !byHost ? scarce : 0,
+    hostSpace: byHost ? CONTROL_FILE + scarce : 0,
     growth: { initial, maximum: initial * (1 + random.below(4)) },
     memoryLimit: (1 + random.below(64)) * BLOCK_SIZE,
-    cycles: Array.from({ length: options.cycles }, () => drawCycle(random, volumeSize, scarce, faulty)),
+    // A volume made longer in a crash is not the volume that the model knows.
+    crashWhileInitializing: layout === 'directory' || noise ? crashWhileInitializing : undefined,
+    cycles: Array.from({ length: options.cycles }, () => drawCycle(random, style)),
   };
 }
 
-function drawCycle(random: SeededRandom, volumeSize: number, scarce: number, faulty: boolean): Cycle {
-  const count = random.below(60);
+function drawCycle(random: SeededRandom, style: Style): Cycle {
+  const count = random.below(style.operationsMax);
   const end = random.pick(['close', 'kill', 'power-cut', 'power-cut', 'power-cut'] as const);
   const snapshots = random.pick([0.02, 0.06, 0.2]);
+  const crashes = random.chance(0.15) ? 1 + random.below(3) : 0;
   return {
-    operations: Array.from({ length: count }, () => drawOperation(random, volumeSize, scarce, snapshots)),
-    clients: 1 + random.below(8),
+    operations: Array.from({ length: count }, () => drawOperation(random, style, snapshots)),
+    clients: 1 + random.below(random.chance(0.1) ? 32 : 8),
     end,
     steps: random.below(random.chance(0.3) ? 60 : 1500),
-    crashWhileOpening: random.chance(0.15) ? random.below(80) : undefined,
-    faultRate: faulty && random.chance(0.5) ? random.pick([0.002, 0.01, 0.05]) : 0,
+    crashWhileClosing: end === 'close' && random.chance(0.3),
+    crashesWhileOpening: Array.from({ length: crashes }, () => ({
+      steps: random.below(120),
+      end: random.pick(['kill', 'power-cut', 'power-cut'] as const),
+    })),
+    check: random.chance(0.25),
+    faultRate: style.faulty && random.chance(0.5) ? random.pick([0.002, 0.01, 0.05]) : 0,
   };
 }
 
-function drawOperation(
-  random: SeededRandom,
-  volumeSize: number,
-  scarce: number,
-  snapshots: number,
-): Operation {
-  const sectors = volumeSize / 512;
-  const range = () => {
-    const longest = random.pick([1, 8, 32, 33, 160]);
-    const length = 1 + random.below(Math.min(longest, sectors));
-    return { offset: random.below(sectors - length + 1) * 512, length: length * 512 };
-  };
+function drawOperation(random: SeededRandom, style: Style, snapshots: number): Operation {
   if (random.chance(snapshots)) return { kind: 'create' };
   const draw = random.below(100);
-  if (draw < 62) return { kind: 'write', ...range(), zeros: random.chance(0.1) };
-  if (draw < 66) return { kind: 'discard', ...range() };
-  if (draw < 69) return { kind: 'zeroes', ...range() };
-  if (draw < 77) return { kind: 'flush' };
-  if (draw < 83) return { kind: 'read', ...range() };
+  if (draw < 60) return { kind: 'write', ...drawRange(random, style), zeros: random.chance(0.1) };
+  if (draw < 64) return { kind: 'discard', ...drawRange(random, style) };
+  if (draw < 67) return { kind: 'zeroes', ...drawRange(random, style) };
+  if (draw < 75) return { kind: 'flush' };
+  if (draw < 80) return { kind: 'read', ...drawRange(random, style) };
+  if (draw < 86) return { kind: 'read-snapshot', age: random.below(64), ...drawRange(random, style) };
   if (draw < 91) return { kind: 'read-snapshots' };
   if (draw < 93) return { kind: 'changed' };
   if (draw < 96) return { kind: 'delete-oldest' };
   if (draw < 97) return { kind: 'delete-all' };
-  if (draw < 98)
-    return { kind: 'limit', maximum: random.chance(0.5) ? 0 : scarce + random.below(64) * BLOCK_SIZE };
+  if (draw < 98) {
+    const room = style.scarce + random.below(64) * BLOCK_SIZE;
+    return { kind: 'limit', maximum: random.chance(0.5) ? 0 : room };
+  }
   return { kind: 'shorten-hold' };
 }
 
-/** Operations of a disk that a fault may hit. */
-export const FAULTABLE: readonly DiskOperation[] = ['read', 'write', 'flush', 'resize'];
+function drawRange(random: SeededRandom, { sectors, lengths, hot }: Style): Range {
+  const isHot = random.chance(0.8);
+  const length = 1 + random.below(Math.min(random.pick(lengths), sectors));
+  const from = hot !== undefined && isHot ? hot.from + random.below(hot.count) : random.below(sectors);
+  return { offset: Math.min(from, sectors - length) * 512, length: length * 512 };
+}

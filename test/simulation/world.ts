@@ -1,10 +1,19 @@
 /** The devices of one simulated run, and how the engine is opened on them. */
-import { DirectoryStore, type Environment, InVolumeStore, type Store, Volume } from '../../src/index.js';
-import { SimulatedWorld, stampSectors } from '../../src/testing/index.js';
-import { SECTOR_SIZE } from '../../src/units.js';
+import {
+  AlreadyInitializedError,
+  DirectoryStore,
+  type Environment,
+  InVolumeStore,
+  type Store,
+  Volume,
+} from '../../src/index.js';
+import { type SchedulerOptions, SimulatedWorld, stampSectors } from '../../src/testing/index.js';
+import { BLOCK_SIZE, roundUp, SECTOR_SIZE } from '../../src/units.js';
 import type { Plan } from './plan.js';
 
 const START_SECTOR = 0x1e00;
+/** Blocks between the volume and the block in which an in-volume store keeps the sector of its start block. */
+const CONTROL_BLOCKS = 9;
 
 export class RunWorld {
   readonly world: SimulatedWorld;
@@ -13,12 +22,16 @@ export class RunWorld {
   readonly initial: Uint8Array;
   #current: { readonly generation: number; readonly environment: Environment } | undefined;
 
-  constructor(plan: Plan) {
+  constructor(plan: Plan, options: SchedulerOptions = {}) {
     this.plan = plan;
-    this.world = new SimulatedWorld(plan.seed);
-    const inside = plan.layout === 'in-volume';
-    this.world.addDisk('volume', { size: plan.volumeSize, strictOverlap: false, noise: false });
-    if (!inside) this.world.addDirectory('store', { strictOverlap: true });
+    this.world = new SimulatedWorld(plan.seed, options);
+    const { noise } = plan;
+    const room = noise ? roundUp(plan.volumeSize, BLOCK_SIZE) + plan.reserve : plan.volumeSize;
+    this.world.addDisk('volume', { size: room, strictOverlap: false, noise });
+    if (!this.#inside) {
+      const capacity = plan.hostSpace === 0 ? Infinity : plan.hostSpace;
+      this.world.addDirectory('store', { strictOverlap: true, capacity });
+    }
     this.initial = new Uint8Array(plan.volumeSize);
     // The second half begins as zeros.
     stampSectors(this.initial.subarray(0, Math.floor(plan.volumeSize / 2 / SECTOR_SIZE) * SECTOR_SIZE), 0, 0);
@@ -37,21 +50,42 @@ export class RunWorld {
   }
 
   store(): Store {
-    return this.#inside
-      ? new InVolumeStore({ reserve: this.plan.reserve })
-      : new DirectoryStore(this.world.folder('store'));
+    if (!this.#inside) return new DirectoryStore(this.world.folder('store'));
+    const { noise, volumeSize, reserve } = this.plan;
+    return new InVolumeStore(noise ? { protectedSize: volumeSize } : { reserve });
   }
 
-  async initialize(): Promise<void> {
+  async #fill(): Promise<void> {
     const device = this.world.device('volume');
     await device.write(0, this.initial);
     await device.flush();
+    await device.close();
+  }
+
+  async #makeStore(): Promise<void> {
+    const device = this.world.device('volume');
     await Volume.initialize(device, {
       store: this.store(),
       maximumSize: this.plan.maximumSize,
       environment: this.#environment(),
     });
     await device.close();
+  }
+
+  /** Makes the store; if that is cut off, it is made again, or is there already. */
+  async initialize(): Promise<void> {
+    const { world, plan } = this;
+    await world.run(() => this.#fill());
+    if (plan.crashWhileInitializing !== undefined) {
+      const { finished } = await world.runSteps(() => this.#makeStore(), plan.crashWhileInitializing);
+      world.crash('power-cut');
+      if (finished) return;
+    }
+    try {
+      await world.run(() => this.#makeStore());
+    } catch (error) {
+      if (plan.crashWhileInitializing === undefined || !(error instanceof AlreadyInitializedError)) throw error;
+    }
   }
 
   open(onVolumeChanged: 'refuse' | 'keep'): Promise<Volume> {
@@ -70,9 +104,31 @@ export class RunWorld {
     const disk = this.world.disk('volume');
     const bytes = disk.peek(0, this.plan.volumeSize);
     if (this.#inside && bytes.byteLength >= START_SECTOR + SECTOR_SIZE) {
-      const kept = Math.ceil(this.plan.volumeSize / 16_384) * 16_384 + 9 * 16_384;
+      const kept = roundUp(this.plan.volumeSize, BLOCK_SIZE) + CONTROL_BLOCKS * BLOCK_SIZE;
       bytes.set(disk.peek(kept, SECTOR_SIZE), START_SECTOR);
     }
     return bytes;
+  }
+
+  /** Bytes of the store's files, of a directory store; what is left is a leak if no snapshot has it. */
+  get storeBytes(): number | undefined {
+    return this.#inside ? undefined : this.world.directory('store').usedBytes;
+  }
+
+  /** Rot: one bit flips somewhere in what belongs to the store alone. */
+  rot(): void {
+    const { random } = this.world;
+    if (this.#inside) {
+      const disk = this.world.disk('volume');
+      // The kept sector belongs to the volume.
+      const kept = roundUp(this.plan.volumeSize, BLOCK_SIZE) + CONTROL_BLOCKS * BLOCK_SIZE;
+      const inControl = random.chance(0.2);
+      const from = inControl ? kept - CONTROL_BLOCKS * BLOCK_SIZE : kept + BLOCK_SIZE;
+      disk.rotWithin(from, inControl ? CONTROL_BLOCKS * BLOCK_SIZE : disk.size - from);
+    } else {
+      const directory = this.world.directory('store');
+      const file = directory.file(random.pick(directory.fileNames.sort()));
+      file.rotWithin(0, file.size);
+    }
   }
 }
