@@ -121,7 +121,10 @@ export class AreaSlots {
     const last = [...this.#free].at(-1);
     if (last === undefined || last.start + last.length !== this.length / BLOCK_SIZE) return;
     if (this.#listSlots.length === 0) return;
-    const cut = Math.min(last.length, this.#free.total - this.spokenFor - this.#listSlots.length);
+    const cut = Math.min(
+      last.length,
+      this.#free.total - this.spokenFor - (locationBlocksFor(this.#file.runs.list.length) - 1),
+    );
     if (cut <= 0) return;
     const end = last.start + last.length - cut;
     this.#free.remove(end, cut);

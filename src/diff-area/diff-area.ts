@@ -213,8 +213,17 @@ export class DiffArea {
     await this.#slots.grow(length, record);
   }
 
-  /** Gives the unused end of the file back: few copies come here any more, or none. */
+  /** Gives the unused end of the file back, as far as it is not spoken for. */
   async trim(record: RecordChange): Promise<void> {
+    await this.#slots.trim(record);
+  }
+
+  /** No copies come here any more: records that those there are durable, and gives back all space that is not used. */
+  async retire(record: RecordChange): Promise<void> {
+    assert(this.#promisedEntries === 0, () => `${this.#promisedEntries} entries are still promised`);
+    await this.flush();
+    await this.writeWatermark();
+    this.#slots.spokenFor = 0;
     await this.#slots.trim(record);
   }
 

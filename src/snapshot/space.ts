@@ -10,6 +10,7 @@
  * Shared state: `#growing` lets one growth or one decision about room happen at a time.
  */
 import { Mutex } from 'async-mutex';
+import { checkWhole } from '../arguments.js';
 import type { CopyOnWrite, CopyOnWriteHost } from '../copy-on-write/copy-on-write.js';
 import type { Pools } from '../copy-on-write/pools.js';
 import { AREA_SIZE_MIN } from '../diff-area/create.js';
@@ -18,7 +19,6 @@ import { isOutOfSpace, NoSpaceError } from '../errors.js';
 import type { AttachedStore } from '../store/store.js';
 import { BLOCK_SIZE, type ByteLength, roundUp } from '../units.js';
 import type { Emit } from '../volume/events.js';
-import { checkWhole } from '../volume/range.js';
 import type { SnapshotChain } from './chain.js';
 import type { SnapshotRecord } from './record.js';
 
@@ -201,11 +201,9 @@ export class Space implements CopyOnWriteHost {
   retire(record: SnapshotRecord, area: DiffArea): void {
     void this.#pools.background.add(async () => {
       try {
-        await this.#whileThere(record, async () => {
-          await area.flush();
-          await area.writeWatermark();
-        });
-        await this.#trim(record, area);
+        await this.#whileThere(record, () =>
+          area.retire((change) => this.#store.control.update(record.id, change)),
+        );
       } catch (error) {
         this.#emit('backgroundFailure', {
           id: record.id,

@@ -1,11 +1,12 @@
 /** A snapshot in a store of volsnap. */
+
+import { asTarget, checkRange, lengthOf } from '../arguments.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import { IntegrityError, ReadOnlyError, UnsupportedError } from '../errors.js';
 import { millisecondsFromFiletime } from '../format/filetime.js';
 import { NIL_GUID } from '../format/guid.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { Engine } from '../volume/engine.js';
-import { asTarget, checkRange, lengthOf } from '../volume/range.js';
 import { readSnapshot } from './reader.js';
 import type { SnapshotRecord } from './record.js';
 import type { Snapshot } from './snapshot.js';

@@ -9,6 +9,7 @@
  *
  * Shared state: the free extents. They change only between awaits, so no lock is needed.
  */
+import { checkWhole } from '../arguments.js';
 import type { BlockDevice, ResizableDevice } from '../device/block-device.js';
 import {
   AlreadyInitializedError,
@@ -114,6 +115,8 @@ export class InVolumeStore implements Store {
 
   async #makeRoom(device: BlockDevice): Promise<ByteLength> {
     const { reserve, protectedSize } = this.#options;
+    if (reserve !== undefined) checkWhole('reserve', reserve);
+    if (protectedSize !== undefined) checkWhole('protected size', protectedSize);
     if (protectedSize !== undefined) {
       if (protectedSize < 1 || roundUp(protectedSize, BLOCK_SIZE) + RESERVE_MIN > device.size) {
         throw new InvalidArgumentError(

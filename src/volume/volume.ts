@@ -8,6 +8,7 @@
  */
 import { EventEmitter } from 'node:events';
 import { Mutex } from 'async-mutex';
+import { asTarget, checkRange, checkWhole, lengthOf } from '../arguments.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { type Environment, systemEnvironment } from '../environment.js';
 import { ClosedError, ReadOnlyError, UnsupportedError } from '../errors.js';
@@ -23,7 +24,6 @@ import { Engine } from './engine.js';
 import type { Emit, VolumeEvents } from './events.js';
 import type { History, VolumeFigures } from './history.js';
 import { closeAreas, FOREIGN, findStore, loadStore, type Recovery } from './open.js';
-import { asTarget, checkRange, checkWhole, lengthOf } from './range.js';
 import { StoredHistory } from './stored-history.js';
 import { WindowsHistory } from './windows-history.js';
 

@@ -1,4 +1,6 @@
 /** The shadow copies of a volume that Windows wrote, as snapshots like any other. They can only be read. */
+
+import { asTarget } from '../arguments.js';
 import { CopyFigures } from '../copy-on-write/copy-on-write.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { FormatError, InvalidArgumentError, UnsupportedError } from '../errors.js';
@@ -9,7 +11,6 @@ import type { ForeignSnapshot } from '../windows/foreign-snapshot.js';
 import { ForeignStore } from '../windows/foreign-store.js';
 import { type ChangedExtent, extentsOf } from './changed-blocks.js';
 import type { ChangedOptions, History, VolumeFigures } from './history.js';
-import { asTarget } from './range.js';
 
 export class WindowsHistory implements History {
   readonly volume: BlockDevice;

@@ -87,11 +87,14 @@ export class Fuzzer {
 
   async run(index: number): Promise<Case> {
     const { base, mutation, random } = this.make(index);
-    const before = process.memoryUsage().rss;
+    const before = process.memoryUsage.rss();
+    const peak = process.resourceUsage().maxRSS;
     const started = performance.now();
     const outcome: Outcome = await tryImage(base, mutation, random);
     const milliseconds = performance.now() - started;
-    const bytes = Math.max(0, process.resourceUsage().maxRSS * 1024 - before);
+    // Only a new peak can be laid to this image.
+    const { maxRSS } = process.resourceUsage();
+    const bytes = maxRSS > peak ? Math.max(0, maxRSS * 1024 - before) : 0;
     const kind = milliseconds > TIME_LIMIT_MS ? 'slow' : outcome.verdict;
     return {
       index,

@@ -1,7 +1,8 @@
 /** Every command of the program, doing what it is for. */
 import { readFileSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { Bench, hasProgram, MEBIBYTE, noise } from './cli-support.js';
+import { Bench, expectSame, hasProgram, MEBIBYTE, noise } from './cli-support.js';
 
 const BLOCK = 16_384;
 const GUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
@@ -11,7 +12,7 @@ describe('init', () => {
     const bench = new Bench();
     const content = noise(MEBIBYTE, 1);
     bench.volume('a.img', content);
-    expect(readFileSync(bench.path('a.img'))).toEqual(content);
+    expectSame(readFileSync(bench.path('a.img')), content);
     expect(bench.json(['info', 'a.img'])).toMatchObject({
       volumeSize: MEBIBYTE,
       layout: 'directory',
@@ -39,7 +40,7 @@ describe('init', () => {
     bench.volume('a.img', noise(MEBIBYTE, 1), '--store', 'elsewhere');
     const id = bench.snapshot('a.img', '--store', 'elsewhere');
     bench.ok(['write', 'a.img', '--store', 'elsewhere'], noise(BLOCK, 2));
-    expect(bench.read(`a.img@${id}`, '--store', 'elsewhere')).toEqual(noise(MEBIBYTE, 1));
+    expectSame(bench.read(`a.img@${id}`, '--store', 'elsewhere'), noise(MEBIBYTE, 1));
     expect(bench.fails(['list', 'a.img'], 1)).toContain('no snapshot store');
   });
 
@@ -50,8 +51,8 @@ describe('init', () => {
     expect(statSync(bench.path('a.img')).size).toBe(10 * MEBIBYTE);
     const id = bench.snapshot('a.img');
     bench.ok(['write', 'a.img'], noise(MEBIBYTE, 4));
-    expect(bench.read(`a.img@${id}`)).toEqual(content);
-    expect(bench.read('a.img')).toEqual(Buffer.concat([noise(MEBIBYTE, 4), content.subarray(MEBIBYTE)]));
+    expectSame(bench.read(`a.img@${id}`), content);
+    expectSame(bench.read('a.img'), Buffer.concat([noise(MEBIBYTE, 4), content.subarray(MEBIBYTE)]));
   });
 
   test('follows a link to the volume, so there is one store', () => {
@@ -132,11 +133,11 @@ describe('read and write', () => {
     expect(bench.ok(['write', 'a.img', '--offset', '12345'], data).stdout).toBe('');
     const expected = Buffer.from(content);
     data.copy(expected, 12_345);
-    expect(bench.read('a.img')).toEqual(expected);
-    expect(bench.read(`a.img@${id}`)).toEqual(content);
+    expectSame(bench.read('a.img'), expected);
+    expectSame(bench.read(`a.img@${id}`), content);
     expect(bench.read('a.img', '--offset', '0x3039', '--length', '3')).toEqual(data.subarray(0, 3));
     expect(bench.read('a.img', '--offset', String(content.length))).toHaveLength(0);
-    expect(readFileSync(bench.path('a.img'))).toEqual(expected);
+    expectSame(readFileSync(bench.path('a.img')), expected);
   });
 
   test('an input that is too long fills the volume to its end and fails', () => {
@@ -144,7 +145,7 @@ describe('read and write', () => {
     bench.volume('a.img', MEBIBYTE);
     const data = noise(MEBIBYTE + 1, 2);
     expect(bench.fails(['write', 'a.img'], 1, { input: data })).toContain('longer than the volume');
-    expect(bench.read('a.img')).toEqual(data.subarray(0, MEBIBYTE));
+    expectSame(bench.read('a.img'), data.subarray(0, MEBIBYTE));
     bench.ok(['write', 'a.img', '--offset', '1M'], '');
     bench.fails(['write', 'a.img', '--offset', '2M'], 1, { input: 'x' });
   });
@@ -153,8 +154,8 @@ describe('read and write', () => {
     const bench = new Bench();
     bench.volume('disk@home.img', noise(BLOCK, 6));
     const id = bench.snapshot('disk@home.img');
-    expect(bench.read('disk@home.img')).toEqual(noise(BLOCK, 6));
-    expect(bench.read(`disk@home.img@${id.slice(0, 6)}`)).toEqual(noise(BLOCK, 6));
+    expectSame(bench.read('disk@home.img'), noise(BLOCK, 6));
+    expectSame(bench.read(`disk@home.img@${id.slice(0, 6)}`), noise(BLOCK, 6));
   });
 
   test('a reader that has had enough is no failure', () => {
@@ -219,12 +220,12 @@ describe('export', () => {
     bench.ok(['write', 'a.img'], noise(8 * MEBIBYTE, 3));
     const said = bench.json(['export', 'a.img', id.slice(0, 8), '-o', 'out.img']);
     expect(said).toMatchObject({ file: 'out.img', format: 'raw', id, size: content.length });
-    expect(readFileSync(bench.path('out.img'))).toEqual(content);
+    expectSame(readFileSync(bench.path('out.img')), content);
     expect(statSync(bench.path('out.img')).blocks * 512).toBeLessThan(MEBIBYTE);
     // An older export is replaced as a whole.
     writeFileSync(bench.path('out.img'), noise(20 * MEBIBYTE, 4));
     bench.ok(['export', 'a.img', id, '-o', 'out.img']);
-    expect(readFileSync(bench.path('out.img'))).toEqual(content);
+    expectSame(readFileSync(bench.path('out.img')), content);
     expect(bench.shell('ls').stdout.trim().split('\n')).toEqual(['a.img', 'a.img.volsnap', 'out.img']);
   });
 
@@ -236,7 +237,7 @@ describe('export', () => {
     for (const target of ['a.img', 'hard.img', 'soft.img']) {
       expect(bench.fails(['export', 'a.img', id, '-o', target], 1)).toContain('is the volume itself');
     }
-    expect(bench.read('a.img')).toEqual(noise(MEBIBYTE, 1));
+    expectSame(bench.read('a.img'), noise(MEBIBYTE, 1));
   });
 
   test('to what is not there yet says so', () => {
@@ -266,7 +267,7 @@ describe('export', () => {
     for (const id of ids) expect(stdout).toContain(id);
     const again = bench.json(['list', 'all.img']);
     expect(again.map(({ id }: { id: string }) => id)).toEqual(ids);
-    for (const id of ids) expect(bench.read(`all.img@${id}`)).toEqual(bench.read(`a.img@${id}`));
+    for (const id of ids) expectSame(bench.read(`all.img@${id}`), bench.read(`a.img@${id}`));
     bench.ok(['export', 'a.img', String(ids[1]), '--format', 'vss', '-o', 'two.img']);
     expect(bench.json(['list', 'two.img'])).toHaveLength(2);
   });
@@ -316,12 +317,52 @@ describe('check', () => {
     bench.ok(['write', 'a.img', '--offset', '2M'], noise(MEBIBYTE, 3));
     expect(bench.ok(['check', 'a.img']).stdout).toBe('a.img: sound\n');
     expect(bench.json(['check', 'a.img', '--scrub'])).toEqual({ sound: true, problems: [] });
+    expect(bench.json(['check', 'a.img', '--repair'])).toEqual({ sound: true, problems: [] });
     // The name of a diff area is that of its snapshot.
     bench.shell(`dd if=/dev/zero of=$(echo a.img.volsnap/{${first}}*) bs=16K count=1 conv=notrunc`);
     const found = bench.run(['check', 'a.img']);
     expect(found.status).toBe(1);
     expect(found.stdout).toMatch(new RegExp(`^snapshot-damaged ${first}: .+\n$`));
-    expect(bench.json(['list', 'a.img'].slice(0, 2)).length ?? 0).toBe(2);
+    expect(bench.fails(['create', 'a.img'], 1)).toContain('check --repair');
+    const damaged = bench.run(['list', 'a.img', '--json']);
+    expect(damaged.status).toBe(0);
+    expect(JSON.parse(damaged.stdout)).toMatchObject([
+      { state: 'damaged', problem: expect.any(String) },
+      { state: 'ok' },
+    ]);
+    const repaired = bench.run(['check', 'a.img', '--repair', '--json']);
+    expect(repaired).toMatchObject({ status: 0, stderr: '' });
+    expect(JSON.parse(repaired.stdout)).toMatchObject({ sound: true, problems: [], removed: [first] });
+    expect(bench.json(['list', 'a.img']).map(({ id }: { id: string }) => id)).toEqual([second]);
+  });
+
+  test('scrubbing finds a copy that went bad', () => {
+    const bench = new Bench();
+    const content = noise(MEBIBYTE, 1);
+    bench.volume('a.img', content);
+    const id = bench.snapshot('a.img');
+    bench.ok(['write', 'a.img'], noise(MEBIBYTE, 2));
+    const area = bench.path(
+      join(
+        'a.img.volsnap',
+        bench
+          .shell('ls a.img.volsnap')
+          .stdout.split('\n')
+          .find((name) => name.includes(id)) ?? '',
+      ),
+    );
+    const bytes = readFileSync(area);
+    const at = bytes.indexOf(content.subarray(0, 64));
+    expect(at).toBeGreaterThan(0);
+    bytes.writeUInt8(bytes.readUInt8(at) ^ 1, at);
+    writeFileSync(area, bytes);
+    bench.ok(['check', 'a.img']);
+    const scrubbed = bench.run(['check', 'a.img', '--scrub']);
+    expect(scrubbed.status).toBe(1);
+    expect(scrubbed.stdout).toMatch(new RegExp(`^checksum ${id}: .+\n$`));
+    const read = bench.run(['read', `a.img@${id}`]);
+    expect(read.status).toBe(1);
+    expect(read.stderr).toMatch(/^volsnap: .+\n$/);
   });
 });
 

@@ -1,7 +1,7 @@
 /** How the program fails: status, one line, nothing broken. */
 import { once } from 'node:events';
 import { describe, expect, test } from 'vitest';
-import { Bench, ended, MEBIBYTE, noise } from './cli-support.js';
+import { Bench, ended, feed, MEBIBYTE, noise } from './cli-support.js';
 
 describe('wrong usage ends with 2', () => {
   test.each([
@@ -118,16 +118,14 @@ describe('ids', () => {
 describe('owners', () => {
   test('a writer keeps everybody else out, by name', async () => {
     const bench = new Bench();
-    bench.volume('a.img', MEBIBYTE);
+    bench.volume('a.img', 8 * MEBIBYTE);
     const writer = bench.start(['write', 'a.img']);
-    const refusal = await until(() => {
-      const { status, stderr } = bench.run(['create', 'a.img']);
-      return status === 1 ? stderr : undefined;
-    });
+    await feed(writer, noise(MEBIBYTE, 1));
+    const refusal = bench.fails(['create', 'a.img'], 1);
     expect(refusal).toContain('in use by process');
     expect(refusal).toContain(String(writer.pid));
     bench.fails(['list', 'a.img'], 1);
-    writer.stdin?.end(noise(100, 1));
+    writer.stdin?.end(noise(100, 2));
     expect(await ended(writer)).toEqual({ status: 0, signal: null });
     bench.ok(['create', 'a.img']);
   });
@@ -145,11 +143,10 @@ describe('owners', () => {
 describe('signals', () => {
   test.each(['SIGINT', 'SIGTERM', 'SIGHUP'] as const)('%s closes the volume cleanly', async (signal) => {
     const bench = new Bench();
-    bench.volume('a.img', MEBIBYTE);
+    bench.volume('a.img', 8 * MEBIBYTE);
     bench.snapshot('a.img');
     const writer = bench.start(['write', 'a.img']);
-    writer.stdin?.write(noise(300_000, 1));
-    await until(() => (bench.run(['info', 'a.img']).status === 1 ? true : undefined));
+    await feed(writer, noise(2 * MEBIBYTE, 1));
     writer.kill(signal);
     expect(await ended(writer)).toEqual({ status: null, signal });
     expect(bench.json(['info', 'a.img']).closedCleanly).toBe(true);
@@ -164,12 +161,3 @@ describe('signals', () => {
     expect(await ended(reader)).toEqual({ status: null, signal: 'SIGTERM' });
   });
 });
-
-/** Asks until there is an answer. */
-async function until<T>(ask: () => T | undefined): Promise<T> {
-  for (let attempt = 0; attempt < 50; attempt++) {
-    const answer = ask();
-    if (answer !== undefined) return answer;
-  }
-  throw new Error('it never came');
-}

@@ -127,6 +127,17 @@ export function noise(length: number, seed: number): Buffer {
   return bytes;
 }
 
+/** Fails unless the bytes are equal. (What `toEqual` says of two buffers of megabytes takes gigabytes.) */
+export function expectSame(bytes: Buffer, expected: Buffer): void {
+  expect(bytes.byteLength).toBe(expected.byteLength);
+  expect(bytes.equals(expected)).toBe(true);
+}
+
+/** Gives the child more than pipes hold; when that is gone the child is at work. */
+export async function feed(child: ChildProcess, bytes: Buffer): Promise<void> {
+  await new Promise((resolve) => child.stdin?.write(bytes, resolve));
+}
+
 export const ended = (child: ChildProcess): Promise<{ status: number | null; signal: string | null }> =>
   new Promise((resolve) => {
     child.once('exit', (status, signal) => resolve({ status, signal }));

@@ -1,6 +1,5 @@
 /** The program on a volume that Windows wrote. Skipped, and said so, where the image or qemu-img is not there. */
 import { execFileSync } from 'node:child_process';
-import { createHash } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { expect, test } from 'vitest';
@@ -37,7 +36,4 @@ test.skipIf(missing !== undefined)(
 );
 
 const hashOfFile = (path: string): string =>
-  execFileSync('sha256sum', [path], { encoding: 'utf8' }).slice(
-    0,
-    createHash('sha256').update('').digest('hex').length,
-  );
+  execFileSync('sha256sum', [path], { encoding: 'utf8' }).slice(0, 64);

@@ -97,9 +97,7 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
   const style: Style = {
     sectors,
     lengths: large ? [1, 160, sectors] : [1, 8, 32, 33, 160],
-    hot: random.chance(0.3)
-      ? { from: random.below(sectors), count: 1 + random.below(96) }
-      : undefined,
+    hot: random.chance(0.3) ? { from: random.below(sectors), count: 1 + random.below(96) } : undefined,
     operationsMax: large ? 14 : 60,
     scarce,
     faulty: options.faults && random.chance(0.35),

@@ -7,8 +7,9 @@ import { fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { shrink } from '../../src/testing/index.js';
+import { noCounters, type RunCounters } from './counters.js';
 import { type Cycle, drawPlan, type Operation, type Plan } from './plan.js';
-import { noCounters, type RunCounters, runPlan } from './run.js';
+import { runPlan } from './run.js';
 
 interface Options {
   readonly seed: number;

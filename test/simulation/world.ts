@@ -84,7 +84,8 @@ export class RunWorld {
     try {
       await world.run(() => this.#makeStore());
     } catch (error) {
-      if (plan.crashWhileInitializing === undefined || !(error instanceof AlreadyInitializedError)) throw error;
+      if (plan.crashWhileInitializing === undefined || !(error instanceof AlreadyInitializedError))
+        throw error;
     }
   }
 
@@ -110,9 +111,9 @@ export class RunWorld {
     return bytes;
   }
 
-  /** Bytes of the store's files, of a directory store; what is left is a leak if no snapshot has it. */
-  get storeBytes(): number | undefined {
-    return this.#inside ? undefined : this.world.directory('store').usedBytes;
+  /** How many files there are in a directory store. */
+  get fileCount(): number | undefined {
+    return this.#inside ? undefined : this.world.directory('store').fileNames.length;
   }
 
   /** Rot: one bit flips somewhere in what belongs to the store alone. */

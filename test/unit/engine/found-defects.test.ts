@@ -1,7 +1,7 @@
 /**
  * What was found wrong in the engine once, each as the shortest history that shows it. They stay for good.
  */
-import { expect, test } from 'vitest';
+import { expect, onTestFinished, test } from 'vitest';
 import { UnsupportedError } from '../../../src/errors.ts';
 import { BLOCK_SIZE } from '../../../src/units.ts';
 import { settle, signal } from './hooks.ts';
@@ -62,7 +62,17 @@ test('a volume that has become longer and is kept takes writes in its new part',
   const bytes = new Uint8Array(100).fill(7);
   await volume.write(MEBIBYTE - 50, bytes);
   await volume.write(MEBIBYTE + BLOCK_SIZE, bytes);
-  expectSame(await snapshot.read(0, MEBIBYTE), world.model.of(snapshot.id), 'the snapshot');
+  const again = volume.snapshots.find(({ id }) => id === snapshot.id);
+  expect(again?.size).toBe(MEBIBYTE);
+  expectSame(
+    (await again?.read(0, MEBIBYTE)) ?? new Uint8Array(0),
+    world.model.of(snapshot.id),
+    'the snapshot',
+  );
+  const later = await volume.createSnapshot();
+  expect(later.size).toBe(2 * MEBIBYTE);
+  await volume.write(MEBIBYTE + BLOCK_SIZE, new Uint8Array(200).fill(8));
+  expect(await later.read(MEBIBYTE + BLOCK_SIZE, 100)).toEqual(bytes);
 });
 
 test.each(
@@ -103,6 +113,8 @@ async function damageLocationList(world: World, id: string): Promise<void> {
 
 test('an error in a listener does not reach the engine', async () => {
   const world = await World.create();
+  // The program that listens hears of it as of any error that nobody catches.
+  const uncaught = uncaughtErrors();
   world.volume.on('created', () => {
     throw new UnsupportedError('a listener went wrong');
   });
@@ -110,6 +122,8 @@ test('an error in a listener does not reach the engine', async () => {
     () => 'created',
     () => 'refused',
   );
+  await settle();
+  if (outcome === 'created') expect(uncaught.map(String)).toEqual(['UnsupportedError: a listener went wrong']);
   world.volume.removeAllListeners();
   if (outcome === 'refused') expect(world.volume.snapshots).toEqual([]);
   for (const { id } of world.volume.snapshots) world.model.snapshots.set(id, world.model.bytes.slice());
@@ -139,3 +153,17 @@ test.each([2 ** 31, Number.MAX_SAFE_INTEGER, Number.POSITIVE_INFINITY])(
     await writing;
   },
 );
+
+/** Errors that would have ended the process, from here to the end of the test. */
+function uncaughtErrors(): unknown[] {
+  const errors: unknown[] = [];
+  const others = process.listeners('uncaughtException');
+  const collect = (error: unknown) => void errors.push(error);
+  process.removeAllListeners('uncaughtException');
+  process.on('uncaughtException', collect);
+  onTestFinished(() => {
+    process.removeListener('uncaughtException', collect);
+    for (const listener of others) process.on('uncaughtException', listener);
+  });
+  return errors;
+}

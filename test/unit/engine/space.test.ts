@@ -82,7 +82,7 @@ describe.each(LAYOUTS)('growth (%s)', (layout) => {
     await world.writeBlock(0, 100);
     await world.snapshot();
     await settle();
-    expect(first.allocatedBytes).toBe(first.usedBytes);
+    expect(first.allocatedBytes - first.usedBytes).toBeLessThanOrEqual(2 * BLOCK_SIZE);
     await expectBalanced(world);
     await world.kill();
     await expectBalanced(world);

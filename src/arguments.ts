@@ -1,6 +1,6 @@
 /** Checks of what callers pass in. */
-import { InvalidArgumentError } from '../errors.js';
-import type { ByteLength, ByteOffset } from '../units.js';
+import { InvalidArgumentError } from './errors.js';
+import type { ByteLength, ByteOffset } from './units.js';
 
 /** @throws InvalidArgumentError unless `[offset, offset + length)` is a range of `size` bytes */
 export function checkRange(offset: ByteOffset, length: ByteLength, size: ByteLength): void {

@@ -1,0 +1,28 @@
+/** What runs did, added up. */
+export interface RunCounters {
+  cycles: number;
+  crashes: number;
+  operations: number;
+  snapshotsTaken: number;
+  snapshotsVerified: number;
+  snapshotsGivenUp: number;
+  /** Times that `check` read the whole store and found nothing. */
+  checks: number;
+  /** Device operations that were made to fail or to be late. */
+  faults: number;
+}
+
+export const noCounters = (): RunCounters => ({
+  cycles: 0,
+  crashes: 0,
+  operations: 0,
+  snapshotsTaken: 0,
+  snapshotsVerified: 0,
+  snapshotsGivenUp: 0,
+  checks: 0,
+  faults: 0,
+});
+
+export function addCounters(sum: RunCounters, part: RunCounters): void {
+  for (const key of Object.keys(sum) as (keyof RunCounters)[]) sum[key] += part[key];
+}

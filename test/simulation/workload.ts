@@ -1,0 +1,207 @@
+/**
+ * What users do to an open volume, several at a time, each call reported to the model and each answer held against it.
+ *
+ * Calls may fail only in the ways that are documented: without a failing device a write never fails, and nothing ever
+ * finds damage.
+ */
+import {
+  type ErrorCode,
+  HoldTimeoutError,
+  type Snapshot,
+  VolsnapError,
+  type Volume,
+} from '../../src/index.js';
+import { ModelMismatch, stampSectors, type VolumeModel } from '../../src/testing/index.js';
+import type { RunCounters } from './counters.js';
+import type { Cycle, Operation, Range } from './plan.js';
+
+/** Codes of the errors that a call may end in. */
+type Permitted = readonly ErrorCode[];
+
+const NO_ERROR: Permitted = [];
+/** A snapshot may go at any moment. */
+const GONE: Permitted = ['SNAPSHOT_DELETED'];
+const NOT_CREATED: Permitted = ['HOLD_TIMEOUT', 'NO_SPACE', 'LIMIT'];
+/** Besides the others, once devices fail. */
+const DEVICE_FAILS: Permitted = ['DEVICE', 'NO_SPACE'];
+
+export class Workload {
+  readonly #model: VolumeModel;
+  readonly #counters: RunCounters;
+  #sequence = 1;
+  #label = 0;
+  #holdTimeoutMs = 10_000;
+  /** May devices fail now? */
+  faulty = false;
+
+  constructor(model: VolumeModel, counters: RunCounters) {
+    this.#model = model;
+    this.#counters = counters;
+  }
+
+  /** Must be called for each volume that is opened, at once: tells the model of snapshots that go. */
+  listen(volume: Volume): void {
+    const labels = new Map(volume.snapshots.map(({ id, label }) => [id, label ?? '']));
+    volume.on('created', ({ id, label }) => labels.set(id, label ?? ''));
+    volume.on('deleting', ({ id, reason }) => {
+      if (reason !== 'requested') this.#model.beginDelete(labels.get(id) ?? '');
+    });
+    volume.on('deleted', ({ id, reason }) => {
+      if (reason !== 'requested') this.#counters.snapshotsGivenUp++;
+      this.#model.drop(labels.get(id) ?? '');
+    });
+    volume.on('deleted', ({ id, reason, cause }) =>
+      this.#expectFault(`snapshot ${id} is gone (${reason})`, reason === 'copy-failed', cause),
+    );
+    volume.on('backgroundFailure', ({ what, error }) => this.#expectFault(what, true, error));
+    volume.on('integrityFailure', ({ error }) => this.#expectFault('integrity failure', true, error));
+  }
+
+  /** What only a failing device can cause. */
+  #expectFault(what: string, onlyByFault: boolean, cause: unknown): void {
+    if (onlyByFault && !this.faulty) throw new ModelMismatch(`${what}, though no device failed: ${cause}`);
+  }
+
+  async run(volume: Volume, { operations, clients }: Cycle): Promise<void> {
+    let next = 0;
+    const client = async () => {
+      for (let operation = operations[next++]; operation !== undefined; operation = operations[next++]) {
+        await this.#perform(volume, operation);
+        this.#counters.operations++;
+      }
+    };
+    await Promise.all(Array.from({ length: clients }, client));
+  }
+
+  /** Reads everything there is. */
+  async verify(volume: Volume): Promise<void> {
+    await this.#read(volume, { offset: 0, length: volume.size });
+    for (const snapshot of volume.snapshots) await this.#readSnapshot(snapshot);
+  }
+
+  async #perform(volume: Volume, operation: Operation): Promise<void> {
+    switch (operation.kind) {
+      case 'write':
+        return this.#write(volume, operation, operation.zeros);
+      case 'discard':
+      case 'zeroes':
+        return this.#clear(volume, operation, operation.kind);
+      case 'flush':
+        return this.#flush(volume);
+      case 'read':
+        return this.#read(volume, operation);
+      case 'create':
+        return this.#create(volume);
+      case 'delete-oldest':
+        return this.#delete(volume, 1);
+      case 'delete-all':
+        return this.#delete(volume, volume.snapshots.length);
+      case 'read-snapshot': {
+        const snapshot = volume.snapshots[operation.age % Math.max(1, volume.snapshots.length)];
+        return snapshot && this.#readSnapshot(snapshot, operation);
+      }
+      case 'read-snapshots':
+        for (const snapshot of volume.snapshots) await this.#readSnapshot(snapshot);
+        return;
+      case 'changed':
+        return this.#changed(volume);
+      case 'limit':
+        await this.#outcome(NO_ERROR, () => volume.setMaximumSize(operation.maximum));
+        return;
+      case 'shorten-hold':
+        this.#holdTimeoutMs = this.#holdTimeoutMs === 1 ? 10_000 : 1;
+    }
+  }
+
+  async #write(volume: Volume, { offset, length }: Range, zeros: boolean): Promise<void> {
+    const bytes = new Uint8Array(length);
+    if (!zeros) stampSectors(bytes, offset, this.#sequence++);
+    const write = this.#model.beginWrite(offset, bytes);
+    this.#model.endWrite(write, await this.#outcome(NO_ERROR, () => volume.write(offset, bytes)));
+  }
+
+  async #clear(volume: Volume, { offset, length }: Range, kind: 'discard' | 'zeroes'): Promise<void> {
+    const write = this.#model.beginDiscard(offset, length);
+    const call = () =>
+      kind === 'discard' ? volume.discard(offset, length) : volume.writeZeroes(offset, length);
+    this.#model.endWrite(write, await this.#outcome(NO_ERROR, call));
+  }
+
+  async #flush(volume: Volume): Promise<void> {
+    const flush = this.#model.beginFlush();
+    this.#model.endFlush(flush, await this.#outcome(NO_ERROR, () => volume.flush()));
+  }
+
+  async #read(volume: Volume, { offset, length }: Range): Promise<void> {
+    const read = this.#model.beginRead();
+    const bytes = new Uint8Array(length);
+    if ((await this.#outcome(NO_ERROR, () => volume.read(offset, bytes))) === 'done')
+      this.#model.endRead(read, offset, bytes);
+    else this.#model.cancelRead(read);
+  }
+
+  async #create(volume: Volume): Promise<void> {
+    const label = `s${this.#label++}`;
+    this.#model.beginSnapshot(label);
+    const call = () => volume.createSnapshot({ label, holdTimeoutMs: this.#holdTimeoutMs });
+    const error = await this.#errorOf(NOT_CREATED, call);
+    if (error === undefined) this.#counters.snapshotsTaken++;
+    // After an error of the device only the next opening tells.
+    this.#model.endSnapshot(
+      label,
+      error === undefined ? 'done' : error instanceof HoldTimeoutError ? 'failed' : 'uncertain',
+    );
+  }
+
+  async #delete(volume: Volume, count: number): Promise<void> {
+    const labels = volume.snapshots.slice(0, count).map(labelOf);
+    for (const label of labels) if (this.#model.snapshotNames.includes(label)) this.#model.beginDelete(label);
+    await this.#outcome(NO_ERROR, () => volume.deleteOldest(count));
+  }
+
+  /** What comes back is right even if the snapshot was deleted meanwhile; it may also be refused then. */
+  async #readSnapshot(snapshot: Snapshot, { offset, length }: Range = { offset: 0, length: snapshot.size }) {
+    const read = this.#model.beginSnapshotRead(labelOf(snapshot));
+    const bytes = new Uint8Array(length);
+    const result = await this.#outcome(GONE, () => snapshot.read(offset, bytes));
+    if (read === undefined) return;
+    this.#model.endSnapshotRead(read, offset, result === 'done' ? bytes : undefined);
+    if (result === 'done') this.#counters.snapshotsVerified++;
+  }
+
+  /** Every block that differs between two neighbouring snapshots is reported as changed. */
+  async #changed(volume: Volume): Promise<void> {
+    const { snapshots } = volume;
+    const [since, until] = [snapshots.at(-2), snapshots.at(-1)];
+    if (since === undefined || until === undefined) return;
+    await this.#outcome(GONE, async () => {
+      const changed = new Uint8Array(volume.size);
+      for await (const { offset, length } of volume.changedBlocks({ since, until }))
+        changed.fill(1, offset, offset + length);
+      const [before, after] = [await since.read(0, since.size), await until.read(0, until.size)];
+      const missed = before.findIndex((byte, at) => byte !== after[at] && changed[at] === 0);
+      if (missed >= 0)
+        throw new ModelMismatch(
+          `byte ${missed} differs between ${since.label} and ${until.label}, but is not reported as changed`,
+        );
+    });
+  }
+
+  async #outcome(permitted: Permitted, call: () => Promise<unknown>): Promise<'done' | 'failed'> {
+    return (await this.#errorOf(permitted, call)) === undefined ? 'done' : 'failed';
+  }
+
+  /** Runs a call that may fail, but only in the ways that the documentation names. */
+  async #errorOf(permitted: Permitted, call: () => Promise<unknown>): Promise<VolsnapError | undefined> {
+    try {
+      await call();
+      return undefined;
+    } catch (error) {
+      if (!(error instanceof VolsnapError)) throw error;
+      if (permitted.includes(error.code) || (this.faulty && DEVICE_FAILS.includes(error.code))) return error;
+      throw error;
+    }
+  }
+}
+
+export const labelOf = ({ label }: Snapshot): string => label ?? '';
