@@ -11,6 +11,7 @@ export { type Clock, type Environment, type Random, systemEnvironment } from './
 export * from './errors.js';
 export { type ExportVssOptions, exportVss } from './export/vss.js';
 export type { CreateSnapshotOptions } from './snapshot/create.js';
+export type { VolumeEvents } from './snapshot/events.js';
 export type { DeletionReason } from './snapshot/record.js';
 export type { ByteSource, Snapshot } from './snapshot/snapshot.js';
 export type { Growth } from './snapshot/space.js';
@@ -19,7 +20,6 @@ export { type InVolumeOptions, InVolumeStore } from './store/in-volume-store.js'
 export type { Store } from './store/store.js';
 export { BLOCK_SIZE, type ByteLength, type ByteOffset, SECTOR_SIZE } from './units.js';
 export type { ChangedExtent } from './volume/changed-blocks.js';
-export type { VolumeEvents } from './volume/events.js';
 export type { VolumeFigures } from './volume/history.js';
 export { findStore, type Recovery } from './volume/open.js';
 export {

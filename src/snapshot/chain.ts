@@ -13,7 +13,7 @@ import type { DiffArea } from '../diff-area/diff-area.js';
 import { assert, NotFoundError } from '../errors.js';
 import type { Guid } from '../format/guid.js';
 import type { ControlFile } from '../store/control-file.js';
-import type { Emit } from '../volume/events.js';
+import type { Emit } from './events.js';
 import type { DeletionReason, SnapshotRecord } from './record.js';
 
 export class SnapshotChain {

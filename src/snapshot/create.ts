@@ -6,6 +6,7 @@
  * the power failed, older snapshots would miss the copies that went to a snapshot that does not exist.
  */
 import type { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
+import { type WriteGate, withinLimit } from '../copy-on-write/write-gate.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { createDiffArea } from '../diff-area/create.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
@@ -19,9 +20,8 @@ import { guidFrom } from '../format/guid.js';
 import { randomU64 } from '../store/new-start.js';
 import type { AreaFile, AttachedStore } from '../store/store.js';
 import { BLOCK_SIZE, blocksIn } from '../units.js';
-import type { Emit } from '../volume/events.js';
-import { type WriteGate, withinLimit } from '../volume/write-gate.js';
 import type { SnapshotChain } from './chain.js';
+import type { Emit } from './events.js';
 import { describeSnapshot } from './information.js';
 import { SnapshotRecord } from './record.js';
 import type { Space } from './space.js';

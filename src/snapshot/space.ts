@@ -18,8 +18,8 @@ import type { DiffArea } from '../diff-area/diff-area.js';
 import { isOutOfSpace, NoSpaceError } from '../errors.js';
 import type { AttachedStore } from '../store/store.js';
 import { BLOCK_SIZE, type ByteLength, roundUp } from '../units.js';
-import type { Emit } from '../volume/events.js';
 import type { SnapshotChain } from './chain.js';
+import type { Emit } from './events.js';
 import type { SnapshotRecord } from './record.js';
 
 export interface Growth {

@@ -3,15 +3,15 @@
  */
 import { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
 import { Pools } from '../copy-on-write/pools.js';
+import { WriteGate } from '../copy-on-write/write-gate.js';
 import type { BlockDevice } from '../device/block-device.js';
 import type { Environment } from '../environment.js';
 import { SnapshotChain } from '../snapshot/chain.js';
+import type { Emit } from '../snapshot/events.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
 import { type Growth, Space } from '../snapshot/space.js';
 import type { AttachedStore } from '../store/store.js';
 import type { ByteLength } from '../units.js';
-import type { Emit } from './events.js';
-import { WriteGate } from './write-gate.js';
 
 export interface EngineOptions {
   readonly environment: Environment;

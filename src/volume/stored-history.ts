@@ -2,12 +2,12 @@
 import { InvalidArgumentError, SnapshotDeletedError } from '../errors.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
-import { StoredSnapshot } from '../snapshot/stored-snapshot.js';
 import { type ChangedExtent, changedExtents } from './changed-blocks.js';
 import { withoutEqualFirstBlock } from './compare.js';
 import type { Engine } from './engine.js';
 import type { ChangedOptions, History, VolumeFigures } from './history.js';
 import { closeAreas } from './open.js';
+import { StoredSnapshot } from './stored-snapshot.js';
 
 export class StoredHistory implements History {
   readonly #engine: Engine;

@@ -105,7 +105,7 @@ describe('create and list', () => {
     bench.snapshot('a.img', '--label', 'evil\u001b[31m\nsecond line\u202e');
     const { stdout } = bench.ok(['list', 'a.img']);
     expect(stdout.split('\n')).toHaveLength(3);
-    expect(stdout).not.toMatch(/[\u001b\u202e]/);
+    for (const sign of ['\u001b', '\u202e']) expect(stdout).not.toContain(sign);
     expect(bench.json(['list', 'a.img'])[0].label).toBe('evil\u001b[31m\nsecond line\u202e');
   });
 
@@ -291,9 +291,9 @@ describe('delete and resize-store', () => {
 
   test('change the limit, and say what had to go', () => {
     const bench = new Bench();
-    bench.volume('a.img', 4 * MEBIBYTE);
+    bench.volume('a.img', noise(4 * MEBIBYTE, 1));
     const id = bench.snapshot('a.img');
-    bench.ok(['write', 'a.img'], noise(4 * MEBIBYTE, 1));
+    bench.ok(['write', 'a.img'], noise(4 * MEBIBYTE, 2));
     expect(bench.json(['resize-store', 'a.img', '1T'])).toMatchObject({
       maximumBytes: 1024 ** 4,
       deleted: [],

@@ -120,6 +120,8 @@ class Run {
 
   #checkViolations(): void {
     const { violations } = this.#world.world;
+    const { complaints } = this.#workload;
+    if (complaints.length > 0) throw new ModelMismatch(complaints.join('; '));
     if (violations.length > 0) throw new ModelMismatch(`device contract broken: ${violations.join('; ')}`);
   }
 

@@ -10,7 +10,7 @@ import {
 } from '../../../src/errors.ts';
 import { BLOCK_SIZE } from '../../../src/units.ts';
 import type { ChangedExtent } from '../../../src/volume/changed-blocks.ts';
-import type { VolumeEvents } from '../../../src/volume/events.ts';
+import type { VolumeEvents } from '../../../src/snapshot/events.ts';
 import type { ChangedBlocksOptions, Volume } from '../../../src/volume/volume.ts';
 import { settle, signal } from './hooks.ts';
 import { KIBIBYTE, LAYOUTS, MEBIBYTE, World } from './world.ts';

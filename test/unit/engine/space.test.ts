@@ -2,7 +2,7 @@
 import { describe, expect, test } from 'vitest';
 import { NoSpaceError } from '../../../src/errors.ts';
 import { BLOCK_SIZE } from '../../../src/units.ts';
-import type { VolumeEvents } from '../../../src/volume/events.ts';
+import type { VolumeEvents } from '../../../src/snapshot/events.ts';
 import { type Operation, settle, signal, systemFailure } from './hooks.ts';
 import { expectSame, LAYOUTS, MEBIBYTE, World } from './world.ts';
 

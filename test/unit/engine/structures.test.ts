@@ -9,7 +9,7 @@ import { checkRuns, Runs } from '../../../src/store/runs.ts';
 import { SpaceBudget } from '../../../src/store/space-budget.ts';
 import { BLOCK_SIZE } from '../../../src/units.ts';
 import { blocksOf, extentsOf } from '../../../src/volume/changed-blocks.ts';
-import { WriteGate, withinLimit } from '../../../src/volume/write-gate.ts';
+import { WriteGate, withinLimit } from '../../../src/copy-on-write/write-gate.ts';
 import { settle } from './hooks.ts';
 
 const BLOCKS = 3 * BLOCKS_PER_PAGE + 100;

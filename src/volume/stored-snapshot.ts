@@ -5,11 +5,11 @@ import type { DiffArea } from '../diff-area/diff-area.js';
 import { IntegrityError, ReadOnlyError, UnsupportedError } from '../errors.js';
 import { millisecondsFromFiletime } from '../format/filetime.js';
 import { NIL_GUID } from '../format/guid.js';
+import { readSnapshot } from '../snapshot/reader.js';
+import type { SnapshotRecord } from '../snapshot/record.js';
+import type { Snapshot } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
-import type { Engine } from '../volume/engine.js';
-import { readSnapshot } from './reader.js';
-import type { SnapshotRecord } from './record.js';
-import type { Snapshot } from './snapshot.js';
+import type { Engine } from './engine.js';
 
 export class StoredSnapshot implements Snapshot {
   readonly #engine: Engine;

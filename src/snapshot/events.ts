@@ -1,8 +1,8 @@
 /** What a volume tells those who listen: `volume.on('deleted', ({ id, reason }) => …)`. */
 import type { VolsnapError } from '../errors.js';
 import type { Guid } from '../format/guid.js';
-import type { DeletionReason } from '../snapshot/record.js';
 import type { ByteLength } from '../units.js';
+import type { DeletionReason } from './record.js';
 
 export interface VolumeEvents {
   created: [{ readonly id: Guid; readonly label: string | undefined }];
