@@ -144,9 +144,11 @@ async function writeAndKill(): Promise<number> {
   writer.stdin.on('error', () => undefined); // It is going to be killed.
   let fed = 0;
   for await (const chunk of createReadStream(join(folder, 'other.img'))) {
-    if (!writer.stdin.write(chunk)) await Promise.race([once(writer.stdin, 'drain'), ended]);
+    const isFull = !writer.stdin.write(chunk);
+    // If it ends by itself, there is nothing to wait for: what it said is on standard error.
+    if (isFull) await Promise.race([once(writer.stdin, 'drain').catch(() => ended), ended]);
     fed += chunk.length;
-    if (fed >= KILL_AT) break;
+    if (fed >= KILL_AT || writer.exitCode !== null) break;
   }
   writer.kill('SIGKILL');
   const [status, signal] = await ended;

@@ -1,6 +1,7 @@
 /** Ids of snapshots: shortened as far as they stay clear. */
 import { InvalidArgumentError, NotFoundError, type Snapshot, type Volume } from '../index.js';
 import { UsageError } from './failure.js';
+import { shellWord } from './text.js';
 
 const SHORTEST_SHOWN = 8;
 const CANDIDATES_SHOWN = 8;
@@ -18,7 +19,9 @@ export function findSnapshot(volume: Volume, text: string): Snapshot {
   const exact = found.filter(({ id, storeId }) => id === wanted || storeId === wanted);
   const [only, ...others] = exact.length > 0 ? exact : found;
   if (only === undefined) {
-    throw new NotFoundError(`${volume.name} has no snapshot ${text}; see: volsnap list ${volume.name}`);
+    throw new NotFoundError(
+      `${volume.name} has no snapshot ${text}; see: volsnap list ${shellWord(volume.name)}`,
+    );
   }
   if (others.length > 0) {
     const shown = found

@@ -16,6 +16,10 @@ export function cutTo(text: string, width: number): string {
   return `${kept}…`;
 }
 
+/** As a word of a command that people copy into a shell. */
+export const shellWord = (text: string): string =>
+  /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+
 export interface Column {
   readonly title: string;
   readonly align?: 'left' | 'right';

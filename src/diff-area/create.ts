@@ -36,7 +36,7 @@ export async function createDiffArea(file: AreaFile, wanted: NewDiffArea): Promi
     nextOffset: 0,
     epoch,
   });
-  const image = newTableBlock(file, FixedSlot.table, epoch, 0);
+  const image = newTableBlock(file, FixedSlot.table, epoch);
   await device.write(
     runs.locate(offsetOfSlot(FixedSlot.information)),
     encodeApplicationInformationBlock(place(FixedSlot.information), information),
@@ -51,7 +51,7 @@ export async function createDiffArea(file: AreaFile, wanted: NewDiffArea): Promi
     file,
     information,
     table: new BlockTable(blockCount),
-    writer: new TableWriter(file, epoch, { slot: FixedSlot.table, image, used: 0, before: 0 }, 0),
+    writer: new TableWriter(file, epoch, [{ slot: FixedSlot.table, image, used: 0, before: 0 }], 0),
     slots: new AreaSlots(
       file,
       epoch,

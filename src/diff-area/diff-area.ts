@@ -187,7 +187,7 @@ export class DiffArea {
 
   /** Records in the table that everything in it is durable, so that opening need not look at the data. Not flushed. */
   async writeWatermark(): Promise<void> {
-    this.#writer.touchHeader();
+    this.#writer.touchHeaders();
     await this.#writer.write();
   }
 

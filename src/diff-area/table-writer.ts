@@ -2,9 +2,10 @@
  * Appends entries to the table chain of a diff-area file on the device.
  *
  * A write covers the sectors that changed, never the whole block, and always the first one: its header carries the
- * watermark, the number of places of the chain known durable. After a crash only places from the watermark on need
- * their data looked at. A new block is written whole in the same step that links it: if only the link survives a crash,
- * the block behind it has the wrong epoch and the chain ends before it.
+ * watermark, the number of places of the chain known durable, and a checksum over the entries below it. After a crash
+ * only places from the watermark on need their data looked at. A new block is written whole in the same step that links it:
+ * if only the link survives a crash, the block behind it has the wrong epoch and the chain ends before it. The header
+ * of a full block is written once more when all of its entries are durable, so that the checksum covers them all.
  *
  * Not safe for parallel use: the commit pool appends and writes one group at a time.
  */
@@ -13,7 +14,12 @@ import { viewOf } from '../format/binary.js';
 import { setNextOffset } from '../format/block-header.js';
 import { ENTRIES_PER_TABLE_BLOCK, ENTRY_SIZE } from '../format/constants.js';
 import { setWatermark } from '../format/extension.js';
-import { encodeTableBlock, entryPosition, writeOrdinaryEntry } from '../format/table-block.js';
+import {
+  encodeTableBlock,
+  entriesChecksum,
+  entryPosition,
+  writeOrdinaryEntry,
+} from '../format/table-block.js';
 import type { AreaFile } from '../store/store.js';
 import {
   BLOCK_SIZE,
@@ -32,7 +38,7 @@ export interface Copies {
   readonly checksums: readonly number[];
 }
 
-/** The last block of a table chain. */
+/** A block at the end of a table chain. */
 export interface TableTail {
   readonly slot: Slot;
   readonly image: Uint8Array;
@@ -42,37 +48,48 @@ export interface TableTail {
   readonly before: number;
 }
 
-/** A table block with bytes that are not on the device yet. */
-interface DirtyBlock {
+/** A table block whose entries are not all durable yet, or not all covered by its checksum. */
+interface OpenBlock {
   readonly slot: Slot;
   readonly image: Uint8Array;
-  /** Bytes `[from, to)` changed, besides the first sector. */
+  readonly before: number;
+  used: number;
+  /** Entries that `checksum` covers. */
+  covered: number;
+  checksum: number;
+  /** Bytes `[from, to)` are not on the device yet, and with them the header; none if `from` is above `to`. */
   from: number;
   to: number;
 }
 
+const CLEAN = { from: BLOCK_SIZE, to: 0 };
+
 /** The empty first block of a chain. */
-export function newTableBlock(file: AreaFile, slot: Slot, epoch: bigint, watermark: number): Uint8Array {
+export function newTableBlock(file: AreaFile, slot: Slot, epoch: bigint): Uint8Array {
   const volumeOffset = file.runs.locate(offsetOfSlot(slot));
-  return encodeTableBlock(
-    { fileOffset: offsetOfSlot(slot), volumeOffset, nextOffset: 0, epoch, watermark },
-    [],
-  );
+  return encodeTableBlock({ fileOffset: offsetOfSlot(slot), volumeOffset, nextOffset: 0, epoch }, []);
 }
 
 export class TableWriter {
   readonly #file: AreaFile;
   readonly #epoch: bigint;
-  #tail: TableTail;
-  #dirty: DirtyBlock[] = [];
+  /** Oldest first; the last one takes new entries. */
+  #open: OpenBlock[];
   /** Places of the chain known durable; the owner raises it after a flush. */
   durable: number;
 
-  constructor(file: AreaFile, epoch: bigint, tail: TableTail, durable: number) {
+  /** @param open the blocks at the end of the chain that may have entries at or above `durable`; the last one at least */
+  constructor(file: AreaFile, epoch: bigint, open: readonly TableTail[], durable: number) {
     this.#file = file;
     this.#epoch = epoch;
-    this.#tail = tail;
+    this.#open = open.map((tail) => ({ ...tail, ...CLEAN, covered: 0, checksum: 0 }));
     this.durable = durable;
+  }
+
+  get #tail(): OpenBlock {
+    const tail = this.#open.at(-1);
+    assert(tail !== undefined, () => 'a table chain without an end');
+    return tail;
   }
 
   /** Places of the chain in use, entries not yet written included. */
@@ -91,60 +108,90 @@ export class TableWriter {
     for (const { blocks, slots: copies, checksums } of groups) {
       for (const [index, block] of blocks.entries()) {
         if (this.#tail.used === ENTRIES_PER_TABLE_BLOCK) this.#startBlock(at(slots, nextSlot++));
-        this.#append(block, at(copies, index), at(checksums, index));
+        this.#append(this.#tail, block, at(copies, index), at(checksums, index));
       }
     }
   }
 
-  #append(block: BlockNumber, copy: Slot, checksum: number): void {
-    const { slot, image, used, before } = this.#tail;
-    const position = entryPosition(used);
+  #append(tail: OpenBlock, block: BlockNumber, copy: Slot, checksum: number): void {
+    const position = entryPosition(tail.used);
     const fileOffset = offsetOfSlot(copy);
     const volumeOffset = this.#file.runs.locate(fileOffset);
-    writeOrdinaryEntry(viewOf(image), position, offsetOfBlock(block), fileOffset, volumeOffset, 0, checksum);
-    this.#tail = { slot, image, used: used + 1, before };
-    this.#touch(position, position + ENTRY_SIZE);
+    writeOrdinaryEntry(
+      viewOf(tail.image),
+      position,
+      offsetOfBlock(block),
+      fileOffset,
+      volumeOffset,
+      0,
+      checksum,
+    );
+    tail.used++;
+    touch(tail, position, position + ENTRY_SIZE);
   }
 
   #startBlock(slot: Slot): void {
     const full = this.#tail;
     setNextOffset(full.image, this.#file.runs.locate(offsetOfSlot(slot)));
-    this.#touch(0, 0);
-    const image = newTableBlock(this.#file, slot, this.#epoch, this.durable);
-    this.#tail = { slot, image, used: 0, before: full.before + full.used };
-    this.#touch(0, BLOCK_SIZE);
+    touch(full, 0, SECTOR_SIZE);
+    const image = newTableBlock(this.#file, slot, this.#epoch);
+    const before = full.before + full.used;
+    this.#open.push({ slot, image, before, used: 0, covered: 0, checksum: 0, from: 0, to: BLOCK_SIZE });
   }
 
-  #touch(from: number, to: number): void {
-    const { slot, image } = this.#tail;
-    const last = this.#dirty.at(-1);
-    if (last?.slot !== slot) this.#dirty.push({ slot, image, from, to });
-    else if (last.from === last.to) Object.assign(last, { from, to });
-    else Object.assign(last, { from: Math.min(last.from, from), to: Math.max(last.to, to) });
+  /** Marks all headers for writing even if no entry was added, so that they carry the present watermark. */
+  touchHeaders(): void {
+    for (const block of this.#open) touch(block, 0, SECTOR_SIZE);
   }
 
-  /** Marks the header for writing even if no entry was added, so that it carries the present watermark. */
-  touchHeader(): void {
-    this.#touch(0, 0);
+  /** Marks all open blocks for writing whole: their images were changed by recovery. */
+  touchBlocks(): void {
+    for (const block of this.#open) touch(block, 0, BLOCK_SIZE);
   }
 
   /** Writes what was added, without a flush. After a failure it may be called again and writes the same. */
   async write(): Promise<void> {
-    for (const { slot, image, from, to } of this.#dirty) {
-      setWatermark(image, this.durable);
-      const base = this.#file.runs.locate(offsetOfSlot(slot));
-      const first = Math.floor(from / SECTOR_SIZE) * SECTOR_SIZE;
-      const end = roundUp(to, SECTOR_SIZE);
-      if (first <= SECTOR_SIZE) {
-        await this.#file.device.write(base, image.subarray(0, Math.max(end, SECTOR_SIZE)));
-      } else {
-        await this.#file.device.write(base, image.subarray(0, SECTOR_SIZE));
-        await this.#file.device.write(base + first, image.subarray(first, end));
-      }
+    for (const block of this.#open) {
+      if (cover(block, this.durable) && isComplete(block)) touch(block, 0, SECTOR_SIZE);
+      if (block.from < block.to) await this.#writeBlock(block);
     }
-    this.#dirty = [];
+    const tail = this.#tail;
+    this.#open = this.#open.filter((block) => block === tail || !isComplete(block));
+  }
+
+  async #writeBlock(block: OpenBlock): Promise<void> {
+    const { slot, image, checksum } = block;
+    setWatermark(image, this.durable, checksum);
+    const { device, runs } = this.#file;
+    const base = runs.locate(offsetOfSlot(slot));
+    const first = Math.floor(block.from / SECTOR_SIZE) * SECTOR_SIZE;
+    const end = roundUp(block.to, SECTOR_SIZE);
+    if (first <= SECTOR_SIZE) {
+      await device.write(base, image.subarray(0, end));
+    } else {
+      await device.write(base, image.subarray(0, SECTOR_SIZE));
+      await device.write(base + first, image.subarray(first, end));
+    }
+    Object.assign(block, CLEAN);
   }
 }
+
+function touch(block: OpenBlock, from: number, to: number): void {
+  block.from = Math.min(block.from, from);
+  block.to = Math.max(block.to, to);
+}
+
+/** Extends the checksum over entries that have become durable, if any: nothing changes them any more. */
+function cover(block: OpenBlock, durable: number): boolean {
+  const end = Math.min(block.used, Math.max(0, durable - block.before));
+  if (end <= block.covered) return false;
+  block.checksum = entriesChecksum(block.image, block.covered, end, block.checksum);
+  block.covered = end;
+  return true;
+}
+
+/** Is the block full, and all of it covered? */
+const isComplete = (block: OpenBlock): boolean => block.covered === ENTRIES_PER_TABLE_BLOCK;
 
 function at(numbers: readonly number[], index: number): number {
   const number = numbers[index];

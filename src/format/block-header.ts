@@ -60,13 +60,23 @@ export interface NewBlock {
   readonly epoch: bigint | undefined;
   /** Table blocks only. */
   readonly watermark?: number;
+  /** Table blocks only: of the entries below the watermark. */
+  readonly entriesChecksum?: number;
   /** Control blocks only. */
   readonly volumeFlags?: number;
 }
 
 /** The header of a new block. Entries of a table of ours are declared to carry checksums. */
 export function headerOf(type: MetadataBlockType, block: NewBlock): BlockHeader {
-  const { fileOffset, volumeOffset, nextOffset, epoch, watermark = 0, volumeFlags = 0 } = block;
+  const {
+    fileOffset,
+    volumeOffset,
+    nextOffset,
+    epoch,
+    watermark = 0,
+    entriesChecksum = 0,
+    volumeFlags = 0,
+  } = block;
   const extension =
     epoch === undefined
       ? undefined
@@ -77,6 +87,7 @@ export function headerOf(type: MetadataBlockType, block: NewBlock): BlockHeader 
           epoch,
           watermark,
           volumeFlags,
+          entriesChecksum,
         };
   return {
     version: FORMAT_VERSION,

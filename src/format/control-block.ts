@@ -5,6 +5,7 @@
  * 512 bytes, so one sector write publishes or removes it whole; a writer takes two places of one sector
  * (`ITEM_PAIRS`), which makes the whole snapshot appear at once. A reader matches the two by GUID, in any order.
  */
+import { crc32 } from 'node:zlib';
 import { assert } from '../errors.js';
 import { BLOCK_SIZE, type ByteLength, type ByteOffset, SECTOR_SIZE } from '../units.js';
 import {
@@ -21,6 +22,7 @@ import { type BlockHeader, decodeHeader, encodeHeader, headerOf, type NewBlock }
 import { BlockType, HEADER_SIZE, ITEM_SIZE, ITEMS_PER_BLOCK } from './constants.js';
 import { decodeGuid, encodeGuid, GUID_SIZE, type Guid } from './guid.js';
 import { structure } from './structure.js';
+import { epochBytesOf } from './table-block.js';
 
 /** Bits of a snapshot item's `flags`. Windows sets others too; they are kept as they are. */
 export const SnapshotFlag = {
@@ -96,7 +98,8 @@ export const SNAPSHOT_ITEM = structure('snapshot item', ITEM_SIZE, {
   reserved: 72,
 });
 // 0 u32 type (3) | 4 u32 zero | 8 u64 table | 16 GUID store | 32 u64 application information | 40 u64 locations
-// 48 u64 bitmap | 56 u64 file reference | 64 u64 allocated size | 72 u64 previous bitmap | 80 u64 unknown | 88..127 zero
+// 48 u64 bitmap | 56 u64 file reference | 64 u64 allocated size | 72 u64 previous bitmap | 80 u64 unknown
+// 88 u32 checksum of the pair (ours, see sealPair) | 92..127 zero
 export const DIFF_AREA_ITEM = structure('diff-area item', ITEM_SIZE, {
   type: 4,
   typeReserved: 4,
@@ -109,7 +112,8 @@ export const DIFF_AREA_ITEM = structure('diff-area item', ITEM_SIZE, {
   allocatedSize: 8,
   previousBitmapOffset: 8,
   unknown: 8,
-  reserved: 40,
+  pairChecksum: 4,
+  reserved: 36,
 });
 
 /** Byte offset of item `index` in its block. */
@@ -159,6 +163,27 @@ export function encodeItem(bytes: Uint8Array, at: number, item: ControlItem): vo
     view.setBigUint64(fields.unknown, item.unknown, true);
   }
 }
+
+/**
+ * CRC-32 over the epoch of the store and both items of the snapshot whose first item is `index`, as far as they lie
+ * before the checksum itself. Rot in an order number or a time would otherwise pass unseen.
+ */
+function pairChecksum(block: Uint8Array, index: number, epoch: bigint): number {
+  const start = itemPosition(index);
+  const end = itemPosition(index + 1) + DIFF_AREA_ITEM.at.pairChecksum;
+  return crc32(block.subarray(start, end), crc32(epochBytesOf(epoch)));
+}
+
+/** Stores the checksum of a pair of items of ours; needed after any change of either. */
+export function sealPair(block: Uint8Array, index: number, epoch: bigint): void {
+  viewOf(block).setUint32(pairChecksumAt(index), pairChecksum(block, index, epoch), true);
+}
+
+/** Are both items of a pair of ours as they were written? */
+export const isPairSound = (block: Uint8Array, index: number, epoch: bigint): boolean =>
+  viewOf(block).getUint32(pairChecksumAt(index), true) === pairChecksum(block, index, epoch);
+
+const pairChecksumAt = (index: number): number => itemPosition(index + 1) + DIFF_AREA_ITEM.at.pairChecksum;
 
 /**
  * The item at `at`. In a foreign block the reserved bytes of an item are not looked at, and numbers may be rounded.

@@ -31,6 +31,8 @@ export interface HeaderExtension extends Features {
   readonly watermark: number;
   /** Control blocks: `VolumeFlag`s. Others: 0. */
   readonly volumeFlags: number;
+  /** Table blocks: CRC-32 of those of its own entries that are below the watermark. Others: 0. */
+  readonly entriesChecksum: number;
 }
 
 /** Bits of `readOnlyCompatible`. */
@@ -49,7 +51,7 @@ const KNOWN_VOLUME_FLAGS = VolumeFlag.revertInProgress;
 export const EXTENSION_MAGIC = 0x31_4e_53_56;
 
 // 56 u32 magic | 60 u32 incompatible | 64 u32 read-only compatible | 68 u32 compatible
-// 72 u64 epoch | 80 u64 watermark | 88 u32 checksum | 92 u32 volume flags | 96..127 zero
+// 72 u64 epoch | 80 u64 watermark | 88 u32 checksum | 92 u32 volume flags | 96 u32 entries checksum | 100..127 zero
 export const EXTENSION = structure(
   'header extension',
   HEADER_SIZE,
@@ -62,7 +64,8 @@ export const EXTENSION = structure(
     watermark: 8,
     checksum: 4,
     volumeFlags: 4,
-    reserved: 32,
+    entriesChecksum: 4,
+    reserved: 28,
   },
   56,
 );
@@ -81,6 +84,7 @@ export function encodeExtension(block: Uint8Array, extension: HeaderExtension): 
   writeU64(view, at.watermark, extension.watermark);
   view.setUint32(at.checksum, 0, true);
   view.setUint32(at.volumeFlags, extension.volumeFlags, true);
+  view.setUint32(at.entriesChecksum, extension.entriesChecksum, true);
 }
 
 /**
@@ -106,7 +110,10 @@ export function decodeExtension(
   const watermark = readU64(view, at.watermark, 'watermark', context);
   if (watermark !== 0 && type !== BlockType.table)
     throw badField(context, 'watermark', watermark, 'zero outside table blocks');
-  return { ...features, epoch: view.getBigUint64(at.epoch, true), watermark, volumeFlags };
+  const entriesChecksum = view.getUint32(at.entriesChecksum, true);
+  if (entriesChecksum !== 0 && type !== BlockType.table)
+    throw badField(context, 'entries checksum', entriesChecksum, 'zero outside table blocks');
+  return { ...features, epoch: view.getBigUint64(at.epoch, true), watermark, volumeFlags, entriesChecksum };
 }
 
 /** Feature bits that are unknown here and forbid writing, as one word; 0 when writing is fine. */
@@ -147,9 +154,11 @@ export function sealBlock(block: Uint8Array): void {
   view.setUint32(at.checksum, blockChecksum(block, type as MetadataBlockType), true);
 }
 
-/** Changes the watermark of a table block of ours in place, checksum included. */
-export function setWatermark(block: Uint8Array, watermark: number): void {
-  writeU64(viewOf(block), at.watermark, watermark);
+/** Changes the watermark of a table block of ours in place, and what depends on it, its own checksum included. */
+export function setWatermark(block: Uint8Array, watermark: number, entriesChecksum: number): void {
+  const view = viewOf(block);
+  writeU64(view, at.watermark, watermark);
+  view.setUint32(at.entriesChecksum, entriesChecksum, true);
   sealBlock(block);
 }
 

@@ -103,6 +103,13 @@ export function isEmptyEntry(view: DataView, at: number): boolean {
 export const entryChecksum = (entry: Uint8Array, epochBytes: Uint8Array, data: Uint8Array): number =>
   crc32(data, crc32(epochBytes, crc32(entry.byteLength === BITMAP ? entry : entry.subarray(0, BITMAP))));
 
+/**
+ * CRC-32 of entries `from` up to `to` of a table block, going on from that of the entries before them. It finds rot in
+ * entries that nothing may change any more.
+ */
+export const entriesChecksum = (block: Uint8Array, from: number, to: number, before = 0): number =>
+  crc32(block.subarray(entryPosition(from), entryPosition(to)), before);
+
 /** The store epoch in the form that `entryChecksum` takes. */
 export function epochBytesOf(epoch: bigint): Uint8Array {
   const bytes = new Uint8Array(8);

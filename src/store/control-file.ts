@@ -20,8 +20,10 @@ import {
   encodeControlBlock,
   encodeItem,
   ITEM_PAIRS,
+  isPairSound,
   itemPosition,
   type SnapshotItem,
+  sealPair,
   sectorOfItem,
 } from '../format/control-block.js';
 import type { Guid } from '../format/guid.js';
@@ -125,6 +127,7 @@ export class ControlFile {
       for (const item of ITEM_PAIRS) this.#collectPair(decoded.items, { block, item });
       offset = decoded.header.nextOffset;
     }
+    this.#checkOrders();
     if (this.#blocks.length === 0) throw new FormatError('the start block names no control block');
   }
 
@@ -140,9 +143,27 @@ export class ControlFile {
         `control block at ${place.block.offset}: items ${place.item} and ${place.item + 1} are not the two of one snapshot`,
       );
     }
+    if (!isPairSound(place.block.image, place.item, this.#start.extension.storeId)) {
+      throw new FormatError(
+        `control block at ${place.block.offset}: items ${place.item} and ${place.item + 1} fail their checksum`,
+      );
+    }
     if (this.#entries.has(first.storeId))
       throw new FormatError(`control blocks name snapshot ${first.storeId} twice`);
     this.#entries.set(first.storeId, { entry: { snapshot: first, diffArea: second }, place });
+  }
+
+  /** Only the oldest snapshot is ever removed, so a number that is missing between others is one that was lost. */
+  #checkOrders(): void {
+    const { entries } = this;
+    for (const [index, { snapshot }] of entries.entries()) {
+      const before = entries[index - 1]?.snapshot.order ?? snapshot.order - 1;
+      if (snapshot.order !== before + 1) {
+        throw new FormatError(
+          `control blocks: snapshots of order ${before} and ${snapshot.order} follow each other`,
+        );
+      }
+    }
   }
 
   get start(): OwnStartBlock {
@@ -231,6 +252,7 @@ export class ControlFile {
     const before = block.image.slice(sector, sector + SECTOR_SIZE);
     encodeItem(block.image, itemPosition(item), first);
     encodeItem(block.image, itemPosition(item + 1), second);
+    if (first.kind === 'snapshot') sealPair(block.image, item, this.#start.extension.storeId);
     assert(sector === sectorOfItem(item + 1), () => `items ${item} and ${item + 1} lie in two sectors`);
     try {
       await this.#device.write(block.offset + sector, block.image.slice(sector, sector + SECTOR_SIZE));

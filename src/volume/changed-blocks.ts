@@ -23,7 +23,7 @@ export function* blocksOf(tables: readonly BlockTable[], blockCount: number): Ge
   }
 }
 
-/** Ascending blocks as extents of bytes, neighbours merged, the last one cut at the end of the volume. */
+/** Ascending blocks as extents of bytes, neighbours merged, cut at the end of the volume. */
 export function* extentsOf(blocks: Iterable<BlockNumber>, volumeSize: ByteLength): Generator<ChangedExtent> {
   let start = -1;
   let end = -1;
@@ -32,6 +32,7 @@ export function* extentsOf(blocks: Iterable<BlockNumber>, volumeSize: ByteLength
     length: Math.min(end * BLOCK_SIZE, volumeSize) - start * BLOCK_SIZE,
   });
   for (const block of blocks) {
+    if (block * BLOCK_SIZE >= volumeSize) break;
     if (block === end) {
       end++;
       continue;

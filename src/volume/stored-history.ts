@@ -63,7 +63,7 @@ export class StoredHistory implements History {
       );
     }
     const tables = chain.records.slice(first, end).flatMap(({ area }) => area?.table ?? []);
-    for (const extent of changedExtents(tables, device.size)) {
+    for (const extent of changedExtents(tables, until?.size ?? device.size)) {
       // Such a store keeps a copy of block 0 in every snapshot, changed or not.
       if (extent.offset === 0 && store.hidesStartBlock)
         yield* withoutEqualFirstBlock(since, until ?? device, extent);
@@ -105,6 +105,8 @@ export class StoredHistory implements History {
       await area.flush();
     }
     await device.flush();
+    // Where giving back the space of a deleted snapshot failed, this is the second attempt.
+    await store.removeOrphans();
     const modifiedAt = await this.#closingTime();
     await store.control.markClosed({ volumeSize: device.size, modifiedAt });
     if (store.hidesStartBlock) await device.setModifiedAt?.(modifiedAt);

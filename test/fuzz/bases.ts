@@ -49,11 +49,27 @@ const KIBIBYTE = 1024;
 const PLANS: readonly Plan[] = [
   { layout: 'directory', size: 256 * KIBIBYTE, snapshots: 1, writes: 6, filled: true, clean: true },
   { layout: 'directory', size: 512 * KIBIBYTE + 700, snapshots: 3, writes: 9, filled: true, clean: true },
-  { layout: 'directory', size: 512 * KIBIBYTE, snapshots: 5, writes: 12, filled: true, clean: false, deleted: 1 },
+  {
+    layout: 'directory',
+    size: 512 * KIBIBYTE,
+    snapshots: 5,
+    writes: 12,
+    filled: true,
+    clean: false,
+    deleted: 1,
+  },
   // 560 blocks of zeros: two table blocks, and next to no data.
   { layout: 'directory', size: 560 * BLOCK_SIZE, snapshots: 2, writes: 540, filled: false, clean: true },
   { layout: 'in-volume', size: 256 * KIBIBYTE, snapshots: 1, writes: 6, filled: true, clean: true },
-  { layout: 'in-volume', size: 512 * KIBIBYTE - 300, snapshots: 3, writes: 9, filled: true, clean: true, deleted: 1 },
+  {
+    layout: 'in-volume',
+    size: 512 * KIBIBYTE - 300,
+    snapshots: 3,
+    writes: 9,
+    filled: true,
+    clean: true,
+    deleted: 1,
+  },
   { layout: 'in-volume', size: 512 * KIBIBYTE, snapshots: 5, writes: 12, filled: true, clean: false },
   { layout: 'in-volume', size: 560 * BLOCK_SIZE, snapshots: 2, writes: 540, filled: false, clean: true },
 ];
@@ -106,7 +122,10 @@ async function makeBase(plan: Plan, random: SeededRandom): Promise<Base> {
   });
   const moments = new Map<string, Uint8Array>();
   for (let i = 0; i < plan.snapshots; i++) {
-    const snapshot = await volume.createSnapshot({ label: `number ${i}`, applicationInfo: new Uint8Array(i * 10) });
+    const snapshot = await volume.createSnapshot({
+      label: `number ${i}`,
+      applicationInfo: new Uint8Array(i * 10),
+    });
     moments.set(snapshot.id, model.slice());
     if (plan.writes > 100) {
       // Zeros over zeros: every block gets an entry, but there is hardly any data.

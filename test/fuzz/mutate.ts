@@ -4,9 +4,15 @@
  * A *sealed* mutation makes the checksums right again afterwards, so that it looks as if the program had written it: what
  * lies behind the checksums is reached. No reader can tell such a forgery from the truth.
  */
-import { BlockType, FORMAT_SIGNATURE, START_BLOCK_OFFSET, START_BLOCK_SIZE } from '../../src/format/constants.ts';
+import {
+  BlockType,
+  FORMAT_SIGNATURE,
+  START_BLOCK_OFFSET,
+  START_BLOCK_SIZE,
+} from '../../src/format/constants.ts';
 import { checksumWithHole, sealBlock } from '../../src/format/extension.ts';
 import { encodeGuid } from '../../src/format/guid.ts';
+import { START } from '../../src/format/start-block.ts';
 import {
   entryChecksum,
   entryFlags,
@@ -15,7 +21,6 @@ import {
   epochBytesOf,
   isEmptyEntry,
 } from '../../src/format/table-block.ts';
-import { START } from '../../src/format/start-block.ts';
 import type { SeededRandom } from '../../src/testing/seeded-random.ts';
 import { BLOCK_SIZE, SECTOR_SIZE } from '../../src/units.ts';
 import type { Base, Image } from './bases.ts';
@@ -59,7 +64,8 @@ export function placesOf(base: Base): Place[] {
     if (hasSignature(bytes, START_BLOCK_OFFSET) && typeAt(bytes, START_BLOCK_OFFSET) === BlockType.start)
       places.push({ file, offset: START_BLOCK_OFFSET, type: BlockType.start });
     for (let offset = from; offset + BLOCK_SIZE <= bytes.byteLength; offset += BLOCK_SIZE) {
-      if (hasSignature(bytes, offset)) places.push({ file, offset, type: typeAt(bytes, offset) as BlockType });
+      if (hasSignature(bytes, offset))
+        places.push({ file, offset, type: typeAt(bytes, offset) as BlockType });
       else if (offset > from + 9 * BLOCK_SIZE || file !== 'device') {
         // The kept sector of an in-volume store belongs to the volume; it is not metadata.
         const isKept = file === 'device' && offset === from + 9 * BLOCK_SIZE;
@@ -280,7 +286,10 @@ class Mutator {
 
   #files(): void {
     const files = [...this.image.keys()].filter((file) => file !== 'device');
-    if (files.length < 2) return this.#truncate();
+    if (files.length < 2) {
+      this.#truncate();
+      return;
+    }
     const [a, b] = this.#random.shuffle([...files]);
     if (a === undefined || b === undefined) return;
     const held = this.#bytes(a);

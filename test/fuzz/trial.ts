@@ -10,7 +10,7 @@
 import { MemoryDevice } from '../../src/device/memory-device.ts';
 import { AssertionError, VolsnapError } from '../../src/errors.ts';
 import type { Snapshot } from '../../src/snapshot/snapshot.ts';
-import { SeededRandom } from '../../src/testing/seeded-random.ts';
+import type { SeededRandom } from '../../src/testing/seeded-random.ts';
 import { BLOCK_SIZE } from '../../src/units.ts';
 import { Volume, type VolumeOptions } from '../../src/volume/volume.ts';
 import { type Base, type Image, type ImageFolder, mount, steadyEnvironment, storeOf } from './bases.ts';
@@ -150,7 +150,8 @@ class Trial {
     bytes: Uint8Array,
   ): Promise<void> {
     const now = await this.#attempt(() => volume.read(0, volume.size));
-    if (now !== undefined && Buffer.compare(now, bytes) !== 0) this.wrong.push(`${when}: the volume is wrong`);
+    if (now !== undefined && Buffer.compare(now, bytes) !== 0)
+      this.wrong.push(`${when}: the volume is wrong`);
     const there = new Set<string>();
     for (const snapshot of volume.snapshots) {
       there.add(snapshot.id);
@@ -164,7 +165,8 @@ class Trial {
         }
       });
     }
-    for (const id of moments.keys()) if (!there.has(id)) this.wrong.push(`${when}: snapshot ${id} is missing`);
+    for (const id of moments.keys())
+      if (!there.has(id)) this.wrong.push(`${when}: snapshot ${id} is missing`);
   }
 
   async #compareSnapshot(snapshot: Snapshot, when: string, wanted: Uint8Array | undefined): Promise<void> {

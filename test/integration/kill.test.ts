@@ -52,7 +52,10 @@ class Moment {
     const sectors: number[] = [];
     for (let at = 0; at < this.bytes.byteLength; at += SECTOR_SIZE) {
       const found = actual.subarray(at, at + SECTOR_SIZE);
-      const allowed = [this.bytes.subarray(at, at + SECTOR_SIZE), ...(this.others.get(at / SECTOR_SIZE) ?? [])];
+      const allowed = [
+        this.bytes.subarray(at, at + SECTOR_SIZE),
+        ...(this.others.get(at / SECTOR_SIZE) ?? []),
+      ];
       if (!allowed.some((bytes) => Buffer.compare(bytes, found) === 0)) sectors.push(at / SECTOR_SIZE);
     }
     return sectors;
@@ -124,7 +127,9 @@ class Expectation {
     const isWithoutOldest = this.deleting && known.length === wanted.length - 1;
     expect(known, `snapshots, ${what}`).toEqual(isWithoutOldest ? wanted.slice(1) : wanted);
     const unknown = volume.snapshots.filter(({ id }) => !this.snapshots.has(id));
-    expect(unknown.length, `unknown snapshots, ${what}`).toBeLessThanOrEqual(this.unborn === undefined ? 0 : 1);
+    expect(unknown.length, `unknown snapshots, ${what}`).toBeLessThanOrEqual(
+      this.unborn === undefined ? 0 : 1,
+    );
     if (isWithoutOldest) this.snapshots.delete(wanted[0] ?? '');
     const actual = await volume.read(0, volume.size);
     expect(this.now.wrong(actual), `sectors of the volume, ${what}`).toEqual([]);
@@ -159,7 +164,9 @@ async function startChild(image: string, log: string, seed: string, first: numbe
 }
 
 describe.each(['directory', 'in-volume'] as const)('a process killed under load (%s)', (layout) => {
-  test(`loses nothing that was acknowledged, ${ROUNDS} times`, { timeout: 60_000 + ROUNDS * 6000 }, async () => {
+  test(`loses nothing that was acknowledged, ${ROUNDS} times`, {
+    timeout: 60_000 + ROUNDS * 6000,
+  }, async () => {
     const folder = await mkdtemp(join(tmpdir(), 'volsnap-kill-'));
     onTestFinished(() => rm(folder, { recursive: true, force: true }));
     const seed = `${SEED} ${layout}`;

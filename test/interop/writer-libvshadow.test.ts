@@ -234,7 +234,8 @@ describe.skipIf(!hasLibvshadow)('libvshadow reads what the engine wrote inside a
     await expectRead(world);
     const output = await runWell('vshadowinfo', image);
     expect(output).toMatch(/Number of stores:\s+3/);
-    const fields = (name: string) => [...output.matchAll(new RegExp(`^\\s*${name}\\s*: (.*)$`, 'gm'))].map((m) => m[1]);
+    const fields = (name: string) =>
+      [...output.matchAll(new RegExp(`^\\s*${name}\\s*: (.*)$`, 'gm'))].map((m) => m[1]);
     const { snapshots } = world.volume;
     expect(fields('Identifier')).toEqual(snapshots.map(({ storeId }) => storeId));
     expect(fields('Shadow copy ID')).toEqual(snapshots.map(({ id }) => id));
@@ -251,7 +252,13 @@ describe.skipIf(!hasLibvshadow)('libvshadow reads what the engine wrote inside a
     await writeFile(path, new Uint8Array(size));
     await runWell('mkntfs', '-F', '-q', '-Q', '-s', '512', '-c', '4096', '-L', 'test', path);
     const formatted = await readFile(path);
-    const world = await World.create({ layout: 'in-volume', size, seed: 'ntfs', filled: false, reserve: 16 * MEBIBYTE });
+    const world = await World.create({
+      layout: 'in-volume',
+      size,
+      seed: 'ntfs',
+      filled: false,
+      reserve: 16 * MEBIBYTE,
+    });
     await world.volume.write(0, formatted);
     world.model.write(0, formatted);
     for (let i = 0; i < 3; i++) {

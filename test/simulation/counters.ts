@@ -10,6 +10,9 @@ export interface RunCounters {
   checks: number;
   /** Device operations that were made to fail or to be late. */
   faults: number;
+  /** Bits that were flipped, and runs in which that did damage, all of which was found. */
+  bitsRotted: number;
+  damageFound: number;
 }
 
 export const noCounters = (): RunCounters => ({
@@ -21,6 +24,8 @@ export const noCounters = (): RunCounters => ({
   snapshotsGivenUp: 0,
   checks: 0,
   faults: 0,
+  bitsRotted: 0,
+  damageFound: 0,
 });
 
 export function addCounters(sum: RunCounters, part: RunCounters): void {

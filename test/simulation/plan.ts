@@ -28,7 +28,7 @@ export interface Cycle {
   readonly end: 'close' | 'kill' | 'power-cut';
   /** Steps of the scheduler after which the crash comes, unless everything is done before; of a close, if it is cut off. */
   readonly steps: number;
-  /** Is a close cut off by a power cut? */
+  /** Is the close, if there is one, cut off by a power cut? */
   readonly crashWhileClosing: boolean;
   /** Steps into opening again at which further crashes come, one after the other. */
   readonly crashesWhileOpening: readonly { readonly steps: number; readonly end: 'kill' | 'power-cut' }[];
@@ -36,6 +36,8 @@ export interface Cycle {
   readonly check: boolean;
   /** Share of device operations that fail. */
   readonly faultRate: number;
+  /** Bits of the store that rot after the close. */
+  readonly rot: number;
 }
 
 export interface Plan {
@@ -61,6 +63,8 @@ export interface PlanOptions {
   readonly cycles: number;
   /** Do devices fail in some of the runs? */
   readonly faults: boolean;
+  /** Do bits of the store rot? Then devices do not fail. */
+  readonly rot: boolean;
 }
 
 /** What the cycles of one plan have in common. */
@@ -73,6 +77,7 @@ interface Style {
   readonly operationsMax: number;
   readonly scarce: number;
   readonly faulty: boolean;
+  readonly rot: boolean;
 }
 
 /** Bytes of a directory store without a snapshot. */
@@ -100,7 +105,8 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
     hot: random.chance(0.3) ? { from: random.below(sectors), count: 1 + random.below(96) } : undefined,
     operationsMax: large ? 14 : 60,
     scarce,
-    faulty: options.faults && random.chance(0.35),
+    faulty: options.faults && !options.rot && random.chance(0.35),
+    rot: options.rot,
   };
   const crashWhileInitializing = random.chance(0.1) ? random.below(60) : undefined;
   return {
@@ -124,18 +130,21 @@ function drawCycle(random: SeededRandom, style: Style): Cycle {
   const end = random.pick(['close', 'kill', 'power-cut', 'power-cut', 'power-cut'] as const);
   const snapshots = random.pick([0.02, 0.06, 0.2]);
   const crashes = random.chance(0.15) ? 1 + random.below(3) : 0;
+  // What rots together with a crash cannot be told from what was never written.
+  const rots = style.rot && random.chance(0.5);
   return {
     operations: Array.from({ length: count }, () => drawOperation(random, style, snapshots)),
     clients: 1 + random.below(random.chance(0.1) ? 32 : 8),
-    end,
+    end: rots ? 'close' : end,
     steps: random.below(random.chance(0.3) ? 60 : 1500),
-    crashWhileClosing: end === 'close' && random.chance(0.3),
+    crashWhileClosing: random.chance(0.3) && !rots,
     crashesWhileOpening: Array.from({ length: crashes }, () => ({
       steps: random.below(120),
       end: random.pick(['kill', 'power-cut', 'power-cut'] as const),
     })),
     check: random.chance(0.25),
     faultRate: style.faulty && random.chance(0.5) ? random.pick([0.002, 0.01, 0.05]) : 0,
+    rot: rots ? random.pick([1, 1, 2, 8]) : 0,
   };
 }
 

@@ -1,143 +1,133 @@
-/**
- * `npm run simulate -- [--seed S] [--runs N] [--cycles N] [--no-faults] [--jobs N]`
- *
- * Draws plans from seeds S, S+1, … and runs them. A failing seed prints the command that replays it.
- */
-import { fork } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
+/** The command line of the simulation; see `HELP`. */
 import { parseArgs } from 'node:util';
-import { shrink } from '../../src/testing/index.js';
 import { noCounters, type RunCounters } from './counters.js';
-import { type Cycle, drawPlan, type Operation, type Plan } from './plan.js';
+import { SeedFailed } from './failure.js';
+import { drawPlan } from './plan.js';
 import { runPlan } from './run.js';
+import { shortest } from './shortest.js';
+import { type Report, type SimulationOptions, simulate, simulateInJobs } from './simulation.js';
 
-interface Options {
-  readonly seed: number;
-  readonly runs: number;
-  readonly cycles: number;
-  readonly faults: boolean;
+const HELP = `Runs the engine in a simulated world, crashes it, and compares what comes back with a model.
+
+  npm run simulate -- [options]
+
+  --seed N      first seed; each seed is one run (default: from the clock, and printed)
+  --runs N      seeds to run (default 100, or as many as fit when --seconds is given)
+  --seconds N   begin no further seed after this time
+  --cycles N    openings, each ended by a crash or a close, in every run (default 10)
+  --jobs N      processes to spread the seeds over (default 1)
+  --no-faults   no device ever fails
+  --rot         bits rot in the store; then reads must be right or fail, and check must find it
+  --shrink      make the plan of --seed shorter while it fails, and print it
+  --progress N  seconds between two lines of progress (default 10; on a terminal one line, all the time)
+  --help
+
+A seed that fails is printed with the command that runs it again.`;
+
+const { values } = parseArgs({
+  options: {
+    seed: { type: 'string', default: String(Date.now() % 1_000_000_000) },
+    runs: { type: 'string' },
+    seconds: { type: 'string' },
+    cycles: { type: 'string', default: '10' },
+    jobs: { type: 'string', default: '1' },
+    'no-faults': { type: 'boolean', default: false },
+    rot: { type: 'boolean', default: false },
+    shrink: { type: 'boolean', default: false },
+    progress: { type: 'string', default: '10' },
+    help: { type: 'boolean', default: false },
+    // Between a run and its jobs.
+    stride: { type: 'string', default: '1' },
+    report: { type: 'boolean', default: false },
+  },
+});
+
+function whole(name: string, text: string): number {
+  const value = Number(text);
+  if (Number.isSafeInteger(value) && value >= 0) return value;
+  throw new Error(`--${name} must be a whole number, got ${text}`);
 }
 
-/** Runs seeds one after the other until one fails. */
-export async function simulate(
-  { seed, runs, cycles, faults }: Options,
-  counters: RunCounters,
-): Promise<void> {
-  for (let i = 0; i < runs; i++) {
-    const plan = drawPlan(String(seed + i), { cycles, faults });
-    try {
-      await runPlan(plan, counters);
-    } catch (error) {
-      throw new Error(
-        `seed ${seed + i}: ${error instanceof Error ? error.message : error}\nreplay: npm run simulate -- --seed ${seed + i} --runs 1 --cycles ${cycles}${faults ? '' : ' --no-faults'}`,
-        { cause: error },
-      );
-    }
-  }
-}
-
-/** The shortest plan that still fails. */
-async function shortest(plan: Plan): Promise<Plan> {
-  type Item = { readonly cycle: number; readonly operation?: Operation };
-  const items: Item[] = plan.cycles.flatMap(({ operations }, cycle) => [
-    { cycle },
-    ...operations.map((operation) => ({ cycle, operation })),
-  ]);
-  const planOf = (kept: readonly Item[]): Plan => {
-    const cycles: Cycle[] = [];
-    for (const [index, cycle] of plan.cycles.entries()) {
-      if (!kept.some((item) => item.cycle === index)) continue;
-      cycles.push({
-        ...cycle,
-        operations: kept.flatMap((item) => (item.cycle === index && item.operation) || []),
-      });
-    }
-    return { ...plan, cycles };
+function optionsOf(): SimulationOptions {
+  return {
+    seed: whole('seed', values.seed),
+    runs: whole('runs', values.runs ?? (values.seconds === undefined ? '100' : '1000000000')),
+    seconds: values.seconds === undefined ? Infinity : whole('seconds', values.seconds),
+    cycles: whole('cycles', values.cycles),
+    stride: whole('stride', values.stride),
+    faults: !values['no-faults'],
+    rot: values.rot,
   };
-  const kept = await shrink(items, async (candidate) => fails(planOf(candidate)), { attemptsMax: 400 });
-  return planOf(kept);
 }
-
-const fails = async (plan: Plan): Promise<boolean> => {
-  try {
-    await runPlan(plan);
-    return false;
-  } catch {
-    return true;
-  }
-};
 
 async function main(): Promise<void> {
-  const { values } = parseArgs({
-    options: {
-      seed: { type: 'string', default: String(Date.now() % 1_000_000_000) },
-      runs: { type: 'string', default: '100' },
-      cycles: { type: 'string', default: '10' },
-      jobs: { type: 'string', default: '1' },
-      shrink: { type: 'boolean', default: false },
-      'no-faults': { type: 'boolean', default: false },
-    },
-  });
-  const options = {
-    seed: Number(values.seed),
-    runs: Number(values.runs),
-    cycles: Number(values.cycles),
-    faults: !values['no-faults'],
-  };
-  const jobs = Number(values.jobs);
-  const started = performance.now();
-  const counters = noCounters();
+  if (values.help) return console.log(HELP);
+  const options = optionsOf();
   if (values.shrink) return printShortest(options);
-  if (jobs === 1) await simulate(options, counters);
-  else await inChildren(options, jobs, counters);
-  const seconds = (performance.now() - started) / 1000;
-  console.log(
-    `seeds ${options.seed} to ${options.seed + options.runs - 1}: nothing lost, in ${seconds.toFixed(1)} s`,
-  );
+  const jobs = whole('jobs', values.jobs);
+  const started = performance.now();
+  const secondsSince = () => (performance.now() - started) / 1000;
+  const counters = noCounters();
+  const progress = new Progress(whole('progress', values.progress), secondsSince);
+  const done = values.report
+    ? await reportTo(options)
+    : jobs > 1
+      ? await simulateInJobs(argsForJobs(), options, jobs, counters, (seed) => progress.show(seed, counters))
+      : await simulate(options, counters, (seed) => progress.show(seed, counters));
+  if (values.report) return;
+  progress.end();
+  console.log(`${done} seeds from ${options.seed}: nothing lost, in ${secondsSince().toFixed(1)} s`);
   console.log(JSON.stringify(counters));
-  if (process.send !== undefined) process.send(counters);
 }
 
-async function printShortest({ seed, cycles, faults }: Options): Promise<void> {
-  const plan = await shortest(drawPlan(String(seed), { cycles, faults }));
+const argsForJobs = (): string[] => [
+  '--cycles',
+  values.cycles,
+  ...(values.seconds === undefined ? [] : ['--seconds', values.seconds]),
+  ...(values['no-faults'] ? ['--no-faults'] : []),
+  ...(values.rot ? ['--rot'] : []),
+];
+
+/** As a job: tells the parent process of every seed. */
+async function reportTo(options: SimulationOptions): Promise<number> {
+  const counters = noCounters();
+  return simulate(options, counters, (seed) => {
+    process.send?.({ seed, counters: { ...counters } } satisfies Report);
+    Object.assign(counters, noCounters());
+  });
+}
+
+class Progress {
+  readonly #everyMs: number;
+  readonly #seconds: () => number;
+  #last = performance.now();
+  #runs = 0;
+
+  constructor(everySeconds: number, seconds: () => number) {
+    this.#everyMs = process.stderr.isTTY ? 200 : everySeconds * 1000;
+    this.#seconds = seconds;
+  }
+
+  show(seed: number, { cycles, crashes, snapshotsVerified }: RunCounters): void {
+    this.#runs++;
+    if (performance.now() - this.#last < this.#everyMs) return;
+    this.#last = performance.now();
+    const text = `seed ${seed}: ${this.#runs} seeds, ${cycles} cycles, ${crashes} crashes, ${snapshotsVerified} snapshots read, ${this.#seconds().toFixed(0)} s`;
+    process.stderr.write(process.stderr.isTTY ? `\r${text}\x1b[K` : `${text}\n`);
+  }
+
+  end(): void {
+    if (process.stderr.isTTY) process.stderr.write('\r\x1b[K');
+  }
+}
+
+async function printShortest(options: SimulationOptions): Promise<void> {
+  const plan = await shortest(drawPlan(String(options.seed), options));
   console.log(JSON.stringify(plan, undefined, 1));
   await runPlan(plan);
 }
 
-/** Spreads the seeds over processes; fails when one does. */
-async function inChildren(
-  { seed, runs, cycles, faults }: Options,
-  jobs: number,
-  counters: RunCounters,
-): Promise<void> {
-  const share = Math.ceil(runs / jobs);
-  const child = (index: number) =>
-    new Promise<void>((resolve, reject) => {
-      const from = seed + index * share;
-      const count = Math.max(0, Math.min(share, runs - index * share));
-      const args = [
-        '--seed',
-        String(from),
-        '--runs',
-        String(count),
-        '--cycles',
-        String(cycles),
-        ...(faults ? [] : ['--no-faults']),
-      ];
-      const process_ = fork(fileURLToPath(import.meta.url), args, {
-        stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
-      });
-      process_.on('message', (part: RunCounters) => {
-        for (const key of Object.keys(counters) as (keyof RunCounters)[]) counters[key] += part[key];
-      });
-      process_.on('exit', (code) => (code === 0 ? resolve() : reject(new Error(`job ${index} failed`))));
-    });
-  await Promise.all(Array.from({ length: jobs }, (_, index) => child(index)));
-}
-
-if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  main().catch((error: unknown) => {
-    console.error(error);
-    process.exitCode = 1;
-  });
-}
+main().catch((error: unknown) => {
+  console.error(error instanceof SeedFailed ? `${error.message}\n` : '', error);
+  process.exitCode = 1;
+});

@@ -18,14 +18,16 @@ import type { RunCounters } from './counters.js';
 import type { Cycle, Operation, Range } from './plan.js';
 
 /** Codes of the errors that a call may end in. */
-type Permitted = readonly ErrorCode[];
+export type Permitted = readonly ErrorCode[];
 
 const NO_ERROR: Permitted = [];
 /** A snapshot may go at any moment. */
 const GONE: Permitted = ['SNAPSHOT_DELETED'];
 const NOT_CREATED: Permitted = ['HOLD_TIMEOUT', 'NO_SPACE', 'LIMIT'];
-/** Besides the others, once devices fail. */
-const DEVICE_FAILS: Permitted = ['DEVICE', 'NO_SPACE'];
+/** Besides the others, while devices fail. */
+export const DEVICE_FAILS: Permitted = ['DEVICE', 'NO_SPACE'];
+/** Besides the others, where the store is known to be damaged. */
+export const DAMAGED: Permitted = ['INTEGRITY', 'FORMAT', 'UNSUPPORTED'];
 
 export class Workload {
   readonly #model: VolumeModel;
@@ -33,8 +35,8 @@ export class Workload {
   #sequence = 1;
   #label = 0;
   #holdTimeoutMs = 10_000;
-  /** May devices fail now? */
-  faulty = false;
+  /** Errors that any call may end in for now, because of what is done to the devices. */
+  tolerated: Permitted = NO_ERROR;
   /** What was wrong besides the answers to calls. */
   readonly complaints: string[] = [];
 
@@ -63,9 +65,10 @@ export class Workload {
     volume.on('integrityFailure', ({ error }) => this.#expectFault('a copy is damaged', error));
   }
 
-  /** Something happened that only a failing device can cause. Listeners must not throw, so it is only noted. */
+  /** Something happened that only failing devices or rot can cause. Listeners must not throw, so it is only noted. */
   #expectFault(what: string, cause: unknown): void {
-    if (!this.faulty) this.complaints.push(`${what}, though no device failed: ${cause}`);
+    if (this.tolerated.length === 0)
+      this.complaints.push(`${what}, though nothing was done to the devices: ${cause}`);
   }
 
   async run(volume: Volume, { operations, clients }: Cycle): Promise<void> {
@@ -204,7 +207,7 @@ export class Workload {
       return undefined;
     } catch (error) {
       if (!(error instanceof VolsnapError)) throw error;
-      if (permitted.includes(error.code) || (this.faulty && DEVICE_FAILS.includes(error.code))) return error;
+      if (permitted.includes(error.code) || this.tolerated.includes(error.code)) return error;
       throw error;
     }
   }

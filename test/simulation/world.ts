@@ -7,7 +7,12 @@ import {
   type Store,
   Volume,
 } from '../../src/index.js';
-import { type SchedulerOptions, SimulatedWorld, stampSectors } from '../../src/testing/index.js';
+import {
+  type SchedulerOptions,
+  type SimulatedDisk,
+  SimulatedWorld,
+  stampSectors,
+} from '../../src/testing/index.js';
 import { BLOCK_SIZE, roundUp, SECTOR_SIZE } from '../../src/units.js';
 import type { Plan } from './plan.js';
 
@@ -89,15 +94,20 @@ export class RunWorld {
     }
   }
 
-  open(onVolumeChanged: 'refuse' | 'keep'): Promise<Volume> {
+  open(onVolumeChanged: 'refuse' | 'keep', onDamaged: 'refuse' | 'drop' = 'refuse'): Promise<Volume> {
     return Volume.open(this.world.device('volume'), {
       store: this.store(),
       environment: this.#environment(),
       growth: this.plan.growth,
       memoryLimit: this.plan.memoryLimit,
       onVolumeChanged,
-      onDamaged: 'refuse',
+      onDamaged,
     });
+  }
+
+  openReadOnly(): Promise<Volume> {
+    const options = { store: this.store(), environment: this.#environment() };
+    return Volume.open(this.world.device('volume', { writable: false }), options);
   }
 
   /** The volume as its users see it, past the engine: for after a crash. */
@@ -116,20 +126,39 @@ export class RunWorld {
     return this.#inside ? undefined : this.world.directory('store').fileNames.length;
   }
 
-  /** Rot: one bit flips somewhere in what belongs to the store alone. */
+  /** Rot: one bit flips somewhere in what belongs to the store alone; half the time in its metadata. */
   rot(): void {
     const { random } = this.world;
-    if (this.#inside) {
-      const disk = this.world.disk('volume');
-      // The kept sector belongs to the volume.
-      const kept = roundUp(this.plan.volumeSize, BLOCK_SIZE) + CONTROL_BLOCKS * BLOCK_SIZE;
-      const inControl = random.chance(0.2);
-      const from = inControl ? kept - CONTROL_BLOCKS * BLOCK_SIZE : kept + BLOCK_SIZE;
-      disk.rotWithin(from, inControl ? CONTROL_BLOCKS * BLOCK_SIZE : disk.size - from);
-    } else {
+    const { disk, from } = this.#rotting();
+    const blocks = Array.from(
+      { length: Math.floor((disk.size - from) / BLOCK_SIZE) },
+      (_, block) => from + block * BLOCK_SIZE,
+    );
+    const metadata = blocks.filter((offset) => isMetadata(disk.peek(offset, 4)));
+    const [offset, length] = random.chance(0.5) && metadata.length > 0
+      ? [random.pick(metadata), random.pick([METADATA_HEAD, BLOCK_SIZE])]
+      : [random.pick(blocks), BLOCK_SIZE];
+    disk.rotWithin(offset, length);
+  }
+
+  /** A disk, and where on it the store begins. */
+  #rotting(): { disk: SimulatedDisk; from: number } {
+    const { random } = this.world;
+    if (!this.#inside) {
       const directory = this.world.directory('store');
-      const file = directory.file(random.pick(directory.fileNames.sort()));
-      file.rotWithin(0, file.size);
+      return { disk: directory.file(random.pick(directory.fileNames.sort())), from: 0 };
     }
+    const disk = this.world.disk('volume');
+    const controlBlocks = roundUp(this.plan.volumeSize, BLOCK_SIZE);
+    // The block of the kept sector, right behind the control blocks, belongs to the volume.
+    const areas = controlBlocks + (CONTROL_BLOCKS + 1) * BLOCK_SIZE;
+    return { disk, from: random.chance(0.2) ? controlBlocks : areas };
   }
 }
+
+/** The part of a metadata block in which most of what matters lies. */
+const METADATA_HEAD = 1024;
+/** Metadata blocks begin with a GUID, of which this is the first word. */
+const SIGNATURE = 0x3808876b;
+const isMetadata = (head: Uint8Array): boolean =>
+  new DataView(head.buffer, head.byteOffset).getUint32(0, true) === SIGNATURE;

@@ -7,6 +7,7 @@ import { explained } from '../failure.js';
 import { shortId } from '../ids.js';
 import type { Runner, Session } from '../session.js';
 import { snapshotRecord } from '../snapshots.js';
+import { shellWord } from '../text.js';
 import { changeVolume } from '../volumes.js';
 
 /** More than a snapshot can hold, whatever else it holds. */
@@ -43,10 +44,10 @@ async function create(session: Session, path: string, options: CreateOptions): P
   await output.print(snapshot.id);
   if (!output.isTerminal) return;
   const { dim, bold } = output.colors;
-  const place = options.store === undefined ? '' : ` --store ${options.store}`;
+  const place = options.store === undefined ? '' : ` --store ${shellWord(options.store)}`;
   await output.print(
-    dim('See all:    ') + bold(`volsnap list ${path}${place}`),
-    dim('Get it back: ') + bold(`volsnap export ${path} ${snapshot.short}${place} -o copy.img`),
+    dim('See all:    ') + bold(`volsnap list ${shellWord(path)}${place}`),
+    dim('Get it back: ') + bold(`volsnap export ${shellWord(path)} ${snapshot.short}${place} -o copy.img`),
   );
 }
 

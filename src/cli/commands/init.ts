@@ -17,6 +17,7 @@ import { type CommonOptions, volumeCommand } from '../command.js';
 import { UsageError } from '../failure.js';
 import type { Runner, Session } from '../session.js';
 import { formatSize, parseSize } from '../size.js';
+import { shellWord } from '../text.js';
 import { openDevice } from '../volumes.js';
 
 interface InitOptions extends CommonOptions {
@@ -113,10 +114,10 @@ async function storeFor(device: FileDevice, { inVolume, reserve, store }: InitOp
 
 async function tellNext({ output }: Session, path: string, { store }: InitOptions): Promise<void> {
   if (!output.isTerminal) return;
-  const place = store === undefined ? '' : ` --store ${store}`;
+  const place = store === undefined ? '' : ` --store ${shellWord(store)}`;
   const { dim, bold } = output.colors;
   await output.print(
-    dim('Next, take a snapshot:  ') + bold(`volsnap create ${path}${place} --label 'first'`),
+    dim('Next, take a snapshot:  ') + bold(`volsnap create ${shellWord(path)}${place} --label 'first'`),
     dim('From now on write to the volume through volsnap only.'),
   );
 }

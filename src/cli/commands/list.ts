@@ -8,7 +8,7 @@ import type { Output } from '../output.js';
 import type { Runner, Session } from '../session.js';
 import { formatSize } from '../size.js';
 import { snapshotRecord } from '../snapshots.js';
-import { cutTo, oneLine, tableLines } from '../text.js';
+import { cutTo, oneLine, shellWord, tableLines } from '../text.js';
 import { readVolume } from '../volumes.js';
 
 const LABEL_WIDTH = 32;
@@ -25,7 +25,8 @@ async function list(session: Session, path: string, options: CommonOptions): Pro
   const { output, json } = session;
   await readVolume(session, path, options, async ({ snapshots }) => {
     if (json) await output.json(snapshots.map(snapshotRecord));
-    else if (snapshots.length === 0) await output.print(`No snapshots yet. Take one: volsnap create ${path}`);
+    else if (snapshots.length === 0)
+      await output.print(`No snapshots yet. Take one: volsnap create ${shellWord(path)}`);
     else await output.print(...linesOf(snapshots, output));
   });
 }

@@ -7,6 +7,7 @@ import { drawMap, gridOf, measure } from '../picture.js';
 import type { Runner, Session } from '../session.js';
 import { formatShare, formatSize } from '../size.js';
 import { snapshotPhrase } from '../snapshots.js';
+import { shellWord } from '../text.js';
 import { readVolume } from '../volumes.js';
 
 export const mapCommand = (run: Runner): Command =>
@@ -30,7 +31,7 @@ async function map(
     const { snapshots, size } = volume;
     const since = id === undefined ? snapshots[0] : findSnapshot(volume, id);
     if (since === undefined)
-      throw new NotFoundError(`${path} has no snapshots yet; take one: volsnap create ${path}`);
+      throw new NotFoundError(`${path} has no snapshots yet; take one: volsnap create ${shellWord(path)}`);
     const grid = gridOf(size, output.width);
     const cells = await measure(volume.changedBlocks({ since, signal }), grid);
     const changedBytes = cells.reduce((sum, bytes) => sum + bytes, 0);

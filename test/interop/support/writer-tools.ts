@@ -60,6 +60,7 @@ export function run(program: string, given: readonly string[], input?: string): 
 /** Runs a program that must succeed; its standard output. */
 export async function runWell(program: string, ...given: readonly string[]): Promise<string> {
   const { status, output } = await run(program, given);
-  if (status !== 0) throw new Error(`${program} ${given.join(' ')} ended with ${status}: ${output.slice(-500)}`);
+  if (status !== 0)
+    throw new Error(`${program} ${given.join(' ')} ended with ${status}: ${output.slice(-500)}`);
   return output;
 }

@@ -34,7 +34,9 @@ describe.each(LAYOUTS)('copying a block (%s)', (layout) => {
     world.hooks.log.length = 0;
     await Promise.all(
       // Not block 0, which every in-volume snapshot has from the beginning.
-      Array.from({ length: 60 }, (_, i) => world.write((1 + ((i * 37) % 250)) * BLOCK_SIZE + i, new Uint8Array(5))),
+      Array.from({ length: 60 }, (_, i) =>
+        world.write((1 + ((i * 37) % 250)) * BLOCK_SIZE + i, new Uint8Array(5)),
+      ),
     );
     expectCopiesBeforeWrites(world);
   });
@@ -191,13 +193,18 @@ describe.each(LAYOUTS)('reading a snapshot (%s)', (layout) => {
     let held = 0;
     world.hooks.before = ({ target, kind, offset, length }) => {
       // The snapshot's own reads of the volume; copies read whole blocks of what is written below.
-      if (target !== 'volume' || kind !== 'read' || offset !== 100 || length === 0 || held > 0) return undefined;
+      if (target !== 'volume' || kind !== 'read' || offset !== 100 || length === 0 || held > 0)
+        return undefined;
       held++;
       return go.promise;
     };
     const reading = snapshot.read(100, 10 * BLOCK_SIZE);
     await settle();
-    await Promise.all([world.writeBlock(0), world.write(3 * BLOCK_SIZE + 5, new Uint8Array(900)), world.writeBlock(9, 3)]);
+    await Promise.all([
+      world.writeBlock(0),
+      world.write(3 * BLOCK_SIZE + 5, new Uint8Array(900)),
+      world.writeBlock(9, 3),
+    ]);
     go.fire();
     expectSame(await reading, world.model.of(snapshot.id).subarray(100, 100 + 10 * BLOCK_SIZE), 'the read');
     if (layout === 'directory') expect(held).toBe(1);
@@ -220,11 +227,7 @@ describe.each(LAYOUTS)('reading a snapshot (%s)', (layout) => {
     await world.snapshot();
     await world.writeBlock(5, 10);
     go.fire();
-    expectSame(
-      await reading,
-      world.model.of(snapshot.id).subarray(BLOCK_SIZE, 21 * BLOCK_SIZE),
-      'the read',
-    );
+    expectSame(await reading, world.model.of(snapshot.id).subarray(BLOCK_SIZE, 21 * BLOCK_SIZE), 'the read');
     expect(held).toBe(1);
     await world.expectRight();
   });
@@ -238,7 +241,8 @@ describe.each(LAYOUTS)('reading a snapshot (%s)', (layout) => {
         const turns = delays.below(6);
         if (turns === 0) return undefined;
         return (async () => {
-          for (let turn = 0; turn < turns; turn++) await new Promise<void>((resolve) => setImmediate(resolve));
+          for (let turn = 0; turn < turns; turn++)
+            await new Promise<void>((resolve) => setImmediate(resolve));
         })();
       };
       const work: Promise<unknown>[] = [];
@@ -296,11 +300,13 @@ describe.each(LAYOUTS)('reading a snapshot (%s)', (layout) => {
 });
 
 describe.each(LAYOUTS)('when a device fails (%s)', (layout) => {
-  const isCopy = (world: World) => ({ target, kind, offset }: Operation) =>
-    kind === 'write' &&
-    (layout === 'directory'
-      ? target.includes('store') && !target.endsWith('/{3808876b-c176-4e48-b7ae-04046e6cc752}')
-      : offset >= world.size + 10 * BLOCK_SIZE);
+  const isCopy =
+    (world: World) =>
+    ({ target, kind, offset }: Operation) =>
+      kind === 'write' &&
+      (layout === 'directory'
+        ? target.includes('store') && !target.endsWith('/{3808876b-c176-4e48-b7ae-04046e6cc752}')
+        : offset >= world.size + 10 * BLOCK_SIZE);
 
   test('a copy that fails once is repeated, and nobody notices', async () => {
     const world = await World.create({ layout });

@@ -30,22 +30,25 @@ describe('a diff area of many runs', () => {
     await world.expectRight();
   });
 
-  test.each([10, 675, 676, 677, 700, 1353, 1360, 2040])('of %i grows when its last slot is taken', async (runs) => {
-    const world = await fragmentedWorld(runs, 200);
-    const reasons: string[] = [];
-    world.volume.on('deleted', ({ reason, cause }) => reasons.push(`${reason}: ${cause}`));
-    world.volume.on('backgroundFailure', ({ what, error }) => reasons.push(`${what}: ${error}`));
-    const newest = world.volume.snapshots[1];
-    for (let block = 1; block < runs + 60 && block < 2190; block++) {
-      await world.writeBlock(block);
-      await settle();
-      const left = (newest?.allocatedBytes ?? 0) - (newest?.usedBytes ?? 0);
-      expect(left).toBeGreaterThanOrEqual(0);
-    }
-    expect(reasons).toEqual([]);
-    expect(world.volume.snapshots).toHaveLength(2);
-    await world.expectRight();
-    await world.kill();
-    await world.expectRight();
-  });
+  test.each([10, 675, 676, 677, 700, 1353, 1360, 2040])(
+    'of %i grows when its last slot is taken',
+    async (runs) => {
+      const world = await fragmentedWorld(runs, 200);
+      const reasons: string[] = [];
+      world.volume.on('deleted', ({ reason, cause }) => reasons.push(`${reason}: ${cause}`));
+      world.volume.on('backgroundFailure', ({ what, error }) => reasons.push(`${what}: ${error}`));
+      const newest = world.volume.snapshots[1];
+      for (let block = 1; block < runs + 60 && block < 2190; block++) {
+        await world.writeBlock(block);
+        await settle();
+        const left = (newest?.allocatedBytes ?? 0) - (newest?.usedBytes ?? 0);
+        expect(left).toBeGreaterThanOrEqual(0);
+      }
+      expect(reasons).toEqual([]);
+      expect(world.volume.snapshots).toHaveLength(2);
+      await world.expectRight();
+      await world.kill();
+      await world.expectRight();
+    },
+  );
 });

@@ -155,11 +155,11 @@ export interface Signal {
 }
 
 export function signal(): Signal {
-  let fire = () => undefined as void;
+  let resolvePromise: (() => void) | undefined;
   const promise = new Promise<void>((resolve) => {
-    fire = resolve;
+    resolvePromise = resolve;
   });
-  return { promise, fire };
+  return { promise, fire: () => resolvePromise?.() };
 }
 
 /** Lets everything that needs no timer and no I/O go on until it stands still. */

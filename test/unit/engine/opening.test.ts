@@ -48,7 +48,12 @@ describe.each(LAYOUTS)('opening again (%s)', (layout) => {
     expect(world.volume.recovery.clean).toBe(false); // just initialised, never closed
     await world.snapshot();
     await world.reopen();
-    expect(world.volume.recovery).toMatchObject({ clean: true, droppedCopies: 0, removedFiles: [], warnings: [] });
+    expect(world.volume.recovery).toMatchObject({
+      clean: true,
+      droppedCopies: 0,
+      removedFiles: [],
+      warnings: [],
+    });
     await world.writeBlock(3);
     await world.kill();
     expect(world.volume.recovery.clean).toBe(false);
@@ -197,7 +202,9 @@ describe.each(LAYOUTS)('opening again (%s)', (layout) => {
     await expect(Volume.open(device, { store })).rejects.toThrow(NotInitializedError);
     const world = await World.create({ layout });
     await world.volume.close();
-    const again = { store: layout === 'directory' ? world.store() : new InVolumeStore({ reserve: MEBIBYTE * 2 }) };
+    const again = {
+      store: layout === 'directory' ? world.store() : new InVolumeStore({ reserve: MEBIBYTE * 2 }),
+    };
     await expect(Volume.initialize(world.device(), again)).rejects.toThrow(AlreadyInitializedError);
     await world.open();
   });
@@ -239,7 +246,15 @@ describe.each(LAYOUTS)('opening again (%s)', (layout) => {
     const snapshot = await world.snapshot();
     const { volume, size } = world;
     const one = new Uint8Array(1);
-    for (const offset of [-1, 0.5, Number.NaN, size, Number.MAX_SAFE_INTEGER, Number.POSITIVE_INFINITY, -0.5]) {
+    for (const offset of [
+      -1,
+      0.5,
+      Number.NaN,
+      size,
+      Number.MAX_SAFE_INTEGER,
+      Number.POSITIVE_INFINITY,
+      -0.5,
+    ]) {
       await expect(volume.write(offset, one), `write at ${offset}`).rejects.toThrow(InvalidArgumentError);
       await expect(volume.read(offset, one), `read at ${offset}`).rejects.toThrow(InvalidArgumentError);
       await expect(snapshot.read(offset, one), `snapshot at ${offset}`).rejects.toThrow(InvalidArgumentError);
@@ -320,7 +335,11 @@ describe('an in-volume store', () => {
 
   test('keeps the volume’s own sector at 0x1E00, in every snapshot too', async () => {
     const world = await World.create({ layout: 'in-volume' });
-    expectSame(await world.volume.read(0x1e00, 512), world.model.bytes.subarray(0x1e00, 0x2000), 'the sector');
+    expectSame(
+      await world.volume.read(0x1e00, 512),
+      world.model.bytes.subarray(0x1e00, 0x2000),
+      'the sector',
+    );
     await world.snapshot();
     await world.write(0x1e00 - 100, world.random.fill(new Uint8Array(700)));
     await world.snapshot();
@@ -373,7 +392,9 @@ describe.each(LAYOUTS)('a volume in a file (%s)', (layout) => {
     const path = await temporaryImage(MEBIBYTE);
     const device = await FileDevice.open(path, { writable: true });
     const store =
-      layout === 'directory' ? new DirectoryStore(`${path}.volsnap`) : new InVolumeStore({ reserve: 4 * MEBIBYTE });
+      layout === 'directory'
+        ? new DirectoryStore(`${path}.volsnap`)
+        : new InVolumeStore({ reserve: 4 * MEBIBYTE });
     await Volume.initialize(device, { store });
     await device.close();
     const open = async (options: object = {}) =>

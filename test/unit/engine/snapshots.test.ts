@@ -8,9 +8,9 @@ import {
   SnapshotDeletedError,
   UnsupportedError,
 } from '../../../src/errors.ts';
+import type { VolumeEvents } from '../../../src/snapshot/events.ts';
 import { BLOCK_SIZE } from '../../../src/units.ts';
 import type { ChangedExtent } from '../../../src/volume/changed-blocks.ts';
-import type { VolumeEvents } from '../../../src/snapshot/events.ts';
 import type { ChangedBlocksOptions, Volume } from '../../../src/volume/volume.ts';
 import { settle, signal } from './hooks.ts';
 import { KIBIBYTE, LAYOUTS, MEBIBYTE, World } from './world.ts';

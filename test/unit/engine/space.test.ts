@@ -1,8 +1,8 @@
 /** Growth, limits and what goes when there is no room. */
 import { describe, expect, test } from 'vitest';
 import { NoSpaceError } from '../../../src/errors.ts';
-import { BLOCK_SIZE } from '../../../src/units.ts';
 import type { VolumeEvents } from '../../../src/snapshot/events.ts';
+import { BLOCK_SIZE } from '../../../src/units.ts';
 import { type Operation, settle, signal, systemFailure } from './hooks.ts';
 import { expectSame, LAYOUTS, MEBIBYTE, World } from './world.ts';
 
@@ -96,7 +96,13 @@ describe.each(LAYOUTS)('a full diff area (%s)', (layout) => {
     World.create(
       layout === 'directory'
         ? { layout, seed, size: 4 * MEBIBYTE, maximumSize: MAXIMUM }
-        : { layout, seed, size: 4 * MEBIBYTE, reserve: 10 * BLOCK_SIZE + 64 * BLOCK_SIZE, maximumSize: MAXIMUM },
+        : {
+            layout,
+            seed,
+            size: 4 * MEBIBYTE,
+            reserve: 10 * BLOCK_SIZE + 64 * BLOCK_SIZE,
+            maximumSize: MAXIMUM,
+          },
     );
 
   test('costs the oldest snapshots, one by one, with event and reason; writes never fail', async () => {
@@ -119,7 +125,9 @@ describe.each(LAYOUTS)('a full diff area (%s)', (layout) => {
       expect(world.volume.figures.allocatedBytes).toBeLessThanOrEqual(MAXIMUM);
       await world.expectRight();
     }
-    const gone = events.filter((event) => event.endsWith('space')).map((event) => Number(event.split(' ')[0]));
+    const gone = events
+      .filter((event) => event.endsWith('space'))
+      .map((event) => Number(event.split(' ')[0]));
     expect(gone.length).toBeGreaterThan(0);
     expect(gone).toEqual(Array.from({ length: gone.length }, (_, i) => i + 1));
     expect(events.filter((event) => event === 'overflow').length).toBe(gone.length);
@@ -150,7 +158,8 @@ describe.each(LAYOUTS)('a full diff area (%s)', (layout) => {
       world.volume.on('deleted', ({ reason }) => reasons.add(reason));
       for (let step = 0; step < 40; step++) {
         const kind = world.random.below(8);
-        if (kind === 0) await world.snapshot().catch((error: unknown) => expect(error).toBeInstanceOf(NoSpaceError));
+        if (kind === 0)
+          await world.snapshot().catch((error: unknown) => expect(error).toBeInstanceOf(NoSpaceError));
         else if (kind === 1) await world.kill();
         else {
           const first = world.random.below(200);
@@ -243,7 +252,10 @@ describe('a host file system that is full', () => {
   });
 
   test('when a copy is written: one snapshot goes, not more than are needed', async () => {
-    const world = await World.create({ size: 16 * MEBIBYTE, growth: { initial: 8 * MEBIBYTE, maximum: 8 * MEBIBYTE } });
+    const world = await World.create({
+      size: 16 * MEBIBYTE,
+      growth: { initial: 8 * MEBIBYTE, maximum: 8 * MEBIBYTE },
+    });
     const snapshots = [];
     for (let i = 0; i < 6; i++) {
       snapshots.push(await world.snapshot());

@@ -2,6 +2,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { MemoryBudget } from '../../../src/copy-on-write/memory-budget.ts';
+import { WriteGate, withinLimit } from '../../../src/copy-on-write/write-gate.ts';
 import { BLOCKS_PER_PAGE, BlockTable } from '../../../src/diff-area/block-table.ts';
 import { AssertionError, FormatError, HoldTimeoutError, NoSpaceError } from '../../../src/errors.ts';
 import { Extents } from '../../../src/store/extents.ts';
@@ -9,7 +10,6 @@ import { checkRuns, Runs } from '../../../src/store/runs.ts';
 import { SpaceBudget } from '../../../src/store/space-budget.ts';
 import { BLOCK_SIZE } from '../../../src/units.ts';
 import { blocksOf, extentsOf } from '../../../src/volume/changed-blocks.ts';
-import { WriteGate, withinLimit } from '../../../src/copy-on-write/write-gate.ts';
 import { settle } from './hooks.ts';
 
 const BLOCKS = 3 * BLOCKS_PER_PAGE + 100;
@@ -155,10 +155,10 @@ describe('Extents', () => {
 });
 
 describe('Runs', () => {
-  const pieces = fc.array(
-    fc.record({ gap: fc.nat(3), blocks: fc.integer({ min: 1, max: 5 }) }),
-    { minLength: 1, maxLength: 20 },
-  );
+  const pieces = fc.array(fc.record({ gap: fc.nat(3), blocks: fc.integer({ min: 1, max: 5 }) }), {
+    minLength: 1,
+    maxLength: 20,
+  });
 
   test('map every byte of the file to its place and back off when cut', () => {
     fc.assert(
@@ -176,17 +176,24 @@ describe('Runs', () => {
           expect(runs.size).toBe(length * BLOCK_SIZE);
           for (let i = 0; i < length; i++)
             expect(runs.locate(i * BLOCK_SIZE + 77)).toBe((map[i] ?? 0) * BLOCK_SIZE + 77);
-          const spread = runs.pieces(0, length * BLOCK_SIZE).flatMap((piece) =>
-            Array.from({ length: piece.length / BLOCK_SIZE }, (_, i) => piece.volumeOffset / BLOCK_SIZE + i),
-          );
+          const spread = runs
+            .pieces(0, length * BLOCK_SIZE)
+            .flatMap((piece) =>
+              Array.from(
+                { length: piece.length / BLOCK_SIZE },
+                (_, i) => piece.volumeOffset / BLOCK_SIZE + i,
+              ),
+            );
           expect(spread).toEqual(map.slice(0, length));
           expect(() => checkRuns(runs.list, (next + 1) * BLOCK_SIZE)).not.toThrow();
         };
         check(map.length);
         const keep = cutSeed % (map.length + 1);
-        const cut = runs.truncate(keep * BLOCK_SIZE).flatMap((piece) =>
-          Array.from({ length: piece.length / BLOCK_SIZE }, (_, i) => piece.volumeOffset / BLOCK_SIZE + i),
-        );
+        const cut = runs
+          .truncate(keep * BLOCK_SIZE)
+          .flatMap((piece) =>
+            Array.from({ length: piece.length / BLOCK_SIZE }, (_, i) => piece.volumeOffset / BLOCK_SIZE + i),
+          );
         expect(cut).toEqual(map.slice(keep));
         check(keep);
         expect(() => runs.locate(keep * BLOCK_SIZE)).toThrow(AssertionError);

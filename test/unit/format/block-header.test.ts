@@ -81,6 +81,7 @@ describe('a header', () => {
               epoch,
               watermark: type === 3 ? mark : 0,
               volumeFlags: type === 2 ? 1 : 0,
+              entriesChecksum: type === 3 ? 0xdead : 0,
             },
           };
           expect(decodeHeader(block(header), type, context)).toEqual(header);

@@ -10,10 +10,13 @@ import {
   encodeControlBlock,
   encodeItem,
   ITEM_PAIRS,
+  isPairSound,
   itemPosition,
   type SnapshotItem,
+  sealPair,
   sectorOfItem,
 } from '../../../src/format/control-block.ts';
+import { ITEM_SIZE } from '../../../src/format/constants.ts';
 import { BLOCK_SIZE } from '../../../src/units.ts';
 import {
   aligned,
@@ -151,7 +154,7 @@ describe('an item', () => {
 
   test.each([
     ['snapshot', snapshot, [4, 56, 127]],
-    ['diff area', diffArea, [4, 88, 127]],
+    ['diff area', diffArea, [4, 92, 127]],
     ['free', { kind: 'free' }, [4, 8, 127]],
     ['end', { kind: 'end' }, [4, 8, 127]],
   ] as const)('%s with reserved bytes is refused in a store of ours only', (_, item, places) => {
@@ -210,4 +213,25 @@ test('more than 127 items are a bug of the writer', () => {
     ),
   ).toThrow(AssertionError);
   expect(viewOf(encodeControlBlock(ours, [])).getUint32(128, true)).toBe(0);
+});
+
+describe('the checksum of a pair', () => {
+  const pair = (epoch: bigint) => {
+    const block = encodeControlBlock({ fileOffset: 0, volumeOffset: 0, nextOffset: 0, epoch }, []);
+    encodeItem(block, itemPosition(3), snapshot);
+    encodeItem(block, itemPosition(4), diffArea);
+    sealPair(block, 3, epoch);
+    return block;
+  };
+
+  test('finds every flipped bit of both items, and a pair of another store', () => {
+    expect(isPairSound(pair(7n), 3, 7n)).toBe(true);
+    expect(isPairSound(pair(7n), 3, 8n)).toBe(false);
+    for (let bit = 0; bit < (ITEM_SIZE + 92) * 8; bit++) {
+      const block = pair(7n);
+      const at = itemPosition(3) + (bit >> 3);
+      block[at] = (block[at] ?? 0) ^ (1 << (bit & 7));
+      expect(isPairSound(block, 3, 7n), `bit ${bit}`).toBe(false);
+    }
+  });
 });

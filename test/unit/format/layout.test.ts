@@ -37,7 +37,8 @@ test('no field of the format has moved', () => {
        80   8 watermark
        88   4 checksum
        92   4 volumeFlags
-       96  32 reserved
+       96   4 entriesChecksum
+      100  28 reserved
     start block: ends at 512
         0  16 signature
        16   4 version
@@ -82,7 +83,8 @@ test('no field of the format has moved', () => {
        64   8 allocatedSize
        72   8 previousBitmapOffset
        80   8 unknown
-       88  40 reserved
+       88   4 pairChecksum
+       92  36 reserved
     table entry: ends at 32
         0   8 originalOffset
         8   8 relativeOffset

@@ -1,0 +1,46 @@
+/** Which slots of a diff-area file are in use, found out while it is opened. */
+import { FormatError } from '../errors.js';
+import type { Extent } from '../store/extents.js';
+import type { Runs } from '../store/runs.js';
+import { BLOCK_SIZE, type ByteOffset, type Slot } from '../units.js';
+
+export class SlotMap {
+  readonly #runs: Runs;
+  readonly #used: Uint8Array;
+  /** Slots of the file. */
+  readonly count: number;
+
+  constructor(runs: Runs) {
+    this.#runs = runs;
+    this.count = runs.size / BLOCK_SIZE;
+    this.#used = new Uint8Array(Math.ceil(this.count / 8));
+  }
+
+  use(slot: Slot): void {
+    const byte = slot >>> 3;
+    this.#used[byte] = (this.#used[byte] ?? 0) | (1 << (slot & 7));
+  }
+
+  isUsed(slot: Slot): boolean {
+    return (((this.#used[slot >>> 3] ?? 0) >>> (slot & 7)) & 1) === 1;
+  }
+
+  /** The slot at an offset of the device. @throws FormatError, naming `what`, if it is not one of this file */
+  at(volumeOffset: ByteOffset, what: string): Slot {
+    for (const run of this.#runs.list) {
+      const inside = volumeOffset - run.volumeOffset;
+      if (inside >= 0 && inside < run.length && inside % BLOCK_SIZE === 0)
+        return (run.fileOffset + inside) / BLOCK_SIZE;
+    }
+    throw new FormatError(`the ${what} at ${volumeOffset} lies outside its diff-area file`);
+  }
+
+  *free(): Generator<Extent> {
+    for (let slot = 0; slot < this.count; ) {
+      const start = slot;
+      while (slot < this.count && !this.isUsed(slot)) slot++;
+      if (slot > start) yield { start, length: slot - start };
+      while (slot < this.count && this.isUsed(slot)) slot++;
+    }
+  }
+}

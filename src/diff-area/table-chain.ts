@@ -1,0 +1,197 @@
+/**
+ * Reads the table chain of a diff area, as a crash may have left it.
+ *
+ * Entries that a block's checksum covers are proven: they were durable, data included, when its header was last written.
+ * The entries behind them are open: they have to be tested against their data. Below the watermark, the highest that any
+ * header states, an open entry must pass; from there on it may belong to a group that was never committed.
+ */
+import { FormatError } from '../errors.js';
+import { viewOf } from '../format/binary.js';
+import { type BlockHeader, decodeHeader } from '../format/block-header.js';
+import { BlockType, ENTRIES_PER_TABLE_BLOCK } from '../format/constants.js';
+import {
+  EntryFlag,
+  entriesChecksum,
+  entryBitmap,
+  entryFlags,
+  entryOriginalOffset,
+  entryPosition,
+  entryRelativeOffset,
+  entryVolumeOffset,
+  isEmptyEntry,
+} from '../format/table-block.js';
+import type { LocationList } from '../store/location-list.js';
+import type { AreaFile } from '../store/store.js';
+import { BLOCK_SIZE, type BlockNumber, type ByteOffset, offsetOfSlot, type Slot } from '../units.js';
+import { FixedSlot } from './area-slots.js';
+import type { BlockTable } from './block-table.js';
+import type { SlotMap } from './slot-map.js';
+import type { TableTail } from './table-writer.js';
+
+export interface OpenEntry {
+  /** Position in the whole chain. */
+  readonly place: number;
+  /** The block that holds it, and its position there. */
+  readonly tail: TableTail;
+  readonly index: number;
+  readonly block: BlockNumber;
+  readonly slot: Slot;
+  readonly checksum: number;
+  /** Does it make sense at all? A torn group can leave anything behind the watermark. */
+  readonly wellFormed: boolean;
+}
+
+export interface TableChain {
+  /** Blocks that are not full, or not covered whole by their checksum; the last block of the chain is always among them. */
+  readonly openBlocks: readonly TableTail[];
+  readonly openEntries: readonly OpenEntry[];
+  /** Places of the chain that are durable for certain. */
+  readonly watermark: number;
+  /** Does the last block link to one that was never written? */
+  readonly hasLooseEnd: boolean;
+}
+
+interface ReadBlock {
+  readonly slot: Slot;
+  readonly header: BlockHeader;
+  readonly image: Uint8Array;
+}
+
+export class TableChainReader {
+  readonly #file: AreaFile;
+  readonly #epoch: bigint;
+  readonly #slots: SlotMap;
+  readonly #table: BlockTable;
+  readonly #openBlocks: TableTail[] = [];
+  readonly #openEntries: OpenEntry[] = [];
+  #watermark = 0;
+
+  /** @param table receives the proven entries, `slots` what they use */
+  constructor(file: AreaFile, list: LocationList, slots: SlotMap, table: BlockTable) {
+    this.#file = file;
+    this.#epoch = list.epoch;
+    this.#slots = slots;
+    this.#table = table;
+  }
+
+  /** @throws FormatError, UnsupportedError, DeviceError */
+  async read(first: ByteOffset): Promise<TableChain> {
+    const slot = this.#slots.at(first, 'first table block');
+    if (slot !== FixedSlot.table) throw new FormatError(`table in slot ${slot}, which is not its place`);
+    let block = await this.#readBlock(slot);
+    if (block === undefined) throw new FormatError(`table block at ${first} belongs to another store`);
+    for (let before = 0; ; before += ENTRIES_PER_TABLE_BLOCK) {
+      const { tail, isOpen } = this.#takeEntries(block, before);
+      const next = await this.#next(block, before + ENTRIES_PER_TABLE_BLOCK);
+      if (isOpen || next === undefined) this.#openBlocks.push(tail);
+      if (next === undefined) break;
+      block = next;
+    }
+    return {
+      openBlocks: this.#openBlocks,
+      openEntries: this.#openEntries,
+      watermark: this.#watermark,
+      hasLooseEnd: block.header.nextOffset !== 0,
+    };
+  }
+
+  /** `undefined` if the block is one of another file, or of an earlier one in the same place. @throws FormatError */
+  async #readBlock(slot: Slot): Promise<ReadBlock | undefined> {
+    const offset = this.#file.runs.locate(offsetOfSlot(slot));
+    const image = new Uint8Array(BLOCK_SIZE);
+    await this.#file.device.read(offset, image);
+    const header = decodeHeader(image, BlockType.table, { offset });
+    return header.extension?.epoch === this.#epoch ? { slot, header, image } : undefined;
+  }
+
+  /**
+   * The block that follows, if it is one of this chain. A link can be durable before the block that it points to: then
+   * the chain ends here, unless places there are known durable.
+   */
+  async #next({ header }: ReadBlock, places: number): Promise<ReadBlock | undefined> {
+    const offset = header.nextOffset;
+    const mustGoOn = this.#watermark > places;
+    if (offset === 0) {
+      if (mustGoOn)
+        throw new FormatError(`table chain ends after ${places} places, ${this.#watermark} are durable`);
+      return undefined;
+    }
+    const slot = this.#slots.at(offset, 'next table block');
+    if (this.#slots.isUsed(slot)) {
+      throw new FormatError(
+        `table chain: the block at ${offset} is in use for something else, or a second time`,
+      );
+    }
+    const next = await this.#readBlock(slot).catch((error: unknown) => {
+      if (mustGoOn || !(error instanceof FormatError)) throw error;
+      return undefined;
+    });
+    if (next === undefined && mustGoOn) {
+      throw new FormatError(
+        `table block at ${offset} is not one of this diff area, but ${this.#watermark} places are durable`,
+      );
+    }
+    if (next !== undefined) this.#slots.use(slot);
+    return next;
+  }
+
+  #takeEntries({ slot, header, image }: ReadBlock, before: number): { tail: TableTail; isOpen: boolean } {
+    const { watermark = 0, entriesChecksum: stored = 0 } = header.extension ?? {};
+    this.#watermark = Math.max(this.#watermark, watermark);
+    const covered = Math.min(ENTRIES_PER_TABLE_BLOCK, Math.max(0, watermark - before));
+    if (entriesChecksum(image, 0, covered) !== stored) {
+      throw new FormatError(`table block at ${header.volumeOffset}: its entries fail their checksum`);
+    }
+    const view = viewOf(image);
+    let used = ENTRIES_PER_TABLE_BLOCK;
+    while (used > covered && isEmptyEntry(view, entryPosition(used - 1))) used--;
+    const tail = { slot, image, used, before };
+    for (let index = 0; index < used; index++) {
+      const entry = this.#entry(view, tail, index);
+      if (entry === undefined) continue;
+      if (index >= covered) this.#openEntries.push(entry);
+      else if (entry.wellFormed) this.accept(entry);
+      else
+        throw new FormatError(
+          `table block at ${header.volumeOffset}: entry ${index} is durable but not valid`,
+        );
+    }
+    return { tail, isOpen: covered < ENTRIES_PER_TABLE_BLOCK };
+  }
+
+  /** `undefined`: the place is marked as unused. */
+  #entry(view: DataView, tail: TableTail, index: number): OpenEntry | undefined {
+    const at = entryPosition(index);
+    const flags = entryFlags(view, at);
+    if ((flags & EntryFlag.unused) !== 0) return undefined;
+    const block = entryOriginalOffset(view, at) / BLOCK_SIZE;
+    const slot = entryRelativeOffset(view, at) / BLOCK_SIZE;
+    const wellFormed = flags === 0 && this.#isWellFormed(block, slot, entryVolumeOffset(view, at));
+    return {
+      place: tail.before + index,
+      tail,
+      index,
+      block,
+      slot,
+      checksum: entryBitmap(view, at),
+      wellFormed,
+    };
+  }
+
+  #isWellFormed(block: BlockNumber, slot: Slot, volumeOffset: ByteOffset): boolean {
+    return (
+      Number.isInteger(block) &&
+      block < this.#table.blockCount &&
+      Number.isInteger(slot) &&
+      slot >= FixedSlot.zeros &&
+      slot < this.#slots.count &&
+      volumeOffset === this.#file.runs.locate(offsetOfSlot(slot))
+    );
+  }
+
+  /** Takes an entry that is proven. */
+  accept({ block, slot, checksum }: OpenEntry): void {
+    this.#slots.use(slot);
+    this.#table.set(block, slot, checksum);
+  }
+}

@@ -1,0 +1,13 @@
+/** All planted bugs: the simulation has to find each of them, else it proves nothing about the engine. */
+import type { PlantedBug } from './planted/bug.js';
+import { COPYING_BUGS } from './planted/copying.js';
+import { SNAPSHOT_BUGS } from './planted/snapshots.js';
+import { SPACE_BUGS } from './planted/space.js';
+import { TABLE_BUGS } from './planted/table.js';
+
+export const PLANTED_BUGS: readonly PlantedBug[] = [
+  ...COPYING_BUGS,
+  ...TABLE_BUGS,
+  ...SPACE_BUGS,
+  ...SNAPSHOT_BUGS,
+];

@@ -1,0 +1,42 @@
+/** A sabotage of the engine: a mistake that somebody could make, and the promise that it breaks. */
+export interface PlantedBug {
+  readonly name: string;
+  /** What goes wrong by it. */
+  readonly breaks: string;
+  readonly edits: readonly Edit[];
+  /** Shows only where table blocks and location blocks hold a few entries instead of hundreds: see `SMALL_BLOCKS`. */
+  readonly smallBlocks?: boolean;
+  /** Shows only when bits rot. */
+  readonly rot?: boolean;
+}
+
+/** A change of one source file. */
+export interface Edit {
+  /** Below `src/`. */
+  readonly file: string;
+  /** Occurs exactly once. */
+  readonly find: string;
+  readonly replace: string;
+}
+
+/**
+ * Not a bug: a format of the same kind with blocks that are soon full, so that chains of them come up all the time. Table
+ * blocks hold 20 entries (two sectors), location blocks 2 runs, batches 3 copies.
+ */
+export const SMALL_BLOCKS: readonly Edit[] = [
+  {
+    file: 'format/constants.ts',
+    find: 'PAYLOAD_SIZE / ENTRY_SIZE;',
+    replace: '20;',
+  },
+  {
+    file: 'format/constants.ts',
+    find: 'Math.floor(PAYLOAD_SIZE / LOCATION_SIZE);',
+    replace: '2;',
+  },
+  {
+    file: 'copy-on-write/batch.ts',
+    find: 'BATCH_BLOCKS_MAX = 256;',
+    replace: 'BATCH_BLOCKS_MAX = 3;',
+  },
+];

@@ -1,0 +1,203 @@
+/** Bugs on the way of a write: from the filter to the durable copy to the volume. */
+import type { PlantedBug } from './bug.js';
+
+const COPY_ON_WRITE = 'copy-on-write/copy-on-write.ts';
+const AREA = 'diff-area/diff-area.ts';
+const VOLUME = 'volume/volume.ts';
+
+export const COPYING_BUGS: readonly PlantedBug[] = [
+  {
+    name: 'the diff area is not flushed before the volume is written',
+    breaks: 'a snapshot loses originals in a power cut',
+    edits: [
+      {
+        file: COPY_ON_WRITE,
+        find: 'await area.flush();\n      for (const copied of group) area.publish(copied);',
+        replace: 'for (const copied of group) area.publish(copied);',
+      },
+    ],
+  },
+  {
+    name: 'copies are published before they are flushed',
+    breaks: 'a second write to the block overtakes the flush',
+    edits: [
+      {
+        file: COPY_ON_WRITE,
+        find: 'await area.writeEntries();\n      await area.flush();\n      for (const copied of group) area.publish(copied);',
+        replace:
+          'await area.writeEntries();\n      for (const copied of group) area.publish(copied);\n      await area.flush();',
+      },
+    ],
+  },
+  {
+    name: 'a write does not wait for a copy in flight',
+    breaks: 'the second writer of a block overwrites it before its copy is durable',
+    edits: [
+      {
+        file: COPY_ON_WRITE,
+        find: 'const batch = this.#inFlight.get(block) ??',
+        replace: 'if (this.#inFlight.has(block)) continue;\n      const batch =',
+      },
+    ],
+  },
+  {
+    name: 'a block in flight is copied a second time',
+    breaks: 'the later copy holds what a write has put there meanwhile',
+    edits: [
+      {
+        file: COPY_ON_WRITE,
+        find: 'const batch = this.#inFlight.get(block) ?? this.#enqueue(area, block);',
+        replace: 'const batch = this.#enqueue(area, block);',
+      },
+    ],
+  },
+  {
+    name: 'a write does not wait for its copy',
+    breaks: 'the copy is read after the block was overwritten',
+    edits: [
+      {
+        file: VOLUME,
+        find: 'if (copies !== undefined) await copies;',
+        replace: 'copies?.catch(() => undefined);',
+      },
+    ],
+  },
+  {
+    name: 'a write goes on once its copy is written, before the commit',
+    breaks: 'no entry leads to the copy after a power cut',
+    edits: [
+      {
+        file: COPY_ON_WRITE,
+        find: 'this.figures.batches++;',
+        replace: 'this.figures.batches++;\n    batch.finish();',
+      },
+    ],
+  },
+  {
+    name: 'the data of a copy is not waited for',
+    breaks: 'the commit covers copies that are not written yet',
+    edits: [
+      {
+        file: COPY_ON_WRITE,
+        find: 'await area.writeData(reserved, stored);',
+        replace: 'void area.writeData(reserved, stored).catch(() => undefined);',
+      },
+    ],
+  },
+  {
+    name: 'a block that begins with zeros counts as zeros',
+    breaks: 'a snapshot reads zeros in place of data',
+    edits: [
+      {
+        file: COPY_ON_WRITE,
+        find: 'ZEROS.equals(data);',
+        replace: 'ZEROS.subarray(0, 512).equals(data.subarray(0, 512));',
+      },
+    ],
+  },
+  {
+    name: 'the short last block of a volume is not read',
+    breaks: 'a snapshot reads zeros at the end of the volume',
+    edits: [
+      {
+        file: COPY_ON_WRITE,
+        find: 'this.#volume.size - offset);',
+        replace: 'Math.floor((this.#volume.size - offset) / BLOCK_SIZE) * BLOCK_SIZE);',
+      },
+    ],
+  },
+  {
+    name: 'the last block that a write touches only in part is not copied',
+    breaks: 'a snapshot reads what was written later',
+    edits: [
+      {
+        file: COPY_ON_WRITE,
+        find: 'Math.min(blockOf(offset + length - 1) + 1,',
+        replace: 'Math.min(Math.max(blockOf(offset + length), blockOf(offset) + 1),',
+      },
+    ],
+  },
+  {
+    name: 'a discard is passed on without copies',
+    breaks: 'a snapshot reads zeros where data was discarded later',
+    edits: [
+      {
+        file: VOLUME,
+        find: 'await this.#change(\n      offset,\n      length,',
+        replace: 'await this.#change(\n      offset,\n      0,',
+      },
+    ],
+  },
+  {
+    name: 'a write of zeros is passed on without copies',
+    breaks: 'a snapshot reads zeros where they were written later',
+    edits: [
+      {
+        file: VOLUME,
+        find: 'await this.#change(offset, length, (device) => zero(device, offset, length));',
+        replace: 'await this.#change(offset, 0, (device) => zero(device, offset, length));',
+      },
+    ],
+  },
+  {
+    name: 'a failed copy is ignored',
+    breaks: 'a snapshot stays although it has lost a block',
+    edits: [
+      {
+        file: 'snapshot/space.ts',
+        find: "await this.#chain.removeThrough(newest, this.#copying, 'copy-failed', error);\n",
+        replace: '',
+      },
+    ],
+  },
+  {
+    name: 'entries that could not be written are not written again',
+    breaks: 'a retry commits copies without entries',
+    edits: [
+      {
+        file: 'diff-area/table-writer.ts',
+        find: 'for (const { slot, image, from, to } of this.#dirty) {',
+        replace:
+          'const dirty = this.#dirty;\n    this.#dirty = [];\n    for (const { slot, image, from, to } of dirty) {',
+      },
+    ],
+  },
+  {
+    name: 'a failed flush of the volume is reported as success',
+    breaks: 'flushed data is lost in a power cut',
+    edits: [
+      {
+        file: VOLUME,
+        find: 'await this.#writer.engine.device.flush();',
+        replace: 'await this.#writer.engine.device.flush().catch(() => undefined);',
+      },
+    ],
+  },
+  {
+    name: 'a flush does nothing',
+    breaks: 'flushed data is lost in a power cut',
+    edits: [{ file: VOLUME, find: 'await this.#writer.engine.device.flush();', replace: '' }],
+  },
+  {
+    name: 'memory of finished copies is not given back',
+    breaks: 'writes wait for ever',
+    edits: [{ file: COPY_ON_WRITE, find: 'this.#memory.release(batch.bytes);', replace: '' }],
+  },
+  {
+    name: 'a slot is handed out twice',
+    breaks: 'a copy is overwritten by another',
+    edits: [
+      {
+        file: AREA,
+        find: 'return this.#slots.take(slots);',
+        replace:
+          'const taken = this.#slots.take(slots);\n    if (taken !== undefined && taken.length > 2) this.#slots.putBack(taken.slice(-1));\n    return taken;',
+      },
+    ],
+  },
+  {
+    name: 'slots of a failed batch are not given back',
+    breaks: 'entries stay promised for ever: the space for them leaks',
+    edits: [{ file: COPY_ON_WRITE, find: 'area.cancel(reserved, blocks.length);', replace: '' }],
+  },
+];

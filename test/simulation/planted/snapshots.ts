@@ -1,0 +1,249 @@
+/** Bugs in taking, reading and deleting snapshots, and in the control file that says which there are. */
+import type { PlantedBug } from './bug.js';
+
+const CREATE = 'snapshot/create.ts';
+const READER = 'snapshot/reader.ts';
+const CONTROL = 'store/control-file.ts';
+const GATE = 'volume/write-gate.ts';
+
+export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
+  {
+    name: 'the hold lets a write slip while the snapshot is committed',
+    breaks: 'a write is neither before nor after the moment of the snapshot',
+    edits: [{ file: GATE, find: 'if (!this.#held) {', replace: 'if (!this.#held || this.#inside === 0) {' }],
+  },
+  {
+    name: 'the snapshot is committed before the writes in flight have ended',
+    breaks: 'a snapshot changes after it was taken',
+    edits: [
+      {
+        file: CREATE,
+        find: 'await gate.hold(limitMs);',
+        replace: 'void gate.hold(limitMs).catch(() => undefined);',
+      },
+    ],
+  },
+  {
+    name: 'held writes go on before the snapshot is committed',
+    breaks: 'blocks are overwritten that the new snapshot has no copy of',
+    edits: [
+      {
+        file: CREATE,
+        find: 'return await commit(context, area);',
+        replace: 'gate.release();\n    held = false;\n    return await commit(context, area);',
+      },
+    ],
+  },
+  {
+    name: 'the volume is not flushed while writes are held',
+    breaks: 'a power cut takes a snapshot back to before its moment',
+    edits: [
+      {
+        file: CREATE,
+        find: "await withinLimit(clock, deadline - clock.monotonic(), device.flush(), 'the volume was not flushed');",
+        replace: '',
+      },
+    ],
+  },
+  {
+    name: 'a hold that took too long leaves writes held',
+    breaks: 'writes wait for ever',
+    edits: [{ file: GATE, find: 'this.release();\n      throw error;', replace: 'throw error;' }],
+  },
+  {
+    name: 'a new diff area is not flushed before the commit',
+    breaks: 'a snapshot has no table after a power cut',
+    edits: [
+      {
+        file: 'diff-area/create.ts',
+        find: 'new Uint8Array(BLOCK_SIZE));\n  await device.flush();',
+        replace: 'new Uint8Array(BLOCK_SIZE));',
+      },
+    ],
+  },
+  {
+    name: 'a commit that failed is not withdrawn',
+    breaks: 'a snapshot that was refused is there after a reopening, without its file',
+    edits: [{ file: CREATE, find: 'await withdraw(store, gate, area, error);', replace: '' }],
+  },
+  {
+    name: 'copies go to the older snapshot still',
+    breaks: 'the new snapshot has no copies',
+    edits: [{ file: CREATE, find: 'copyOnWrite.setTarget(area);', replace: '' }],
+  },
+  {
+    name: 'a sector of the control file is not flushed',
+    breaks: 'a snapshot that was taken, or a deletion, is gone after a power cut',
+    edits: [
+      {
+        file: CONTROL,
+        find: 'sector, sector + SECTOR_SIZE));\n      await this.#device.flush();',
+        replace: 'sector, sector + SECTOR_SIZE));',
+      },
+    ],
+  },
+  {
+    name: 'the diff-area item lies in another sector than its snapshot item',
+    breaks: 'a crash leaves half a snapshot',
+    edits: [
+      {
+        file: 'format/control-block.ts',
+        find: 'if (sectorOfItem(i) !== sectorOfItem(i + 1)) continue;',
+        replace: '',
+      },
+      {
+        file: CONTROL,
+        find: 'assert(sector === sectorOfItem(item + 1), () => `items ${item} and ${item + 1} lie in two sectors`);',
+        replace:
+          'const other = sectorOfItem(item + 1);\n    if (other !== sector) await this.#device.write(block.offset + other, block.image.slice(other, other + SECTOR_SIZE));',
+      },
+    ],
+  },
+  {
+    name: 'the control file is not flushed at opening',
+    breaks: 'a snapshot found after a killed process is gone after a power cut',
+    edits: [
+      {
+        file: CONTROL,
+        find: 'encodeStartBlock(changed));\n      await this.#device.flush();',
+        replace: 'encodeStartBlock(changed));',
+      },
+    ],
+  },
+  {
+    name: 'the control blocks are not flushed before the start block counts',
+    breaks: 'a power cut while a store is made leaves one that does not open',
+    edits: [
+      {
+        file: CONTROL,
+        find: 'await device.flush(); // before the start block makes them count',
+        replace: '',
+      },
+    ],
+  },
+  {
+    name: 'opening does not record that the volume is in use',
+    breaks: 'a crash passes for a clean close',
+    edits: [
+      { file: 'volume/open.ts', find: 'await store.control.markOpen(store.volume.size);', replace: '' },
+    ],
+  },
+  {
+    name: 'a close is recorded before the volume is flushed',
+    breaks: 'a power cut while closing makes the volume seem changed by others',
+    edits: [
+      {
+        file: 'volume/stored-history.ts',
+        find: 'await device.flush();\n    const modifiedAt = await this.#closingTime();\n    await store.control.markClosed({ volumeSize: device.size, modifiedAt });',
+        replace:
+          'const modifiedAt = await this.#closingTime();\n    await store.control.markClosed({ volumeSize: device.size, modifiedAt });\n    await device.flush();',
+      },
+    ],
+  },
+  {
+    name: 'a close does not flush the volume',
+    breaks: 'writes before a clean close are lost in a power cut',
+    edits: [
+      {
+        file: 'volume/stored-history.ts',
+        find: 'await device.flush();\n    const modifiedAt',
+        replace: 'const modifiedAt',
+      },
+    ],
+  },
+  {
+    name: 'a reader does not look again after reading the volume',
+    breaks: 'a snapshot shows what was written while it was read',
+    edits: [
+      {
+        file: READER,
+        find: 'const source = find(areas(), block);\n    if (source.area === undefined) continue;',
+        replace:
+          'const source = find(areas(), block);\n    if (source.area === undefined || block >= 0) continue;',
+      },
+    ],
+  },
+  {
+    name: 'a reader overlooks a snapshot that was taken while it read the volume',
+    breaks: 'a snapshot shows what was written while it was read',
+    edits: [
+      {
+        file: READER,
+        find: 'await volume.read(offset, target);',
+        replace: 'const before = areas();\n  await volume.read(offset, target);',
+      },
+      {
+        file: READER,
+        find: 'const source = find(areas(), block);\n    if (source.area === undefined) continue;',
+        replace: 'const source = find(before, block);\n    if (source.area === undefined) continue;',
+      },
+    ],
+  },
+  {
+    name: 'a read in the middle of a block returns its beginning',
+    breaks: 'a snapshot reads data of another place',
+    edits: [
+      {
+        file: READER,
+        find: 'const skip: ByteLength = offset - offsetOfBlock(first);',
+        replace: 'const skip: ByteLength = 0;',
+      },
+    ],
+  },
+  {
+    name: 'a reader looks at the newest diff area first',
+    breaks: 'a snapshot shows a later copy of a block',
+    edits: [
+      {
+        file: READER,
+        find: 'for (const area of areas) {',
+        replace: 'for (const area of [...areas].reverse()) {',
+      },
+    ],
+  },
+  {
+    name: 'blocks of several diff areas are read in one request',
+    breaks: 'a snapshot reads data of another place',
+    edits: [{ file: READER, find: 'if (next.area !== source.area) break;', replace: '' }],
+  },
+  {
+    name: 'a reader of a snapshot deleted meanwhile gets what it read',
+    breaks: 'a read returns data for which no copies were made any more',
+    edits: [
+      {
+        file: 'snapshot/record.ts',
+        find: 'const result = await read();\n      this.checkExists();',
+        replace: 'const result = await read();',
+      },
+    ],
+  },
+  {
+    name: 'the start sector of an in-volume store is written through',
+    breaks: 'a write to the volume destroys the store',
+    edits: [
+      {
+        file: 'store/start-sector-device.ts',
+        find: 'if (offset >= END || end <= START) return',
+        replace: 'return',
+      },
+    ],
+  },
+  {
+    name: 'the sector under the start block is not kept',
+    breaks: 'the volume loses a sector when the store is made',
+    edits: [
+      { file: 'store/in-volume-store.ts', find: 'await device.write(sectorOffset, start);', replace: '' },
+    ],
+  },
+  {
+    name: 'changed blocks leave out those of the snapshot itself',
+    breaks: 'a block that changed is not reported',
+    edits: [
+      {
+        file: 'volume/stored-history.ts',
+        find: 'chain.records.slice(first, end)',
+        replace: 'chain.records.slice(first + 1, end)',
+      },
+    ],
+  },
+];

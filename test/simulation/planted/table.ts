@@ -1,0 +1,192 @@
+/** Bugs in the table of a diff area: its chain on the device, its checksums, its watermark, and reading it again. */
+import type { PlantedBug } from './bug.js';
+
+const AREA = 'diff-area/diff-area.ts';
+const LOAD = 'diff-area/load.ts';
+const WRITER = 'diff-area/table-writer.ts';
+
+export const TABLE_BUGS: readonly PlantedBug[] = [
+  {
+    name: 'entries are not verified at recovery',
+    breaks: 'an entry whose data did not get there counts as a copy',
+    edits: [
+      {
+        file: LOAD,
+        find: 'if (area.checksum(entry.block, entry.slot, data) === entry.checksum) {',
+        replace: '{',
+      },
+    ],
+  },
+  {
+    name: 'the checksum does not cover the epoch',
+    breaks: 'entries of a deleted snapshot come back in a table block that was torn',
+    smallBlocks: true,
+    edits: [
+      {
+        file: 'diff-area/copy-checksum.ts',
+        find: 'setBigUint64(ENTRY_CHECKED_SIZE, this.#epoch, true)',
+        replace: 'setBigUint64(ENTRY_CHECKED_SIZE, 0n, true)',
+      },
+    ],
+  },
+  {
+    name: 'a table block of another diff area is accepted',
+    breaks: 'a snapshot reads through the table of one that is gone',
+    smallBlocks: true,
+    edits: [
+      {
+        file: LOAD,
+        find: 'if (next.extension?.epoch === this.#opened.list.epoch) return',
+        replace: 'return',
+      },
+    ],
+  },
+  {
+    name: 'the watermark is raised before the flush',
+    breaks: 'entries count as durable that are not',
+    edits: [
+      {
+        file: AREA,
+        find: 'await this.#writer.write();\n  }\n\n  /** Makes everything',
+        replace:
+          'this.#writer.durable = this.#writer.places;\n    await this.#writer.write();\n  }\n\n  /** Makes everything',
+      },
+    ],
+  },
+  {
+    name: 'the watermark is not trusted',
+    breaks: 'rot in a copy that was durable drops it, and the snapshot reads the volume instead',
+    rot: true,
+    edits: [
+      {
+        file: LOAD,
+        find: 'this.#watermark = Math.max(this.#watermark, header.extension?.watermark ?? 0);',
+        replace: '',
+      },
+    ],
+  },
+  {
+    name: 'dropped entries are not marked unused',
+    breaks: 'they count as durable once the watermark has passed them',
+    edits: [{ file: LOAD, find: 'encodeEntry(image, entryPosition(index), UNUSED_ENTRY);', replace: '' }],
+  },
+  {
+    name: 'recovery does not flush what it found',
+    breaks: 'copies found after a killed process are lost in a power cut',
+    edits: [{ file: LOAD, find: 'await area.flush();\n', replace: '' }],
+  },
+  {
+    name: 'recovery repairs nothing',
+    breaks: 'entries that were dropped come back',
+    edits: [
+      {
+        file: 'volume/open.ts',
+        find: 'for (const repair of repairs) await repair();',
+        replace: '',
+      },
+    ],
+  },
+  {
+    name: 'slots of loaded copies count as free',
+    breaks: 'copies are overwritten after a reopening',
+    edits: [
+      {
+        file: LOAD,
+        find: 'this.#markUsed(slot);\n        this.#table.set(block, slot, checksum);',
+        replace: 'this.#table.set(block, slot, checksum);',
+      },
+    ],
+  },
+  {
+    name: 'slots of proven copies count as free',
+    breaks: 'copies are overwritten after a crash',
+    edits: [{ file: LOAD, find: 'this.#markUsed(entry.slot);\n', replace: '' }],
+  },
+  {
+    name: 'slots of further table blocks count as free',
+    breaks: 'the table is overwritten after a reopening',
+    smallBlocks: true,
+    edits: [
+      {
+        file: LOAD,
+        find: '({ slot, header } = next);\n      this.#markUsed(slot);',
+        replace: '({ slot, header } = next);',
+      },
+    ],
+  },
+  {
+    name: 'a link to a table block that was never written is left',
+    breaks: 'the slot it points to gets another use, and the chain does not open',
+    smallBlocks: true,
+    edits: [{ file: LOAD, find: 'setNextOffset(tail.image, 0);', replace: '' }],
+  },
+  {
+    name: 'a new table block is not linked',
+    breaks: 'entries after a full table block are lost',
+    smallBlocks: true,
+    edits: [
+      {
+        file: WRITER,
+        find: 'setNextOffset(full.image, this.#file.runs.locate(offsetOfSlot(slot)));',
+        replace: '',
+      },
+    ],
+  },
+  {
+    name: 'the sector that an entry ends in is not written',
+    breaks: 'entries are lost',
+    edits: [
+      {
+        file: WRITER,
+        find: 'const end = roundUp(to, SECTOR_SIZE);',
+        replace: 'const end = Math.floor(to / SECTOR_SIZE) * SECTOR_SIZE;',
+      },
+    ],
+  },
+  {
+    name: 'places are counted from the last block only',
+    breaks: 'the watermark covers too little, and what it should cover is not known',
+    smallBlocks: true,
+    edits: [
+      {
+        file: WRITER,
+        find: 'used: 0, before: full.before + full.used }',
+        replace: 'used: 0, before: full.used }',
+      },
+    ],
+  },
+  {
+    name: 'copies are not verified when they are read',
+    breaks: 'rot is returned as data',
+    rot: true,
+    edits: [
+      {
+        file: AREA,
+        find: 'if (this.checksum(block + i, slot + i, data) !== this.table.checksumOf(block + i)) {',
+        replace: 'if (false) {',
+      },
+    ],
+  },
+  {
+    name: 'the zero block is not written at creation',
+    breaks: 'copies of zeros read what the space held before',
+    edits: [
+      {
+        file: 'diff-area/create.ts',
+        find: 'await device.write(runs.locate(offsetOfSlot(FixedSlot.zeros)), new Uint8Array(BLOCK_SIZE));',
+        replace: '',
+      },
+    ],
+  },
+  {
+    name: 'the zero block is handed out as a slot',
+    breaks: 'copies of zeros read the copy of another block',
+    edits: [
+      {
+        file: 'diff-area/create.ts',
+        find: 'start: FixedSlot.count, length: length / BLOCK_SIZE - FixedSlot.count',
+        replace: 'start: FixedSlot.zeros, length: length / BLOCK_SIZE - FixedSlot.zeros',
+      },
+    ],
+  },
+];

@@ -1,0 +1,124 @@
+/**
+ * Plants a bug into a copy of the engine and runs the simulation there until it is caught.
+ *
+ * The checkout itself is never touched: sources and simulation are copied into a temporary folder, and the simulation
+ * runs there in a process of its own, which also ends one that loops for ever.
+ */
+import { spawn } from 'node:child_process';
+import { cp, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { type Edit, type PlantedBug, SMALL_BLOCKS } from './planted/bug.js';
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+/** A run that shows nothing for so long hangs, which is one way to be caught. */
+const SILENCE_MS = 60_000;
+
+export interface Hunt {
+  readonly seed: number;
+  readonly runs: number;
+  readonly cycles: number;
+}
+
+export interface Catch {
+  readonly caught: boolean;
+  /** Seeds that it took. */
+  readonly seeds: number;
+  /** The seed that showed it. */
+  readonly seed: number;
+  /** What was found. */
+  readonly message: string;
+  readonly seconds: number;
+}
+
+/** A copy of the engine with changes made to it; gone when disposed. */
+export class SabotagedCopy implements AsyncDisposable {
+  readonly folder: string;
+
+  private constructor(folder: string) {
+    this.folder = folder;
+  }
+
+  static async make(edits: readonly Edit[]): Promise<SabotagedCopy> {
+    const copy = new SabotagedCopy(await mkdtemp(join(tmpdir(), 'volsnap-planted-')));
+    for (const part of ['src', 'test/simulation', 'package.json', 'tsconfig.json'])
+      await cp(join(ROOT, part), join(copy.folder, part), { recursive: true });
+    await symlink(join(ROOT, 'node_modules'), join(copy.folder, 'node_modules'));
+    for (const edit of edits) await copy.#apply(edit);
+    return copy;
+  }
+
+  async #apply(edit: Edit): Promise<void> {
+    const path = join(this.folder, 'src', edit.file);
+    await writeFile(path, applied(await readFile(path, 'utf8'), edit));
+  }
+
+  /** Runs a script of the simulation in the copy; `undefined` if it had to be ended because it showed nothing. */
+  run(script: string, args: readonly string[]): Promise<{ code: number; output: string } | undefined> {
+    const path = join(this.folder, 'test/simulation', script);
+    const child = spawn(process.execPath, ['--import', 'tsx', path, ...args], {
+      cwd: this.folder,
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    return new Promise((resolve, reject) => {
+      let output = '';
+      let silence: NodeJS.Timeout | undefined;
+      const listen = (chunk?: Buffer) => {
+        output += chunk?.toString() ?? '';
+        clearTimeout(silence);
+        silence = setTimeout(() => child.kill('SIGKILL'), SILENCE_MS);
+      };
+      listen();
+      child.stdout.on('data', listen);
+      child.stderr.on('data', listen);
+      child.on('error', reject);
+      child.on('close', (code) => {
+        clearTimeout(silence);
+        resolve(code === null ? undefined : { code, output });
+      });
+    });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await rm(this.folder, { recursive: true, force: true });
+  }
+}
+
+/** The text with the change made. @throws if what is to be changed is not there exactly once */
+export function applied(text: string, { file, find, replace }: Edit): string {
+  const parts = text.split(find);
+  if (parts.length !== 2) {
+    throw new Error(
+      `src/${file} has ${parts.length - 1} times what a planted bug changes; adapt test/simulation/planted to it:\n${find}`,
+    );
+  }
+  return parts.join(replace);
+}
+
+/** The changes that a bug, or none, makes to the engine. */
+export const editsOf = (bug: PlantedBug): readonly Edit[] => [
+  ...(bug.smallBlocks ? SMALL_BLOCKS : []),
+  ...bug.edits,
+];
+
+/** Runs seed after seed against a sabotaged engine until one shows the bug. */
+export async function hunt(bug: PlantedBug, { seed, runs, cycles }: Hunt): Promise<Catch> {
+  const started = performance.now();
+  await using copy = await SabotagedCopy.make(editsOf(bug));
+  const args = ['--seed', `${seed}`, '--runs', `${runs}`, '--cycles', `${cycles}`, '--progress', '1'];
+  const result = await copy.run('simulate.ts', bug.rot ? [...args, '--rot'] : args);
+  const seconds = (performance.now() - started) / 1000;
+  const output = result?.output ?? '';
+  const last = Number([...output.matchAll(/^seed (\d+)/gm)].at(-1)?.[1] ?? seed);
+  const caught = result === undefined || result.code !== 0;
+  const seeds = caught ? last - seed + 1 : runs;
+  return { caught, seeds, seed: last, message: result === undefined ? 'hangs' : messageOf(output), seconds };
+}
+
+/** The first line that says what was found. */
+function messageOf(output: string): string {
+  const lines = output.split('\n');
+  const line = lines.find((text) => /cycle \d+: /.test(text)) ?? lines.find((text) => /Error\b/.test(text));
+  return (line ?? '').replace(/^.*cycle \d+: /, '').trim();
+}

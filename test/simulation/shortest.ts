@@ -1,0 +1,53 @@
+/** Makes a plan that fails shorter. */
+import { shrink } from '../../src/testing/index.js';
+import type { Cycle, Operation, Plan } from './plan.js';
+import { PromiseBroken, runPlan } from './run.js';
+
+/** One thing that can be left out: a whole cycle, an operation, or something special about a cycle. */
+type Item =
+  | { readonly cycle: number; readonly kind: 'cycle' }
+  | { readonly cycle: number; readonly kind: 'operation'; readonly operation: Operation }
+  | { readonly cycle: number; readonly kind: 'crashes while opening' | 'faults' | 'check' };
+
+/** The shortest plan found that still breaks a promise. @throws InvalidArgumentError if the plan breaks none */
+export async function shortest(plan: Plan, attemptsMax = 400): Promise<Plan> {
+  const kept = await shrink(itemsOf(plan), async (items) => fails(planOf(plan, items)), { attemptsMax });
+  return planOf(plan, kept);
+}
+
+const itemsOf = (plan: Plan): Item[] =>
+  plan.cycles.flatMap(({ operations, crashesWhileOpening, faultRate, check }, cycle): Item[] => [
+    { cycle, kind: 'cycle' },
+    ...(check ? [{ cycle, kind: 'check' } as const] : []),
+    ...(faultRate > 0 ? [{ cycle, kind: 'faults' } as const] : []),
+    ...(crashesWhileOpening.length > 0 ? [{ cycle, kind: 'crashes while opening' } as const] : []),
+    ...operations.map((operation) => ({ cycle, kind: 'operation', operation }) as const),
+  ]);
+
+function planOf(plan: Plan, items: readonly Item[]): Plan {
+  const cycles: Cycle[] = [];
+  for (const [index, cycle] of plan.cycles.entries()) {
+    const own = items.filter((item) => item.cycle === index);
+    const has = (kind: Item['kind']) => own.some((item) => item.kind === kind);
+    // Without its cycle nothing of it is left.
+    if (!has('cycle')) continue;
+    cycles.push({
+      ...cycle,
+      operations: own.flatMap((item) => (item.kind === 'operation' ? item.operation : [])),
+      crashesWhileOpening: has('crashes while opening') ? cycle.crashesWhileOpening : [],
+      faultRate: has('faults') ? cycle.faultRate : 0,
+      check: has('check'),
+    });
+  }
+  return { ...plan, cycles };
+}
+
+async function fails(plan: Plan): Promise<boolean> {
+  try {
+    await runPlan(plan);
+    return false;
+  } catch (error) {
+    if (error instanceof PromiseBroken) return true;
+    throw error;
+  }
+}
