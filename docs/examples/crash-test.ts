@@ -34,6 +34,8 @@ await world.run(async () => {
   const [snapshot] = volume.snapshots;
   const bytes = await snapshot?.read(0, volume.size);
   const unharmed = bytes?.every((byte) => byte === 0);
-  console.log(`snapshot "${snapshot?.label}" after the power cut: ${unharmed ? 'every byte as it was' : 'WRONG'}`);
+  console.log(
+    `snapshot "${snapshot?.label}" after the power cut: ${unharmed ? 'every byte as it was' : 'WRONG'}`,
+  );
   await volume.close();
 });

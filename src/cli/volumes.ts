@@ -6,6 +6,7 @@
 import { lstat, realpath, stat } from 'node:fs/promises';
 import { DirectoryStore, FileDevice, type Snapshot, UnsupportedError, Volume } from '../index.js';
 import type { CommonOptions, WritingOptions } from './command.js';
+import { UsageError } from './failure.js';
 import { findSnapshot } from './ids.js';
 import type { Session } from './session.js';
 
@@ -126,7 +127,9 @@ export interface Source {
 export async function parseSource(text: string): Promise<Source> {
   const at = text.lastIndexOf('@');
   if (at <= 0 || (await exists(text))) return { path: text, id: undefined };
-  return { path: text.slice(0, at), id: text.slice(at + 1) };
+  const id = text.slice(at + 1);
+  if (id === '') throw new UsageError(`${text}: an id, or the beginning of one, follows the @`);
+  return { path: text.slice(0, at), id };
 }
 
 /** What `parseSource` found, in the open volume. */

@@ -79,6 +79,13 @@ export class SimulatedDirectory {
     return [...this.#cached.keys()];
   }
 
+  /** All files that a crash concerns, those included that a name stands for no longer, or not yet. */
+  get allFiles(): SimulatedDisk[] {
+    const files = new Set([...this.#durable.values(), ...this.#cached.values()]);
+    for (const change of this.#log) if (change.file !== undefined) files.add(change.file);
+    return [...files];
+  }
+
   /** The disk under a file. @throws NotFoundError */
   file(name: string): SimulatedDisk {
     const file = this.#cached.get(name);
@@ -161,8 +168,7 @@ export class SimulatedDirectory {
     keep: (change: Readonly<NameChange>) => boolean,
     crashFile: (file: SimulatedDisk) => void,
   ): void {
-    const files = new Set([...this.#durable.values(), ...this.#cached.values()]);
-    for (const change of this.#log) if (change.file !== undefined) files.add(change.file);
+    const files = this.allFiles;
     for (const file of files) crashFile(file);
     for (const change of this.unsynced()) {
       const isLost = (model === 'power-cut' || !change.hasEffect) && !keep(change);
@@ -190,14 +196,12 @@ export class SimulatedDirectory {
   }
 
   save(): SavedDirectory {
-    const files = new Set([...this.#durable.values(), ...this.#cached.values()]);
-    for (const change of this.#log) if (change.file !== undefined) files.add(change.file);
     return {
       cached: new Map(this.#cached),
       durable: new Map(this.#durable),
       log: this.#log.map((change) => ({ ...change })),
       acknowledgements: this.#acknowledgements,
-      files: new Map([...files].map((file) => [file, file.save()])),
+      files: new Map(this.allFiles.map((file) => [file, file.save()])),
     };
   }
 

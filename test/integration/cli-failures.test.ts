@@ -26,7 +26,7 @@ describe('wrong usage ends with 2', () => {
     ['an empty id', ['read', 'a.img@']],
   ])('%s', (_, args) => {
     const bench = new Bench();
-    bench.volume('a.img', MEBIBYTE);
+    bench.image('a.img', MEBIBYTE);
     bench.fails(args, 2);
     const { status, stderr } = bench.run([...args, '--json']);
     expect(status).toBe(2);

@@ -71,7 +71,7 @@ export class Workload {
       this.complaints.push(`${what}, though nothing was done to the devices: ${cause}`);
   }
 
-  async run(volume: Volume, { operations, clients }: Cycle): Promise<void> {
+  async run(volume: Volume, { operations, clients }: Pick<Cycle, 'operations' | 'clients'>): Promise<void> {
     let next = 0;
     const client = async () => {
       for (let operation = operations[next++]; operation !== undefined; operation = operations[next++]) {

@@ -135,9 +135,10 @@ export class RunWorld {
       (_, block) => from + block * BLOCK_SIZE,
     );
     const metadata = blocks.filter((offset) => isMetadata(disk.peek(offset, 4)));
-    const [offset, length] = random.chance(0.5) && metadata.length > 0
-      ? [random.pick(metadata), random.pick([METADATA_HEAD, BLOCK_SIZE])]
-      : [random.pick(blocks), BLOCK_SIZE];
+    const [offset, length] =
+      random.chance(0.5) && metadata.length > 0
+        ? [random.pick(metadata), random.pick([METADATA_HEAD, BLOCK_SIZE])]
+        : [random.pick(blocks), BLOCK_SIZE];
     disk.rotWithin(offset, length);
   }
 

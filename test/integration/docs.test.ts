@@ -1,0 +1,73 @@
+/** What the documentation shows is code that runs. */
+import { execFile } from 'node:child_process';
+import { mkdtemp, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { describeLayout } from '../../src/format/layout.js';
+
+const run = promisify(execFile);
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+let folder = '';
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'volsnap-docs-'));
+});
+afterAll(() => rm(folder, { recursive: true, force: true }));
+
+const example = async (name: string, ...args: string[]) =>
+  (
+    await run(process.execPath, ['--import', 'tsx', join(ROOT, 'docs/examples', name), ...args], {
+      cwd: ROOT,
+    })
+  ).stdout;
+
+test('the backup agent backs up', async () => {
+  const image = join(folder, 'disk.img');
+  await writeFile(image, 'first bytes');
+  await truncate(image, 4 * 1024 * 1024);
+  expect(await example('backup-agent.ts', image, join(folder, 'backup.raw'))).toBe(
+    'incremental backup: 16384 bytes\n',
+  );
+  const [now, backup] = [await readFile(image), await readFile(join(folder, 'backup.raw'))];
+  expect(backup.equals(now)).toBe(true);
+});
+
+test('the crash test finds nothing lost', async () => {
+  expect(await example('crash-test.ts')).toBe(
+    'snapshot "before" after the power cut: every byte as it was\n',
+  );
+});
+
+test('guides show the examples as they are', async () => {
+  for (const name of await readdir(join(ROOT, 'docs'))) {
+    if (!name.endsWith('.md')) continue;
+    const text = await readFile(join(ROOT, 'docs', name), 'utf8');
+    for (const [, path = '', code] of text.matchAll(/```ts file=(\S+)\n([\s\S]*?)```/g)) {
+      expect(code, `${name}, ${path}`).toBe(await readFile(join(ROOT, 'docs', path), 'utf8'));
+    }
+  }
+});
+
+test('links between pages lead somewhere', async () => {
+  const pages = [
+    'README.md',
+    ...(await readdir(join(ROOT, 'docs')))
+      .filter((name) => name.endsWith('.md'))
+      .map((name) => `docs/${name}`),
+  ];
+  for (const page of pages) {
+    const text = await readFile(join(ROOT, page), 'utf8');
+    for (const [, target = ''] of text.matchAll(/\]\((?!https?:)([^)#]+)[^)]*\)/g)) {
+      await expect(readFile(join(ROOT, page, '..', target)), `${page} → ${target}`).resolves.toBeDefined();
+    }
+  }
+});
+
+test('the format page shows the layout that the code has', async () => {
+  const text = await readFile(join(ROOT, 'docs/format.md'), 'utf8');
+  const [, layout] = text.match(/```text layout\n([\s\S]*?)```/) ?? [];
+  expect(layout).toBe(`${describeLayout()}\n`);
+});

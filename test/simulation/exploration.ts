@@ -1,0 +1,241 @@
+/**
+ * Tries every crash of a history: at every step of the scheduler, in every way that a crash can leave the devices.
+ *
+ * The history is a function of its seed, so it can be run again up to each step. There the world is saved, and crashed
+ * from that state again and again; each time the volume is opened, held against the model as it was at that step,
+ * written to everywhere, and checked.
+ */
+import { createHash } from 'node:crypto';
+import { checkVolume, type Volume } from '../../src/index.js';
+import { ModelMismatch, type SavedWorld, VolumeModel } from '../../src/testing/index.js';
+import { noCounters } from './counters.js';
+import { CrashMoment, type CrashScope, type CrashState } from './crash-states.js';
+import { type History, planOf, type Stage } from './histories.js';
+import type { Plan } from './plan.js';
+import { labelOf, Workload } from './workload.js';
+import { RunWorld } from './world.js';
+
+export interface ExplorationOptions {
+  readonly layout: Plan['layout'];
+  readonly seed: number;
+  /** Up to so many states of one moment every subset is tried. */
+  readonly limit: number;
+  /** Only each so many-th state. */
+  readonly every: number;
+}
+
+export interface ExplorationCounters {
+  /** Moments at which the devices or the promises differ from those of the moment before. */
+  moments: number;
+  /** Different states that were crashed into. */
+  states: number;
+  /** Moments of which not every subset was tried. */
+  sampled: number;
+}
+
+/** @throws Error for the first state that breaks a promise, naming it */
+export async function explore(
+  history: History,
+  options: ExplorationOptions,
+  onState: (counters: ExplorationCounters) => void = () => undefined,
+): Promise<ExplorationCounters> {
+  const counters: ExplorationCounters = { moments: 0, states: 0, sampled: 0 };
+  const seen = new Set<string>();
+  for (const steps of await momentsOf(history, options)) {
+    counters.moments++;
+    const replay = await Replay.until(history, options, steps);
+    const saved = replay.world.world.save();
+    for (const model of ['power-cut', 'kill'] as const) {
+      replay.world.world.restore(saved);
+      const base = `${model} ${replay.model.ticks.last} ${replay.durableHash}`;
+      const moment = new CrashMoment(replay.scope, model);
+      if (2 ** moment.units.length > options.limit) counters.sampled++;
+      if (process.env.DBG) console.log(steps, model, moment.units.length, moment.units.map(u=>u.identity).slice(0,40));
+      let index = 0;
+      for (const state of moment.states(options.limit, `${history.name} ${steps}`)) {
+        const key = createHash('sha1').update(base).update(state.identity).digest('base64');
+        if (seen.has(key) || index++ % options.every !== 0) continue;
+        seen.add(key);
+        counters.states++;
+        await attempt(
+          replay,
+          saved,
+          moment,
+          model,
+          state,
+          `${history.name}, ${options.layout}, step ${steps}`,
+        );
+        onState(counters);
+      }
+    }
+  }
+  return counters;
+}
+
+async function attempt(
+  replay: Replay,
+  saved: SavedWorld,
+  moment: CrashMoment,
+  model: 'power-cut' | 'kill',
+  state: CrashState,
+  where: string,
+): Promise<void> {
+  replay.world.world.restore(saved);
+  moment.crash(replay.scope, model, state);
+  try {
+    await replay.verify(model);
+  } catch (error) {
+    const what = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+    throw new Error(`${where}, ${model}, ${moment.describe(state)}\n  ${what}`, { cause: error });
+  }
+}
+
+/** Steps after which the devices or the promises are others than one step before. */
+async function momentsOf(history: History, options: ExplorationOptions): Promise<number[]> {
+  const replay = await Replay.until(history, options, 0);
+  const moments: number[] = [];
+  let last = '';
+  for (let steps = 0; ; steps++) {
+    const signature = replay.signature;
+    if (signature !== last) moments.push(steps);
+    last = signature;
+    if (await replay.step()) return moments;
+  }
+}
+
+/** A history, run up to some step of its explored part. */
+class Replay {
+  readonly world: RunWorld;
+  readonly model: VolumeModel;
+  readonly #workload: Workload;
+  readonly #identities = new WeakMap<object, number>();
+  #lastIdentity = 0;
+  #work: (() => Promise<unknown>) | undefined;
+  #working: Promise<unknown> | undefined;
+
+  private constructor(plan: Plan) {
+    // Each state takes some hundred steps.
+    this.world = new RunWorld(plan, { stepsMax: Infinity });
+    this.model = new VolumeModel(this.world.initial);
+    this.#workload = new Workload(this.model, noCounters());
+  }
+
+  static async until(history: History, { layout, seed }: ExplorationOptions, steps: number): Promise<Replay> {
+    const replay = new Replay(planOf(history, layout, seed));
+    await replay.#prepare(history);
+    for (let step = 0; step < steps; step++) await replay.step();
+    return replay;
+  }
+
+  async #prepare({ before, opened, explored }: History): Promise<void> {
+    const { world } = this.world;
+    await this.world.initialize();
+    for (const { end, ...stage } of before) {
+      const volume = await this.#open();
+      await world.runSteps(() => this.#run(volume, stage), end === 'close' ? Infinity : CRASH_STEPS);
+      if (end === 'close') {
+        await world.run(() => volume.close());
+        this.model.endFlush(this.model.beginFlush());
+      } else {
+        world.crash(end);
+        this.model.crash(end);
+        this.model.reconcileVolume(this.world.peekVolume());
+      }
+    }
+    if (explored === 'opening') {
+      this.#work = () => this.world.open('refuse');
+      return;
+    }
+    const volume = await this.#open();
+    await world.run(() => this.#run(volume, opened));
+    this.#work = explored === 'close' ? () => volume.close() : () => this.#run(volume, explored);
+  }
+
+  async #open(): Promise<Volume> {
+    const { world } = this.world;
+    const volume = await world.run(() => this.world.open('keep'));
+    this.#workload.listen(volume);
+    this.model.reconcileNames(volume.snapshots.map(labelOf));
+    await world.run(() => this.#workload.verify(volume));
+    return volume;
+  }
+
+  async #run(volume: Volume, stage: Stage): Promise<void> {
+    await this.#workload.run(volume, stage);
+  }
+
+  /** One step further; true if that was the end. */
+  async step(): Promise<boolean> {
+    // The same promise each time: the task goes on where it was.
+    const work = () => {
+      this.#working ??= this.#work?.() ?? Promise.resolve();
+      return this.#working;
+    };
+    const { finished } = await this.world.world.runSteps(work, 1);
+    return finished;
+  }
+
+  get scope(): CrashScope {
+    const { world, plan } = this.world;
+    const directory = plan.layout === 'directory' ? world.directory('store') : undefined;
+    return { world, directory, disks: [world.disk('volume'), ...(directory?.allFiles ?? [])] };
+  }
+
+  /** Differs where a crash could leave something else, or where something else is promised. */
+  get signature(): string {
+    const { disks, directory } = this.scope;
+    const identityOf = (change: object) => {
+      const known = this.#identities.get(change) ?? ++this.#lastIdentity;
+      this.#identities.set(change, known);
+      return known;
+    };
+    const changes = disks.map(({ content }) =>
+      content.unflushed().map((change) => [identityOf(change), change.order]),
+    );
+    const names = (directory?.unsynced() ?? []).map((change) => [identityOf(change), change.hasEffect]);
+    return JSON.stringify([changes, names, this.model.ticks.last]);
+  }
+
+  get durableHash(): string {
+    const hash = createHash('sha1');
+    for (const { content, name } of this.scope.disks)
+      hash.update(name).update(content.durableBytes(0, content.durableSize));
+    return hash.digest('base64');
+  }
+
+  /** After a crash: opens, compares, writes everywhere, compares, closes, checks. */
+  async verify(crash: 'power-cut' | 'kill'): Promise<void> {
+    const { world } = this.world;
+    const model = this.model.clone();
+    model.crash(crash);
+    model.reconcileVolume(this.world.peekVolume());
+    const workload = new Workload(model, noCounters());
+    const volume = await world.run(() => this.world.open('keep'));
+    workload.listen(volume);
+    model.reconcileNames(volume.snapshots.map(labelOf));
+    await world.run(() => workload.verify(volume));
+    const { size } = volume;
+    await world.run(() =>
+      workload.run(volume, {
+        operations: [{ kind: 'write', offset: 0, length: Math.min(size, PROBE_BYTES), zeros: false }],
+        clients: 1,
+      }),
+    );
+    await world.run(() => workload.verify(volume));
+    await world.run(() => volume.close());
+    const device = world.device('volume');
+    const problems = await world.run(() => checkVolume(device, { store: this.world.store(), scrub: true }));
+    await world.run(() => device.close());
+    const complaints = [
+      ...problems.map(({ message }) => message),
+      ...workload.complaints,
+      ...world.violations,
+    ];
+    if (complaints.length > 0) throw new ModelMismatch(complaints.join('; '));
+  }
+}
+
+/** Steps after which a history's earlier openings crash. */
+const CRASH_STEPS = 90;
+/** Bytes that are written after each recovery: room for that is left in every history. */
+const PROBE_BYTES = 3 * 16_384;

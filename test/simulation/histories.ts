@@ -1,0 +1,226 @@
+/** Short scripted histories, of which every crash is tried. */
+import { BLOCK_SIZE } from '../../src/units.js';
+import type { Operation, Plan } from './plan.js';
+
+/** What is done between an opening and its end. */
+export interface Stage {
+  readonly operations: readonly Operation[];
+  readonly clients: number;
+}
+
+export interface History {
+  readonly name: string;
+  readonly blocks: number;
+  /** Blocks of the first diff areas and of their growth. */
+  readonly growth?: number;
+  /** Blocks that diff areas may take in all. */
+  readonly maximum?: number;
+  /** Openings before, each ended in its way. */
+  readonly before: readonly (Stage & { readonly end: 'close' | 'kill' | 'power-cut' })[];
+  /** Done to its end after the last opening. */
+  readonly opened: Stage;
+  /** Where every crash is tried: work, the close that follows, or the next opening. */
+  readonly explored: Stage | 'close' | 'opening';
+}
+
+const SECTOR = 512;
+const NOTHING: Stage = { operations: [], clients: 1 };
+
+const stage = (clients: number, ...operations: readonly Operation[]): Stage => ({ operations, clients });
+const CREATE: Operation = { kind: 'create' };
+const FLUSH: Operation = { kind: 'flush' };
+const DELETE_OLDEST: Operation = { kind: 'delete-oldest' };
+const DELETE_ALL: Operation = { kind: 'delete-all' };
+
+/** Writes one sector of a block. */
+const touch = (block: number): Operation => writeOf(block * BLOCK_SIZE + 4 * SECTOR, SECTOR);
+/** Writes whole blocks. */
+const write = (block: number, count = 1): Operation => writeOf(block * BLOCK_SIZE, count * BLOCK_SIZE);
+const zeroes = (block: number, count: number): Operation => ({
+  kind: 'zeroes',
+  offset: block * BLOCK_SIZE,
+  length: count * BLOCK_SIZE,
+});
+const limit = (blocks: number): Operation => ({ kind: 'limit', maximum: blocks * BLOCK_SIZE });
+
+function writeOf(offset: number, length: number): Operation {
+  return { kind: 'write', offset, length, zeros: false };
+}
+
+export const HISTORIES: readonly History[] = [
+  {
+    name: 'first write after a snapshot',
+    blocks: 6,
+    before: [],
+    opened: stage(1, CREATE),
+    explored: stage(1, touch(1), write(2, 2), FLUSH),
+  },
+  {
+    name: 'two writers of one block',
+    blocks: 6,
+    before: [],
+    opened: stage(1, CREATE),
+    explored: stage(3, touch(1), write(1), touch(0), touch(1), FLUSH, touch(5)),
+  },
+  {
+    name: 'no snapshot, writes and flushes',
+    blocks: 4,
+    before: [],
+    opened: NOTHING,
+    explored: stage(2, write(0), touch(0), FLUSH, write(1, 2), touch(2), FLUSH, touch(0)),
+  },
+  {
+    name: 'the first snapshot, while writes go on',
+    blocks: 6,
+    before: [],
+    opened: stage(1, write(3)),
+    explored: stage(3, touch(0), CREATE, touch(0), touch(1), FLUSH, touch(2)),
+  },
+  {
+    name: 'a second snapshot, while writes go on',
+    blocks: 6,
+    before: [],
+    opened: stage(1, CREATE, touch(0), touch(4)),
+    explored: stage(3, touch(1), CREATE, touch(1), touch(0), FLUSH, touch(2)),
+  },
+  {
+    name: 'growth of a diff area',
+    blocks: 16,
+    growth: 9,
+    before: [],
+    opened: stage(1, write(8, 8), CREATE, touch(0)),
+    explored: stage(2, write(1, 3), write(8, 4), touch(14), FLUSH),
+  },
+  {
+    name: 'deletion of the oldest snapshot, under load',
+    blocks: 6,
+    before: [],
+    opened: stage(1, CREATE, touch(0), CREATE, touch(1), FLUSH),
+    explored: stage(2, DELETE_OLDEST, touch(2), touch(0), CREATE),
+  },
+  {
+    name: 'deletion of the only snapshot, under load',
+    blocks: 6,
+    before: [],
+    opened: stage(1, CREATE, touch(0)),
+    explored: stage(3, touch(1), DELETE_OLDEST, touch(2), CREATE, touch(0)),
+  },
+  {
+    name: 'deletion of all snapshots',
+    blocks: 6,
+    before: [],
+    opened: stage(1, CREATE, touch(0), CREATE, touch(1), CREATE, touch(2)),
+    explored: stage(2, DELETE_ALL, touch(0), touch(3)),
+  },
+  {
+    name: 'the oldest snapshot goes because space is short',
+    blocks: 16,
+    growth: 9,
+    maximum: 24,
+    before: [],
+    opened: stage(1, write(8, 8), CREATE, write(0, 2), CREATE, touch(0)),
+    explored: stage(2, write(2, 3), write(8, 4), touch(15), CREATE),
+  },
+  {
+    name: 'the limit of space is lowered',
+    blocks: 8,
+    growth: 16,
+    before: [],
+    opened: stage(1, CREATE, touch(0), CREATE, touch(1)),
+    explored: stage(2, limit(20), touch(2), touch(3)),
+  },
+  {
+    name: 'a close after work',
+    blocks: 6,
+    before: [],
+    opened: stage(2, touch(3), CREATE, touch(0), touch(1)),
+    explored: 'close',
+  },
+  {
+    name: 'opening after a close',
+    blocks: 6,
+    before: [{ ...stage(2, touch(3), CREATE, touch(0), touch(1)), end: 'close' }],
+    opened: NOTHING,
+    explored: 'opening',
+  },
+  {
+    name: 'opening after a killed process',
+    blocks: 6,
+    before: [{ ...stage(3, CREATE, touch(0), touch(1), touch(2), CREATE, touch(0), touch(3)), end: 'kill' }],
+    opened: NOTHING,
+    explored: 'opening',
+  },
+  {
+    name: 'opening after a power cut',
+    blocks: 6,
+    before: [{ ...stage(4, CREATE, write(0, 3), touch(1), CREATE, write(2, 2)), end: 'power-cut' }],
+    opened: NOTHING,
+    explored: 'opening',
+  },
+  {
+    name: 'work after a killed process',
+    blocks: 6,
+    before: [{ ...stage(4, CREATE, write(0, 3), touch(1), CREATE, write(2, 2)), end: 'kill' }],
+    opened: NOTHING,
+    explored: stage(2, touch(0), touch(2), FLUSH, touch(3)),
+  },
+];
+
+/** A table of more than one block: with the format as it is that takes a volume of more than 508 blocks. */
+export const TURN_OVER: History = {
+  name: 'a table goes on in a further block',
+  blocks: 516,
+  growth: 32,
+  before: [],
+  opened: stage(1, write(504, 12), CREATE, zeroes(0, 506)),
+  explored: stage(2, touch(506), write(507, 3), touch(510)),
+};
+
+/** For the small blocks of `SMALL_BLOCKS`: further table blocks and location blocks all the time. */
+export const CHAIN_HISTORIES: readonly History[] = [
+  {
+    name: 'a table of small blocks goes on in a further block',
+    blocks: 48,
+    growth: 24,
+    before: [],
+    opened: stage(1, write(16, 8), CREATE, zeroes(24, 17)),
+    explored: stage(2, touch(16), write(17, 3), touch(20), touch(21)),
+  },
+  {
+    name: 'a location list goes on in a further block',
+    blocks: 48,
+    growth: 9,
+    before: [],
+    opened: stage(
+      1,
+      write(0, 40),
+      CREATE,
+      write(0, 2),
+      CREATE,
+      write(0, 3),
+      CREATE,
+      write(0, 4),
+      DELETE_OLDEST,
+    ),
+    explored: stage(2, write(4, 6), write(10, 6), touch(30), FLUSH),
+  },
+];
+
+/** The plan under which a history runs. */
+export function planOf(history: History, layout: Plan['layout'], seed: number): Plan {
+  const { name, blocks, growth = 9, maximum = 0 } = history;
+  return {
+    seed: `${name} ${seed}`,
+    layout,
+    // A short last block, and no whole number of them.
+    volumeSize: blocks * BLOCK_SIZE - 3 * SECTOR,
+    reserve: (10 + Math.max(64, blocks + 64)) * BLOCK_SIZE,
+    noise: false,
+    maximumSize: maximum * BLOCK_SIZE,
+    hostSpace: 0,
+    growth: { initial: growth * BLOCK_SIZE, maximum: growth * BLOCK_SIZE },
+    memoryLimit: 16 * BLOCK_SIZE,
+    crashWhileInitializing: undefined,
+    cycles: [],
+  };
+}
