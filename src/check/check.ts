@@ -10,7 +10,7 @@ import { IntegrityError, VolsnapError } from '../errors.js';
 import type { Guid } from '../format/guid.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
 import type { AttachedStore, Store } from '../store/store.js';
-import { BLOCK_SIZE, type BlockNumber, type ByteLength } from '../units.js';
+import { BLOCK_SIZE, type BlockNumber, type ByteLength, type Slot } from '../units.js';
 import { closeAreas, FOREIGN, findStore, loadStore } from '../volume/open.js';
 import { WindowsHistory } from '../volume/windows-history.js';
 import { checkCatalog, checkTable } from './rules.js';
@@ -133,6 +133,13 @@ async function scrub(
   let done = 0;
   for (const { id, area } of records) {
     if (area === undefined) continue;
+    if (!(await area.hasSoundZeros())) {
+      problems.push({
+        code: 'checksum',
+        snapshot: id,
+        message: 'the block of zeros is not zero; other readers see it',
+      });
+    }
     for (const { block, count } of runsOf(area)) {
       signal?.throwIfAborted();
       for (const message of await testCopies(area, block, count))
@@ -145,13 +152,13 @@ async function scrub(
 }
 
 /** Copies of consecutive blocks in consecutive slots. */
-function* runsOf({ table }: DiffArea): Generator<{ block: BlockNumber; count: number }> {
+function* runsOf(area: DiffArea): Generator<{ block: BlockNumber; count: number }> {
+  const { table } = area;
   let block = -1;
   let count = 0;
   for (const next of table.blocks()) {
-    const follows =
-      next === block + count && table.slotOf(next) === table.slotOf(block) + count && count < RUN_BLOCKS;
-    if (follows) {
+    const follows = next === block + count && count < RUN_BLOCKS;
+    if (follows && area.canReadTogether(slotOf(area, block), slotOf(area, next), count)) {
       count++;
       continue;
     }
@@ -161,6 +168,8 @@ function* runsOf({ table }: DiffArea): Generator<{ block: BlockNumber; count: nu
   }
   if (count > 0) yield { block, count };
 }
+
+const slotOf = ({ table }: DiffArea, block: BlockNumber): Slot => table.slotOf(block);
 
 /** What is wrong with the copies of `count` blocks from `block`; one by one only if something is. */
 async function testCopies(area: DiffArea, block: BlockNumber, count: number): Promise<string[]> {

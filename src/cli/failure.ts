@@ -29,8 +29,7 @@ export function failureOf(error: unknown, failed: number): Failure {
     return { code: 'USAGE', message, status: Status.usage };
   }
   if (error instanceof VolsnapError) {
-    const advice = error.code === 'VOLUME_CHANGED' ? ': --changed keep, or --changed invalidate' : '';
-    return { code: error.code, message: oneLine(error.message + advice), status: failed };
+    return { code: error.code, message: oneLine(error.message), status: failed };
   }
   if (isAbort(error)) return { code: 'INTERRUPTED', message: 'interrupted', status: failed };
   const text = error instanceof Error ? `${error.name}: ${error.message}` : String(error);

@@ -4,7 +4,14 @@
  * Commands that only read open for reading, so several may run at once; the others have the volume to themselves.
  */
 import { lstat, realpath, stat } from 'node:fs/promises';
-import { DirectoryStore, FileDevice, type Snapshot, UnsupportedError, Volume } from '../index.js';
+import {
+  DirectoryStore,
+  FileDevice,
+  type Snapshot,
+  UnsupportedError,
+  Volume,
+  VolumeChangedError,
+} from '../index.js';
 import type { CommonOptions, WritingOptions } from './command.js';
 import { UsageError } from './failure.js';
 import { findSnapshot } from './ids.js';
@@ -83,6 +90,11 @@ async function openForChange(
     readOnly: false,
     onVolumeChanged: options.changed ?? 'refuse',
     onDamaged,
+  }).catch((error: unknown) => {
+    if (!(error instanceof VolumeChangedError)) throw error;
+    throw new VolumeChangedError(`${error.message} (--changed keep, or --changed invalidate)`, {
+      cause: error,
+    });
   });
   volume.on('deleted', ({ id, reason }) => {
     if (reason === 'space') session.notes.warn(`snapshot ${id} was deleted to make room for newer copies`);

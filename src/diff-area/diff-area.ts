@@ -14,6 +14,7 @@
 import { writeAll } from '../device/block-device.js';
 import { assert, IntegrityError } from '../errors.js';
 import type { ApplicationInformation } from '../format/application-information.js';
+import { isZero } from '../format/binary.js';
 import { ENTRIES_PER_TABLE_BLOCK } from '../format/constants.js';
 import type { DiffAreaItem } from '../format/control-block.js';
 import type { Guid } from '../format/guid.js';
@@ -191,20 +192,43 @@ export class DiffArea {
     await this.#writer.write();
   }
 
-  /** Reads and verifies the copies of consecutive blocks that lie in consecutive slots. @throws IntegrityError, DeviceError */
+  /** Can the copy in `slot` and the one in `next`, of a block `distance` further on, be read together? */
+  canReadTogether(slot: Slot, next: Slot, distance: number): boolean {
+    return slot === FixedSlot.zeros ? next === slot : next === slot + distance;
+  }
+
+  /**
+   * Reads and verifies the copies of consecutive blocks, the first of which is in `slot`; all `canReadTogether`.
+   * @throws IntegrityError, DeviceError
+   */
   async readCopies(block: BlockNumber, slot: Slot, target: Uint8Array): Promise<void> {
+    // What a block of zeros holds is known; the one on the device is there for other readers.
+    const isZeros = slot === FixedSlot.zeros;
+    if (isZeros) target.fill(0);
+    else await this.#readSlots(slot, target);
+    for (let i = 0; i * BLOCK_SIZE < target.byteLength; i++) {
+      const data = target.subarray(i * BLOCK_SIZE, (i + 1) * BLOCK_SIZE);
+      const from = isZeros ? slot : slot + i;
+      if (this.checksum(block + i, from, data) !== this.table.checksumOf(block + i)) {
+        throw new IntegrityError(
+          `snapshot ${this.storeId}: the copy of block ${block + i} (offset ${offsetOfBlock(block + i)}) in slot ${from} fails its checksum`,
+        );
+      }
+    }
+  }
+
+  /** Is the block of zeros, which other readers of the format rely on, what it should be? @throws DeviceError */
+  async hasSoundZeros(): Promise<boolean> {
+    const block = new Uint8Array(BLOCK_SIZE);
+    await this.#readSlots(FixedSlot.zeros, block);
+    return isZero(block);
+  }
+
+  async #readSlots(slot: Slot, target: Uint8Array): Promise<void> {
     let at = 0;
     for (const piece of this.#file.runs.pieces(offsetOfSlot(slot), target.byteLength)) {
       await this.#file.device.read(piece.volumeOffset, target.subarray(at, at + piece.length));
       at += piece.length;
-    }
-    for (let i = 0; i * BLOCK_SIZE < target.byteLength; i++) {
-      const data = target.subarray(i * BLOCK_SIZE, (i + 1) * BLOCK_SIZE);
-      if (this.checksum(block + i, slot + i, data) !== this.table.checksumOf(block + i)) {
-        throw new IntegrityError(
-          `snapshot ${this.storeId}: the copy of block ${block + i} (offset ${offsetOfBlock(block + i)}) in slot ${slot + i} fails its checksum`,
-        );
-      }
     }
   }
 

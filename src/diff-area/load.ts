@@ -117,7 +117,8 @@ async function prove(
   const data = new Uint8Array(BLOCK_SIZE);
   for (const entry of chain.openEntries) {
     if (entry.wellFormed) {
-      await file.device.read(file.runs.locate(offsetOfSlot(entry.slot)), data);
+      if (entry.slot === FixedSlot.zeros) data.fill(0);
+      else await file.device.read(file.runs.locate(offsetOfSlot(entry.slot)), data);
       if (checksum.of(entry.block, entry.slot, data) === entry.checksum) {
         reader.accept(entry);
         continue;

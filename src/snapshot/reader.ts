@@ -70,7 +70,8 @@ function lastOfRun(
   while (last < limit) {
     const next = find(areas, last + 1);
     if (next.area !== source.area) break;
-    if (next.area !== undefined && next.slot !== source.slot + (last + 1 - first)) break;
+    if (next.area !== undefined && !next.area.canReadTogether(source.slot, next.slot, last + 1 - first))
+      break;
     last++;
   }
   return last;

@@ -92,7 +92,9 @@ export async function loadStore(store: AttachedStore, options: LoadOptions): Pro
       );
     warnings.push(change);
   }
-  const { records, repairs, droppedCopies } = await loadSnapshots(store);
+  const loaded = await loadSnapshots(store);
+  const records = loaded.map(({ record }) => record);
+  const droppedCopies = loaded.reduce((sum, { dropped }) => sum + dropped, 0);
   const damaged = spreadDamage(records);
   const newestDamaged = damaged.at(-1);
   if (newestDamaged !== undefined) {
@@ -105,7 +107,9 @@ export async function loadStore(store: AttachedStore, options: LoadOptions): Pro
     }
     warnings.push(`cannot be read: ${text}`);
   }
-  const removedFiles = writable ? await putRight(store, repairs).catch(closing(records)) : [];
+  // What is damaged, and what reads through it, is not touched.
+  const sound = loaded.slice(damaged.length);
+  const removedFiles = writable ? await putRight(store, sound).catch(closing(records)) : [];
   const newest = records.at(-1);
   const invalidate = change !== undefined && options.onVolumeChanged === 'invalidate' && newest !== undefined;
   return {
@@ -126,40 +130,28 @@ export async function loadStore(store: AttachedStore, options: LoadOptions): Pro
   };
 }
 
-interface LoadedSnapshots {
-  readonly records: SnapshotRecord[];
-  readonly repairs: readonly (() => Promise<void>)[];
-  readonly droppedCopies: number;
+interface LoadedSnapshot {
+  readonly record: SnapshotRecord;
+  readonly dropped: number;
+  /** See `LoadedArea`. */
+  readonly repair: () => Promise<void>;
 }
 
-async function loadSnapshots(store: AttachedStore): Promise<LoadedSnapshots> {
-  const records: SnapshotRecord[] = [];
-  const repairs: (() => Promise<void>)[] = [];
-  let droppedCopies = 0;
+async function loadSnapshots(store: AttachedStore): Promise<LoadedSnapshot[]> {
+  const loaded: LoadedSnapshot[] = [];
   try {
-    for (const entry of store.control.entries) {
-      const { content, dropped, repair } = await loadSnapshot(store, entry);
-      records.push(new SnapshotRecord(entry.snapshot, content));
-      if (repair !== undefined) repairs.push(repair);
-      droppedCopies += dropped;
-    }
+    for (const entry of store.control.entries) loaded.push(await loadSnapshot(store, entry));
   } catch (error) {
-    return closing(records)(error);
+    return closing(loaded.map(({ record }) => record))(error);
   }
-  return { records, repairs, droppedCopies };
+  return loaded;
 }
 
 /** The first write says that the volume is in use: a crash from here on is known as one. */
-async function putRight(store: AttachedStore, repairs: readonly (() => Promise<void>)[]): Promise<string[]> {
+async function putRight(store: AttachedStore, loaded: readonly LoadedSnapshot[]): Promise<string[]> {
   await store.control.markOpen(store.volume.size);
-  for (const repair of repairs) await repair();
+  for (const { repair } of loaded) await repair();
   return store.removeOrphans();
-}
-
-interface LoadedSnapshot {
-  readonly content: AreaOrDamage;
-  readonly dropped: number;
-  readonly repair?: () => Promise<void>;
 }
 
 async function loadSnapshot(store: AttachedStore, entry: CatalogEntry): Promise<LoadedSnapshot> {
@@ -168,7 +160,7 @@ async function loadSnapshot(store: AttachedStore, entry: CatalogEntry): Promise<
     const opened = await store.openArea(diffArea);
     try {
       const { area, dropped, repair } = await loadDiffArea(opened, diffArea, snapshot.volumeSize);
-      return { content: { area }, dropped, repair };
+      return { record: new SnapshotRecord(snapshot, { area }), dropped, repair };
     } catch (error) {
       await opened.file.close();
       throw error;
@@ -177,7 +169,11 @@ async function loadSnapshot(store: AttachedStore, entry: CatalogEntry): Promise<
     const isDamage =
       error instanceof FormatError || error instanceof UnsupportedError || error instanceof NotFoundError;
     if (!isDamage) throw error;
-    return { content: { damage: error }, dropped: 0 };
+    return {
+      record: new SnapshotRecord(snapshot, { damage: error }),
+      dropped: 0,
+      repair: async () => undefined,
+    };
   }
 }
 

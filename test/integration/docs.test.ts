@@ -69,5 +69,5 @@ test('links between pages lead somewhere', async () => {
 test('the format page shows the layout that the code has', async () => {
   const text = await readFile(join(ROOT, 'docs/format.md'), 'utf8');
   const [, layout] = text.match(/```text layout\n([\s\S]*?)```/) ?? [];
-  expect(layout).toBe(`${describeLayout()}\n`);
+  expect(layout?.trim()).toBe(describeLayout().trim());
 });

@@ -51,12 +51,12 @@ export class CrashMoment {
     for (const [disk, { content, name }] of scope.disks.entries()) {
       for (const [change, entry] of content.unflushed().entries()) {
         if (model === 'kill' && entry.order !== 0) continue;
-        units.push(...unitsOf(content, entry, { disk, change, name }));
+        units.push(...unitsOf(content, entry, { disk, change, name: shortened(name) }, model));
       }
     }
     for (const [change, entry] of (scope.directory?.unsynced() ?? []).entries()) {
       if (model === 'kill' && entry.hasEffect) continue;
-      const identity = `${entry.file === undefined ? 'remove' : 'create'} ${entry.name}`;
+      const identity = `${entry.file === undefined ? 'remove' : 'create'} ${shortened(entry.name)}`;
       units.push({ disk: undefined, change, sector: undefined, identity });
     }
     this.units = units;
@@ -122,6 +122,9 @@ export class CrashMoment {
   }
 }
 
+/** File names are GUIDs, of which the beginning is enough to tell them apart. */
+const shortened = (name: string): string => name.replace(/\{([0-9a-f]{8})[^{}]*\}(\{[^{}]*\})?/g, '$1');
+
 interface Place {
   readonly disk: number;
   readonly change: number;
@@ -132,6 +135,7 @@ function unitsOf(
   content: SimulatedDisk['content'],
   entry: Readonly<Change>,
   { disk, change, name }: Place,
+  model: 'power-cut' | 'kill',
 ): Unit[] {
   const { kind, offset, bytes, size } = entry;
   const what = kind === 'resize' ? `${size}` : `${offset}+${bytes.byteLength} #${crc32(bytes).toString(16)}`;
@@ -140,7 +144,9 @@ function unitsOf(
   return sectorsOf(entry)
     .filter((sector) => {
       const at = sector * SECTOR_SIZE;
-      const before = content.durableBytes(at, SECTOR_SIZE);
+      const before = new Uint8Array(SECTOR_SIZE);
+      if (model === 'kill') content.read(at, before);
+      else before.set(content.durableBytes(at, SECTOR_SIZE));
       const written = bytes.subarray(at - offset, at - offset + SECTOR_SIZE);
       return Buffer.compare(before, written) !== 0 || isWrittenTwice(content, entry, sector);
     })
@@ -154,7 +160,8 @@ function isWrittenTwice(content: SimulatedDisk['content'], entry: Readonly<Chang
     .some(
       (other) =>
         other !== entry &&
-        (other.kind === 'resize' || (other.offset <= at && at < other.offset + other.bytes.byteLength)),
+        other.offset <= at &&
+        (other.kind === 'resize' || at < other.offset + other.bytes.byteLength),
     );
 }
 

@@ -50,7 +50,6 @@ export async function explore(
       const base = `${model} ${replay.model.ticks.last} ${replay.durableHash}`;
       const moment = new CrashMoment(replay.scope, model);
       if (2 ** moment.units.length > options.limit) counters.sampled++;
-      if (process.env.DBG) console.log(steps, model, moment.units.length, moment.units.map(u=>u.identity).slice(0,40));
       let index = 0;
       for (const state of moment.states(options.limit, `${history.name} ${steps}`)) {
         const key = createHash('sha1').update(base).update(state.identity).digest('base64');
