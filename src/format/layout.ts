@@ -27,7 +27,7 @@ const STRUCTURES: readonly Structure[] = [
 /** One line a constant and a field: name, offset, size in bytes. */
 export function describeLayout(): string {
   const lines: string[] = [];
-  for (const [name, value] of Object.entries(constants))
+  for (const [name, value] of Object.entries(constants).sort(([a], [b]) => (a < b ? -1 : 1)))
     if (typeof value !== 'object') lines.push(`${name} = ${value}`);
   lines.push(
     `block types: ${Object.entries(constants.BlockType)

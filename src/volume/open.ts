@@ -15,7 +15,7 @@ import { START_BLOCK_OFFSET, START_BLOCK_SIZE } from '../format/constants.js';
 import { unknownReadOnlyBits } from '../format/extension.js';
 import type { Guid } from '../format/guid.js';
 import { decodeStartBlock, isStartBlock } from '../format/start-block.js';
-import { type AreaOrDamage, type DeletionReason, SnapshotRecord } from '../snapshot/record.js';
+import { type DeletionReason, SnapshotRecord } from '../snapshot/record.js';
 import type { CatalogEntry } from '../store/control-file.js';
 import { DirectoryStore } from '../store/directory-store.js';
 import { InVolumeStore } from '../store/in-volume-store.js';

@@ -6,14 +6,17 @@
  */
 import {
   BlockType,
+  ENTRIES_PER_TABLE_BLOCK,
   FORMAT_SIGNATURE,
   START_BLOCK_OFFSET,
   START_BLOCK_SIZE,
 } from '../../src/format/constants.ts';
-import { checksumWithHole, sealBlock } from '../../src/format/extension.ts';
+import { ITEM_PAIRS, itemPosition, sealPair } from '../../src/format/control-block.ts';
+import { checksumWithHole, EXTENSION, sealBlock } from '../../src/format/extension.ts';
 import { encodeGuid } from '../../src/format/guid.ts';
 import { START } from '../../src/format/start-block.ts';
 import {
+  entriesChecksum,
   entryChecksum,
   entryFlags,
   entryPosition,
@@ -326,14 +329,15 @@ class Mutator {
       const block = bytes.subarray(offset, offset + BLOCK_SIZE);
       const type = typeAt(bytes, offset);
       if (type < BlockType.control || type > BlockType.bitmap) continue;
-      if (type === BlockType.table) this.#sealEntries(bytes, block);
+      if (type === BlockType.table) this.#sealEntries(file, offset, bytes, block);
+      if (type === BlockType.control) this.#sealPairs(bytes, block);
       sealBlock(block);
       done = true;
     }
     return done;
   }
 
-  #sealEntries(bytes: Uint8Array, block: Uint8Array): void {
+  #sealEntries(file: string, offset: number, bytes: Uint8Array, block: Uint8Array): void {
     const view = viewAt(block, 0, BLOCK_SIZE);
     const epoch = epochBytesOf(view.getBigUint64(72, true));
     for (let index = 0; index < 508; index++) {
@@ -344,7 +348,29 @@ class Mutator {
       const entry = block.subarray(at, at + 32);
       view.setUint32(at + 28, entryChecksum(entry, epoch, bytes.subarray(from, from + BLOCK_SIZE)), true);
     }
+    const covered = coveredEntries(this.#base.image.get(file), offset);
+    view.setUint32(EXTENSION.at.entriesChecksum, entriesChecksum(block, 0, covered), true);
   }
+
+  /** Of every pair of items, whether it was touched or not. */
+  #sealPairs(bytes: Uint8Array, block: Uint8Array): void {
+    if (bytes.byteLength < START_BLOCK_OFFSET + START_BLOCK_SIZE) return;
+    const storeId = viewAt(bytes, START_BLOCK_OFFSET, START_BLOCK_SIZE).getBigUint64(START.at.storeId, true);
+    for (const index of ITEM_PAIRS) if (block[itemPosition(index)] === 2) sealPair(block, index, storeId);
+  }
+}
+
+/** How many entries of the table block at `offset` its header's checksum covers. */
+function coveredEntries(bytes: Uint8Array | undefined, offset: number): number {
+  if (bytes === undefined) return 0;
+  const block = bytes.subarray(offset, offset + BLOCK_SIZE);
+  const stored = viewAt(bytes, offset, BLOCK_SIZE).getUint32(EXTENSION.at.entriesChecksum, true);
+  let checksum = 0;
+  for (let count = 0; count < ENTRIES_PER_TABLE_BLOCK; count++) {
+    if (checksum === stored) return count;
+    checksum = entriesChecksum(block, count, count + 1, checksum);
+  }
+  return checksum === stored ? ENTRIES_PER_TABLE_BLOCK : 0;
 }
 
 const nameOf = ({ file, offset, type }: Place): string => `${file}@${offset} (${type})`;

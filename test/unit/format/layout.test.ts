@@ -3,21 +3,21 @@ import { describeLayout } from '../../../src/format/layout.ts';
 
 test('no field of the format has moved', () => {
   expect(describeLayout()).toMatchInlineSnapshot(`
-    "FORMAT_SIGNATURE = 3808876b-c176-4e48-b7ae-04046e6cc752
+    "APPLICATION_INFORMATION_MAX = 16256
+    BITS_PER_BITMAP_BLOCK = 130048
+    ENTRIES_PER_TABLE_BLOCK = 508
+    ENTRY_SIZE = 32
+    FORMAT_SIGNATURE = 3808876b-c176-4e48-b7ae-04046e6cc752
     FORMAT_VERSION = 1
+    HEADER_SIZE = 128
+    ITEMS_PER_BLOCK = 127
+    ITEM_SIZE = 128
+    LOCATIONS_PER_BLOCK = 677
+    LOCATION_SIZE = 24
+    PAYLOAD_SIZE = 16256
+    SNAPSHOTS_MAX = 512
     START_BLOCK_OFFSET = 7680
     START_BLOCK_SIZE = 512
-    HEADER_SIZE = 128
-    PAYLOAD_SIZE = 16256
-    ITEM_SIZE = 128
-    ITEMS_PER_BLOCK = 127
-    ENTRY_SIZE = 32
-    ENTRIES_PER_TABLE_BLOCK = 508
-    LOCATION_SIZE = 24
-    LOCATIONS_PER_BLOCK = 677
-    BITS_PER_BITMAP_BLOCK = 130048
-    APPLICATION_INFORMATION_MAX = 16256
-    SNAPSHOTS_MAX = 512
     block types: 1 start, 2 control, 3 table, 4 applicationInformation, 5 location, 6 bitmap
     block header: ends at 128
         0  16 signature
