@@ -121,7 +121,8 @@ async function useVolume<T>(volume: Volume, body: () => Promise<T>): Promise<T> 
 
 function tellRecovery({ notes }: Session, { recovery, name }: Volume): void {
   for (const warning of recovery.warnings) notes.warn(warning);
-  const { droppedCopies } = recovery;
+  const { droppedCopies, droppedSnapshots } = recovery;
+  for (const { id, reason } of droppedSnapshots) notes.warn(`snapshot ${id} was given up (${reason})`);
   if (droppedCopies > 0) {
     notes.warn(
       `${name} was not closed properly; ${droppedCopies} unfinished ${droppedCopies === 1 ? 'copy was' : 'copies were'} left out, their blocks are still in the volume`,

@@ -1,7 +1,7 @@
 /** Blocks that are copied together, and those who wait for it. */
 import type { DiffArea } from '../diff-area/diff-area.js';
 import type { Copies } from '../diff-area/table-writer.js';
-import { BLOCK_SIZE, type BlockNumber, type ByteLength, type Slot } from '../units.js';
+import { BLOCK_SIZE, type BlockNumber, type ByteLength } from '../units.js';
 
 /** Blocks of one batch: 4 MiB, enough for the cost of a request to vanish behind that of its data. */
 export const BATCH_BLOCKS_MAX = 256;
@@ -38,6 +38,4 @@ export class Batch {
 /** Where the copies of a batch went. */
 export interface CopiedBatch extends Copies {
   readonly batch: Batch;
-  /** Slots reserved for it; copies of zero blocks share one that is not among them. */
-  readonly reserved: readonly Slot[];
 }

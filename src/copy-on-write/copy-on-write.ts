@@ -25,6 +25,7 @@ import {
   offsetOfBlock,
 } from '../units.js';
 import { BATCH_BLOCKS_MAX, Batch, type CopiedBatch } from './batch.js';
+import { BufferPool } from './buffer-pool.js';
 import { MemoryBudget } from './memory-budget.js';
 import type { Pools } from './pools.js';
 
@@ -63,6 +64,7 @@ export class CopyOnWrite {
   readonly #volume: BlockDevice;
   readonly #pools: Pools;
   readonly #memory: MemoryBudget;
+  readonly #buffers: BufferPool;
   readonly #host: CopyOnWriteHost;
   readonly #inFlight = new Map<BlockNumber, Batch>();
   readonly #copied: CopiedBatch[] = [];
@@ -74,6 +76,7 @@ export class CopyOnWrite {
     this.#volume = volume;
     this.#pools = pools;
     this.#memory = new MemoryBudget(memoryLimit);
+    this.#buffers = new BufferPool(memoryLimit / 2);
     this.#host = host;
   }
 
@@ -136,7 +139,10 @@ export class CopyOnWrite {
     if (this.#collecting === batch) this.#collecting = undefined;
     batch.blocks.sort((a, b) => a - b);
     await this.#memory.acquire(batch.bytes);
-    await this.#attempt([batch], () => this.#copy(batch));
+    const buffer = this.#buffers.take(batch.bytes);
+    await this.#attempt([batch], () => this.#copy(batch, buffer));
+    this.#buffers.give(buffer);
+    this.#memory.release(batch.bytes);
   }
 
   /** Repeats `action` as long as the host says so. If it cannot succeed, the batches end here. Never rejects. */
@@ -161,9 +167,9 @@ export class CopyOnWrite {
   }
 
   /** Resolves to false if no copy is needed any more. */
-  async #copy(batch: Batch): Promise<boolean> {
+  async #copy(batch: Batch, buffer: Uint8Array): Promise<boolean> {
     const { area, blocks } = batch;
-    const originals = await this.#readOriginals(blocks);
+    const originals = await this.#readOriginals(blocks, buffer);
     const stored: Uint8Array[] = originals.filter((data) => !isZeroBlock(data));
     const reserved = await this.#reserve(area, stored.length, blocks.length);
     if (reserved === undefined) return false;
@@ -178,7 +184,7 @@ export class CopyOnWrite {
       throw error;
     }
     const checksums = originals.map((data, i) => area.checksum(blocks[i] ?? 0, slots[i] ?? 0, data));
-    this.#copied.push({ batch, blocks, slots, checksums, reserved });
+    this.#copied.push({ batch, blocks, slots, checksums });
     this.figures.batches++;
     this.figures.copiedBlocks += stored.length;
     this.figures.zeroBlocks += blocks.length - stored.length;
@@ -187,8 +193,7 @@ export class CopyOnWrite {
   }
 
   /** The blocks as they are in the volume, neighbours read in one request; a short last block is filled up with zeros. */
-  async #readOriginals(blocks: readonly BlockNumber[]): Promise<Uint8Array[]> {
-    const buffer = new Uint8Array(blocks.length * BLOCK_SIZE);
+  async #readOriginals(blocks: readonly BlockNumber[], buffer: Uint8Array): Promise<Uint8Array[]> {
     const reads: Promise<void>[] = [];
     for (let start = 0; start < blocks.length; ) {
       const first = blocks[start] ?? 0;
@@ -196,7 +201,9 @@ export class CopyOnWrite {
       while (end < blocks.length && blocks[end] === first + (end - start)) end++;
       const offset = offsetOfBlock(first);
       const length = Math.min((end - start) * BLOCK_SIZE, this.#volume.size - offset);
-      reads.push(this.#volume.read(offset, buffer.subarray(start * BLOCK_SIZE, start * BLOCK_SIZE + length)));
+      const from = start * BLOCK_SIZE;
+      reads.push(this.#volume.read(offset, buffer.subarray(from, from + length)));
+      buffer.fill(0, from + length, end * BLOCK_SIZE);
       start = end;
     }
     for (const result of await Promise.allSettled(reads))
@@ -246,7 +253,6 @@ export class CopyOnWrite {
 
   #remove(batch: Batch): void {
     for (const block of batch.blocks) this.#inFlight.delete(block);
-    this.#memory.release(batch.bytes);
   }
 
   /** Resolves when no batch of `area`, which is the target no longer, is under way. */

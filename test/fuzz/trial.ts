@@ -80,7 +80,7 @@ class Trial {
   }
 
   async writable(image: Image): Promise<void> {
-    const { layout, size } = this.#base;
+    const { size } = this.#base;
     const random = this.#random;
     const copy = new Map([...image].map(([name, bytes]) => [name, bytes.slice()]));
     const { content, folder } = mount(copy);
@@ -119,10 +119,10 @@ class Trial {
     await this.#attempt(() => volume.close());
     const again = await this.#open(content, folder, { onVolumeChanged: 'keep' });
     if (again === undefined) return;
+    again.on('deleted', ({ id }) => gone.add(id));
     await write(again);
     await check(again, 'opened again');
     await this.#attempt(() => again.close());
-    void layout;
   }
 
   #open(

@@ -20,6 +20,8 @@ import { BLOCK_SIZE, SECTOR_SIZE } from '../../src/units.js';
 export interface CrashScope {
   readonly world: SimulatedWorld;
   readonly disks: readonly SimulatedDisk[];
+  /** Where the store begins on the first of the disks, which holds the volume; the others are all store. */
+  readonly storeOffset: number;
   readonly directory: SimulatedDirectory | undefined;
 }
 
@@ -51,7 +53,9 @@ export class CrashMoment {
     for (const [disk, { content, name }] of scope.disks.entries()) {
       for (const [change, entry] of content.unflushed().entries()) {
         if (model === 'kill' && entry.order !== 0) continue;
-        units.push(...unitsOf(content, entry, { disk, change, name: shortened(name) }, model));
+        const storeOffset = disk === 0 ? scope.storeOffset : 0;
+        const place = { disk, change, name: shortened(name), storeOffset };
+        units.push(...unitsOf(content, entry, place, model));
       }
     }
     for (const [change, entry] of (scope.directory?.unsynced() ?? []).entries()) {
@@ -129,18 +133,20 @@ interface Place {
   readonly disk: number;
   readonly change: number;
   readonly name: string;
+  readonly storeOffset: number;
 }
 
 function unitsOf(
   content: SimulatedDisk['content'],
   entry: Readonly<Change>,
-  { disk, change, name }: Place,
+  { disk, change, name, storeOffset }: Place,
   model: 'power-cut' | 'kill',
 ): Unit[] {
   const { kind, offset, bytes, size } = entry;
   const what = kind === 'resize' ? `${size}` : `${offset}+${bytes.byteLength} #${crc32(bytes).toString(16)}`;
   const identity = `${kind} ${name} ${what}`;
-  if (kind === 'resize' || !isMetadata(bytes)) return [{ disk, change, sector: undefined, identity }];
+  if (kind === 'resize' || offset < storeOffset || !isMetadata(bytes))
+    return [{ disk, change, sector: undefined, identity }];
   return sectorsOf(entry)
     .filter((sector) => {
       const at = sector * SECTOR_SIZE;

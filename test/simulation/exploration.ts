@@ -160,7 +160,13 @@ class Replay {
   }
 
   async #run(volume: Volume, stage: Stage): Promise<void> {
-    await this.#workload.run(volume, stage);
+    // Histories speak of whole blocks; the last one of the volume is short.
+    const operations = stage.operations.map((operation) =>
+      'length' in operation
+        ? { ...operation, length: Math.min(operation.length, volume.size - operation.offset) }
+        : operation,
+    );
+    await this.#workload.run(volume, { ...stage, operations });
   }
 
   /** One step further; true if that was the end. */
@@ -177,7 +183,8 @@ class Replay {
   get scope(): CrashScope {
     const { world, plan } = this.world;
     const directory = plan.layout === 'directory' ? world.directory('store') : undefined;
-    return { world, directory, disks: [world.disk('volume'), ...(directory?.allFiles ?? [])] };
+    const storeOffset = directory === undefined ? plan.volumeSize : Infinity;
+    return { world, directory, storeOffset, disks: [world.disk('volume'), ...(directory?.allFiles ?? [])] };
   }
 
   /** Differs where a crash could leave something else, or where something else is promised. */

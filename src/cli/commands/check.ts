@@ -1,6 +1,6 @@
 /** `volsnap check`: is everything that the snapshots are made of sound? */
 import type { Command } from 'commander';
-import { checkVolume, FormatError, type Problem, UnsupportedError, Volume } from '../../index.js';
+import { checkVolume, FormatError, type Problem, UnsupportedError } from '../../index.js';
 import { volumeCommand, type WritingOptions } from '../command.js';
 import { Status } from '../failure.js';
 import { withProgress } from '../progress.js';
@@ -84,24 +84,14 @@ async function repair(
     return undefined;
   }
   try {
-    const before = await snapshotIds(path, options);
-    return await repairVolume(session, path, options, async ({ snapshots }) => {
-      const left = new Set(snapshots.map(({ id }) => id));
-      return before.filter((id) => !left.has(id));
-    });
+    return await repairVolume(session, path, options, async ({ recovery }) =>
+      recovery.droppedSnapshots.map(({ id }) => id),
+    );
   } catch (error) {
     if (!(error instanceof FormatError || error instanceof UnsupportedError)) throw error;
     session.notes.warn(`cannot be repaired: ${error.message}`);
     return undefined;
   }
-}
-
-async function snapshotIds(path: string, options: CheckOptions): Promise<string[]> {
-  await using volume = await Volume.open(await openDevice(path, false), {
-    ...storeOf(options),
-    readOnly: true,
-  });
-  return volume.snapshots.map(({ id }) => id);
 }
 
 function lineOf({ code, message, snapshot }: Problem): string {

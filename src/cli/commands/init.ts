@@ -23,6 +23,7 @@ import { openDevice } from '../volumes.js';
 interface InitOptions extends CommonOptions {
   readonly inVolume?: boolean;
   readonly reserve?: ByteLength;
+  readonly protectedSize?: ByteLength;
   readonly maxSize?: ByteLength;
 }
 
@@ -40,6 +41,11 @@ export const initCommand = (run: Runner): Command =>
   })
     .option('--in-volume', 'keep the snapshots inside the volume, which is made longer for it')
     .option('--reserve <SIZE>', 'how much longer, with --in-volume', parseSize)
+    .option(
+      '--protected-size <SIZE>',
+      'instead: size of the volume, where there is room behind it',
+      parseSize,
+    )
     .option('--max-size <SIZE>', 'most that snapshots may take in all (default: no limit)', parseSize)
     .action(run(initialize));
 
@@ -49,7 +55,7 @@ async function initialize(session: Session, path: string, options: InitOptions):
   try {
     await checkNew(device, options, session);
     const store = await storeFor(device, options);
-    const volumeSize = device.size;
+    const volumeSize = options.protectedSize ?? device.size;
     const maximumSize = options.maxSize ?? 0;
     await Volume.initialize(device, { store, maximumSize });
     const place = options.inVolume ? device.name : (options.store ?? defaultStore(device));
@@ -66,7 +72,7 @@ async function initialize(session: Session, path: string, options: InitOptions):
     }
     const where =
       layout === 'in-volume'
-        ? `inside it, in ${formatSize(options.reserve ?? 0)} behind its end`
+        ? `inside it, in ${formatSize(options.reserve ?? device.size - volumeSize)} behind its end`
         : `in ${place}`;
     await session.output.print(`${device.name} (${formatSize(volumeSize)}) keeps its snapshots ${where}.`);
     await tellNext(session, path, options);
@@ -75,12 +81,16 @@ async function initialize(session: Session, path: string, options: InitOptions):
   }
 }
 
-function checkOptions({ inVolume, store, reserve }: InitOptions): void {
+function checkOptions({ inVolume, store, reserve, protectedSize }: InitOptions): void {
   if (inVolume && store !== undefined) throw new UsageError('choose one of --store and --in-volume');
-  if (inVolume && reserve === undefined) {
-    throw new UsageError('--in-volume needs --reserve SIZE: the room for snapshots, such as 512M');
+  if (inVolume && (reserve === undefined) === (protectedSize === undefined)) {
+    throw new UsageError(
+      '--in-volume needs --reserve SIZE, the room for snapshots, such as 512M; or --protected-size SIZE, the size of the volume on a longer device',
+    );
   }
-  if (!inVolume && reserve !== undefined) throw new UsageError('--reserve goes with --in-volume');
+  if (inVolume) return;
+  if (reserve !== undefined) throw new UsageError('--reserve goes with --in-volume');
+  if (protectedSize !== undefined) throw new UsageError('--protected-size goes with --in-volume');
 }
 
 /** Two stores of one volume would miss each other's copies. */
@@ -102,8 +112,10 @@ async function checkNew(device: FileDevice, { inVolume }: InitOptions, { notes }
 
 const defaultStore = (device: FileDevice): string => `${device.name}.volsnap`;
 
-async function storeFor(device: FileDevice, { inVolume, reserve, store }: InitOptions): Promise<Store> {
+async function storeFor(device: FileDevice, options: InitOptions): Promise<Store> {
+  const { inVolume, reserve, protectedSize, store } = options;
   if (inVolume && reserve !== undefined) return new InVolumeStore({ reserve });
+  if (inVolume && protectedSize !== undefined) return new InVolumeStore({ protectedSize });
   if (store === undefined && (await stat(device.name)).isBlockDevice()) {
     throw new InvalidArgumentError(
       `${device.name} is a block device, and ${defaultStore(device)} would be gone after a restart; say where to keep its snapshots with --store DIR`,

@@ -123,8 +123,8 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: VOLUME,
-        find: 'await this.#change(\n      offset,\n      length,',
-        replace: 'await this.#change(\n      offset,\n      0,',
+        find: 'await this.#change(\n      offset,\n      length,\n      (device, at, part) => device.discard?.(at, part) ?? zero(device, at, part),\n    );',
+        replace: 'await zero(this.#writer.engine.device, offset, length);',
       },
     ],
   },
@@ -134,8 +134,8 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: VOLUME,
-        find: 'await this.#change(offset, length, (device) => zero(device, offset, length));',
-        replace: 'await this.#change(offset, 0, (device) => zero(device, offset, length));',
+        find: 'await this.#change(offset, length, zero);',
+        replace: 'await zero(this.#writer.engine.device, offset, length);',
       },
     ],
   },
@@ -156,9 +156,8 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: 'diff-area/table-writer.ts',
-        find: 'for (const { slot, image, from, to } of this.#dirty) {',
-        replace:
-          'const dirty = this.#dirty;\n    this.#dirty = [];\n    for (const { slot, image, from, to } of dirty) {',
+        find: 'const end = roundUp(block.to, SECTOR_SIZE);',
+        replace: 'const end = roundUp(block.to, SECTOR_SIZE);\n    Object.assign(block, CLEAN);',
       },
     ],
   },
@@ -168,15 +167,15 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: VOLUME,
-        find: 'await this.#writer.engine.device.flush();',
-        replace: 'await this.#writer.engine.device.flush().catch(() => undefined);',
+        find: 'await writer?.engine.device.flush();',
+        replace: 'await writer?.engine.device.flush().catch(() => undefined);',
       },
     ],
   },
   {
     name: 'a flush does nothing',
     breaks: 'flushed data is lost in a power cut',
-    edits: [{ file: VOLUME, find: 'await this.#writer.engine.device.flush();', replace: '' }],
+    edits: [{ file: VOLUME, find: 'await writer?.engine.device.flush();', replace: '' }],
   },
   {
     name: 'memory of finished copies is not given back',
@@ -197,7 +196,7 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
   },
   {
     name: 'slots of a failed batch are not given back',
-    breaks: 'entries stay promised for ever: the space for them leaks',
+    breaks: 'space is promised for ever to entries that never come',
     edits: [{ file: COPY_ON_WRITE, find: 'area.cancel(reserved, blocks.length);', replace: '' }],
   },
 ];

@@ -89,7 +89,7 @@ export const SPACE_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: 'diff-area/load.ts',
-        find: 'for (const slot of locationSlots) this.#markUsed(slot);',
+        find: 'for (const slot of listSlots) slots.use(slot);',
         replace: '',
       },
     ],

@@ -2,6 +2,7 @@
 import type { PlantedBug } from './bug.js';
 
 const AREA = 'diff-area/diff-area.ts';
+const CHAIN = 'diff-area/table-chain.ts';
 const LOAD = 'diff-area/load.ts';
 const WRITER = 'diff-area/table-writer.ts';
 
@@ -12,8 +13,19 @@ export const TABLE_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: LOAD,
-        find: 'if (area.checksum(entry.block, entry.slot, data) === entry.checksum) {',
+        find: 'if (checksum.of(entry.block, entry.slot, data) === entry.checksum) {',
         replace: '{',
+      },
+    ],
+  },
+  {
+    name: 'entries behind the watermark are dropped unread',
+    breaks: 'the last copies before a crash are lost',
+    edits: [
+      {
+        file: LOAD,
+        find: 'if (checksum.of(entry.block, entry.slot, data) === entry.checksum) {',
+        replace: 'if (entry.place < chain.watermark) {',
       },
     ],
   },
@@ -35,9 +47,9 @@ export const TABLE_BUGS: readonly PlantedBug[] = [
     smallBlocks: true,
     edits: [
       {
-        file: LOAD,
-        find: 'if (next.extension?.epoch === this.#opened.list.epoch) return',
-        replace: 'return',
+        file: CHAIN,
+        find: 'return header.extension?.epoch === this.#epoch ? { slot, header, image } : undefined;',
+        replace: 'return { slot, header, image };',
       },
     ],
   },
@@ -54,13 +66,32 @@ export const TABLE_BUGS: readonly PlantedBug[] = [
     ],
   },
   {
-    name: 'the watermark is not trusted',
-    breaks: 'rot in a copy that was durable drops it, and the snapshot reads the volume instead',
+    name: 'damage in an entry that was durable counts as a copy that never was',
+    breaks: 'rot drops the copy, and the snapshot reads the volume instead',
+    rot: true,
+    smallBlocks: true,
+    edits: [{ file: LOAD, find: 'if (entry.place < chain.watermark) {', replace: 'if (false) {' }],
+  },
+  {
+    name: 'the checksum over the entries of a table block is not verified',
+    breaks: 'rot in an entry makes the snapshot read the volume instead',
     rot: true,
     edits: [
       {
-        file: LOAD,
-        find: 'this.#watermark = Math.max(this.#watermark, header.extension?.watermark ?? 0);',
+        file: CHAIN,
+        find: 'if (entriesChecksum(image, 0, covered) !== stored) {',
+        replace: 'if (false) {',
+      },
+    ],
+  },
+  {
+    name: 'an entry that was durable may be empty',
+    breaks: 'rot in the watermark hides entries',
+    rot: true,
+    edits: [
+      {
+        file: CHAIN,
+        find: 'this.#watermark = Math.max(this.#watermark, watermark);',
         replace: '',
       },
     ],
@@ -68,7 +99,13 @@ export const TABLE_BUGS: readonly PlantedBug[] = [
   {
     name: 'dropped entries are not marked unused',
     breaks: 'they count as durable once the watermark has passed them',
-    edits: [{ file: LOAD, find: 'encodeEntry(image, entryPosition(index), UNUSED_ENTRY);', replace: '' }],
+    edits: [
+      {
+        file: LOAD,
+        find: 'for (const { tail, index } of failed) encodeEntry(tail.image, entryPosition(index), UNUSED_ENTRY);',
+        replace: '',
+      },
+    ],
   },
   {
     name: 'recovery does not flush what it found',
@@ -81,7 +118,7 @@ export const TABLE_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: 'volume/open.ts',
-        find: 'for (const repair of repairs) await repair();',
+        find: 'for (const { repair } of loaded) await repair();',
         replace: '',
       },
     ],
@@ -91,16 +128,11 @@ export const TABLE_BUGS: readonly PlantedBug[] = [
     breaks: 'copies are overwritten after a reopening',
     edits: [
       {
-        file: LOAD,
-        find: 'this.#markUsed(slot);\n        this.#table.set(block, slot, checksum);',
+        file: CHAIN,
+        find: 'this.#slots.use(slot);\n    this.#table.set(block, slot, checksum);',
         replace: 'this.#table.set(block, slot, checksum);',
       },
     ],
-  },
-  {
-    name: 'slots of proven copies count as free',
-    breaks: 'copies are overwritten after a crash',
-    edits: [{ file: LOAD, find: 'this.#markUsed(entry.slot);\n', replace: '' }],
   },
   {
     name: 'slots of further table blocks count as free',
@@ -108,9 +140,9 @@ export const TABLE_BUGS: readonly PlantedBug[] = [
     smallBlocks: true,
     edits: [
       {
-        file: LOAD,
-        find: '({ slot, header } = next);\n      this.#markUsed(slot);',
-        replace: '({ slot, header } = next);',
+        file: CHAIN,
+        find: 'if (next !== undefined) this.#slots.use(slot);',
+        replace: '',
       },
     ],
   },
@@ -118,7 +150,13 @@ export const TABLE_BUGS: readonly PlantedBug[] = [
     name: 'a link to a table block that was never written is left',
     breaks: 'the slot it points to gets another use, and the chain does not open',
     smallBlocks: true,
-    edits: [{ file: LOAD, find: 'setNextOffset(tail.image, 0);', replace: '' }],
+    edits: [
+      {
+        file: LOAD,
+        find: 'if (hasLooseEnd && last !== undefined) setNextOffset(last.image, 0);',
+        replace: '',
+      },
+    ],
   },
   {
     name: 'a new table block is not linked',
@@ -138,8 +176,8 @@ export const TABLE_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: WRITER,
-        find: 'const end = roundUp(to, SECTOR_SIZE);',
-        replace: 'const end = Math.floor(to / SECTOR_SIZE) * SECTOR_SIZE;',
+        find: 'const end = roundUp(block.to, SECTOR_SIZE);',
+        replace: 'const end = Math.max(SECTOR_SIZE, Math.floor(block.to / SECTOR_SIZE) * SECTOR_SIZE);',
       },
     ],
   },
@@ -150,8 +188,21 @@ export const TABLE_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: WRITER,
-        find: 'used: 0, before: full.before + full.used }',
-        replace: 'used: 0, before: full.used }',
+        find: 'const before = full.before + full.used;',
+        replace: 'const before = full.used;',
+      },
+    ],
+  },
+  {
+    name: 'the header of a full table block is not written again',
+    breaks: 'entries stay without a checksum: rot in them drops copies',
+    rot: true,
+    smallBlocks: true,
+    edits: [
+      {
+        file: WRITER,
+        find: 'if (cover(block, this.durable) && isComplete(block)) touch(block, 0, SECTOR_SIZE);',
+        replace: 'cover(block, this.durable);',
       },
     ],
   },
@@ -162,14 +213,14 @@ export const TABLE_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: AREA,
-        find: 'if (this.checksum(block + i, slot + i, data) !== this.table.checksumOf(block + i)) {',
+        find: 'if (this.checksum(block + i, from, data) !== this.table.checksumOf(block + i)) {',
         replace: 'if (false) {',
       },
     ],
   },
   {
     name: 'the zero block is not written at creation',
-    breaks: 'copies of zeros read what the space held before',
+    breaks: 'other readers of the format read what the space held before',
     edits: [
       {
         file: 'diff-area/create.ts',

@@ -265,10 +265,14 @@ describe('the checksum', () => {
 
   test('stays right when watermark or link change in place', () => {
     const bytes = block(headerOf(3, ours));
-    setWatermark(bytes, 507);
+    setWatermark(bytes, 507, 0xbeef);
     setNextOffset(bytes, 3 * BLOCK_SIZE);
     const { nextOffset, extension } = decodeHeader(bytes, 3, context);
-    expect([nextOffset, extension?.watermark]).toEqual([3 * BLOCK_SIZE, 507]);
+    expect([nextOffset, extension?.watermark, extension?.entriesChecksum]).toEqual([
+      3 * BLOCK_SIZE,
+      507,
+      0xbeef,
+    ]);
   });
 
   test('is not given to a block without extension', () => {

@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { AssertionError, FormatError } from '../../../src/errors.ts';
 import { viewOf } from '../../../src/format/binary.ts';
+import { ITEM_SIZE } from '../../../src/format/constants.ts';
 import {
   type ControlItem,
   type DiffAreaItem,
@@ -16,7 +17,6 @@ import {
   sealPair,
   sectorOfItem,
 } from '../../../src/format/control-block.ts';
-import { ITEM_SIZE } from '../../../src/format/constants.ts';
 import { BLOCK_SIZE } from '../../../src/units.ts';
 import {
   aligned,

@@ -1,0 +1,37 @@
+/**
+ * Buffers that are used again. Allocating 4 MiB for each batch costs more in clearing and garbage collection than
+ * copying them to a file does.
+ *
+ * Buffers come in powers of two; what is given back is kept up to a limit. Their content is whatever was there.
+ */
+import type { ByteLength } from '../units.js';
+
+export class BufferPool {
+  readonly #limit: ByteLength;
+  readonly #free = new Map<ByteLength, Uint8Array[]>();
+  #kept = 0;
+
+  /** @param limit bytes of buffers not in use that are kept */
+  constructor(limit: ByteLength) {
+    this.#limit = limit;
+  }
+
+  /** A buffer of at least `length` bytes. */
+  take(length: ByteLength): Uint8Array {
+    const size = 2 ** Math.ceil(Math.log2(length));
+    const buffer = this.#free.get(size)?.pop();
+    if (buffer === undefined) return Buffer.allocUnsafeSlow(size);
+    this.#kept -= size;
+    return buffer;
+  }
+
+  /** Gives a buffer back, whole, as it came from `take`. */
+  give(buffer: Uint8Array): void {
+    const size = buffer.byteLength;
+    if (this.#kept + size > this.#limit) return;
+    const list = this.#free.get(size);
+    if (list === undefined) this.#free.set(size, [buffer]);
+    else list.push(buffer);
+    this.#kept += size;
+  }
+}
