@@ -63,7 +63,9 @@ test('time and randomness enter the engine only through its environment', async 
   const engine = ['format', 'store', 'diff-area', 'copy-on-write', 'snapshot', 'volume', 'windows'];
   for (const { path, text } of await sources()) {
     if (!engine.includes(folderOf(path))) continue;
-    expect(text, path).not.toMatch(/Date\.now|performance\.now|Math\.random|randomBytes|setTimeout|setInterval|setImmediate/);
+    expect(text, path).not.toMatch(
+      /Date\.now|performance\.now|Math\.random|randomBytes|setTimeout|setInterval|setImmediate/,
+    );
   }
 });
 
