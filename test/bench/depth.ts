@@ -4,19 +4,18 @@ import { Place } from './place.js';
 import type { Figures } from './table.js';
 import { run, type Target } from './workload.js';
 
-const SIZE = 64 * 2 ** 20;
-
-export async function depth(): Promise<Figures[]> {
+export async function depth(size: number): Promise<Figures[]> {
   const values: Record<string, number> = {};
-  for (const count of [1, 64, 512]) values[`${count} snapshots`] = await readOldest(count);
+  for (const count of size < 2 ** 26 ? [1, 8] : [1, 64, 512])
+    values[`${count} snapshots`] = await readOldest(size / 4, count);
   return [{ name: 'oldest snapshot, 1 MiB sequential read', unit: 'MiB/s', values }];
 }
 
 /** Each snapshot gets its share of the blocks, spread over the volume. */
-async function readOldest(count: number): Promise<number> {
-  await using place = await Place.create(SIZE);
+async function readOldest(size: number, count: number): Promise<number> {
+  await using place = await Place.create(size);
   const volume = await place.volume();
-  const blocks = SIZE / BLOCK_SIZE;
+  const blocks = size / BLOCK_SIZE;
   const bytes = new Uint8Array(BLOCK_SIZE).fill(9);
   for (let i = 0; i < count; i++) {
     await volume.createSnapshot();
@@ -32,7 +31,7 @@ async function readOldest(count: number): Promise<number> {
   const speed = await run(
     { name: '', kind: 'read', request: 2 ** 20, order: 'sequential', depth: 4 },
     target,
-    SIZE,
+    size,
   );
   await volume.close();
   return speed;

@@ -7,22 +7,8 @@
 import { writeFile } from 'node:fs/promises';
 import { cpus, release } from 'node:os';
 import { parseArgs } from 'node:util';
-import { creation } from './creation.js';
-import { depth } from './depth.js';
-import { firstWrites } from './first-writes.js';
-import { opening } from './opening.js';
-import { steadyState } from './steady-state.js';
+import { SUITES } from './suites.js';
 import { type Figures, markdown, medians } from './table.js';
-import { traffic } from './traffic.js';
-
-const SUITES: Record<string, (size: number) => Promise<Figures[]>> = {
-  'first-writes': firstWrites,
-  'steady-state': steadyState,
-  depth,
-  creation,
-  opening,
-  traffic,
-};
 
 const { values } = parseArgs({
   options: {

@@ -3,24 +3,23 @@ import { DirectoryStore, MemoryDevice, MemoryFolder, type ResizableDevice, Volum
 import type { Figures } from './table.js';
 import { fill, run } from './workload.js';
 
-const SIZE = 64 * 2 ** 20;
-
-export async function traffic(): Promise<Figures[]> {
+export async function traffic(total: number): Promise<Figures[]> {
+  const size = total / 4;
   const values: Record<string, number> = {};
   for (const request of [2 ** 20, 2 ** 14]) {
     const counted = { bytes: 0 };
-    const device = counting(new MemoryDevice(SIZE), counted);
+    const device = counting(new MemoryDevice(size), counted);
     const folder = new MemoryFolder();
     const create = folder.create.bind(folder);
     folder.create = async (name) => counting(await create(name), counted);
     const store = new DirectoryStore(folder);
     await Volume.initialize(device, { store });
     const volume = await Volume.open(device, { store });
-    await fill(volume, SIZE);
+    await fill(volume, size);
     await volume.createSnapshot();
     counted.bytes = 0;
-    await run({ name: '', kind: 'write', request, order: 'random', depth: 16 }, volume, SIZE);
-    values[`${request / 1024} KiB`] = counted.bytes / SIZE;
+    await run({ name: '', kind: 'write', request, order: 'random', depth: 16 }, volume, size);
+    values[`${request / 1024} KiB`] = counted.bytes / size;
     await volume.close();
   }
   return [{ name: 'bytes written for each byte first written', unit: 'bytes', values }];

@@ -7,6 +7,7 @@
 
 import { isOutOfSpace } from '../../src/errors.js';
 import {
+  AssertionError,
   type ErrorCode,
   HoldTimeoutError,
   type Snapshot,
@@ -67,7 +68,8 @@ export class Workload {
 
   /** Something happened that only failing devices or rot can cause. Listeners must not throw, so it is only noted. */
   #expectFault(what: string, cause: unknown): void {
-    if (this.tolerated.length === 0)
+    if (cause instanceof AssertionError) this.complaints.push(`${what}: ${cause}`);
+    else if (this.tolerated.length === 0)
       this.complaints.push(`${what}, though nothing was done to the devices: ${cause}`);
   }
 

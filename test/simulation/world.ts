@@ -135,11 +135,13 @@ export class RunWorld {
       (_, block) => from + block * BLOCK_SIZE,
     );
     const metadata = blocks.filter((offset) => isMetadata(disk.peek(offset, 4)));
-    const [offset, length] =
-      random.chance(0.5) && metadata.length > 0
-        ? [random.pick(metadata), random.pick([METADATA_HEAD, BLOCK_SIZE])]
-        : [random.pick(blocks), BLOCK_SIZE];
-    disk.rotWithin(offset, length);
+    if (random.chance(0.5) || metadata.length === 0) disk.rotWithin(random.pick(blocks), BLOCK_SIZE);
+    else {
+      // Most of a metadata block is empty.
+      const block = random.pick(metadata);
+      const used = groupsOf(BLOCK_SIZE).filter((at) => !isZero(disk.peek(block + at, GROUP_BYTES)));
+      disk.rotWithin(block + random.pick(used), GROUP_BYTES);
+    }
   }
 
   /** A disk, and where on it the store begins. */
@@ -157,8 +159,11 @@ export class RunWorld {
   }
 }
 
-/** The part of a metadata block in which most of what matters lies. */
-const METADATA_HEAD = 1024;
+/** The size of a table entry; other items are a few times as long. */
+const GROUP_BYTES = 32;
+const groupsOf = (length: number): number[] =>
+  Array.from({ length: length / GROUP_BYTES }, (_, group) => group * GROUP_BYTES);
+const isZero = (bytes: Uint8Array): boolean => bytes.every((byte) => byte === 0);
 /** Metadata blocks begin with a GUID, of which this is the first word. */
 const SIGNATURE = 0x3808876b;
 const isMetadata = (head: Uint8Array): boolean =>

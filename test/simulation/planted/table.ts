@@ -85,9 +85,10 @@ export const TABLE_BUGS: readonly PlantedBug[] = [
     ],
   },
   {
-    name: 'an entry that was durable may be empty',
-    breaks: 'rot in the watermark hides entries',
+    name: 'what the watermark says of the whole chain is ignored',
+    breaks: 'rot in the header of a table block cuts the chain off',
     rot: true,
+    smallBlocks: true,
     edits: [
       {
         file: CHAIN,
