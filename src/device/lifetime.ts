@@ -1,5 +1,5 @@
 /**
- * The life of a device: open; closing, when calls under way finish and new ones are refused; closed.
+ * The life of a device or a volume: open; closing, when calls under way finish and new ones are refused; closed.
  *
  * Invariant: what `close` releases is released once, and never under a call. A file descriptor closed too early
  * may have been given to another file by the time a thread of the pool writes to its number.
@@ -12,14 +12,19 @@ export class Lifetime {
   #closed: Promise<void> | undefined;
   #idle: (() => void) | undefined;
 
-  /** @param name what messages call the device */
+  /** @param name what messages call it */
   constructor(name: string) {
     this.#name = name;
   }
 
+  /** @throws ClosedError once `close` was called. */
+  check(): void {
+    if (this.#closed !== undefined) throw new ClosedError(`${this.#name} is closed: open it again`);
+  }
+
   /** Begins a call, which must end with `leave`. @throws ClosedError once `close` was called. */
   enter(): void {
-    if (this.#closed !== undefined) throw new ClosedError(`${this.#name} is closed: open it again`);
+    this.check();
     this.#calls += 1;
   }
 

@@ -1,10 +1,12 @@
 /** Lays out a new diff area; it exists once its item is in the control file. */
+
+import { NoSpaceError } from '../errors.js';
 import {
   type ApplicationInformation,
   encodeApplicationInformationBlock,
 } from '../format/application-information.js';
 import type { Guid } from '../format/guid.js';
-import { writeLocationList } from '../store/location-list.js';
+import { locationBlocksFor, writeLocationList } from '../store/location-list.js';
 import type { AreaFile } from '../store/store.js';
 import { BLOCK_SIZE, type ByteLength, offsetOfSlot } from '../units.js';
 import { AreaSlots, FixedSlot } from './area-slots.js';
@@ -12,8 +14,10 @@ import { BlockTable } from './block-table.js';
 import { DiffArea } from './diff-area.js';
 import { newTableBlock, TableWriter } from './table-writer.js';
 
+/** Slots for a copy, for a table block to find it, and some to go on with. */
+const FREE_SLOTS_MIN = 4;
 /** The smallest diff area: fixed slots, room for a copy, and for a table block to find it. */
-export const AREA_SIZE_MIN = (FixedSlot.count + 4) * BLOCK_SIZE;
+export const AREA_SIZE_MIN = (FixedSlot.count + FREE_SLOTS_MIN) * BLOCK_SIZE;
 
 export interface NewDiffArea {
   readonly storeId: Guid;
@@ -29,6 +33,14 @@ export interface NewDiffArea {
 export async function createDiffArea(file: AreaFile, wanted: NewDiffArea): Promise<DiffArea> {
   const { storeId, epoch, information, blockCount, length } = wanted;
   file.runs.append(await file.take(length));
+  // In a fragmented reserve even the first list can be longer than a block.
+  const further = locationBlocksFor(file.runs.list.length) - 1;
+  const firstFree = FixedSlot.count + further;
+  const slotCount = length / BLOCK_SIZE;
+  if (firstFree + FREE_SLOTS_MIN > slotCount) {
+    throw new NoSpaceError(`${length} bytes in ${file.runs.list.length} pieces hold no diff area`);
+  }
+  const listSlots = [FixedSlot.location, ...Array.from({ length: further }, (_, i) => FixedSlot.count + i)];
   const { device, runs } = file;
   const place = (slot: number) => ({
     fileOffset: offsetOfSlot(slot),
@@ -42,7 +54,7 @@ export async function createDiffArea(file: AreaFile, wanted: NewDiffArea): Promi
     encodeApplicationInformationBlock(place(FixedSlot.information), information),
   );
   await device.write(runs.locate(offsetOfSlot(FixedSlot.table)), image);
-  await writeLocationList(device, epoch, runs, [offsetOfSlot(FixedSlot.location)]);
+  await writeLocationList(device, epoch, runs, listSlots.map(offsetOfSlot));
   await device.write(runs.locate(offsetOfSlot(FixedSlot.zeros)), new Uint8Array(BLOCK_SIZE));
   await device.flush();
   return new DiffArea({
@@ -52,11 +64,6 @@ export async function createDiffArea(file: AreaFile, wanted: NewDiffArea): Promi
     information,
     table: new BlockTable(blockCount),
     writer: new TableWriter(file, epoch, [{ slot: FixedSlot.table, image, used: 0, before: 0 }], 0),
-    slots: new AreaSlots(
-      file,
-      epoch,
-      [{ start: FixedSlot.count, length: length / BLOCK_SIZE - FixedSlot.count }],
-      [FixedSlot.location],
-    ),
+    slots: new AreaSlots(file, epoch, [{ start: firstFree, length: slotCount - firstFree }], listSlots),
   });
 }

@@ -83,7 +83,8 @@ export class TableChainReader {
     for (let before = 0; ; before += ENTRIES_PER_TABLE_BLOCK) {
       const { tail, isOpen } = this.#takeEntries(block, before);
       const next = await this.#next(block, before + ENTRIES_PER_TABLE_BLOCK);
-      if (isOpen || next === undefined) this.#openBlocks.push(tail);
+      if (isOpen || next === undefined)
+        this.#openBlocks.push(next === undefined ? tail : this.#filledUp(tail));
       if (next === undefined) break;
       block = next;
     }
@@ -157,6 +158,16 @@ export class TableChainReader {
         );
     }
     return { tail, isOpen: covered < ENTRIES_PER_TABLE_BLOCK };
+  }
+
+  /** A block that has a successor was full: what is empty at its end was lost, and counts as entries that fail. */
+  #filledUp(tail: TableTail): TableTail {
+    const view = viewOf(tail.image);
+    for (let index = tail.used; index < ENTRIES_PER_TABLE_BLOCK; index++) {
+      const entry = this.#entry(view, tail, index);
+      if (entry !== undefined) this.#openEntries.push(entry);
+    }
+    return { ...tail, used: ENTRIES_PER_TABLE_BLOCK };
   }
 
   /** `undefined`: the place is marked as unused. */

@@ -5,6 +5,7 @@ import { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
 import { Pools } from '../copy-on-write/pools.js';
 import { WriteGate } from '../copy-on-write/write-gate.js';
 import type { BlockDevice } from '../device/block-device.js';
+import type { Lifetime } from '../device/lifetime.js';
 import type { Environment } from '../environment.js';
 import { SnapshotChain } from '../snapshot/chain.js';
 import type { Emit } from '../snapshot/events.js';
@@ -18,11 +19,14 @@ export interface EngineOptions {
   readonly memoryLimit: ByteLength;
   readonly growth: Growth;
   readonly emit: Emit;
+  readonly life: Lifetime;
 }
 
 export class Engine {
   readonly environment: Environment;
   readonly emit: Emit;
+  /** Calls under way, those on snapshots included. */
+  readonly life: Lifetime;
   readonly pools = new Pools();
   readonly gate: WriteGate;
   readonly chain: SnapshotChain;
@@ -38,6 +42,7 @@ export class Engine {
   ) {
     this.environment = options.environment;
     this.emit = options.emit;
+    this.life = options.life;
     this.gate = new WriteGate(options.environment.clock);
     this.chain = new SnapshotChain(records, store.control, this.pools, options.emit);
     this.space = new Space(store, this.chain, this.pools, options.emit, options.growth);

@@ -63,17 +63,18 @@ export interface LoadOptions {
 }
 
 export interface LoadedStore {
+  /** Oldest first. */
   readonly records: readonly SnapshotRecord[];
   readonly recovery: Recovery;
   /** In words, how the volume was changed while volsnap was not there. */
   readonly change: string | undefined;
-  /** The newest snapshot that has to go before the volume may be written, and why. */
-  readonly drop:
-    | { readonly through: SnapshotRecord; readonly reason: 'volume-changed' | 'damaged' }
-    | undefined;
+  /** Snapshots that have to go before the volume may be written, oldest first. */
+  readonly drop: readonly { readonly id: Guid; readonly reason: DeletionReason }[];
+  /** What `putRight` has to write. */
+  readonly repairs: readonly (() => Promise<void>)[];
 }
 
-/** Reads all snapshots of a store; if `writable`, also puts right what a crash left. */
+/** Reads all snapshots of a store; writes nothing. */
 export async function loadStore(store: AttachedStore, options: LoadOptions): Promise<LoadedStore> {
   const { writable } = options;
   const { control } = store;
@@ -89,6 +90,11 @@ export async function loadStore(store: AttachedStore, options: LoadOptions): Pro
     if (writable && options.onVolumeChanged === 'refuse')
       throw new VolumeChangedError(
         `${change} Its snapshots may be wrong where it was. Say what to do with them: keep or invalidate`,
+      );
+    const cut = control.entries.find(({ snapshot }) => snapshot.volumeSize > store.volume.size);
+    if (writable && options.onVolumeChanged === 'keep' && cut !== undefined)
+      throw new VolumeChangedError(
+        `${change} Snapshot ${cut.snapshot.storeId} is of what was cut off, too, so it cannot be kept: invalidate, or make the volume as long as it was`,
       );
     warnings.push(change);
   }
@@ -107,26 +113,21 @@ export async function loadStore(store: AttachedStore, options: LoadOptions): Pro
     }
     warnings.push(`cannot be read: ${text}`);
   }
-  // What is damaged, and what reads through it, is not touched.
-  const sound = loaded.slice(damaged.length);
-  const removedFiles = writable ? await putRight(store, sound).catch(closing(records)) : [];
-  const newest = records.at(-1);
-  const invalidate = change !== undefined && options.onVolumeChanged === 'invalidate' && newest !== undefined;
+  const isInvalid = writable && change !== undefined && options.onVolumeChanged === 'invalidate';
+  const gone = (some: readonly SnapshotRecord[], reason: DeletionReason) =>
+    some.map(({ id }) => ({ id, reason }));
   return {
     records,
     change,
     recovery: {
       clean: extension.clean !== undefined,
       droppedCopies,
-      removedFiles,
+      removedFiles: [],
       droppedSnapshots: [],
       warnings,
     },
-    drop: !writable
-      ? undefined
-      : invalidate
-        ? { through: newest, reason: 'volume-changed' }
-        : newestDamaged && { through: newestDamaged, reason: 'damaged' },
+    drop: isInvalid ? gone(records, 'volume-changed') : writable ? gone(damaged, 'damaged') : [],
+    repairs: loaded.map(({ repair }) => repair),
   };
 }
 
@@ -147,10 +148,13 @@ async function loadSnapshots(store: AttachedStore): Promise<LoadedSnapshot[]> {
   return loaded;
 }
 
-/** The first write says that the volume is in use: a crash from here on is known as one. */
-async function putRight(store: AttachedStore, loaded: readonly LoadedSnapshot[]): Promise<string[]> {
+/**
+ * Puts right what a crash left, durably; returns the names of files that nothing needs any more. The first write says
+ * that the volume is in use: a crash from here on is known as one.
+ */
+export async function putRight(store: AttachedStore, { repairs }: LoadedStore): Promise<string[]> {
   await store.control.markOpen(store.volume.size);
-  for (const { repair } of loaded) await repair();
+  for (const repair of repairs) await repair();
   return store.removeOrphans();
 }
 

@@ -77,8 +77,10 @@ export class StoredSnapshot implements Snapshot {
     if (damage !== undefined) throw damage;
     const buffer = asTarget(target);
     try {
-      await this.#record.whileReading(() =>
-        readSnapshot(() => this.#areas(), this.#engine.device, offset, buffer),
+      await this.#engine.life.run(() =>
+        this.#record.whileReading(() =>
+          readSnapshot(() => this.#areas(), this.#engine.device, offset, buffer),
+        ),
       );
     } catch (error) {
       if (error instanceof IntegrityError) this.#engine.emit('integrityFailure', { id: this.id, error });
@@ -94,12 +96,14 @@ export class StoredSnapshot implements Snapshot {
 
   async delete(): Promise<void> {
     if (!this.#writable) throw new ReadOnlyError('the volume is open for reading only');
-    const { chain, copyOnWrite } = this.#engine;
-    if (chain.indexOf(this.#record) !== 0) {
-      throw new UnsupportedError(
-        `snapshot ${this.id} is not the oldest; for now the older ones have to be deleted first`,
-      );
-    }
-    await chain.removeThrough(this.#record, copyOnWrite, 'requested');
+    const { chain, copyOnWrite, life } = this.#engine;
+    await life.run(async () => {
+      if (chain.indexOf(this.#record) !== 0) {
+        throw new UnsupportedError(
+          `snapshot ${this.id} is not the oldest; for now the older ones have to be deleted first`,
+        );
+      }
+      await chain.removeThrough(this.#record, copyOnWrite, 'requested');
+    });
   }
 }

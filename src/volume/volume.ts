@@ -11,38 +11,20 @@ import { Mutex } from 'async-mutex';
 import { asTarget, checkRange, checkWhole, lengthOf } from '../arguments.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { type Environment, systemEnvironment } from '../environment.js';
-import { ClosedError, ReadOnlyError, UnsupportedError } from '../errors.js';
+import { ClosedError, ReadOnlyError } from '../errors.js';
 import { type CreateSnapshotOptions, createSnapshot } from '../snapshot/create.js';
-import type { Emit, VolumeEvents } from '../snapshot/events.js';
-import type { SnapshotRecord } from '../snapshot/record.js';
+import type { VolumeEvents } from '../snapshot/events.js';
 import type { ByteSource, Snapshot } from '../snapshot/snapshot.js';
-import { DEFAULT_GROWTH, type Growth } from '../snapshot/space.js';
 import type { Store } from '../store/store.js';
 import type { ByteLength, ByteOffset } from '../units.js';
+import { openParts, type VolumeOptions, type VolumeParts } from './assemble.js';
 import type { ChangedExtent } from './changed-blocks.js';
 import { differing } from './compare.js';
-import { Engine } from './engine.js';
-import type { History, VolumeFigures } from './history.js';
-import { closeAreas, FOREIGN, findStore, loadStore, type Recovery } from './open.js';
-import { StoredHistory } from './stored-history.js';
-import { WindowsHistory } from './windows-history.js';
+import type { Engine } from './engine.js';
+import type { VolumeFigures } from './history.js';
+import type { Recovery } from './open.js';
 
-export interface VolumeOptions {
-  /** Where the snapshots are; by default what is found: `NAME.volsnap` beside the device, or a store inside it. */
-  readonly store?: Store;
-  /** Default: as the device is. Nothing at all is written to a volume that is open for reading only. */
-  readonly readOnly?: boolean;
-  /** What to do if the volume was written while volsnap was not there; default `refuse`. */
-  readonly onVolumeChanged?: 'refuse' | 'keep' | 'invalidate';
-  /** What to do about snapshots whose metadata is damaged; default `refuse`. */
-  readonly onDamaged?: 'refuse' | 'drop';
-  /** Bytes of copies in flight; default 64 MiB. */
-  readonly memoryLimit?: ByteLength;
-  readonly growth?: Growth;
-  readonly environment?: Environment;
-}
-
-const DEFAULT_MEMORY_LIMIT = 64 * 1024 * 1024;
+export type { VolumeOptions } from './assemble.js';
 
 export interface InitializeVolumeOptions {
   readonly store: Store;
@@ -60,19 +42,10 @@ export interface ChangedBlocksOptions {
   readonly signal?: AbortSignal;
 }
 
-/** What a volume is made of; an engine only if it may be written. */
-interface VolumeParts {
-  readonly device: BlockDevice;
-  readonly history: History;
-  readonly writer: { readonly engine: Engine; readonly history: StoredHistory } | undefined;
-  readonly recovery: Recovery;
-}
-
 export class Volume extends EventEmitter<VolumeEvents> implements ByteSource {
   #parts: VolumeParts | undefined;
   /** One snapshot is taken at a time. */
   readonly #creating = new Mutex();
-  #closing: Promise<void> | undefined;
 
   /**
    * Makes an empty store for the volume on `device`, which stays open.
@@ -93,59 +66,10 @@ export class Volume extends EventEmitter<VolumeEvents> implements ByteSource {
   static async open(device: BlockDevice, options: VolumeOptions = {}): Promise<Volume> {
     const volume = new Volume();
     try {
-      volume.#parts = await volume.#open(device, options);
+      volume.#parts = await openParts(device, options, (name, ...event) => volume.#tell(name, event));
       return volume;
     } catch (error) {
       await device.close();
-      throw error;
-    }
-  }
-
-  async #open(device: BlockDevice, options: VolumeOptions): Promise<VolumeParts> {
-    const writable = device.writable && options.readOnly !== true;
-    if (options.readOnly === false && !device.writable) {
-      throw new ReadOnlyError(`${device.name} is open for reading only`);
-    }
-    const store = options.store ?? (await findStore(device));
-    return store === FOREIGN
-      ? openWindowsVolume(device, writable)
-      : this.#openStore(device, store, writable, options);
-  }
-
-  async #openStore(
-    device: BlockDevice,
-    place: Store,
-    writable: boolean,
-    options: VolumeOptions,
-  ): Promise<VolumeParts> {
-    const {
-      environment = systemEnvironment,
-      memoryLimit = DEFAULT_MEMORY_LIMIT,
-      growth = DEFAULT_GROWTH,
-    } = options;
-    const { onVolumeChanged = 'refuse', onDamaged = 'refuse' } = options;
-    const store = await place.attach(device, { environment, writable });
-    let records: readonly SnapshotRecord[] = [];
-    try {
-      const loaded = await loadStore(store, { writable, onVolumeChanged, onDamaged });
-      const { recovery, drop } = loaded;
-      records = loaded.records;
-      const emit: Emit = (name, ...event) => this.#tell(name, event);
-      const engine = new Engine(store.volume, store, records, { environment, memoryLimit, growth, emit });
-      const history = new StoredHistory(engine, writable);
-      if (drop === undefined)
-        return { device, history, writer: writable ? { engine, history } : undefined, recovery };
-      const gone = records
-        .slice(0, records.indexOf(drop.through) + 1)
-        .map(({ id }) => ({ id, reason: drop.reason }));
-      await engine.chain.removeThrough(drop.through, engine.copyOnWrite, drop.reason);
-      await history.close();
-      // From the beginning: of the space of what is damaged nothing is known but by its absence.
-      const parts = await this.#openStore(device, place, writable, options);
-      return { ...parts, recovery: { ...recovery, droppedSnapshots: gone } };
-    } catch (error) {
-      await closeAreas(records);
-      await store.close();
       throw error;
     }
   }
@@ -190,11 +114,12 @@ export class Volume extends EventEmitter<VolumeEvents> implements ByteSource {
 
   /** Reads what the volume holds now. @param target how many bytes, or where to put them */
   async read(offset: ByteOffset, target: ByteLength | Uint8Array): Promise<Uint8Array> {
-    const { volume } = this.#usable.history;
-    checkRange(offset, lengthOf(target), volume.size);
-    const buffer = asTarget(target);
-    await volume.read(offset, buffer);
-    return buffer;
+    return this.#run(async ({ history: { volume } }) => {
+      checkRange(offset, lengthOf(target), volume.size);
+      const buffer = asTarget(target);
+      await volume.read(offset, buffer);
+      return buffer;
+    });
   }
 
   /**
@@ -227,18 +152,18 @@ export class Volume extends EventEmitter<VolumeEvents> implements ByteSource {
 
   /** Long ranges go in parts, so that neither memory nor the wait of a snapshot depends on their length. */
   async #change(offset: ByteOffset, length: ByteLength, action: Change): Promise<void> {
-    const { engine } = this.#writer;
-    checkRange(offset, length, engine.device.size);
-    for (let at = offset; at < offset + length; at += PART_BYTES) {
-      await changePart(engine, at, Math.min(PART_BYTES, offset + length - at), action);
-    }
+    await this.#runWriting(async ({ engine }) => {
+      checkRange(offset, length, engine.device.size);
+      for (let at = offset; at < offset + length; at += PART_BYTES) {
+        await changePart(engine, at, Math.min(PART_BYTES, offset + length - at), action);
+      }
+    });
   }
 
   /** Resolves when every write acknowledged before is on stable storage. */
   async flush(): Promise<void> {
-    const { writer } = this.#usable;
     // Of a volume that is open for reading everything is durable already.
-    await writer?.engine.device.flush();
+    await this.#run(async ({ writer }) => writer?.engine.device.flush());
   }
 
   /**
@@ -247,17 +172,18 @@ export class Volume extends EventEmitter<VolumeEvents> implements ByteSource {
    *   no new snapshot
    */
   async createSnapshot(options: CreateSnapshotOptions = {}): Promise<Snapshot> {
-    const { engine, history } = this.#writer;
-    const record = await this.#creating.runExclusive(() => createSnapshot(engine, options));
-    return history.handleOf(record);
+    return this.#runWriting(async ({ engine, history }) =>
+      history.handleOf(await this.#creating.runExclusive(() => createSnapshot(engine, options))),
+    );
   }
 
   /** Deletes the `count` oldest snapshots, one after the other; durable when it resolves. */
   async deleteOldest(count = 1): Promise<void> {
     checkWhole('count', count);
-    const { chain, copyOnWrite } = this.#writer.engine;
-    const last = chain.records[Math.min(count, chain.records.length) - 1];
-    if (last !== undefined) await chain.removeThrough(last, copyOnWrite, 'requested');
+    await this.#runWriting(async ({ engine: { chain, copyOnWrite } }) => {
+      const last = chain.records[Math.min(count, chain.records.length) - 1];
+      if (last !== undefined) await chain.removeThrough(last, copyOnWrite, 'requested');
+    });
   }
 
   /**
@@ -266,7 +192,9 @@ export class Volume extends EventEmitter<VolumeEvents> implements ByteSource {
    */
   async *changedBlocks(options: ChangedBlocksOptions): AsyncGenerator<ChangedExtent> {
     const { since, until, compare = false, signal } = options;
-    for await (const extent of this.#usable.history.changed({ since, until })) {
+    const { history, life } = this.#opened;
+    for await (const extent of history.changed({ since, until })) {
+      life.check();
       signal?.throwIfAborted();
       if (compare) yield* differing(since, until ?? this, extent);
       else yield extent;
@@ -276,9 +204,10 @@ export class Volume extends EventEmitter<VolumeEvents> implements ByteSource {
   /** Changes the limit on diff-area space, in bytes; 0: none. If more is in use, the oldest snapshots go. */
   async setMaximumSize(maximumSize: ByteLength): Promise<void> {
     checkWhole('maximum size', maximumSize);
-    const { store, space } = this.#writer.engine;
-    await store.control.setMaximumSize(maximumSize);
-    await space.shrinkTo(maximumSize);
+    await this.#runWriting(async ({ engine: { store, space } }) => {
+      await store.control.setMaximumSize(maximumSize);
+      await space.shrinkTo(maximumSize);
+    });
   }
 
   /**
@@ -286,18 +215,14 @@ export class Volume extends EventEmitter<VolumeEvents> implements ByteSource {
    * May be called repeatedly.
    */
   async close(): Promise<void> {
-    this.#closing ??= this.#creating.runExclusive(() => this.#close());
-    await this.#closing;
-  }
-
-  async #close(): Promise<void> {
-    const { device, history, writer } = this.#opened;
-    try {
-      await history.close();
-    } finally {
-      writer?.engine.gate.shut(new ClosedError(`${device.name} is closed`));
-      await device.close();
-    }
+    const { life, device, history } = this.#opened;
+    await life.close(async () => {
+      try {
+        await history.close();
+      } finally {
+        await device.close();
+      }
+    });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -310,35 +235,18 @@ export class Volume extends EventEmitter<VolumeEvents> implements ByteSource {
   }
 
   /** @throws ClosedError */
-  get #usable(): VolumeParts {
+  #run<T>(action: (parts: VolumeParts) => Promise<T>): Promise<T> {
     const parts = this.#opened;
-    if (this.#closing !== undefined) throw new ClosedError(`${parts.device.name} is closed`);
-    return parts;
+    return parts.life.run(() => action(parts));
   }
 
   /** @throws ClosedError, ReadOnlyError */
-  get #writer(): NonNullable<VolumeParts['writer']> {
-    const { writer, device } = this.#usable;
-    if (writer === undefined) throw new ReadOnlyError(`${device.name} is open for reading only`);
-    return writer;
+  #runWriting<T>(action: (writer: NonNullable<VolumeParts['writer']>) => Promise<T>): Promise<T> {
+    return this.#run(async ({ writer, device }) => {
+      if (writer === undefined) throw new ReadOnlyError(`${device.name} is open for reading only`);
+      return action(writer);
+    });
   }
-}
-
-async function openWindowsVolume(device: BlockDevice, writable: boolean): Promise<VolumeParts> {
-  if (writable) {
-    throw new UnsupportedError(
-      `${device.name} has shadow copies that Windows made; for now such a volume can only be opened read-only, because writing to it would spoil them`,
-    );
-  }
-  const history = await WindowsHistory.open(device);
-  const recovery = {
-    clean: true,
-    droppedCopies: 0,
-    removedFiles: [],
-    droppedSnapshots: [],
-    warnings: history.notes,
-  };
-  return { device, history, writer: undefined, recovery };
 }
 
 /** What happens to a part of a range, once its blocks are safe. */

@@ -125,18 +125,24 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
   };
 }
 
+/** Steps that an operation takes, more or less: a crash should come while there is work. */
+const STEPS_PER_OPERATION = 16;
+
 function drawCycle(random: SeededRandom, style: Style): Cycle {
-  const count = random.below(style.operationsMax);
+  const count = random.below(random.chance(0.3) ? 10 : style.operationsMax);
   const end = random.pick(['close', 'kill', 'power-cut', 'power-cut', 'power-cut'] as const);
-  const snapshots = random.pick([0.02, 0.06, 0.2]);
+  const weights = random.pick(MOODS);
   const crashes = random.chance(0.15) ? 1 + random.below(3) : 0;
   // What rots together with a crash cannot be told from what was never written.
   const rots = style.rot && random.chance(0.5);
+  const operations = Array.from({ length: count }, () => drawOperation(random, style, weights));
+  // Most blocks have a copy already, unless the newest snapshot is new.
+  if (random.chance(0.5)) operations.unshift({ kind: 'create' });
   return {
-    operations: Array.from({ length: count }, () => drawOperation(random, style, snapshots)),
+    operations,
     clients: 1 + random.below(random.chance(0.1) ? 32 : 8),
     end: rots ? 'close' : end,
-    steps: random.below(random.chance(0.3) ? 60 : 1500),
+    steps: random.below(random.chance(0.1) ? 1500 : 20 + count * STEPS_PER_OPERATION),
     crashWhileClosing: random.chance(0.3) && !rots,
     crashesWhileOpening: Array.from({ length: crashes }, () => ({
       steps: random.below(120),
@@ -148,24 +154,59 @@ function drawCycle(random: SeededRandom, style: Style): Cycle {
   };
 }
 
-function drawOperation(random: SeededRandom, style: Style, snapshots: number): Operation {
-  if (random.chance(snapshots)) return { kind: 'create' };
-  const draw = random.below(100);
-  if (draw < 60) return { kind: 'write', ...drawRange(random, style), zeros: random.chance(0.1) };
-  if (draw < 64) return { kind: 'discard', ...drawRange(random, style) };
-  if (draw < 67) return { kind: 'zeroes', ...drawRange(random, style) };
-  if (draw < 75) return { kind: 'flush' };
-  if (draw < 80) return { kind: 'read', ...drawRange(random, style) };
-  if (draw < 86) return { kind: 'read-snapshot', age: random.below(64), ...drawRange(random, style) };
-  if (draw < 91) return { kind: 'read-snapshots' };
-  if (draw < 93) return { kind: 'changed' };
-  if (draw < 96) return { kind: 'delete-oldest' };
-  if (draw < 97) return { kind: 'delete-all' };
-  if (draw < 98) {
-    const room = style.scarce + random.below(64) * BLOCK_SIZE;
-    return { kind: 'limit', maximum: random.chance(0.5) ? 0 : room };
+type Weights = Readonly<Record<Operation['kind'], number>>;
+
+const NORMAL: Weights = {
+  write: 58,
+  discard: 4,
+  zeroes: 3,
+  flush: 8,
+  read: 5,
+  'read-snapshot': 6,
+  'read-snapshots': 5,
+  changed: 2,
+  create: 4,
+  'delete-oldest': 3,
+  'delete-all': 1,
+  limit: 1,
+  'shorten-hold': 1,
+};
+/** Mostly writes; snapshots that come and go; and neither. */
+const MOODS: readonly Weights[] = [
+  NORMAL,
+  NORMAL,
+  { ...NORMAL, create: 20, 'delete-oldest': 12, 'delete-all': 4, 'read-snapshots': 16, 'read-snapshot': 12 },
+  { ...NORMAL, create: 1, 'delete-oldest': 0, 'delete-all': 0, limit: 0, flush: 3 },
+];
+
+function drawOperation(random: SeededRandom, style: Style, weights: Weights): Operation {
+  const kind = drawKind(random, weights);
+  switch (kind) {
+    case 'write':
+      return { kind, ...drawRange(random, style), zeros: random.chance(0.1) };
+    case 'discard':
+    case 'zeroes':
+    case 'read':
+      return { kind, ...drawRange(random, style) };
+    case 'read-snapshot':
+      return { kind, age: random.below(64), ...drawRange(random, style) };
+    case 'limit': {
+      const room = style.scarce + random.below(64) * BLOCK_SIZE;
+      return { kind, maximum: random.chance(0.5) ? 0 : room };
+    }
+    default:
+      return { kind };
   }
-  return { kind: 'shorten-hold' };
+}
+
+function drawKind(random: SeededRandom, weights: Weights): Operation['kind'] {
+  const kinds = Object.entries(weights) as [Operation['kind'], number][];
+  let left = random.below(kinds.reduce((sum, [, weight]) => sum + weight, 0));
+  for (const [kind, weight] of kinds) {
+    if (left < weight) return kind;
+    left -= weight;
+  }
+  return 'write';
 }
 
 function drawRange(random: SeededRandom, { sectors, lengths, hot }: Style): Range {

@@ -241,6 +241,17 @@ describe.each(LAYOUTS)('opening again (%s)', (layout) => {
     expect(world.volume.recovery.clean).toBe(true);
   });
 
+  test('closing waits for a long write to its end', async () => {
+    const world = await World.create({ layout, size: 48 * MEBIBYTE, reserve: 60 * MEBIBYTE });
+    await world.snapshot();
+    const writing = world.writeBlock(0, 48 * 64);
+    const discarding = world.volume.discard(0, 0);
+    await world.volume.close();
+    await Promise.all([writing, discarding]);
+    await world.open();
+    await world.expectRight();
+  });
+
   test('arguments out of range are refused and change nothing', async () => {
     const world = await World.create({ layout });
     const snapshot = await world.snapshot();
