@@ -86,8 +86,9 @@ async function openStore(
   }
   await closeAreas(loaded.records);
   await store.close();
-  // From the beginning: of the space of what is damaged nothing is known but by its absence.
-  const parts = await openStore(device, place, writable, options, emit);
+  // From the beginning: of the space of what is damaged nothing is known but by its absence. Whether the volume was
+  // changed is settled; in-volume the removal itself has changed it since.
+  const parts = await openStore(device, place, writable, { ...options, onVolumeChanged: 'keep' }, emit);
   return { ...parts, recovery: { ...loaded.recovery, droppedSnapshots: loaded.drop } };
 }
 
