@@ -24,7 +24,7 @@ export interface Problem {
     | 'volume-changed'
     /** Items of the control file contradict each other or the diff areas. */
     | 'catalog'
-    /** Two copies share a slot, or space is neither used nor free. */
+    /** Two copies share a slot. */
     | 'space'
     /** A copy fails its checksum. */
     | 'checksum'

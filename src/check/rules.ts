@@ -7,7 +7,7 @@ import type { CatalogEntry } from '../store/control-file.js';
 import { BLOCK_SIZE } from '../units.js';
 import type { Problem } from './check.js';
 
-/** Items in order of age: times and order numbers grow, sizes are equal, allocated sizes are those of the files. */
+/** Items in order of age: times and order numbers grow, allocated sizes are those of the files. */
 export function checkCatalog(
   entries: readonly CatalogEntry[],
   records: readonly SnapshotRecord[],
@@ -21,8 +21,6 @@ export function checkCatalog(
       found(`order number ${snapshot.order} is that of ${before.storeId} too`);
     if (before !== undefined && before.createdAt >= snapshot.createdAt)
       found(`is not younger than ${before.storeId}, which comes before it`);
-    if (before !== undefined && before.volumeSize !== snapshot.volumeSize)
-      found(`volume of ${snapshot.volumeSize} bytes, ${before.volumeSize} before`);
     const area = records[index]?.area;
     if (area !== undefined && area.allocatedBytes !== diffArea.allocatedSize) {
       found(
@@ -33,7 +31,7 @@ export function checkCatalog(
   return problems;
 }
 
-/** Every copy has a slot of its own, besides copies of zeros; and used and free slots add up. */
+/** Every copy has a slot of its own, besides copies of zeros. */
 export function checkTable(snapshot: Guid, area: DiffArea): Problem[] {
   const problems: Problem[] = [];
   const seen = new Uint8Array(Math.ceil(area.allocatedBytes / BLOCK_SIZE / 8));
@@ -49,13 +47,6 @@ export function checkTable(snapshot: Guid, area: DiffArea): Problem[] {
         message: `slot ${slot} holds the copies of two blocks, one is ${block}`,
       });
     seen[slot >>> 3] = byte | bit;
-  }
-  for (const { start, length } of area.freeSlots) {
-    for (let slot = start; slot < start + length; slot++) {
-      const used = ((seen[slot >>> 3] ?? 0) >>> (slot & 7)) & 1;
-      if (used === 1)
-        problems.push({ code: 'space', snapshot, message: `slot ${slot} holds a copy and counts as free` });
-    }
   }
   return problems;
 }

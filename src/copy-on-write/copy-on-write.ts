@@ -15,7 +15,7 @@
 import type { BlockDevice } from '../device/block-device.js';
 import { FixedSlot } from '../diff-area/area-slots.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
-import { assert } from '../errors.js';
+import { AssertionError, assert, ClosedError, isOutOfSpace } from '../errors.js';
 import {
   BLOCK_SIZE,
   type BlockNumber,
@@ -29,6 +29,13 @@ import { BufferPool } from './buffer-pool.js';
 import { MemoryBudget } from './memory-budget.js';
 import type { Pools } from './pools.js';
 
+export interface FailedAttempt {
+  /** Attempts that failed so far, for another reason than a lack of space. */
+  readonly failures: number;
+  /** `removals` as the attempt began. */
+  readonly removals: number;
+}
+
 /** What copying needs of the rest of the engine. */
 export interface CopyOnWriteHost {
   /** Called when slots may run short; never waits. */
@@ -38,12 +45,14 @@ export interface CopyOnWriteHost {
    * Resolves to false if the snapshot of `area` itself had to go: nothing is left to copy for.
    */
   makeRoom(area: DiffArea, slots: number, entries: number): Promise<boolean>;
+  /** Snapshots removed so far. */
+  readonly removals: number;
   /**
-   * An attempt to copy failed; `attempts` have so far. Says whether to try again, or that the snapshot of `area` is,
-   * durably, gone, with every other that would be wrong without the copies.
+   * An attempt to copy failed. Says whether to try again, or that the snapshot of `area` is, durably, gone, with every
+   * other that would be wrong without the copies.
    * @throws if it cannot even be given up; then the writes that wait must fail
    */
-  copyFailed(area: DiffArea, error: unknown, attempts: number): Promise<'retry' | 'gone'>;
+  copyFailed(area: DiffArea, error: unknown, attempt: FailedAttempt): Promise<'retry' | 'gone'>;
 }
 
 /** What has been done so far. */
@@ -139,24 +148,37 @@ export class CopyOnWrite {
     if (this.#collecting === batch) this.#collecting = undefined;
     batch.blocks.sort((a, b) => a - b);
     await this.#memory.acquire(batch.bytes);
-    const buffer = this.#buffers.take(batch.bytes);
-    await this.#attempt([batch], () => this.#copy(batch, buffer));
-    this.#buffers.give(buffer);
-    this.#memory.release(batch.bytes);
+    try {
+      const buffer = this.#buffers.take(batch.bytes);
+      const originals = await this.#readOriginals(batch.blocks, buffer);
+      await this.#attempt([batch], () => this.#copy(batch, originals));
+      this.#buffers.give(buffer);
+    } catch (error) {
+      // The volume itself cannot be read: its writes fail, and nothing is lost. Unless nobody needs the copy any more.
+      this.#end(batch, batch.area === this.#target ? error : undefined);
+    } finally {
+      this.#memory.release(batch.bytes);
+    }
   }
 
-  /** Repeats `action` as long as the host says so. If it cannot succeed, the batches end here. Never rejects. */
+  /**
+   * Repeats `action` as long as the host says so. If it cannot succeed, the batches end here. Never rejects.
+   * What is not an error of the store (a bug of ours, a closed device) is no reason to give snapshots up.
+   */
   async #attempt(batches: readonly Batch[], action: () => Promise<boolean>): Promise<boolean> {
     const area = batches[0]?.area;
     assert(area !== undefined, () => 'no batch');
     try {
-      for (let attempts = 1; ; attempts++) {
+      for (let failures = 0; ; ) {
+        const removals = this.#host.removals;
         try {
           if (await action()) return true;
           break;
         } catch (error) {
+          if (error instanceof AssertionError || error instanceof ClosedError) throw error;
           this.figures.failures++;
-          if ((await this.#host.copyFailed(area, error, attempts)) === 'gone') break;
+          if (!isOutOfSpace(error)) failures++;
+          if ((await this.#host.copyFailed(area, error, { failures, removals })) === 'gone') break;
         }
       }
       for (const batch of batches) this.#end(batch);
@@ -167,9 +189,8 @@ export class CopyOnWrite {
   }
 
   /** Resolves to false if no copy is needed any more. */
-  async #copy(batch: Batch, buffer: Uint8Array): Promise<boolean> {
+  async #copy(batch: Batch, originals: readonly Uint8Array[]): Promise<boolean> {
     const { area, blocks } = batch;
-    const originals = await this.#readOriginals(blocks, buffer);
     const stored: Uint8Array[] = originals.filter((data) => !isZeroBlock(data));
     const reserved = await this.#reserve(area, stored.length, blocks.length);
     if (reserved === undefined) return false;
@@ -192,8 +213,21 @@ export class CopyOnWrite {
     return true;
   }
 
-  /** The blocks as they are in the volume, neighbours read in one request; a short last block is filled up with zeros. */
+  /**
+   * The blocks as they are in the volume, neighbours read in one request; a short last block is filled up with zeros.
+   * One failure may be a passing one; the second counts.
+   */
   async #readOriginals(blocks: readonly BlockNumber[], buffer: Uint8Array): Promise<Uint8Array[]> {
+    try {
+      await this.#readBlocks(blocks, buffer);
+    } catch {
+      this.figures.failures++;
+      await this.#readBlocks(blocks, buffer);
+    }
+    return blocks.map((_, i) => buffer.subarray(i * BLOCK_SIZE, (i + 1) * BLOCK_SIZE));
+  }
+
+  async #readBlocks(blocks: readonly BlockNumber[], buffer: Uint8Array): Promise<void> {
     const reads: Promise<void>[] = [];
     for (let start = 0; start < blocks.length; ) {
       const first = blocks[start] ?? 0;
@@ -208,7 +242,6 @@ export class CopyOnWrite {
     }
     for (const result of await Promise.allSettled(reads))
       if (result.status === 'rejected') throw result.reason;
-    return blocks.map((_, i) => buffer.subarray(i * BLOCK_SIZE, (i + 1) * BLOCK_SIZE));
   }
 
   async #reserve(area: DiffArea, slots: number, entries: number) {
@@ -259,11 +292,6 @@ export class CopyOnWrite {
   async drained(area: DiffArea): Promise<void> {
     const batches = new Set([...this.#inFlight.values()].filter((batch) => batch.area === area));
     await Promise.allSettled([...batches].map((batch) => batch.done));
-  }
-
-  /** The blocks that are being copied at this moment. */
-  get inFlightBlocks(): number {
-    return this.#inFlight.size;
   }
 }
 

@@ -12,8 +12,12 @@ export interface Folder {
   list(): Promise<string[]>;
   /** Makes a new empty file. @throws DeviceError if the name is taken. */
   create(name: string): Promise<ResizableDevice>;
-  /** Opens a file. @throws NotFoundError if there is none of that name. */
-  open(name: string, options: { writable: boolean }): Promise<ResizableDevice>;
+  /**
+   * Opens a file.
+   * @param options `lock`: where files can be locked, a writer then excludes everybody, and readers share
+   * @throws NotFoundError if there is none of that name; InUseError
+   */
+  open(name: string, options: { writable: boolean; lock?: boolean }): Promise<ResizableDevice>;
   /** Removes a file; open devices of it go on working. @throws NotFoundError if there is none of that name. */
   remove(name: string): Promise<void>;
   /** Makes creations and removals so far durable. */

@@ -106,9 +106,10 @@ export class HostFolder implements Folder {
     return this.open(name, { writable: true });
   }
 
-  /** The lock on the volume covers its files, so they carry none. */
-  async open(name: string, options: { writable: boolean }): Promise<FileDevice> {
-    return FileDevice.open(this.#pathOf(name), { writable: options.writable, exclusive: false });
+  /** Taking a lock costs two milliseconds, so only those files have one that are asked for with it. */
+  async open(name: string, options: { writable: boolean; lock?: boolean }): Promise<FileDevice> {
+    const { writable, lock = false } = options;
+    return FileDevice.open(this.#pathOf(name), { writable, exclusive: lock });
   }
 
   async remove(name: string): Promise<void> {

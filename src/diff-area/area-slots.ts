@@ -34,8 +34,10 @@ export class AreaSlots {
   readonly #file: AreaFile;
   readonly #epoch: bigint;
   readonly #free: Extents;
-  /** Slots of the location list in force, in chain order; empty if that is not known. */
+  /** Slots of the location list in force, in chain order. */
   #listSlots: readonly Slot[];
+  /** Set while it is not known whether `#listSlots` or a newer list is in force; `undo` takes the newer one back. */
+  #doubt: { readonly undo: () => Promise<void> } | undefined;
   /** How many of the free slots are spoken for. */
   spokenFor = 1;
 
@@ -44,10 +46,6 @@ export class AreaSlots {
     this.#epoch = epoch;
     this.#free = new Extents(free);
     this.#listSlots = listSlots;
-  }
-
-  get free(): Iterable<Extent> {
-    return this.#free;
   }
 
   get freeBytes(): ByteLength {
@@ -89,7 +87,7 @@ export class AreaSlots {
    * @throws NoSpaceError, DeviceError; then nothing was added (and what was taken may be unusable until the next opening)
    */
   async grow(length: ByteLength, record: RecordChange): Promise<void> {
-    this.#checkListKnown();
+    await this.#settle(record);
     const pieces = await this.#file.take(length);
     const grown = new Runs(this.#file.runs.list);
     grown.append(pieces);
@@ -118,9 +116,9 @@ export class AreaSlots {
 
   /** Gives the free end of the file back, as far as it is not spoken for. */
   async trim(record: RecordChange): Promise<void> {
+    await this.#settle(record);
     const last = [...this.#free].at(-1);
     if (last === undefined || last.start + last.length !== this.length / BLOCK_SIZE) return;
-    if (this.#listSlots.length === 0) return;
     const cut = Math.min(
       last.length,
       this.#free.total - this.spokenFor - (locationBlocksFor(this.#file.runs.list.length) - 1),
@@ -144,9 +142,16 @@ export class AreaSlots {
     if (pieces.length > 0) await this.#file.giveBack(pieces);
   }
 
-  #checkListKnown(): void {
-    if (this.#listSlots.length > 0) return;
-    throw new NoSpaceError('a diff area cannot change its length after an attempt at it failed');
+  /** After a failed attempt either list may be in force; one that succeeds to record the old one makes it that. */
+  async #settle(record: RecordChange): Promise<void> {
+    if (this.#doubt === undefined) return;
+    await record({
+      locationOffset: this.#file.runs.locate(offsetOfSlot(this.listSlot)),
+      allocatedSize: this.length,
+    });
+    const { undo } = this.#doubt;
+    this.#doubt = undefined;
+    await undo();
   }
 
   /**
@@ -171,9 +176,14 @@ export class AreaSlots {
       await undo();
       throw error;
     }
-    // If this fails either list may be in force: neither is written again, nor what only one of them names used.
-    this.#listSlots = [];
-    await record({ locationOffset: runs.locate(offsetOfSlot(first)), allocatedSize: runs.size });
+    try {
+      await record({ locationOffset: runs.locate(offsetOfSlot(first)), allocatedSize: runs.size });
+    } catch (error) {
+      // Until that is settled neither list is written again, nor what only one of them names used.
+      this.#doubt = { undo };
+      await this.#settle(record).catch(() => undefined); // the error to tell is the first
+      throw error;
+    }
     this.#listSlots = slots;
     return inForce.slice(1);
   }

@@ -18,7 +18,6 @@ import { isZero } from '../format/binary.js';
 import { ENTRIES_PER_TABLE_BLOCK } from '../format/constants.js';
 import type { DiffAreaItem } from '../format/control-block.js';
 import type { Guid } from '../format/guid.js';
-import type { Extent } from '../store/extents.js';
 import type { AreaFile } from '../store/store.js';
 import {
   BLOCK_SIZE,
@@ -79,11 +78,6 @@ export class DiffArea {
 
   get freeBytes(): ByteLength {
     return this.#slots.freeBytes;
-  }
-
-  /** Slots that hold nothing, in extents. */
-  get freeSlots(): Iterable<Extent> {
-    return this.#slots.free;
   }
 
   /** The item that describes this diff area in the control file. */

@@ -57,7 +57,7 @@ export async function loadDiffArea(
   const table = new BlockTable(blocksIn(volumeSize));
   const reader = new TableChainReader(file, list, slots, table);
   const chain = await reader.read(item.tableOffset);
-  const failed = await prove(opened, chain, reader);
+  const { failed, proven } = await prove(opened, chain, reader);
   const writer = new TableWriter(file, list.epoch, chain.openBlocks, chain.watermark);
   const areaSlots = new AreaSlots(file, list.epoch, slots.free(), listSlots);
   const area = new DiffArea({
@@ -70,12 +70,11 @@ export async function loadDiffArea(
     slots: areaSlots,
   });
   const repair = async () => {
-    if (failed.length > 0 || chain.hasLooseEnd) {
-      clean(chain, failed);
-      writer.touchBlocks();
-      await area.writeEntries();
-    }
-    // The page cache may hold more than the device after a process was killed: only now is what was read durable.
+    clean(chain, failed);
+    await rewrite(opened, proven);
+    // Always: what is not covered by a checksum yet was only read, perhaps from a cache that the device never got.
+    if (chain.openEntries.length > 0 || chain.hasLooseEnd) writer.touchBlocks();
+    await area.writeEntries();
     await area.flush();
     await area.writeWatermark();
   };
@@ -106,14 +105,14 @@ async function readInformation(
   return information;
 }
 
-/** Tests open entries against their data; returns those that were never committed. @throws FormatError for damage */
+/** Tests open entries against their data; those that fail were never committed. @throws FormatError for damage */
 async function prove(
   { file, list }: OpenedArea,
   chain: TableChain,
   reader: TableChainReader,
-): Promise<OpenEntry[]> {
+): Promise<{ failed: OpenEntry[]; proven: OpenEntry[] }> {
   const checksum = new CopyChecksum(file.runs, list.epoch);
-  const failed: OpenEntry[] = [];
+  const [failed, proven]: [OpenEntry[], OpenEntry[]] = [[], []];
   const data = new Uint8Array(BLOCK_SIZE);
   for (const entry of chain.openEntries) {
     if (entry.wellFormed) {
@@ -121,6 +120,7 @@ async function prove(
       else await file.device.read(file.runs.locate(offsetOfSlot(entry.slot)), data);
       if (checksum.of(entry.block, entry.slot, data) === entry.checksum) {
         reader.accept(entry);
+        proven.push(entry);
         continue;
       }
     }
@@ -129,7 +129,20 @@ async function prove(
     }
     failed.push(entry);
   }
-  return failed;
+  return { failed, proven };
+}
+
+/**
+ * Writes copies again that are known only by having been read. After a flush that failed the page cache can hold what
+ * the device does not, and no later flush would write it.
+ */
+async function rewrite({ file }: OpenedArea, proven: readonly OpenEntry[]): Promise<void> {
+  for (const slot of new Set(proven.map((entry) => entry.slot))) {
+    const offset = file.runs.locate(offsetOfSlot(slot));
+    const data = new Uint8Array(BLOCK_SIZE);
+    await file.device.read(offset, data);
+    await file.device.write(offset, data);
+  }
 }
 
 /** Marks the places of failed entries as unused, and cuts off a link to a block that was never written. */

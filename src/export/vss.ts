@@ -12,7 +12,7 @@ import { FixedSlot } from '../diff-area/area-slots.js';
 import { AREA_SIZE_MIN, createDiffArea } from '../diff-area/create.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import { type Environment, systemEnvironment } from '../environment.js';
-import { assert, UnsupportedError } from '../errors.js';
+import { assert, InvalidArgumentError, UnsupportedError } from '../errors.js';
 import { ENTRIES_PER_TABLE_BLOCK } from '../format/constants.js';
 import { SnapshotFlag } from '../format/control-block.js';
 import { filetimeFromMilliseconds } from '../format/filetime.js';
@@ -25,7 +25,7 @@ import { BLOCK_SIZE, type BlockNumber, type ByteLength, blocksIn, offsetOfBlock,
 import type { Volume } from '../volume/volume.js';
 
 export interface ExportVssOptions {
-  /** The newest snapshot to export: the image's volume is as this one, with it and all older ones inside. Default: all, and the volume as it is now. */
+  /** The newest snapshot to export: the image's volume is as this one, with it and all older ones inside. Default: all, and the volume as it is now; of a volume that is written meanwhile that is no single moment. */
   readonly until?: Snapshot;
   readonly signal?: AbortSignal;
   /** Bytes done and bytes in all. */
@@ -55,15 +55,20 @@ export async function exportVss(
   if (volume.figures.layout === 'windows') {
     throw new UnsupportedError(`${volume.name} is such an image already; copy it`);
   }
-  const layers = await layersOf(volume, until);
+  if (until !== undefined && !volume.snapshots.includes(until)) {
+    throw new InvalidArgumentError(`snapshot ${until.id} is not one of ${volume.name}, or gone`);
+  }
   const base: ByteSource = until ?? volume;
   await writeFile(target, '', { flag: 'wx', mode: 0o600 });
   try {
     await using device = await FileDevice.open(target, { writable: true });
-    await device.resize(roundUp(volume.size, BLOCK_SIZE) + reserveFor(layers));
-    const copied = layers.reduce((sum, { blocks }) => sum + blocks.length * BLOCK_SIZE, 0);
-    const progress = new Progress(volume.size + copied, options);
+    await device.resize(roundUp(volume.size, BLOCK_SIZE));
+    const progress = new Progress(volume.size, options);
     await copyVolume(base, device, progress);
+    // After the volume: what is overwritten while it is copied is then among the blocks of the newest snapshot.
+    const layers = await layersOf(volume, until);
+    progress.total += layers.reduce((sum, { blocks }) => sum + blocks.length * BLOCK_SIZE, 0);
+    await device.resize(roundUp(volume.size, BLOCK_SIZE) + reserveFor(layers));
     const place = new InVolumeStore({ protectedSize: volume.size, overFileSystem: true });
     await place.initialize(device, { environment, maximumSize: 0 });
     const store = await place.attach(device, { environment, writable: true });
@@ -85,7 +90,7 @@ class Progress {
   #done = 0;
 
   constructor(
-    readonly total: ByteLength,
+    public total: ByteLength,
     readonly options: ExportVssOptions,
   ) {}
 

@@ -22,6 +22,7 @@ export class SnapshotChain {
   readonly #emit: Emit;
   readonly #records: SnapshotRecord[];
   readonly #removing = new Mutex();
+  #removals = 0;
   readonly #areasFrom = new Map<SnapshotRecord, readonly DiffArea[]>();
 
   constructor(records: readonly SnapshotRecord[], control: ControlFile, pools: Pools, emit: Emit) {
@@ -42,6 +43,11 @@ export class SnapshotChain {
 
   get newest(): SnapshotRecord | undefined {
     return this.#records.at(-1);
+  }
+
+  /** Snapshots removed since the volume was opened. */
+  get removals(): number {
+    return this.#removals;
   }
 
   /** Position by age, 0 the oldest. @throws SnapshotDeletedError, NotFoundError */
@@ -104,6 +110,17 @@ export class SnapshotChain {
     });
   }
 
+  /** Removes the `count` oldest, or as many as there are. @throws as `removeThrough` */
+  async removeOldest(count: number, copyOnWrite: CopyOnWrite, reason: DeletionReason): Promise<void> {
+    await this.#removing.runExclusive(async () => {
+      for (let i = 0; i < count; i++) {
+        const record = this.#records[0];
+        if (record === undefined) return;
+        await this.#removeOldest(record, copyOnWrite, reason, undefined);
+      }
+    });
+  }
+
   async #removeOldest(
     record: SnapshotRecord,
     copyOnWrite: CopyOnWrite,
@@ -119,6 +136,7 @@ export class SnapshotChain {
     }
     record.markDeleted(reason);
     this.#records.shift();
+    this.#removals++;
     this.#areasFrom.clear();
     this.#emit('deleted', { id: record.id, reason, cause });
     const { area } = record;

@@ -115,14 +115,21 @@ async function holdAndCommit(
   const { clock } = environment;
   // Most of what is dirty goes to the device before anybody has to wait for it.
   await device.flush();
+  await context.store.control.flush();
   const deadline = clock.monotonic() + limitMs;
   let held = false;
+  let copying: Promise<void> | undefined;
   const heldSince = clock.monotonic();
   try {
     await gate.hold(limitMs);
     held = true;
-    await withinLimit(clock, deadline - clock.monotonic(), device.flush(), 'the volume was not flushed');
-    if (context.store.hidesStartBlock) await copyFirstBlock(device, area);
+    const limited = (what: string, work: Promise<void>) =>
+      withinLimit(clock, deadline - clock.monotonic(), work, what);
+    await limited('the volume was not flushed', device.flush());
+    if (context.store.hidesStartBlock) {
+      copying = copyFirstBlock(device, area);
+      await limited('block 0 was not copied', copying);
+    }
     return await commit(context, area);
   } catch (error) {
     if (error instanceof HoldTimeoutError) emit('holdTimedOut', { limitMs });
@@ -130,6 +137,8 @@ async function holdAndCommit(
   } finally {
     figures.holdMs = clock.monotonic() - heldSince;
     if (held) gate.release();
+    // The diff area must be at rest before it is discarded.
+    await copying?.catch(() => undefined);
   }
 }
 

@@ -11,7 +11,7 @@
  */
 import { Mutex } from 'async-mutex';
 import { checkWhole } from '../arguments.js';
-import type { CopyOnWrite, CopyOnWriteHost } from '../copy-on-write/copy-on-write.js';
+import type { CopyOnWrite, CopyOnWriteHost, FailedAttempt } from '../copy-on-write/copy-on-write.js';
 import type { Pools } from '../copy-on-write/pools.js';
 import { AREA_SIZE_MIN } from '../diff-area/create.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
@@ -134,14 +134,28 @@ export class Space implements CopyOnWriteHost {
     this.#emit('grown', { id: record.id, bytes: length, allocatedBytes: area.allocatedBytes });
   }
 
-  async copyFailed(area: DiffArea, error: unknown, attempts: number): Promise<'retry' | 'gone'> {
-    const newest = this.#chain.ownerOf(area);
-    if (newest === undefined) return 'gone';
-    if (isOutOfSpace(error)) return (await this.#dropOldest(area, error)) ? 'retry' : 'gone';
-    if (attempts === 1) return 'retry';
-    // Older snapshots read the missing block through this one, so all are wrong without it.
-    await this.#chain.removeThrough(newest, this.#copying, 'copy-failed', error);
-    return 'gone';
+  get removals(): number {
+    return this.#chain.removals;
+  }
+
+  async copyFailed(
+    area: DiffArea,
+    error: unknown,
+    { failures, removals }: FailedAttempt,
+  ): Promise<'retry' | 'gone'> {
+    return this.#growing.runExclusive(async () => {
+      const newest = this.#chain.ownerOf(area);
+      if (newest === undefined) return 'gone';
+      if (isOutOfSpace(error)) {
+        // What went since the attempt began has made room already.
+        if (this.removals !== removals) return 'retry';
+        return (await this.#dropOldest(area, error)) ? 'retry' : 'gone';
+      }
+      if (failures === 1) return 'retry';
+      // Older snapshots read the missing block through this one, so all are wrong without it.
+      await this.#chain.removeThrough(newest, this.#copying, 'copy-failed', error);
+      return 'gone';
+    });
   }
 
   /**
@@ -160,8 +174,14 @@ export class Space implements CopyOnWriteHost {
           `a snapshot needs at least ${AREA_SIZE_MIN} bytes, ${this.#store.available()} can be had; raise the limit with: volsnap resize-store`,
         );
       }
+      const before = this.#store.available();
       await this.#chain.removeThrough(victim, this.#copying, 'space');
       await this.#pools.background.onIdle();
+      if (this.#store.available() <= before) {
+        throw new NoSpaceError(
+          `deleting snapshot ${victim.id} gave no space back in ${this.#store.name}; close the volume and open it again`,
+        );
+      }
     }
   }
 
@@ -174,8 +194,10 @@ export class Space implements CopyOnWriteHost {
     const { newest } = this.#chain;
     if (isOver() && newest?.area !== undefined) await this.#trim(newest, newest.area);
     while (isOver() && this.#chain.oldest !== undefined) {
+      const before = this.#store.allocated();
       await this.#chain.removeThrough(this.#chain.oldest, this.#copying, 'limit-lowered');
       await this.#pools.background.onIdle();
+      if (this.#store.allocated() >= before) return; // that one's space comes back at the next opening
     }
   }
 

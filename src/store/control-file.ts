@@ -196,6 +196,11 @@ export class ControlFile {
     });
   }
 
+  /** Shows that the device still takes what is written, before a snapshot depends on it. @throws DeviceError */
+  async flush(): Promise<void> {
+    await this.#device.flush();
+  }
+
   /** Replaces the diff-area item of a snapshot, unless that is gone meanwhile; durable when it returns. */
   async update(storeId: Guid, change: Partial<Omit<DiffAreaItem, 'kind' | 'storeId'>>): Promise<void> {
     await this.#mutex.runExclusive(async () => {
@@ -229,8 +234,14 @@ export class ControlFile {
     await this.#changeStart((start) => ({ ...start, extension: { ...start.extension, clean } }));
   }
 
-  /** Records that the volume, of so many bytes, is in use; durable when it returns. */
+  /**
+   * Records that the volume, of so many bytes, is in use; durable when it returns. After an unclean stop everything that
+   * was read is written again: a flush that failed may have left in the page cache what the device never got.
+   */
   async markOpen(protectedSize: ByteLength): Promise<void> {
+    if (this.#start.extension.clean === undefined) {
+      for (const { offset, image } of this.#blocks) await this.#device.write(offset, image.slice());
+    }
     await this.#changeStart((start) => ({
       ...start,
       extension: { ...start.extension, protectedSize, clean: undefined },
@@ -259,6 +270,8 @@ export class ControlFile {
       await this.#device.flush();
     } catch (error) {
       block.image.set(before, sector);
+      // The best that can be done for whoever opens the store next; the failure itself is the caller's to handle.
+      await this.#device.write(block.offset + sector, before).catch(() => undefined);
       throw error;
     }
   }

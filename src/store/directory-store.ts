@@ -118,7 +118,8 @@ async function removeUnfinished(folder: Folder): Promise<void> {
 
 async function openControlFile(folder: Folder, writable: boolean): Promise<ResizableDevice> {
   try {
-    return await folder.open(CONTROL_FILE_NAME, { writable });
+    // One engine a store, whatever device it is opened with.
+    return await folder.open(CONTROL_FILE_NAME, { writable, lock: true });
   } catch (error) {
     throw asNotInitialized(error, folder.name);
   }

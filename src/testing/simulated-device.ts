@@ -232,7 +232,7 @@ export class SimulatedDevice implements ResizableDevice {
   }
 
   #checkOverlap(kind: DiskOperation, offset: ByteOffset, length: ByteLength): void {
-    if (!this.#disk.strictOverlap) return;
+    if (offset + length <= this.#disk.strictFrom) return;
     const other = this.#disk.content.overlapping(offset, length);
     if (other === undefined) return;
     throw this.#disk.violation(

@@ -24,8 +24,11 @@ export interface SimulatedDiskOptions {
   readonly faults?: FaultPlan;
   /** Bytes never written are random instead of zero, as between the files of a volume. Growth is zeros all the same. */
   readonly noise?: boolean;
-  /** Overlapping writes in flight together are a broken rule, as for a store; else they have no order. */
-  readonly strictOverlap?: boolean;
+  /**
+   * Overlapping writes in flight together are a broken rule, as for a store; else they have no order. A number: from that
+   * offset on, where a store lies behind the volume.
+   */
+  readonly strictOverlap?: boolean | ByteOffset;
   /** May the disk grow by so much? `false` is ENOSPC. */
   readonly admits?: (growth: ByteLength) => boolean;
 }
@@ -46,7 +49,8 @@ export class SimulatedDisk {
   readonly name: string;
   readonly scheduler: Scheduler;
   readonly faults: FaultPlan;
-  readonly strictOverlap: boolean;
+  /** From where on overlapping writes are a broken rule. */
+  readonly strictFrom: ByteOffset;
   readonly content: CachedContent;
   readonly random: SeededRandom;
   /** Rules of the device contract that its user broke. Empty, or the user has a bug. */
@@ -62,7 +66,8 @@ export class SimulatedDisk {
     this.scheduler = options.scheduler;
     this.random = options.random ?? new SeededRandom(this.name);
     this.faults = options.faults ?? new FaultPlan(this.random);
-    this.strictOverlap = options.strictOverlap ?? false;
+    const { strictOverlap = false } = options;
+    this.strictFrom = typeof strictOverlap === 'number' ? strictOverlap : strictOverlap ? 0 : Infinity;
     this.#admits = options.admits ?? (() => true);
     this.content = new CachedContent(
       options.size ?? 0,

@@ -1,4 +1,5 @@
 /** Puts an open volume together: finds its store, loads it, and gives up what the options say. */
+import { checkWhole } from '../arguments.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { Lifetime } from '../device/lifetime.js';
 import { type Environment, systemEnvironment } from '../environment.js';
@@ -105,6 +106,7 @@ async function assemble(
     memoryLimit = DEFAULT_MEMORY_LIMIT,
     growth = DEFAULT_GROWTH,
   } = options;
+  checkWhole('memory limit', memoryLimit);
   const life = new Lifetime(device.name);
   const engine = new Engine(store.volume, store, loaded.records, {
     environment,

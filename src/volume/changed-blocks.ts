@@ -44,7 +44,28 @@ export function* extentsOf(blocks: Iterable<BlockNumber>, volumeSize: ByteLength
   if (start >= 0) yield extent();
 }
 
-export const changedExtents = (
+/**
+ * @param sizeBefore size of the volume at the older moment
+ * @param size size at the newer one; what the volume has grown by has changed
+ */
+export function* changedExtents(
   tables: readonly BlockTable[],
-  volumeSize: ByteLength,
-): Generator<ChangedExtent> => extentsOf(blocksOf(tables, blocksIn(volumeSize)), volumeSize);
+  sizeBefore: ByteLength,
+  size: ByteLength,
+): Generator<ChangedExtent> {
+  const grownFrom = size > sizeBefore ? Math.floor(sizeBefore / BLOCK_SIZE) : blocksIn(size);
+  yield* extentsOf(withEnd(blocksOf(tables, blocksIn(size)), grownFrom, blocksIn(size)), size);
+}
+
+/** `blocks` below `from`, then every block from there up to `end`. */
+function* withEnd(
+  blocks: Iterable<BlockNumber>,
+  from: BlockNumber,
+  end: BlockNumber,
+): Generator<BlockNumber> {
+  for (const block of blocks) {
+    if (block >= from) break;
+    yield block;
+  }
+  for (let block: number = from; block < end; block++) yield block;
+}

@@ -5,6 +5,7 @@
 import type { BlockDevice } from '../device/block-device.js';
 import { loadDiffArea } from '../diff-area/load.js';
 import {
+  DeviceError,
   FormatError,
   NotFoundError,
   NotInitializedError,
@@ -43,8 +44,11 @@ export const STORE_SUFFIX = '.volsnap';
 
 /** Finds the store of the volume on `device`. @throws NotInitializedError if there is none */
 export async function findStore(device: BlockDevice): Promise<Store | typeof FOREIGN> {
-  const directory = new DirectoryStore(device.name + STORE_SUFFIX);
-  if (await directory.exists()) return directory;
+  // Only what has a path has something beside it.
+  if ('path' in device) {
+    const directory = new DirectoryStore(device.name + STORE_SUFFIX);
+    if (await directory.exists()) return directory;
+  }
   const start = new Uint8Array(START_BLOCK_SIZE);
   if (device.size >= START_BLOCK_OFFSET + START_BLOCK_SIZE) await device.read(START_BLOCK_OFFSET, start);
   if (!isStartBlock(start)) {
@@ -98,10 +102,10 @@ export async function loadStore(store: AttachedStore, options: LoadOptions): Pro
       );
     warnings.push(change);
   }
-  const loaded = await loadSnapshots(store);
+  const loaded = await loadSnapshots(store, writable);
   const records = loaded.map(({ record }) => record);
   const droppedCopies = loaded.reduce((sum, { dropped }) => sum + dropped, 0);
-  const damaged = spreadDamage(records);
+  const damaged = await spreadDamage(records).catch(closing(records));
   const newestDamaged = damaged.at(-1);
   if (newestDamaged !== undefined) {
     const text = damaged.map((record) => `${record.id}: ${record.damage?.message}`).join('; ');
@@ -138,10 +142,10 @@ interface LoadedSnapshot {
   readonly repair: () => Promise<void>;
 }
 
-async function loadSnapshots(store: AttachedStore): Promise<LoadedSnapshot[]> {
+async function loadSnapshots(store: AttachedStore, writable: boolean): Promise<LoadedSnapshot[]> {
   const loaded: LoadedSnapshot[] = [];
   try {
-    for (const entry of store.control.entries) loaded.push(await loadSnapshot(store, entry));
+    for (const entry of store.control.entries) loaded.push(await loadSnapshot(store, entry, writable));
   } catch (error) {
     return closing(loaded.map(({ record }) => record))(error);
   }
@@ -158,7 +162,11 @@ export async function putRight(store: AttachedStore, { repairs }: LoadedStore): 
   return store.removeOrphans();
 }
 
-async function loadSnapshot(store: AttachedStore, entry: CatalogEntry): Promise<LoadedSnapshot> {
+async function loadSnapshot(
+  store: AttachedStore,
+  entry: CatalogEntry,
+  writable: boolean,
+): Promise<LoadedSnapshot> {
   const { snapshot, diffArea } = entry;
   try {
     const opened = await store.openArea(diffArea);
@@ -170,8 +178,12 @@ async function loadSnapshot(store: AttachedStore, entry: CatalogEntry): Promise<
       throw error;
     }
   } catch (error) {
+    // What cannot be read today may be read tomorrow: a device error is damage only to those who change nothing.
     const isDamage =
-      error instanceof FormatError || error instanceof UnsupportedError || error instanceof NotFoundError;
+      error instanceof FormatError ||
+      error instanceof UnsupportedError ||
+      error instanceof NotFoundError ||
+      (error instanceof DeviceError && !writable);
     if (!isDamage) throw error;
     return {
       record: new SnapshotRecord(snapshot, { damage: error }),
@@ -182,11 +194,11 @@ async function loadSnapshot(store: AttachedStore, entry: CatalogEntry): Promise<
 }
 
 /** A snapshot reads through all newer ones, so those older than a damaged one are as good as damaged. */
-function spreadDamage(records: SnapshotRecord[]): SnapshotRecord[] {
+async function spreadDamage(records: SnapshotRecord[]): Promise<SnapshotRecord[]> {
   const newest = records.findLastIndex((record) => record.damage !== undefined);
   for (const [index, record] of records.slice(0, Math.max(0, newest)).entries()) {
     if (record.damage !== undefined) continue;
-    void record.area?.close();
+    await record.area?.close();
     const damage = new FormatError(`it reads through snapshot ${records[newest]?.id}, which is damaged`);
     records[index] = new SnapshotRecord(record.item, { damage });
   }
@@ -201,8 +213,10 @@ const closing =
     throw error;
   };
 
+/** Closes all of them, whatever happens; then throws the first error. */
 export async function closeAreas(records: readonly SnapshotRecord[]): Promise<void> {
-  for (const { area } of records) await area?.close();
+  const results = await Promise.allSettled(records.map(({ area }) => area?.close()));
+  for (const result of results) if (result.status === 'rejected') throw result.reason;
 }
 
 /** In words, how the volume differs from what a clean close recorded; `undefined` if it does not, or nobody knows. */

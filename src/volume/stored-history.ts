@@ -63,7 +63,7 @@ export class StoredHistory implements History {
       );
     }
     const tables = chain.records.slice(first, end).flatMap(({ area }) => area?.table ?? []);
-    for (const extent of changedExtents(tables, until?.size ?? device.size)) {
+    for (const extent of changedExtents(tables, since.size, until?.size ?? device.size)) {
       // Such a store keeps a copy of block 0 in every snapshot, changed or not.
       if (extent.offset === 0 && store.hidesStartBlock)
         yield* withoutEqualFirstBlock(since, until ?? device, extent);

@@ -181,8 +181,7 @@ export class Volume extends EventEmitter<VolumeEvents> implements ByteSource {
   async deleteOldest(count = 1): Promise<void> {
     checkWhole('count', count);
     await this.#runWriting(async ({ engine: { chain, copyOnWrite } }) => {
-      const last = chain.records[Math.min(count, chain.records.length) - 1];
-      if (last !== undefined) await chain.removeThrough(last, copyOnWrite, 'requested');
+      await chain.removeOldest(count, copyOnWrite, 'requested');
     });
   }
 
@@ -193,6 +192,7 @@ export class Volume extends EventEmitter<VolumeEvents> implements ByteSource {
   async *changedBlocks(options: ChangedBlocksOptions): AsyncGenerator<ChangedExtent> {
     const { since, until, compare = false, signal } = options;
     const { history, life } = this.#opened;
+    life.check();
     for await (const extent of history.changed({ since, until })) {
       life.check();
       signal?.throwIfAborted();

@@ -2,8 +2,7 @@
 import { parseArgs } from 'node:util';
 import { type ExplorationCounters, explore } from './exploration.js';
 import { CHAIN_HISTORIES, HISTORIES, TURN_OVER } from './histories.js';
-import { SMALL_BLOCKS } from './planted/bug.js';
-import { SabotagedCopy } from './sabotage.js';
+import { runOnSmallBlocks } from './sabotage.js';
 
 const HELP = `Tries every crash of short scripted histories.
 
@@ -35,7 +34,11 @@ const { values } = parseArgs({
 
 async function main(): Promise<void> {
   if (values.help) return console.log(HELP);
-  if (values['small-blocks']) return inSmallBlocks();
+  if (values['small-blocks']) {
+    const args = process.argv.slice(2).filter((argument) => argument !== '--small-blocks');
+    process.exitCode = await runOnSmallBlocks('exhaustive.ts', [...args, '--chains']);
+    return;
+  }
   const all = values.chains ? CHAIN_HISTORIES : [...HISTORIES, TURN_OVER];
   const started = performance.now();
   const total: ExplorationCounters = { moments: 0, states: 0, sampled: 0 };
@@ -68,14 +71,6 @@ function progressOf(name: string): (counters: ExplorationCounters) => void {
     last = performance.now();
     console.error(`  ${name}: ${states} states so far`);
   };
-}
-
-async function inSmallBlocks(): Promise<void> {
-  await using copy = await SabotagedCopy.make(SMALL_BLOCKS);
-  const args = process.argv.slice(2).filter((argument) => argument !== '--small-blocks');
-  const result = await copy.run('exhaustive.ts', [...args, '--chains']);
-  console.log(result?.output ?? 'hangs');
-  process.exitCode = result?.code ?? 1;
 }
 
 main().catch((error: unknown) => {

@@ -220,7 +220,8 @@ export function planOf(history: History, layout: Plan['layout'], seed: number): 
     hostSpace: 0,
     growth: { initial: growth * BLOCK_SIZE, maximum: growth * BLOCK_SIZE },
     memoryLimit: 16 * BLOCK_SIZE,
-    crashWhileInitializing: undefined,
+    crashesWhileInitializing: [],
+    stragglers: 1 / 64,
     cycles: [],
   };
 }

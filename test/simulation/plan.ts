@@ -53,8 +53,10 @@ export interface Plan {
   readonly hostSpace: number;
   readonly growth: { readonly initial: number; readonly maximum: number };
   readonly memoryLimit: number;
-  /** Steps into making the store at which the power goes, if at all. */
-  readonly crashWhileInitializing: number | undefined;
+  /** Steps into making the store at which the power goes, time after time. */
+  readonly crashesWhileInitializing: readonly number[];
+  /** Share of device operations that take much longer than others. */
+  readonly stragglers: number;
   readonly cycles: readonly Cycle[];
 }
 
@@ -93,7 +95,7 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
   const sectors = volumeSize / 512;
   const tight = !large && random.chance(0.4);
   const scarce = (12 + random.below(6 * blocks)) * BLOCK_SIZE;
-  const initial = (9 + random.below(24)) * BLOCK_SIZE;
+  const initial = (1 + random.below(random.pick([3, 12, 32]))) * BLOCK_SIZE;
   const layout = random.chance(0.5) ? 'directory' : 'in-volume';
   const byHost = tight && layout === 'directory' && random.chance(0.4);
   const noise = layout === 'in-volume' && random.chance(0.5);
@@ -108,7 +110,8 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
     faulty: options.faults && !options.rot && random.chance(0.35),
     rot: options.rot,
   };
-  const crashWhileInitializing = random.chance(0.1) ? random.below(60) : undefined;
+  const crashes = random.chance(0.2) ? 1 + random.below(4) : 0;
+  const crashesWhileInitializing = Array.from({ length: crashes }, () => random.below(50));
   return {
     seed,
     layout,
@@ -120,13 +123,26 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
     growth: { initial, maximum: initial * (1 + random.below(4)) },
     memoryLimit: (1 + random.below(64)) * BLOCK_SIZE,
     // A volume made longer in a crash is not the volume that the model knows.
-    crashWhileInitializing: layout === 'directory' || noise ? crashWhileInitializing : undefined,
-    cycles: Array.from({ length: options.cycles }, () => drawCycle(random, style)),
+    crashesWhileInitializing: layout === 'directory' || noise ? crashesWhileInitializing : [],
+    stragglers: random.pick([1 / 64, 1 / 64, 1 / 8]),
+    cycles: drawCycles(random, style, options.cycles),
   };
 }
 
 /** Steps that an operation takes, more or less: a crash should come while there is work. */
 const STEPS_PER_OPERATION = 16;
+
+function drawCycles(random: SeededRandom, style: Style, count: number): Cycle[] {
+  const cycles: Cycle[] = [];
+  while (cycles.length < count) {
+    const cycle = drawCycle(random, style);
+    const killed = cycles.at(-1);
+    // Who finds a server gone does again what it was doing, and now the power fails.
+    const isAgain = killed?.end === 'kill' && random.chance(0.5) && cycle.end === 'power-cut';
+    cycles.push(isAgain ? { ...killed, end: 'power-cut', steps: random.below(killed.steps + 1) } : cycle);
+  }
+  return cycles;
+}
 
 function drawCycle(random: SeededRandom, style: Style): Cycle {
   const count = random.below(random.chance(0.3) ? 10 : style.operationsMax);

@@ -54,8 +54,16 @@ export class SabotagedCopy implements AsyncDisposable {
     await writeFile(path, applied(await readFile(path, 'utf8'), edit));
   }
 
-  /** Runs a script of the simulation in the copy; `undefined` if it had to be ended because it showed nothing. */
-  run(script: string, args: readonly string[]): Promise<{ code: number; output: string } | undefined> {
+  /**
+   * Runs a script of the simulation in the copy.
+   * @param onOutput is told of what it prints, as it does
+   * @returns `undefined` if it had to be ended because it showed nothing
+   */
+  run(
+    script: string,
+    args: readonly string[],
+    onOutput: (text: string) => void = () => undefined,
+  ): Promise<{ code: number; output: string } | undefined> {
     const path = join(this.folder, 'test/simulation', script);
     const child = spawn(process.execPath, ['--import', 'tsx', path, ...args], {
       cwd: this.folder,
@@ -65,7 +73,9 @@ export class SabotagedCopy implements AsyncDisposable {
       let output = '';
       let silence: NodeJS.Timeout | undefined;
       const listen = (chunk?: Buffer) => {
-        output += chunk?.toString() ?? '';
+        const text = chunk?.toString() ?? '';
+        output += text;
+        onOutput(text);
         clearTimeout(silence);
         silence = setTimeout(() => child.kill('SIGKILL'), SILENCE_MS);
       };
@@ -94,6 +104,13 @@ export function applied(text: string, { file, find, replace }: Edit): string {
     );
   }
   return parts.join(replace);
+}
+
+/** Runs a script, without a bug, on small metadata blocks. @returns its exit code */
+export async function runOnSmallBlocks(script: string, args: readonly string[]): Promise<number> {
+  await using copy = await SabotagedCopy.make(SMALL_BLOCKS);
+  const result = await copy.run(script, args, (text) => process.stdout.write(text));
+  return result?.code ?? 1;
 }
 
 /** The changes that a bug, or none, makes to the engine. */

@@ -4,6 +4,7 @@ import { noCounters, type RunCounters } from './counters.js';
 import { SeedFailed } from './failure.js';
 import { drawPlan } from './plan.js';
 import { runPlan } from './run.js';
+import { runOnSmallBlocks } from './sabotage.js';
 import { shortest } from './shortest.js';
 import { type Report, type SimulationOptions, simulate, simulateInJobs } from './simulation.js';
 
@@ -18,6 +19,7 @@ const HELP = `Runs the engine in a simulated world, crashes it, and compares wha
   --jobs N      processes to spread the seeds over (default 1)
   --no-faults   no device ever fails
   --rot         bits rot in the store; then reads must be right or fail, and check must find it
+  --small-blocks  in a copy of the engine whose table and location blocks are soon full
   --shrink      make the plan of --seed shorter while it fails, and print it
   --progress N  seconds between two lines of progress (default 10; on a terminal one line, all the time)
   --help
@@ -33,6 +35,7 @@ const { values } = parseArgs({
     jobs: { type: 'string', default: '1' },
     'no-faults': { type: 'boolean', default: false },
     rot: { type: 'boolean', default: false },
+    'small-blocks': { type: 'boolean', default: false },
     shrink: { type: 'boolean', default: false },
     progress: { type: 'string', default: '10' },
     help: { type: 'boolean', default: false },
@@ -62,6 +65,11 @@ function optionsOf(): SimulationOptions {
 
 async function main(): Promise<void> {
   if (values.help) return console.log(HELP);
+  if (values['small-blocks']) {
+    const args = process.argv.slice(2).filter((argument) => argument !== '--small-blocks');
+    process.exitCode = await runOnSmallBlocks('simulate.ts', args);
+    return;
+  }
   const options = optionsOf();
   if (values.shrink) return printShortest(options);
   const jobs = whole('jobs', values.jobs);

@@ -29,10 +29,11 @@ export class RunWorld {
 
   constructor(plan: Plan, options: SchedulerOptions = {}) {
     this.plan = plan;
-    this.world = new SimulatedWorld(plan.seed, options);
+    this.world = new SimulatedWorld(plan.seed, { stragglers: plan.stragglers, ...options });
     const { noise } = plan;
     const room = noise ? roundUp(plan.volumeSize, BLOCK_SIZE) + plan.reserve : plan.volumeSize;
-    this.world.addDisk('volume', { size: room, strictOverlap: false, noise });
+    const areas = roundUp(plan.volumeSize, BLOCK_SIZE) + (CONTROL_BLOCKS + 1) * BLOCK_SIZE;
+    this.world.addDisk('volume', { size: room, strictOverlap: areas, noise });
     if (!this.#inside) {
       const capacity = plan.hostSpace === 0 ? Infinity : plan.hostSpace;
       this.world.addDirectory('store', { strictOverlap: true, capacity });
@@ -81,16 +82,22 @@ export class RunWorld {
   async initialize(): Promise<void> {
     const { world, plan } = this;
     await world.run(() => this.#fill());
-    if (plan.crashWhileInitializing !== undefined) {
-      const { finished } = await world.runSteps(() => this.#makeStore(), plan.crashWhileInitializing);
+    let isMade = false;
+    for (const steps of plan.crashesWhileInitializing) {
+      isMade ||= await this.#makeIfAbsent(steps);
       world.crash('power-cut');
-      if (finished) return;
     }
+    if (!isMade) await this.#makeIfAbsent(Infinity);
+  }
+
+  /** @returns whether it is there for certain */
+  async #makeIfAbsent(stepsMax: number): Promise<boolean> {
     try {
-      await world.run(() => this.#makeStore());
+      return (await this.world.runSteps(() => this.#makeStore(), stepsMax)).finished;
     } catch (error) {
-      if (plan.crashWhileInitializing === undefined || !(error instanceof AlreadyInitializedError))
-        throw error;
+      if (error instanceof AlreadyInitializedError && this.plan.crashesWhileInitializing.length > 0)
+        return true;
+      throw error;
     }
   }
 

@@ -167,15 +167,15 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: VOLUME,
-        find: 'await writer?.engine.device.flush();',
-        replace: 'await writer?.engine.device.flush().catch(() => undefined);',
+        find: 'writer?.engine.device.flush()',
+        replace: 'writer?.engine.device.flush().catch(() => undefined)',
       },
     ],
   },
   {
     name: 'a flush does nothing',
     breaks: 'flushed data is lost in a power cut',
-    edits: [{ file: VOLUME, find: 'await writer?.engine.device.flush();', replace: '' }],
+    edits: [{ file: VOLUME, find: 'writer?.engine.device.flush()', replace: 'undefined' }],
   },
   {
     name: 'memory of finished copies is not given back',

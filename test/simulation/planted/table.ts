@@ -119,7 +119,7 @@ export const TABLE_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: 'volume/open.ts',
-        find: 'for (const { repair } of loaded) await repair();',
+        find: 'for (const repair of repairs) await repair();',
         replace: '',
       },
     ],
@@ -236,8 +236,9 @@ export const TABLE_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: 'diff-area/create.ts',
-        find: 'start: FixedSlot.count, length: length / BLOCK_SIZE - FixedSlot.count',
-        replace: 'start: FixedSlot.zeros, length: length / BLOCK_SIZE - FixedSlot.zeros',
+        find: '[{ start: firstFree, length: slotCount - firstFree }]',
+        replace:
+          '[{ start: FixedSlot.zeros, length: 1 }, { start: firstFree, length: slotCount - firstFree }]',
       },
     ],
   },
