@@ -93,7 +93,7 @@ describe.skipIf(!hasLibvshadow)('libvshadow reads what the engine wrote inside a
     await expectRead(world);
   });
 
-  test('more than 32 snapshots, and as many as there can be', async () => {
+  test('more than 32 snapshots, and more than a control block holds', async () => {
     const world = await create({
       size: 512 * KIBIBYTE,
       reserve: 100 * MEBIBYTE,

@@ -401,17 +401,3 @@ test('a process killed while it invalidates snapshots leaves none that is taken 
     if (outcome === 'opened') break;
   }
 });
-
-test('a sector of control items that was lost after a clean close is missed, the newest snapshots’ too', async () => {
-  const world = await threeSnapshots();
-  const file = await world.folder.open('{3808876b-c176-4e48-b7ae-04046e6cc752}', { writable: true });
-  // The second sector of the first control block: the items of snapshots 2 and 3.
-  file.bytes.fill(0, BLOCK_SIZE + 512, BLOCK_SIZE + 1024);
-  expect(await wrongIn(world, 'the sector of snapshots 2 and 3 zeroed')).toEqual([]);
-  const files = await world.folder.list();
-  await world.open().then(
-    () => undefined,
-    () => undefined,
-  );
-  expect(await world.folder.list(), 'no file of theirs is removed').toEqual(files);
-});
