@@ -187,6 +187,14 @@ export const CHAIN_HISTORIES: readonly History[] = [
     explored: stage(2, touch(16), write(17, 3), touch(20), touch(21)),
   },
   {
+    name: 'a table goes on where that of a deleted snapshot was',
+    blocks: 48,
+    growth: 48,
+    before: [],
+    opened: stage(1, write(0, 46), CREATE, write(0, 46), DELETE_ALL, CREATE, write(0, 19)),
+    explored: stage(1, write(19, 1), write(20, 3), FLUSH),
+  },
+  {
     name: 'a location list goes on in a further block',
     blocks: 48,
     growth: 9,

@@ -38,6 +38,8 @@ export interface Cycle {
   readonly faultRate: number;
   /** Bits of the store that rot after the close. */
   readonly rot: number;
+  /** Are the damaged snapshots given up then? Else the bits are put right again. */
+  readonly dropDamaged: boolean;
 }
 
 export interface Plan {
@@ -167,6 +169,7 @@ function drawCycle(random: SeededRandom, style: Style): Cycle {
     check: random.chance(0.25),
     faultRate: style.faulty && random.chance(0.5) ? random.pick([0.002, 0.01, 0.05]) : 0,
     rot: rots ? random.pick([1, 1, 2, 8]) : 0,
+    dropDamaged: random.chance(0.2),
   };
 }
 

@@ -9,11 +9,12 @@ import { ModelMismatch, type VolumeModel } from '../../src/testing/index.js';
 import { DAMAGED, labelOf, type Workload } from './workload.js';
 import type { RunWorld } from './world.js';
 
-/** @throws ModelMismatch, or whatever the engine fails with that is not an error of damage */
+/** @param drop is what is damaged given up at the end? @throws ModelMismatch, or whatever the engine fails with that is not an error of damage */
 export async function findRot(
   world: RunWorld,
   model: VolumeModel,
   workload: Workload,
+  drop: boolean,
 ): Promise<'damaged' | 'sound'> {
   const damaged = await isDamaged(world);
   if (!damaged) {
@@ -23,8 +24,10 @@ export async function findRot(
   workload.tolerated = DAMAGED;
   const volume = await unlessDamaged(() => world.world.run(() => world.openReadOnly()));
   if (volume !== undefined) await inspect(world, model, workload, volume);
-  const rest = await unlessDamaged(() => world.world.run(() => world.open('refuse', 'drop')));
-  if (rest !== undefined) await inspectRest(world, model, workload, rest);
+  if (drop) {
+    const rest = await unlessDamaged(() => world.world.run(() => world.open('refuse', 'drop')));
+    if (rest !== undefined) await inspectRest(world, model, workload, rest);
+  }
   workload.tolerated = [];
   return 'damaged';
 }

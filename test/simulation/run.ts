@@ -72,7 +72,7 @@ class Run {
     return this.#world.initialize();
   }
 
-  /** @returns `damaged` if the store rotted where it matters: then it was found, and no more can be done */
+  /** @returns `damaged` if snapshots were lost by rot, and given up: the run is over */
   async cycle(cycle: Cycle): Promise<'damaged' | 'sound'> {
     const { world } = this.#world;
     this.#counters.cycles++;
@@ -98,16 +98,19 @@ class Run {
     else this.#crash(cycle.faultRate > 0 ? 'power-cut' : cycle.end);
     this.#workload.tolerated = [];
     this.#checkViolations();
-    return cycle.rot > 0 ? this.#rot(cycle.rot) : 'sound';
+    return cycle.rot > 0 ? this.#rot(cycle.rot, cycle.dropDamaged) : 'sound';
   }
 
-  async #rot(bits: number): Promise<'damaged' | 'sound'> {
-    for (let bit = 0; bit < bits; bit++) this.#world.rot();
-    const found = await findRot(this.#world, this.#model, this.#workload);
+  /** Bits rot; unless the damaged snapshots are given up then, the bits are put right again afterwards. */
+  async #rot(bits: number, drop: boolean): Promise<'damaged' | 'sound'> {
+    const undo = Array.from({ length: bits }, () => this.#world.rot());
+    const found = await findRot(this.#world, this.#model, this.#workload, drop);
     this.#counters.bitsRotted += bits;
     if (found === 'damaged') this.#counters.damageFound++;
     this.#checkViolations();
-    return found;
+    if (drop) return found;
+    for (const flip of undo.reverse()) flip();
+    return 'sound';
   }
 
   /** Whatever happened, the volume opens, is right, and has nothing that `check` would find. */

@@ -119,14 +119,22 @@ export const editsOf = (bug: PlantedBug): readonly Edit[] => [
   ...bug.edits,
 ];
 
-/** Runs seed after seed against a sabotaged engine until one shows the bug. */
+/** Runs seed after seed, or crash after crash, against a sabotaged engine until one shows the bug. */
 export async function hunt(bug: PlantedBug, { seed, runs, cycles }: Hunt): Promise<Catch> {
   const started = performance.now();
   await using copy = await SabotagedCopy.make(editsOf(bug));
-  const args = ['--seed', `${seed}`, '--runs', `${runs}`, '--cycles', `${cycles}`, '--progress', '1'];
-  const result = await copy.run('simulate.ts', bug.rot ? [...args, '--rot'] : args);
+  const run = (script: string, ...args: readonly (string | number)[]) => copy.run(script, args.map(String));
+  const result =
+    bug.history === undefined
+      ? await run(
+          'simulate.ts',
+          ...['--seed', seed, '--runs', runs, '--cycles', cycles, '--progress', 1],
+          ...(bug.rot ? ['--rot'] : []),
+        )
+      : await run('exhaustive.ts', '--chains', '--seed', seed, '--history', bug.history);
   const seconds = (performance.now() - started) / 1000;
   const output = result?.output ?? '';
+  if (output.includes('TransformError')) throw new Error(`${bug.name}: does not compile\n${output}`);
   const last = Number([...output.matchAll(/^seed (\d+)/gm)].at(-1)?.[1] ?? seed);
   const caught = result === undefined || result.code !== 0;
   const seeds = caught ? last - seed + 1 : runs;

@@ -133,22 +133,33 @@ export class RunWorld {
     return this.#inside ? undefined : this.world.directory('store').fileNames.length;
   }
 
-  /** Rot: one bit flips somewhere in what belongs to the store alone; half the time in its metadata. */
-  rot(): void {
+  /**
+   * Rot: one bit flips somewhere in what belongs to the store alone, half the time in its metadata.
+   * @returns flips it back
+   */
+  rot(): () => void {
     const { random } = this.world;
     const { disk, from } = this.#rotting();
-    const blocks = Array.from(
-      { length: Math.floor((disk.size - from) / BLOCK_SIZE) },
-      (_, block) => from + block * BLOCK_SIZE,
+    const offset = this.#pickByte(disk, from);
+    const bit = random.below(8);
+    disk.rot(offset, bit);
+    return () => disk.rot(offset, bit);
+  }
+
+  #pickByte(disk: SimulatedDisk, from: number): number {
+    const { random } = this.world;
+    const blocks = numbersTo(Math.floor((disk.size - from) / BLOCK_SIZE)).map(
+      (block) => from + block * BLOCK_SIZE,
     );
     const metadata = blocks.filter((offset) => isMetadata(disk.peek(offset, 4)));
-    if (random.chance(0.5) || metadata.length === 0) disk.rotWithin(random.pick(blocks), BLOCK_SIZE);
-    else {
-      // Most of a metadata block is empty.
-      const block = random.pick(metadata);
-      const used = groupsOf(BLOCK_SIZE).filter((at) => !isZero(disk.peek(block + at, GROUP_BYTES)));
-      disk.rotWithin(block + random.pick(used), GROUP_BYTES);
-    }
+    if (random.chance(0.5) || metadata.length === 0) return random.pick(blocks) + random.below(BLOCK_SIZE);
+    // Most of a metadata block is zeros; what is not, or is next to that, means more.
+    const block = random.pick(metadata);
+    const bytes = disk.peek(block, BLOCK_SIZE);
+    const reach = random.pick([1, TABLE_ENTRY_BYTES]);
+    const parts = numbersTo(BLOCK_SIZE / reach).map((part) => part * reach);
+    const used = parts.filter((at) => bytes.subarray(at, at + reach).some((byte) => byte !== 0));
+    return block + random.pick(used) + random.below(reach);
   }
 
   /** A disk, and where on it the store begins. */
@@ -166,11 +177,8 @@ export class RunWorld {
   }
 }
 
-/** The size of a table entry; other items are a few times as long. */
-const GROUP_BYTES = 32;
-const groupsOf = (length: number): number[] =>
-  Array.from({ length: length / GROUP_BYTES }, (_, group) => group * GROUP_BYTES);
-const isZero = (bytes: Uint8Array): boolean => bytes.every((byte) => byte === 0);
+const TABLE_ENTRY_BYTES = 32;
+const numbersTo = (count: number): number[] => Array.from({ length: count }, (_, index) => index);
 /** Metadata blocks begin with a GUID, of which this is the first word. */
 const SIGNATURE = 0x3808876b;
 const isMetadata = (head: Uint8Array): boolean =>

@@ -8,6 +8,8 @@ export interface PlantedBug {
   readonly smallBlocks?: boolean;
   /** Shows only when bits rot. */
   readonly rot?: boolean;
+  /** Looked for in every crash of the history of that name, because random runs meet it too seldom. */
+  readonly history?: string;
 }
 
 /** A change of one source file. */

@@ -124,7 +124,7 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
       {
         file: VOLUME,
         find: 'await this.#change(\n      offset,\n      length,\n      (device, at, part) => device.discard?.(at, part) ?? zero(device, at, part),\n    );',
-        replace: 'await zero(this.#writer.engine.device, offset, length);',
+        replace: 'await this.#runWriting(async ({ engine }) => zero(engine.device, offset, length));',
       },
     ],
   },
@@ -135,7 +135,7 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
       {
         file: VOLUME,
         find: 'await this.#change(offset, length, zero);',
-        replace: 'await zero(this.#writer.engine.device, offset, length);',
+        replace: 'await this.#runWriting(async ({ engine }) => zero(engine.device, offset, length));',
       },
     ],
   },

@@ -76,8 +76,8 @@ export const SPACE_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: SLOTS,
-        find: '// If this fails either list may be in force:',
-        replace: 'this.putBack(inForce.slice(1));\n    // If this fails either list may be in force:',
+        find: 'try {\n      await record({ locationOffset: runs',
+        replace: 'this.putBack(inForce.slice(1));\n    try {\n      await record({ locationOffset: runs',
       },
       { file: SLOTS, find: 'return inForce.slice(1);', replace: 'return [];' },
     ],
