@@ -170,11 +170,14 @@ export class VolumeModel {
     return { after: this.ticks.next(), before: Infinity };
   }
 
-  /** The creation returned. `failed`: it is not there. `uncertain`: it is whole or absent, `reconcile` will tell. */
+  /**
+   * The creation returned. `failed`: it is not there. `uncertain`: it is whole or absent, `reconcile` will tell. Its
+   * deletion may have begun meanwhile.
+   */
   endSnapshot(name: string, result: CallResult = 'done'): void {
     const snapshot = this.#snapshot(name);
     this.#close(snapshot, this.ticks.next());
-    if (result === 'done') snapshot.state = 'present';
+    if (result === 'done' && snapshot.state === 'creating') snapshot.state = 'present';
     if (result === 'failed') this.#remove(name);
   }
 
@@ -191,6 +194,11 @@ export class VolumeModel {
   /** The engine gave a snapshot up, and said so. */
   drop(name: string): void {
     this.#remove(name);
+  }
+
+  /** Is there, or may there be, a snapshot of that name? */
+  has(name: string): boolean {
+    return this.#snapshots.has(name);
   }
 
   /** Names of snapshots that are there for certain. */

@@ -15,6 +15,20 @@ export async function shortest(plan: Plan, attemptsMax = 400): Promise<Plan> {
   return planOf(plan, kept);
 }
 
+/** The plan for people: a line for the volume, and one for each cycle and each operation. */
+export function describePlan({ cycles, growth, ...volume }: Plan): string {
+  const lines = cycles.flatMap(({ operations, ...cycle }) => [
+    JSON.stringify(cycle),
+    ...operations.map((operation) => `  ${JSON.stringify(operation)}`),
+  ]);
+  const count = cycles.reduce((sum, { operations }) => sum + operations.length, 0);
+  return [
+    `shortest plan: ${cycles.length} ${cycles.length === 1 ? 'cycle' : 'cycles'}, ${count} ${count === 1 ? 'operation' : 'operations'}`,
+    JSON.stringify({ ...volume, growth }),
+    ...lines,
+  ].join('\n');
+}
+
 const itemsOf = (plan: Plan): Item[] =>
   plan.cycles.flatMap(({ operations, crashesWhileOpening, faultRate, check }, cycle): Item[] => [
     { cycle, kind: 'cycle' },

@@ -5,7 +5,7 @@ import { SeedFailed } from './failure.js';
 import { drawPlan } from './plan.js';
 import { runPlan } from './run.js';
 import { runOnSmallBlocks } from './sabotage.js';
-import { shortest } from './shortest.js';
+import { describePlan, shortest } from './shortest.js';
 import { type Report, type SimulationOptions, simulate, simulateInJobs } from './simulation.js';
 
 const HELP = `Runs the engine in a simulated world, crashes it, and compares what comes back with a model.
@@ -131,7 +131,7 @@ class Progress {
 
 async function printShortest(options: SimulationOptions): Promise<void> {
   const plan = await shortest(drawPlan(String(options.seed), options));
-  console.log(JSON.stringify(plan, undefined, 1));
+  console.log(describePlan(plan));
   await runPlan(plan);
 }
 

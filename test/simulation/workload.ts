@@ -50,9 +50,7 @@ export class Workload {
   listen(volume: Volume): void {
     const labels = new Map(volume.snapshots.map(({ id, label }) => [id, label ?? '']));
     volume.on('created', ({ id, label }) => labels.set(id, label ?? ''));
-    volume.on('deleting', ({ id, reason }) => {
-      if (reason !== 'requested') this.#model.beginDelete(labels.get(id) ?? '');
-    });
+    volume.on('deleting', ({ id }) => this.#model.beginDelete(labels.get(id) ?? ''));
     volume.on('deleted', ({ id, reason }) => {
       if (reason !== 'requested') this.#counters.snapshotsGivenUp++;
       this.#model.drop(labels.get(id) ?? '');
@@ -104,9 +102,11 @@ export class Workload {
       case 'create':
         return this.#create(volume);
       case 'delete-oldest':
-        return this.#delete(volume, 1);
+        await this.#outcome(NO_ERROR, () => volume.deleteOldest());
+        return;
       case 'delete-all':
-        return this.#delete(volume, volume.snapshots.length);
+        await this.#outcome(NO_ERROR, () => volume.deleteOldest(volume.snapshots.length));
+        return;
       case 'read-snapshot': {
         const snapshot = volume.snapshots[operation.age % Math.max(1, volume.snapshots.length)];
         return snapshot && this.#readSnapshot(snapshot, operation);
@@ -157,17 +157,11 @@ export class Workload {
     const call = () => volume.createSnapshot({ label, holdTimeoutMs: this.#holdTimeoutMs });
     const error = await this.#errorOf(NOT_CREATED, call);
     if (error === undefined) this.#counters.snapshotsTaken++;
+    // Gone already: it was deleted before its creation returned.
+    if (!this.#model.has(label)) return;
     // After an error of the device only the next opening tells.
-    this.#model.endSnapshot(
-      label,
-      error === undefined ? 'done' : error instanceof HoldTimeoutError ? 'failed' : 'uncertain',
-    );
-  }
-
-  async #delete(volume: Volume, count: number): Promise<void> {
-    const labels = volume.snapshots.slice(0, count).map(labelOf);
-    for (const label of labels) if (this.#model.snapshotNames.includes(label)) this.#model.beginDelete(label);
-    await this.#outcome(NO_ERROR, () => volume.deleteOldest(count));
+    const failed = error instanceof HoldTimeoutError ? 'failed' : 'uncertain';
+    this.#model.endSnapshot(label, error === undefined ? 'done' : failed);
   }
 
   /** What comes back is right even if the snapshot was deleted meanwhile; it may also be refused then. */

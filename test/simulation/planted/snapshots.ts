@@ -40,7 +40,7 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: CREATE,
-        find: "await withinLimit(clock, deadline - clock.monotonic(), device.flush(), 'the volume was not flushed');",
+        find: "await limited('the volume was not flushed', device.flush());",
         replace: '',
       },
     ],
