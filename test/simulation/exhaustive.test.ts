@@ -3,14 +3,17 @@ import { expect, test } from 'vitest';
 import { explore } from './exploration.js';
 import { HISTORIES, TURN_OVER } from './histories.js';
 
+const LIMITS = { seed: 1, limit: 16, perMoment: 3 };
+
 test.each(HISTORIES.map((history) => [history.name, history] as const))('%s', async (_, history) => {
   for (const layout of ['directory', 'in-volume'] as const) {
-    const { states } = await explore(history, { layout, seed: 1, limit: 16, every: 8 });
-    expect(states).toBeGreaterThan(5);
+    const { states, moments } = await explore(history, { ...LIMITS, layout });
+    expect(moments).toBeGreaterThan(5);
+    expect(states).toBeGreaterThan(moments);
   }
 });
 
 test(TURN_OVER.name, async () => {
-  const { states } = await explore(TURN_OVER, { layout: 'directory', seed: 1, limit: 16, every: 8 });
-  expect(states).toBeGreaterThan(5);
+  const { states } = await explore(TURN_OVER, { ...LIMITS, layout: 'directory', perMoment: 1 });
+  expect(states).toBeGreaterThan(10);
 });

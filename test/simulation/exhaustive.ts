@@ -13,7 +13,7 @@ const HELP = `Tries every crash of short scripted histories.
   --seed N        first order of events (default 1)
   --seeds N       orders of events to try (default 1)
   --limit N       up to so many states of a moment every subset is tried (default 1024)
-  --every N       try only each N-th state (default 1)
+  --per-moment N  at most so many states of each moment (default: all)
   --small-blocks  in a copy of the engine whose metadata blocks are soon full, histories of chains of them
   --help`;
 
@@ -24,7 +24,7 @@ const { values } = parseArgs({
     seed: { type: 'string', default: '1' },
     seeds: { type: 'string', default: '1' },
     limit: { type: 'string', default: '1024' },
-    every: { type: 'string', default: '1' },
+    'per-moment': { type: 'string' },
     'small-blocks': { type: 'boolean', default: false },
     // In the copy of the engine.
     chains: { type: 'boolean', default: false },
@@ -47,7 +47,12 @@ async function main(): Promise<void> {
       if (values.layout !== undefined && values.layout !== layout) continue;
       const from = Number(values.seed);
       for (let seed = from; seed < from + Number(values.seeds); seed++) {
-        const options = { layout, seed, limit: Number(values.limit), every: Number(values.every) };
+        const options = {
+          layout,
+          seed,
+          limit: Number(values.limit),
+          perMoment: Number(values['per-moment'] ?? Infinity),
+        };
         const counters = await explore(history, options, progressOf(history.name));
         for (const key of Object.keys(total) as (keyof ExplorationCounters)[]) total[key] += counters[key];
         const { moments, states, sampled } = counters;

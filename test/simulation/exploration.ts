@@ -20,8 +20,8 @@ export interface ExplorationOptions {
   readonly seed: number;
   /** Up to so many states of one moment every subset is tried. */
   readonly limit: number;
-  /** Only each so many-th state. */
-  readonly every: number;
+  /** At most so many states of one moment and kind of crash are tried, evenly chosen from all. */
+  readonly perMoment: number;
 }
 
 export interface ExplorationCounters {
@@ -50,10 +50,11 @@ export async function explore(
       const base = `${model} ${replay.model.ticks.last} ${replay.durableHash}`;
       const moment = new CrashMoment(replay.scope, model);
       if (2 ** moment.units.length > options.limit) counters.sampled++;
-      let index = 0;
-      for (const state of moment.states(options.limit, `${history.name} ${steps}`)) {
+      const states = [...moment.states(options.limit, `${history.name} ${steps}`)];
+      const stride = Math.max(1, Math.ceil(states.length / options.perMoment));
+      for (const [index, state] of states.entries()) {
         const key = createHash('sha1').update(base).update(state.identity).digest('base64');
-        if (seen.has(key) || index++ % options.every !== 0) continue;
+        if (index % stride !== 0 || seen.has(key)) continue;
         seen.add(key);
         counters.states++;
         await attempt(

@@ -15,6 +15,8 @@ export interface History {
   readonly growth?: number;
   /** Blocks that diff areas may take in all. */
   readonly maximum?: number;
+  /** In-volume: blocks of the reserve for diff areas. */
+  readonly room?: number;
   /** Openings before, each ended in its way. */
   readonly before: readonly (Stage & { readonly end: 'close' | 'kill' | 'power-cut' })[];
   /** Done to its end after the last opening. */
@@ -36,6 +38,9 @@ const DELETE_ALL: Operation = { kind: 'delete-all' };
 const touch = (block: number): Operation => writeOf(block * BLOCK_SIZE + 4 * SECTOR, SECTOR);
 /** Writes whole blocks. */
 const write = (block: number, count = 1): Operation => writeOf(block * BLOCK_SIZE, count * BLOCK_SIZE);
+/** Writes one sector of each of `count` blocks, one after the other. */
+const touchAll = (block: number, count: number): Operation[] =>
+  Array.from({ length: count }, (_, index) => touch(block + index));
 const zeroes = (block: number, count: number): Operation => ({
   kind: 'zeroes',
   offset: block * BLOCK_SIZE,
@@ -190,9 +195,10 @@ export const CHAIN_HISTORIES: readonly History[] = [
     name: 'a table goes on where that of a deleted snapshot was',
     blocks: 48,
     growth: 48,
+    room: 512,
     before: [],
-    opened: stage(1, write(0, 46), CREATE, write(0, 46), DELETE_ALL, CREATE, write(0, 19)),
-    explored: stage(1, write(19, 1), write(20, 3), FLUSH),
+    opened: stage(1, write(0, 46), CREATE, ...touchAll(0, 40), DELETE_ALL, CREATE, ...touchAll(0, 19)),
+    explored: stage(1, touch(19), touch(20), touch(21), FLUSH),
   },
   {
     name: 'a location list goes on in a further block',
@@ -216,13 +222,13 @@ export const CHAIN_HISTORIES: readonly History[] = [
 
 /** The plan under which a history runs. */
 export function planOf(history: History, layout: Plan['layout'], seed: number): Plan {
-  const { name, blocks, growth = 9, maximum = 0 } = history;
+  const { name, blocks, growth = 9, maximum = 0, room = Math.max(64, blocks + 64) } = history;
   return {
     seed: `${name} ${seed}`,
     layout,
     // A short last block, and no whole number of them.
     volumeSize: blocks * BLOCK_SIZE - 3 * SECTOR,
-    reserve: (10 + Math.max(64, blocks + 64)) * BLOCK_SIZE,
+    reserve: (10 + room) * BLOCK_SIZE,
     noise: false,
     maximumSize: maximum * BLOCK_SIZE,
     hostSpace: 0,

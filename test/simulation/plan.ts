@@ -36,6 +36,8 @@ export interface Cycle {
   readonly check: boolean;
   /** Share of device operations that fail. */
   readonly faultRate: number;
+  /** Does the control file fail much more often than the rest? */
+  readonly controlFaults: boolean;
   /** Bits of the store that rot after the close. */
   readonly rot: number;
   /** Are the damaged snapshots given up then? Else the bits are put right again. */
@@ -112,7 +114,7 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
     faulty: options.faults && !options.rot && random.chance(0.35),
     rot: options.rot,
   };
-  const crashes = random.chance(0.2) ? 1 + random.below(4) : 0;
+  const crashes = random.chance(0.4) ? 1 + random.below(4) : 0;
   const crashesWhileInitializing = Array.from({ length: crashes }, () => random.below(50));
   return {
     seed,
@@ -126,7 +128,7 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
     memoryLimit: (1 + random.below(64)) * BLOCK_SIZE,
     // A volume made longer in a crash is not the volume that the model knows.
     crashesWhileInitializing: layout === 'directory' || noise ? crashesWhileInitializing : [],
-    stragglers: random.pick([1 / 64, 1 / 64, 1 / 8]),
+    stragglers: random.pick([1 / 64, 1 / 64, 1 / 6]),
     cycles: drawCycles(random, style, options.cycles),
   };
 }
@@ -140,15 +142,19 @@ function drawCycles(random: SeededRandom, style: Style, count: number): Cycle[] 
     const cycle = drawCycle(random, style);
     const killed = cycles.at(-1);
     // Who finds a server gone does again what it was doing, and now the power fails.
-    const isAgain = killed?.end === 'kill' && random.chance(0.5) && cycle.end === 'power-cut';
-    cycles.push(isAgain ? { ...killed, end: 'power-cut', steps: random.below(killed.steps + 1) } : cycle);
+    const isAgain = killed?.end === 'kill' && random.chance(0.7);
+    if (!isAgain) cycles.push(cycle);
+    else {
+      const operations = killed.operations.filter(({ kind }) => kind !== 'create');
+      cycles.push({ ...killed, operations, end: 'power-cut', steps: random.below(killed.steps + 1) });
+    }
   }
   return cycles;
 }
 
 function drawCycle(random: SeededRandom, style: Style): Cycle {
   const count = random.below(random.chance(0.3) ? 10 : style.operationsMax);
-  const end = random.pick(['close', 'kill', 'power-cut', 'power-cut', 'power-cut'] as const);
+  const end = random.pick(['close', 'kill', 'power-cut', 'power-cut'] as const);
   const weights = random.pick(MOODS);
   const crashes = random.chance(0.15) ? 1 + random.below(3) : 0;
   // What rots together with a crash cannot be told from what was never written.
@@ -168,6 +174,7 @@ function drawCycle(random: SeededRandom, style: Style): Cycle {
     })),
     check: random.chance(0.25),
     faultRate: style.faulty && random.chance(0.5) ? random.pick([0.002, 0.01, 0.05]) : 0,
+    controlFaults: random.chance(0.3),
     rot: rots ? random.pick([1, 1, 2, 8]) : 0,
     dropDamaged: random.chance(0.2),
   };
@@ -194,7 +201,7 @@ const NORMAL: Weights = {
 const MOODS: readonly Weights[] = [
   NORMAL,
   NORMAL,
-  { ...NORMAL, create: 20, 'delete-oldest': 12, 'delete-all': 4, 'read-snapshots': 16, 'read-snapshot': 12 },
+  { ...NORMAL, create: 20, 'delete-oldest': 12, 'delete-all': 4, 'read-snapshots': 20, 'read-snapshot': 20 },
   { ...NORMAL, create: 1, 'delete-oldest': 0, 'delete-all': 0, limit: 0, flush: 3 },
 ];
 

@@ -87,7 +87,7 @@ class Run {
     await world.run(() => this.#verifyAfterOpening(volume));
     this.#leftovers = cycle.faultRate > 0;
     this.#workload.tolerated = cycle.faultRate > 0 ? DEVICE_FAILS : [];
-    if (cycle.faultRate > 0) world.faults.draw(cycle.faultRate);
+    if (cycle.faultRate > 0) this.#world.drawFaults(cycle);
     const work = () => this.#work(volume, cycle);
     if (cycle.end === 'close') await world.run(work);
     else await world.runSteps(work, cycle.steps);

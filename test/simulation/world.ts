@@ -1,4 +1,6 @@
 /** The devices of one simulated run, and how the engine is opened on them. */
+
+import { FORMAT_SIGNATURE } from '../../src/format/constants.js';
 import {
   AlreadyInitializedError,
   DirectoryStore,
@@ -14,7 +16,7 @@ import {
   stampSectors,
 } from '../../src/testing/index.js';
 import { BLOCK_SIZE, roundUp, SECTOR_SIZE } from '../../src/units.js';
-import type { Plan } from './plan.js';
+import type { Cycle, Plan } from './plan.js';
 
 const START_SECTOR = 0x1e00;
 /** Blocks between the volume and the block in which an in-volume store keeps the sector of its start block. */
@@ -126,6 +128,19 @@ export class RunWorld {
       bytes.set(disk.peek(kept, SECTOR_SIZE), START_SECTOR);
     }
     return bytes;
+  }
+
+  /** Lets devices fail, until the faults are cleared. */
+  drawFaults({ faultRate, controlFaults }: Pick<Cycle, 'faultRate' | 'controlFaults'>): void {
+    const { faults } = this.world;
+    if (controlFaults) {
+      const control = roundUp(this.plan.volumeSize, BLOCK_SIZE);
+      const where = this.#inside
+        ? { target: 'volume', from: control, to: control + CONTROL_BLOCKS * BLOCK_SIZE }
+        : { target: `store/{${FORMAT_SIGNATURE}}` };
+      faults.add({ operation: ['write', 'flush'], effect: 'EIO', chance: 0.2, times: 4, ...where });
+    }
+    faults.draw(faultRate);
   }
 
   /** How many files there are in a directory store. */

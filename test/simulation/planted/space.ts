@@ -73,6 +73,7 @@ export const SPACE_BUGS: readonly PlantedBug[] = [
     name: 'slots of the location list in force are free before it is replaced',
     breaks: 'the list in force is overwritten, and a crash leaves none',
     smallBlocks: true,
+    history: 'a location list goes on in a further block',
     edits: [
       {
         file: SLOTS,

@@ -146,6 +146,7 @@ export const TABLE_BUGS: readonly PlantedBug[] = [
     name: 'a link to a table block that was never written is left',
     breaks: 'the slot it points to gets another use, and the chain does not open',
     smallBlocks: true,
+    history: 'a table of small blocks goes on in a further block',
     edits: [
       {
         file: LOAD,
