@@ -245,4 +245,4 @@ class Replay {
 /** Steps after which a history's earlier openings crash. */
 const CRASH_STEPS = 90;
 /** Bytes that are written after each recovery: room for that is left in every history. */
-const PROBE_BYTES = 3 * 16_384;
+const PROBE_BYTES = 8 * 16_384;

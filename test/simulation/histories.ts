@@ -218,6 +218,15 @@ export const CHAIN_HISTORIES: readonly History[] = [
     ),
     explored: stage(2, write(4, 6), write(10, 6), touch(30), FLUSH),
   },
+  {
+    name: 'a location list of several blocks grows while copies come in',
+    blocks: 48,
+    growth: 2,
+    before: [],
+    // Each snapshot begins in the holes that the one before has left.
+    opened: stage(1, write(0, 40), ...Array.from({ length: 6 }, (_, at) => [CREATE, touch(at)]).flat()),
+    explored: stage(6, ...touchAll(10, 12)),
+  },
 ];
 
 /** The plan under which a history runs. */

@@ -131,7 +131,11 @@ export async function hunt(bug: PlantedBug, { seed, runs, cycles }: Hunt): Promi
           ...['--seed', seed, '--runs', runs, '--cycles', cycles, '--progress', 1],
           ...(bug.rot ? ['--rot'] : []),
         )
-      : await run('exhaustive.ts', '--chains', '--seed', seed, '--history', bug.history);
+      : await run(
+          'exhaustive.ts',
+          ...['--chains', '--seed', seed, '--seeds', bug.history.orders ?? 1],
+          ...['--history', bug.history.name, '--layout', bug.history.layout],
+        );
   const seconds = (performance.now() - started) / 1000;
   const output = result?.output ?? '';
   if (output.includes('TransformError')) throw new Error(`${bug.name}: does not compile\n${output}`);

@@ -1,6 +1,6 @@
 /** The devices of one simulated run, and how the engine is opened on them. */
 
-import { FORMAT_SIGNATURE } from '../../src/format/constants.js';
+import { BlockType, FORMAT_SIGNATURE } from '../../src/format/constants.js';
 import {
   AlreadyInitializedError,
   DirectoryStore,
@@ -149,7 +149,7 @@ export class RunWorld {
   }
 
   /**
-   * Rot: one bit flips somewhere in what belongs to the store alone, half the time in its metadata.
+   * Rot: one bit flips somewhere in what belongs to the store alone: anywhere, in metadata, or in a table.
    * @returns flips it back
    */
   rot(): () => void {
@@ -166,10 +166,12 @@ export class RunWorld {
     const blocks = numbersTo(Math.floor((disk.size - from) / BLOCK_SIZE)).map(
       (block) => from + block * BLOCK_SIZE,
     );
-    const metadata = blocks.filter((offset) => isMetadata(disk.peek(offset, 4)));
-    if (random.chance(0.5) || metadata.length === 0) return random.pick(blocks) + random.below(BLOCK_SIZE);
+    const metadata = blocks.filter((offset) => typeOf(disk.peek(offset, TYPE_END)) !== undefined);
+    const tables = metadata.filter((offset) => typeOf(disk.peek(offset, TYPE_END)) === BlockType.table);
+    const kind = random.pick([blocks, metadata, tables]);
+    if (kind === blocks || kind.length === 0) return random.pick(blocks) + random.below(BLOCK_SIZE);
     // Most of a metadata block is zeros; what is not, or is next to that, means more.
-    const block = random.pick(metadata);
+    const block = random.pick(kind);
     const bytes = disk.peek(block, BLOCK_SIZE);
     const reach = random.pick([1, TABLE_ENTRY_BYTES]);
     const parts = numbersTo(BLOCK_SIZE / reach).map((part) => part * reach);
@@ -194,7 +196,12 @@ export class RunWorld {
 
 const TABLE_ENTRY_BYTES = 32;
 const numbersTo = (count: number): number[] => Array.from({ length: count }, (_, index) => index);
-/** Metadata blocks begin with a GUID, of which this is the first word. */
+/** Metadata blocks begin with a GUID, of which this is the first word, and a version; then their type. */
 const SIGNATURE = 0x3808876b;
-const isMetadata = (head: Uint8Array): boolean =>
-  new DataView(head.buffer, head.byteOffset).getUint32(0, true) === SIGNATURE;
+const TYPE_AT = 20;
+const TYPE_END = TYPE_AT + 4;
+
+function typeOf(head: Uint8Array): number | undefined {
+  const view = new DataView(head.buffer, head.byteOffset);
+  return view.getUint32(0, true) === SIGNATURE ? view.getUint32(TYPE_AT, true) : undefined;
+}

@@ -8,8 +8,16 @@ export interface PlantedBug {
   readonly smallBlocks?: boolean;
   /** Shows only when bits rot. */
   readonly rot?: boolean;
-  /** Looked for in every crash of the history of that name, because random runs meet it too seldom. */
-  readonly history?: string;
+  /** Looked for in every crash of a history, because random runs meet it too seldom. */
+  readonly history?: BugHistory;
+}
+
+/** Which crashes show a bug: see `exhaustive.ts --chains`. */
+export interface BugHistory {
+  readonly name: string;
+  readonly layout: 'directory' | 'in-volume';
+  /** Orders of events to try. Default 1. */
+  readonly orders?: number;
 }
 
 /** A change of one source file. */

@@ -73,7 +73,11 @@ export const SPACE_BUGS: readonly PlantedBug[] = [
     name: 'slots of the location list in force are free before it is replaced',
     breaks: 'the list in force is overwritten, and a crash leaves none',
     smallBlocks: true,
-    history: 'a location list goes on in a further block',
+    history: {
+      name: 'a location list of several blocks grows while copies come in',
+      layout: 'in-volume',
+      orders: 6,
+    },
     edits: [
       {
         file: SLOTS,

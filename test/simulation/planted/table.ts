@@ -33,7 +33,7 @@ export const TABLE_BUGS: readonly PlantedBug[] = [
     name: 'the checksum does not cover the epoch',
     breaks: 'entries of a deleted snapshot come back in a table block that was torn',
     smallBlocks: true,
-    history: 'a table goes on where that of a deleted snapshot was',
+    history: { name: 'a table goes on where that of a deleted snapshot was', layout: 'in-volume' },
     edits: [
       {
         file: 'diff-area/copy-checksum.ts',
@@ -46,7 +46,7 @@ export const TABLE_BUGS: readonly PlantedBug[] = [
     name: 'a table block of another diff area is accepted',
     breaks: 'a snapshot reads through the table of one that is gone',
     smallBlocks: true,
-    history: 'a table goes on where that of a deleted snapshot was',
+    history: { name: 'a table goes on where that of a deleted snapshot was', layout: 'in-volume' },
     edits: [
       {
         file: CHAIN,
@@ -146,7 +146,7 @@ export const TABLE_BUGS: readonly PlantedBug[] = [
     name: 'a link to a table block that was never written is left',
     breaks: 'the slot it points to gets another use, and the chain does not open',
     smallBlocks: true,
-    history: 'a table of small blocks goes on in a further block',
+    history: { name: 'a table of small blocks goes on in a further block', layout: 'in-volume' },
     edits: [
       {
         file: LOAD,
