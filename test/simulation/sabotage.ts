@@ -138,7 +138,10 @@ export async function hunt(bug: PlantedBug, { seed, runs, cycles }: Hunt): Promi
         );
   const seconds = (performance.now() - started) / 1000;
   const output = result?.output ?? '';
-  if (output.includes('TransformError')) throw new Error(`${bug.name}: does not compile\n${output}`);
+  // A copy that does not even start shows nothing.
+  if (/TransformError|ERR_MODULE_NOT_FOUND|Cannot find module/.test(output)) {
+    throw new Error(`${bug.name}: does not run\n${output}`);
+  }
   const last = Number([...output.matchAll(/^seed (\d+)/gm)].at(-1)?.[1] ?? seed);
   const caught = result === undefined || result.code !== 0;
   const seeds = caught ? last - seed + 1 : runs;
