@@ -89,10 +89,6 @@ export class CopyOnWrite {
     this.#host = host;
   }
 
-  get memoryBytes(): ByteLength {
-    return this.#memory.usedBytes;
-  }
-
   /** The diff area that copies go to: that of the newest snapshot. */
   get target(): DiffArea | undefined {
     return this.#target;

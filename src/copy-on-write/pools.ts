@@ -6,26 +6,16 @@
  */
 import PQueue from 'p-queue';
 
-export interface PoolSizes {
-  /** Batches that are read and written at the same time. */
-  readonly copy: number;
-  readonly background: number;
-}
-
-export const DEFAULT_POOL_SIZES: PoolSizes = { copy: 4, background: 1 };
+/** Batches that are read and written at the same time. */
+const COPIES_AT_ONCE = 4;
 
 export class Pools {
   /** Reads originals and writes copies. */
-  readonly copy: PQueue;
+  readonly copy = new PQueue({ concurrency: COPIES_AT_ONCE });
   /** Writes tables and flushes; one group at a time, because a table chain has one end. */
   readonly commit = new PQueue({ concurrency: 1 });
   /** Whatever nobody waits for at once. */
-  readonly background: PQueue;
-
-  constructor(sizes: PoolSizes = DEFAULT_POOL_SIZES) {
-    this.copy = new PQueue({ concurrency: sizes.copy });
-    this.background = new PQueue({ concurrency: sizes.background });
-  }
+  readonly background = new PQueue({ concurrency: 1 });
 
   /** Resolves when nothing is queued or running, in the order in which work can create further work. */
   async idle(): Promise<void> {
