@@ -21,7 +21,7 @@ async function sources(): Promise<SourceFile[]> {
 const LAYERS = [
   ['.'],
   ['device'],
-  ['format', 'filesystem'],
+  ['format', 'filesystem', 'nbd'],
   ['store', 'windows'],
   ['diff-area'],
   ['copy-on-write'],
