@@ -25,7 +25,7 @@ import {
   offsetOfBlock,
 } from '../units.js';
 import { BATCH_BLOCKS_MAX, Batch, type CopiedBatch } from './batch.js';
-import { BufferPool } from './buffer-pool.js';
+import { BufferPool } from '../device/buffer-pool.js';
 import { MemoryBudget } from './memory-budget.js';
 import type { Pools } from './pools.js';
 

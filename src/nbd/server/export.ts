@@ -18,7 +18,8 @@ export interface NbdExport {
   read(offset: ByteOffset, target: Uint8Array): Promise<unknown>;
   /** `source` belongs to the export until the promise settles. Never called where not `writable`; so below. */
   write(offset: ByteOffset, source: Uint8Array): Promise<void>;
-  writeZeroes(offset: ByteOffset, length: ByteLength): Promise<void>;
+  /** `keepAllocated`: the range must not become a hole. */
+  writeZeroes(offset: ByteOffset, length: ByteLength, keepAllocated: boolean): Promise<void>;
   discard(offset: ByteOffset, length: ByteLength): Promise<void>;
   /** Everything acknowledged before, on any connection, is on stable storage when it resolves. */
   flush(): Promise<void>;

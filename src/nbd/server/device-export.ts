@@ -1,0 +1,113 @@
+/** A block device, whatever it is, as an export. */
+import type { BlockDevice } from '../../device/block-device.js';
+import type { ByteLength, ByteOffset } from '../../units.js';
+import type { StatusExtent } from '../wire/block-status.js';
+import { BASE_ALLOCATION } from '../wire/constants.js';
+import type { ExportCatalog, NbdExport, StatusContext, StatusContexts } from './export.js';
+
+const ZEROS = Buffer.alloc(1024 * 1024);
+
+/** Writes zeros, whatever the device could do instead. */
+export async function writeZeros(
+  write: (offset: ByteOffset, source: Uint8Array) => Promise<void>,
+  offset: ByteOffset,
+  length: ByteLength,
+): Promise<void> {
+  for (let done = 0; done < length; done += ZEROS.byteLength)
+    await write(offset + done, ZEROS.subarray(0, Math.min(ZEROS.byteLength, length - done)));
+}
+
+/** A fixed list of contexts; a query is a name, or a namespace with its colon. */
+export class FixedContexts implements StatusContexts {
+  readonly #contexts: readonly StatusContext[];
+
+  constructor(contexts: readonly StatusContext[]) {
+    this.#contexts = contexts;
+  }
+
+  list(query?: string): readonly string[] {
+    const names = this.#contexts.map(({ name }) => name);
+    if (query === undefined) return names;
+    return names.filter((name) => name === query || (query.endsWith(':') && name.startsWith(query)));
+  }
+
+  select(query: string): readonly StatusContext[] {
+    return this.#contexts.filter(({ name }) => name === query);
+  }
+}
+
+/** `base:allocation` where nothing is known: everything is data. */
+export const allData: StatusContext = {
+  name: BASE_ALLOCATION,
+  *extents(_offset: ByteOffset, length: ByteLength): Generator<StatusExtent> {
+    yield { length, status: 0 };
+  },
+};
+
+export class DeviceExport implements NbdExport {
+  readonly name: string;
+  readonly description: string;
+  readonly contexts: StatusContexts = new FixedContexts([allData]);
+  readonly #device: BlockDevice;
+
+  constructor(name: string, device: BlockDevice) {
+    this.name = name;
+    this.description = device.name;
+    this.#device = device;
+  }
+
+  get size(): ByteLength {
+    return this.#device.size;
+  }
+
+  get writable(): boolean {
+    return this.#device.writable;
+  }
+
+  get zeroesFast(): boolean {
+    return this.#device.writeZeroes !== undefined;
+  }
+
+  read(offset: ByteOffset, target: Uint8Array): Promise<void> {
+    return this.#device.read(offset, target);
+  }
+
+  write(offset: ByteOffset, source: Uint8Array): Promise<void> {
+    return this.#device.write(offset, source);
+  }
+
+  async writeZeroes(offset: ByteOffset, length: ByteLength, keepAllocated: boolean): Promise<void> {
+    const device = this.#device;
+    if (!keepAllocated && device.writeZeroes !== undefined) return device.writeZeroes(offset, length);
+    await writeZeros((at, source) => device.write(at, source), offset, length);
+  }
+
+  async discard(offset: ByteOffset, length: ByteLength): Promise<void> {
+    await this.#device.discard?.(offset, length);
+  }
+
+  flush(): Promise<void> {
+    return this.#device.flush();
+  }
+
+  release(): void {
+    // The device belongs to whoever opened it.
+  }
+}
+
+/** Exports that stay as they are. */
+export class FixedCatalog implements ExportCatalog {
+  readonly #exports: readonly NbdExport[];
+
+  constructor(exports: readonly NbdExport[]) {
+    this.#exports = exports;
+  }
+
+  list(): readonly NbdExport[] {
+    return this.#exports;
+  }
+
+  async open(name: string): Promise<NbdExport | undefined> {
+    return this.#exports.find((each) => each.name === name);
+  }
+}

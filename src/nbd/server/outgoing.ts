@@ -1,0 +1,85 @@
+/**
+ * Answers on their way out. What is produced in one turn of the event loop leaves in one `writev`: short pieces are
+ * packed together, long ones go as they are.
+ */
+import type { Duplex } from 'node:stream';
+
+/** Pieces up to this are copied together; a call for each costs more than the copy. */
+const PACK_MAX = 8_192;
+const SLAB_SIZE = 65_536;
+
+export class Outgoing {
+  readonly #stream: Duplex;
+  #slab = Buffer.allocUnsafeSlow(SLAB_SIZE);
+  /** The slab is filled up to here; from `#slabSent` on nothing is queued yet. */
+  #slabEnd = 0;
+  #slabSent = 0;
+  #pieces: Buffer[] = [];
+  #releases: (() => void)[] = [];
+  #scheduled = false;
+  /** Batches given to the stream that it has not taken over yet. */
+  #unsent = 0;
+
+  constructor(stream: Duplex) {
+    this.#stream = stream;
+  }
+
+  /** Are there answers that the peer has not read? */
+  get waiting(): boolean {
+    return this.#unsent > 0 || this.#scheduled;
+  }
+
+  /** @param release called once the bytes are with the operating system, or never will be */
+  send(piece: Buffer, release?: () => void): void {
+    if (piece.byteLength <= PACK_MAX) {
+      if (this.#slabEnd + piece.byteLength > SLAB_SIZE) this.#newSlab();
+      piece.copy(this.#slab, this.#slabEnd);
+      this.#slabEnd += piece.byteLength;
+      release?.();
+    } else {
+      this.#closePack();
+      this.#pieces.push(piece);
+      if (release !== undefined) this.#releases.push(release);
+    }
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    // Runs after everything that this turn of the event loop has still to answer.
+    process.nextTick(() => this.#flush());
+  }
+
+  #flush(): void {
+    this.#scheduled = false;
+    this.#closePack();
+    const pieces = this.#pieces;
+    const releases = this.#releases;
+    this.#pieces = [];
+    this.#releases = [];
+    const done = () => {
+      this.#unsent--;
+      for (const release of releases) release();
+    };
+    this.#unsent++;
+    if (this.#stream.destroyed || pieces.length === 0) {
+      done();
+      return;
+    }
+    this.#stream.cork();
+    for (const [i, piece] of pieces.entries())
+      this.#stream.write(piece, i === pieces.length - 1 ? done : undefined);
+    this.#stream.uncork();
+  }
+
+  #closePack(): void {
+    if (this.#slabEnd === this.#slabSent) return;
+    this.#pieces.push(this.#slab.subarray(this.#slabSent, this.#slabEnd));
+    this.#slabSent = this.#slabEnd;
+  }
+
+  /** The stream may still hold the old one. */
+  #newSlab(): void {
+    this.#closePack();
+    this.#slab = Buffer.allocUnsafeSlow(SLAB_SIZE);
+    this.#slabEnd = 0;
+    this.#slabSent = 0;
+  }
+}

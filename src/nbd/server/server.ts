@@ -1,0 +1,191 @@
+/**
+ * An NBD server.
+ *
+ *     const server = new NbdServer(catalog);
+ *     await server.listen({ path: '/run/disk.sock' });
+ *
+ * Shared state: the set of connections, changed between awaits only.
+ */
+import { chmod } from 'node:fs/promises';
+import { createServer, isIP, type Server, type Socket } from 'node:net';
+import { BufferPool } from '../../device/buffer-pool.js';
+import { type Environment, systemEnvironment } from '../../environment.js';
+import { ClosedError, DeviceError, InvalidArgumentError } from '../../errors.js';
+import { Connection, type ConnectionHost } from './connection.js';
+import type { ExportCatalog } from './export.js';
+import { NbdFigures } from './figures.js';
+import { DEFAULT_LIMITS, MemoryLimit, type NbdLimits } from './limits.js';
+import { type NbdTls, TlsUpgrade } from './tls.js';
+
+export interface NbdServerOptions {
+  readonly limits?: Partial<NbdLimits>;
+  /** Then nothing is said to a client before TLS. */
+  readonly tls?: NbdTls;
+  readonly environment?: Environment;
+  /** Told of errors that are not a client's fault; default: nobody. */
+  readonly onError?: (error: unknown) => void;
+}
+
+export type NbdAddress =
+  | {
+      /** A Unix socket, which only its owner can connect to. */
+      readonly path: string;
+    }
+  | {
+      readonly host: string;
+      /** 0: any free one. */
+      readonly port: number;
+      /** Allows TCP without TLS; on loopback only. */
+      readonly insecure?: boolean;
+    };
+
+/** Buffers kept for the next requests, in bytes. */
+const KEPT_BUFFERS = 64 * 1024 * 1024;
+
+export class NbdServer {
+  readonly #host: ConnectionHost;
+  readonly #connections = new Set<Connection>();
+  readonly #listeners: Server[] = [];
+  #closed = false;
+
+  constructor(catalog: ExportCatalog, options: NbdServerOptions = {}) {
+    const { tls, environment = systemEnvironment, onError = () => undefined } = options;
+    const limits = { ...DEFAULT_LIMITS, ...options.limits };
+    this.#host = {
+      catalog,
+      limits,
+      memory: new MemoryLimit(limits, environment.clock),
+      buffers: new BufferPool(KEPT_BUFFERS),
+      figures: new NbdFigures(),
+      clock: environment.clock,
+      tls: tls === undefined ? undefined : new TlsUpgrade(tls),
+      onError,
+    };
+  }
+
+  get figures(): Readonly<NbdFigures> {
+    return this.#host.figures;
+  }
+
+  /** Bytes of requests and of answers not yet sent. */
+  get memoryBytes(): number {
+    return this.#host.memory.usedBytes;
+  }
+
+  /**
+   * Accepts clients there until `close`; may be called for several addresses.
+   * @returns the address, with the port that was chosen
+   * @throws InvalidArgumentError for TCP without TLS, DeviceError if the address cannot be had
+   */
+  async listen(address: NbdAddress): Promise<NbdAddress> {
+    if (this.#closed) throw new ClosedError('the NBD server is closed');
+    if (!('path' in address)) this.#checkPlain(address);
+    // A client may close its half and still wait for answers.
+    const server = createServer({ allowHalfOpen: true }, (socket) => this.accept(socket));
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', (error) =>
+        reject(new DeviceError(`cannot listen on ${nameOf(address)}: ${error.message}`, { cause: error })),
+      );
+      const listening = () => resolve();
+      if ('path' in address) withMask(0o177, () => server.listen(address.path, listening));
+      else server.listen(address.port, address.host, listening);
+    });
+    server.on('error', this.#host.onError);
+    this.#listeners.push(server);
+    if ('path' in address) {
+      await chmod(address.path, 0o600);
+      return address;
+    }
+    const bound = server.address();
+    return typeof bound === 'object' && bound !== null ? { ...address, port: bound.port } : address;
+  }
+
+  /** Serves a client whose connection came from elsewhere. */
+  accept(socket: Socket): void {
+    const { figures, limits } = this.#host;
+    figures.accepted++;
+    if (this.#closed || !this.#makeRoom(limits.connections)) {
+      figures.rejected++;
+      socket.on('error', () => undefined);
+      socket.destroy();
+      return;
+    }
+    const connection = new Connection(socket, this.#host);
+    this.#connections.add(connection);
+    figures.connections++;
+    void connection.ended.then(() => {
+      this.#connections.delete(connection);
+      figures.connections--;
+    });
+  }
+
+  /** Lets requests under way finish, answers them, then closes all connections. May be called repeatedly. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    const { clock, limits } = this.#host;
+    const stopped = this.#listeners.splice(0).map(
+      (server) =>
+        new Promise<void>((resolve) => {
+          server.close(() => resolve());
+        }),
+    );
+    const ended = [...this.#connections].map((connection) => {
+      connection.finish();
+      return connection.ended;
+    });
+    const cancel = clock.after(limits.closeMs, () => {
+      for (const connection of this.#connections) connection.destroy();
+    });
+    await Promise.all(ended);
+    await Promise.all(stopped);
+    cancel();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  /** A client that has yet to say what it wants gives way to a new one. */
+  #makeRoom(most: number): boolean {
+    if (this.#connections.size < most) return true;
+    for (const connection of this.#connections) {
+      if (!connection.negotiating) continue;
+      this.#connections.delete(connection);
+      this.#host.figures.rejected++;
+      connection.destroy();
+      return true;
+    }
+    return false;
+  }
+
+  /** @throws InvalidArgumentError */
+  #checkPlain({ host, port, insecure = false }: Exclude<NbdAddress, { path: string }>): void {
+    if (this.#host.tls !== undefined) return;
+    if (!insecure) {
+      throw new InvalidArgumentError(
+        `${host}:${port} can be reached by others: give TLS certificates or keys, or use a Unix socket`,
+      );
+    }
+    if (!isLoopback(host)) {
+      throw new InvalidArgumentError(
+        `without TLS only loopback addresses are served, and ${host} is none: use 127.0.0.1, ::1, or TLS`,
+      );
+    }
+  }
+}
+
+const isLoopback = (host: string): boolean =>
+  host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));
+
+const nameOf = (address: NbdAddress): string =>
+  'path' in address ? address.path : `${address.host}:${address.port}`;
+
+/** A socket must never be there for others, not even for a moment. */
+function withMask(mask: number, action: () => void): void {
+  const before = process.umask(mask);
+  try {
+    action();
+  } finally {
+    process.umask(before);
+  }
+}
