@@ -13,6 +13,7 @@
  * batch; a block is never in two batches), the collecting batch, and the list of copied batches.
  */
 import type { BlockDevice } from '../device/block-device.js';
+import { BufferPool } from '../device/buffer-pool.js';
 import { FixedSlot } from '../diff-area/area-slots.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import { AssertionError, assert, ClosedError, isOutOfSpace } from '../errors.js';
@@ -25,7 +26,6 @@ import {
   offsetOfBlock,
 } from '../units.js';
 import { BATCH_BLOCKS_MAX, Batch, type CopiedBatch } from './batch.js';
-import { BufferPool } from '../device/buffer-pool.js';
 import { MemoryBudget } from './memory-budget.js';
 import type { Pools } from './pools.js';
 
