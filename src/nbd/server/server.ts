@@ -6,15 +6,15 @@
  *
  * Shared state: the set of connections, changed between awaits only.
  */
-import { chmod } from 'node:fs/promises';
-import { createServer, isIP, type Server, type Socket } from 'node:net';
+import type { Server, Socket } from 'node:net';
 import { BufferPool } from '../../device/buffer-pool.js';
 import { type Environment, systemEnvironment } from '../../environment.js';
-import { ClosedError, DeviceError, InvalidArgumentError } from '../../errors.js';
+import { ClosedError, InvalidArgumentError } from '../../errors.js';
 import { Connection, type ConnectionHost } from './connection.js';
 import type { ExportCatalog } from './export.js';
 import { NbdFigures } from './figures.js';
 import { DEFAULT_LIMITS, MemoryLimit, type NbdLimits } from './limits.js';
+import { isLoopback, listen, type NbdAddress } from './listener.js';
 import { type NbdTls, TlsUpgrade } from './tls.js';
 
 export interface NbdServerOptions {
@@ -26,18 +26,7 @@ export interface NbdServerOptions {
   readonly onError?: (error: unknown) => void;
 }
 
-export type NbdAddress =
-  | {
-      /** A Unix socket, which only its owner can connect to. */
-      readonly path: string;
-    }
-  | {
-      readonly host: string;
-      /** 0: any free one. */
-      readonly port: number;
-      /** Allows TCP without TLS; on loopback only. */
-      readonly insecure?: boolean;
-    };
+export type { NbdAddress } from './listener.js';
 
 /** Buffers kept for the next requests, in bytes. */
 const KEPT_BUFFERS = 64 * 1024 * 1024;
@@ -75,27 +64,15 @@ export class NbdServer {
   /**
    * Accepts clients there until `close`; may be called for several addresses.
    * @returns the address, with the port that was chosen
-   * @throws InvalidArgumentError for TCP without TLS, DeviceError if the address cannot be had
+   * @throws InvalidArgumentError for TCP without TLS, InUseError, DeviceError if the address cannot be had
    */
   async listen(address: NbdAddress): Promise<NbdAddress> {
     if (this.#closed) throw new ClosedError('the NBD server is closed');
     if (!('path' in address)) this.#checkPlain(address);
-    // A client may close its half and still wait for answers.
-    const server = createServer({ allowHalfOpen: true }, (socket) => this.accept(socket));
-    await new Promise<void>((resolve, reject) => {
-      server.once('error', (error) =>
-        reject(new DeviceError(`cannot listen on ${nameOf(address)}: ${error.message}`, { cause: error })),
-      );
-      const listening = () => resolve();
-      if ('path' in address) withMask(0o177, () => server.listen(address.path, listening));
-      else server.listen(address.port, address.host, listening);
-    });
+    const server = await listen(address, (socket) => this.accept(socket));
     server.on('error', this.#host.onError);
     this.#listeners.push(server);
-    if ('path' in address) {
-      await chmod(address.path, 0o600);
-      return address;
-    }
+    if ('path' in address) return address;
     const bound = server.address();
     return typeof bound === 'object' && bound !== null ? { ...address, port: bound.port } : address;
   }
@@ -171,21 +148,5 @@ export class NbdServer {
         `without TLS only loopback addresses are served, and ${host} is none: use 127.0.0.1, ::1, or TLS`,
       );
     }
-  }
-}
-
-const isLoopback = (host: string): boolean =>
-  host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));
-
-const nameOf = (address: NbdAddress): string =>
-  'path' in address ? address.path : `${address.host}:${address.port}`;
-
-/** A socket must never be there for others, not even for a moment. */
-function withMask(mask: number, action: () => void): void {
-  const before = process.umask(mask);
-  try {
-    action();
-  } finally {
-    process.umask(before);
   }
 }
