@@ -61,6 +61,7 @@ export class Connection {
       agreement = negotiated.agreement;
       if (this.#stream.destroyed) return;
       this.#transmission = new Transmission(this.#stream, agreement, this.#host, negotiated.rest);
+      this.#stream = this.#transmission.stream;
       await this.#transmission.ended;
     } catch (error) {
       onError(error);

@@ -1,23 +1,25 @@
 /**
  * The transmission phase of one connection: requests in, answers out.
  *
- * Requests are worked on side by side, and answered as they get done. State changes between awaits only; `#parse` is never
- * entered twice, as it awaits nothing.
+ * Requests are worked on side by side, and answered as they get done. State changes between awaits only.
  */
 import type { Duplex } from 'node:stream';
 import type { BufferPool } from '../../device/buffer-pool.js';
 import type { Clock } from '../../environment.js';
 import { assert } from '../../errors.js';
+import type { ByteLength } from '../../units.js';
 import { encodeBlockStatus } from '../wire/block-status.js';
 import { ErrorValue, PAYLOAD_MAX, RequestFlag, RequestType } from '../wire/constants.js';
 import { encodeDataHeader, encodeDone, encodeErrorChunk, encodeSimpleReply } from '../wire/reply.js';
-import { decodeRequest, type Request, requestSize } from '../wire/request.js';
+import type { Request } from '../wire/request.js';
 import { failureOf } from './failure.js';
 import type { NbdFigures } from './figures.js';
 import type { Holder, MemoryLimit, NbdLimits } from './limits.js';
 import type { Agreement } from './negotiation.js';
 import { Outgoing } from './outgoing.js';
-import { checkRequest, hasPayload, kindOf, statusQuery, warmCache } from './requests.js';
+import { type Receiver, receive } from './receiver.js';
+import { type Arrived, type RequestHandler, RequestReader } from './request-reader.js';
+import { checkRequest, kindOf, statusQuery, warmCache } from './requests.js';
 import { collectExtents } from './status.js';
 
 /** Answers to reads up to this are one piece, header and data. */
@@ -36,31 +38,17 @@ export interface TransmissionHost {
   readonly onError: (error: unknown) => void;
 }
 
-/** A request whose payload is still coming. */
-interface Incoming {
-  readonly request: Request;
-  readonly memory: number;
-  /** Undefined where nothing follows. */
-  readonly payload: Buffer | undefined;
-  /** What to give back to the pool. */
-  readonly pooled: Uint8Array | undefined;
-  filled: number;
-}
-
-export class Transmission implements Holder {
-  readonly #stream: Duplex;
+export class Transmission implements Holder, RequestHandler {
+  readonly #receiver: Receiver;
+  readonly #requests: RequestReader;
   readonly #agreement: Agreement;
   readonly #host: TransmissionHost;
   readonly #outgoing: Outgoing;
   readonly #extended: boolean;
-  /** Received and not understood yet: a chunk, and the place in it. */
-  #chunk: Buffer = Buffer.alloc(0);
-  #at = 0;
-  /** A header whose request waits for room. */
-  #held: Request | undefined;
-  #incoming: Incoming | undefined;
   #inFlight = 0;
   #memory = 0;
+  /** A request waits for room, and reading with it. */
+  #waiting = false;
   #ending = false;
   #lastProgress: number;
   #end: (() => void) | undefined;
@@ -70,153 +58,75 @@ export class Transmission implements Holder {
   });
 
   /** @param received what followed the last option */
-  constructor(stream: Duplex, agreement: Agreement, host: TransmissionHost, received: Buffer) {
-    this.#stream = stream;
+  constructor(stream: Duplex, agreement: Agreement, host: TransmissionHost, received: Uint8Array) {
     this.#agreement = agreement;
     this.#host = host;
     this.#extended = agreement.style === 'extended';
-    this.#outgoing = new Outgoing(stream);
     this.#lastProgress = host.clock.monotonic();
+    this.#requests = new RequestReader(agreement.style, host.buffers, this);
+    this.#receiver = receive(stream, received, this.#requests);
+    this.#outgoing = new Outgoing(this.stream);
     host.memory.add(this);
-    stream.on('data', (chunk: Buffer) => this.#receive(chunk));
-    stream.on('end', () => this.finish());
-    stream.on('close', () => this.finish());
-    this.#receive(received);
-    stream.resume();
+    this.stream.on('end', () => this.finish());
+    this.stream.on('close', () => this.finish());
+    this.#receiver.resume();
+  }
+
+  /** Where answers go. */
+  get stream(): Duplex {
+    return this.#receiver.stream;
   }
 
   /** Takes no more requests; what is under way is finished and answered. */
   finish(): void {
     if (this.#ending) return;
     this.#ending = true;
-    this.#held = undefined;
-    this.#dropIncoming();
+    const unfinished = this.#requests.stop();
+    if (unfinished !== undefined) this.#release(costOf(unfinished));
     this.#host.memory.remove(this);
     this.#settle();
   }
 
   stalledSince(): number | undefined {
-    const byPeer = this.#incoming !== undefined || this.#outgoing.waiting;
+    const byPeer = this.#requests.expecting || this.#outgoing.waiting;
     return byPeer && this.#memory > 0 ? this.#lastProgress : undefined;
   }
 
   cutOff(reason: string): void {
     this.#host.figures.rejected++;
-    this.#stream.destroy(new Error(reason));
+    this.stream.destroy(new Error(reason));
   }
 
   resume(): void {
-    if (this.#held !== undefined) this.#parse();
+    if (!this.#waiting || this.#ending) return;
+    this.#waiting = false;
+    if (this.#requests.resume()) this.#receiver.resume();
   }
 
-  #receive(chunk: Buffer): void {
-    if (this.#ending) return;
-    this.#lastProgress = this.#host.clock.monotonic();
-    const rest = this.#chunk.byteLength - this.#at;
-    if (rest === 0) this.#chunk = chunk;
-    else this.#chunk = Buffer.concat([this.#chunk.subarray(this.#at), chunk]);
-    this.#at = 0;
-    if (this.#held === undefined) this.#parse();
-  }
-
-  /** Understands what was received, until it is used up or there is no room for more. */
-  #parse(): void {
-    while (!this.#ending) {
-      if (this.#incoming !== undefined && !this.#fill(this.#incoming)) break;
-      const request = this.#held ?? this.#nextHeader();
-      if (request === undefined) break;
-      this.#held = undefined;
-      if (!this.#begin(request)) {
-        this.#held = request;
-        this.#stream.pause();
-        return;
-      }
-    }
-    if (this.#stream.isPaused()) this.#stream.resume();
-  }
-
-  /** @returns `undefined` if there is none yet, or none any more */
-  #nextHeader(): Request | undefined {
-    const size = requestSize(this.#extended);
-    if (this.#chunk.byteLength - this.#at < size) return undefined;
-    const request = decodeRequest(this.#chunk, this.#at, this.#extended);
-    this.#at += size;
-    if (request === undefined) this.#drop('a request without its magic number');
-    else if (request.type === RequestType.disconnect && !hasPayload(request, this.#agreement.style))
-      this.finish();
-    else return request;
-    return undefined;
-  }
-
-  /** @returns whether there was room for the request */
-  #begin(request: Request): boolean {
-    const { limits, memory } = this.#host;
-    const payload = hasPayload(request, this.#agreement.style);
-    if (payload && request.length > PAYLOAD_MAX) {
-      this.#drop(`a payload of ${request.length} bytes`);
-      return true;
-    }
-    const bytes = payload || request.type === RequestType.read ? Math.min(request.length, PAYLOAD_MAX) : 0;
-    const cost = REQUEST_OVERHEAD + bytes;
+  admit(request: Request): boolean {
+    const { limits, memory, clock } = this.#host;
+    this.#lastProgress = clock.monotonic();
+    const cost = costOf(request);
     const fits = this.#memory === 0 || this.#memory + cost <= limits.memoryEach;
-    if (this.#inFlight >= limits.requestsEach || !fits || !memory.tryTake(this, cost)) return false;
-    this.#memory += cost;
-    if (!payload || request.length === 0) {
-      this.#start({ request, memory: cost, payload: undefined, pooled: undefined, filled: 0 });
-      return true;
-    }
-    this.#incoming = this.#expect(request, cost);
-    return true;
+    this.#waiting = this.#inFlight >= limits.requestsEach || !fits || !memory.tryTake(this, cost);
+    if (!this.#waiting) this.#memory += cost;
+    return !this.#waiting;
   }
 
-  /** Where the payload goes: it stays in the chunk if it is there already, whole. */
-  #expect(request: Request, memory: number): Incoming {
-    const { length } = request;
-    if (this.#chunk.byteLength - this.#at >= length) {
-      const payload = this.#chunk.subarray(this.#at, this.#at + length);
-      this.#at += length;
-      return { request, memory, payload, pooled: undefined, filled: length };
-    }
-    const pooled = this.#host.buffers.take(length);
-    const payload = Buffer.from(pooled.buffer, pooled.byteOffset, length);
-    return { request, memory, payload, pooled, filled: 0 };
+  disconnected(): void {
+    this.finish();
   }
 
-  /** @returns whether the payload is there */
-  #fill(incoming: Incoming): boolean {
-    const { payload } = incoming;
-    assert(payload !== undefined, () => 'a payload that nobody expects');
-    const missing = payload.byteLength - incoming.filled;
-    if (missing > 0) {
-      const length = Math.min(missing, this.#chunk.byteLength - this.#at);
-      this.#chunk.copy(payload, incoming.filled, this.#at, this.#at + length);
-      this.#at += length;
-      incoming.filled += length;
-      if (length < missing) return false;
-    }
-    this.#incoming = undefined;
-    this.#start(incoming);
-    return true;
-  }
-
-  #dropIncoming(): void {
-    const incoming = this.#incoming;
-    this.#incoming = undefined;
-    if (incoming === undefined) return;
-    if (incoming.pooled !== undefined) this.#host.buffers.give(incoming.pooled);
-    this.#release(incoming.memory);
-  }
-
-  #drop(what: string): void {
+  violated(what: string): void {
     this.cutOff(`the client sent ${what}`);
     this.finish();
   }
 
-  #start(incoming: Incoming): void {
+  handle({ request, payload, pooled }: Arrived): void {
     const { figures, buffers, clock, onError } = this.#host;
-    const { request, pooled } = incoming;
     const kind = kindOf(request.type);
     const begin = clock.monotonic();
+    this.#lastProgress = begin;
     this.#inFlight++;
     figures.inFlight++;
     const end = (failed: boolean) => {
@@ -224,10 +134,11 @@ export class Transmission implements Holder {
       this.#inFlight--;
       figures.inFlight--;
       if (kind !== undefined) figures.requests[kind].count(request.length, clock.monotonic() - begin, failed);
-      this.#release(request.type === RequestType.read && !failed ? 0 : incoming.memory);
+      // The answer to a read keeps its memory until it is sent.
+      if (failed || request.type !== RequestType.read) this.#release(costOf(request));
       this.#settle();
     };
-    this.#perform(incoming).then(
+    this.#perform(request, payload).then(
       () => end(false),
       (error: unknown) => {
         const { value, message } = failureOf(error);
@@ -239,12 +150,12 @@ export class Transmission implements Holder {
   }
 
   /** @throws RequestError, or what the export throws */
-  async #perform({ request, payload, memory }: Incoming): Promise<void> {
+  async #perform(request: Request, payload: Buffer | undefined): Promise<void> {
     const { export: exported, style, contexts } = this.#agreement;
     const { offset, length, flags } = request;
     switch (checkRequest(request, style, exported, contexts)) {
       case 'read':
-        return this.#read(request, memory);
+        return this.#read(request);
       case 'write':
         if (payload !== undefined) await exported.write(offset, payload);
         break;
@@ -267,12 +178,12 @@ export class Transmission implements Holder {
     this.#outgoing.send(this.#extended ? encodeDone(request, true) : encodeSimpleReply(request, 0));
   }
 
-  async #read(request: Request, memory: number): Promise<void> {
+  async #read(request: Request): Promise<void> {
     const { export: exported, style } = this.#agreement;
     const { offset, length } = request;
     const { buffers } = this.#host;
     if (length === 0) {
-      this.#release(memory);
+      this.#release(costOf(request));
       this.#outgoing.send(
         style === 'simple' ? encodeSimpleReply(request, 0) : encodeDone(request, this.#extended),
       );
@@ -287,7 +198,7 @@ export class Transmission implements Holder {
     const answer = Buffer.from(pooled.buffer, pooled.byteOffset, before + length);
     const sent = () => {
       buffers.give(pooled);
-      this.#release(memory);
+      this.#release(costOf(request));
     };
     try {
       await exported.read(offset, answer.subarray(before));
@@ -328,15 +239,21 @@ export class Transmission implements Holder {
   }
 
   #release(memory: number): void {
-    if (memory === 0) return;
     this.#memory -= memory;
     this.#lastProgress = this.#host.clock.monotonic();
     this.#host.memory.give(memory);
-    if (this.#held !== undefined) this.#parse();
+    this.resume();
   }
 
   #settle(): void {
     if (this.#ending && this.#inFlight === 0) this.#end?.();
-    else if (this.#held !== undefined) this.#parse();
+    else this.resume();
   }
 }
+
+/** Memory that a request takes until it is answered: its payload, or that of its answer. */
+const costOf = ({ type, flags, length }: Request): ByteLength => {
+  const carries =
+    type === RequestType.read || type === RequestType.write || (flags & RequestFlag.payloadLength) !== 0;
+  return REQUEST_OVERHEAD + (carries ? Math.min(length, PAYLOAD_MAX) : 0);
+};
