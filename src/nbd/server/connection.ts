@@ -87,6 +87,7 @@ export class Connection {
         clientFlags,
         optionBytes: limits.optionBytes,
         send,
+        drained: () => drained(this.#stream),
       }).run();
       if (outcome === 'close') return undefined;
       const rest = reader.detach();
@@ -112,4 +113,17 @@ export class Connection {
     this.#stream.resume();
     this.#stream.end(() => this.destroy());
   }
+}
+
+function drained(stream: Duplex): Promise<void> {
+  if (!stream.writableNeedDrain || stream.destroyed) return Promise.resolve();
+  return new Promise((resolve) => {
+    const done = () => {
+      stream.off('drain', done);
+      stream.off('close', done);
+      resolve();
+    };
+    stream.on('drain', done);
+    stream.on('close', done);
+  });
 }

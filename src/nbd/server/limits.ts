@@ -18,7 +18,7 @@ export interface NbdLimits {
   readonly requestsEach: number;
   /** Bytes of payload and of answers not yet sent of one connection; one request may always go on. */
   readonly memoryEach: ByteLength;
-  /** The same of all connections. */
+  /** The same of all connections; a quarter of it is for small requests only, which so get through beside large ones. */
   readonly memoryTotal: ByteLength;
   /** Bytes of data of one option. */
   readonly optionBytes: ByteLength;
@@ -47,11 +47,53 @@ export interface Holder {
   resume(): void;
   /** Cut off: its peer stalls, and others wait. */
   cutOff(reason: string): void;
-  /** Milliseconds (monotonic) since which the peer has kept it from going on; `undefined` if it does not. */
+  /** Milliseconds (monotonic) since which it waits for its peer, to send the rest or to read; `undefined` if it does not. */
   stalledSince(): number | undefined;
 }
 
-/** Memory of all connections. */
+/** Memory of all connections: small requests and large ones do not wait for each other. */
+export class Memory {
+  readonly #small: MemoryLimit;
+  readonly #large: MemoryLimit;
+
+  constructor({ memoryTotal, stallMs }: NbdLimits, clock: Clock) {
+    this.#small = new MemoryLimit(memoryTotal / 4, stallMs, clock);
+    this.#large = new MemoryLimit(memoryTotal - memoryTotal / 4, stallMs, clock);
+  }
+
+  get usedBytes(): ByteLength {
+    return this.#small.usedBytes + this.#large.usedBytes;
+  }
+
+  add(holder: Holder): void {
+    this.#small.add(holder);
+    this.#large.add(holder);
+  }
+
+  /** The connection is over; it holds nothing any more. */
+  remove(holder: Holder): void {
+    this.#small.remove(holder);
+    this.#large.remove(holder);
+  }
+
+  /** Takes memory if there is room; else `holder` is resumed when there may be. */
+  tryTake(holder: Holder, length: ByteLength): boolean {
+    return this.#limitFor(length).tryTake(holder, length);
+  }
+
+  /** @param length the same as it was taken */
+  give(length: ByteLength): void {
+    this.#limitFor(length).give(length);
+  }
+
+  #limitFor(length: ByteLength): MemoryLimit {
+    return length <= SMALL_MAX ? this.#small : this.#large;
+  }
+}
+
+const SMALL_MAX = 128 * 1024;
+
+/** Memory for one kind of request. */
 export class MemoryLimit {
   readonly #limit: ByteLength;
   readonly #stallMs: number;
@@ -61,8 +103,8 @@ export class MemoryLimit {
   readonly #waiting = new Set<Holder>();
   #cancelTimer: (() => void) | undefined;
 
-  constructor({ memoryTotal, stallMs }: NbdLimits, clock: Clock) {
-    this.#limit = memoryTotal;
+  constructor(limit: ByteLength, stallMs: number, clock: Clock) {
+    this.#limit = limit;
     this.#stallMs = stallMs;
     this.#clock = clock;
   }

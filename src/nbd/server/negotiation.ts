@@ -46,6 +46,8 @@ export interface NegotiationOptions {
   readonly clientFlags: number;
   readonly optionBytes: ByteLength;
   readonly send: (bytes: Buffer) => void;
+  /** Resolves when the client has read enough of what was sent, or is gone. */
+  readonly drained: () => Promise<void>;
 }
 
 /** More than any client asks for, with an export for each of 512 snapshots. */
@@ -92,6 +94,7 @@ export class Negotiation {
       if (data === undefined) return 'close';
       const outcome = await this.#handle(option, data);
       if (outcome !== undefined) return outcome;
+      await this.#options.drained();
     }
     return 'close';
   }

@@ -3,6 +3,7 @@
  * packed together, long ones go as they are.
  */
 import type { Duplex } from 'node:stream';
+import type { Clock } from '../../environment.js';
 
 /** Pieces up to this are copied together; a call for each costs more than the copy. */
 const PACK_MAX = 8_192;
@@ -17,16 +18,18 @@ export class Outgoing {
   #pieces: Buffer[] = [];
   #releases: (() => void)[] = [];
   #scheduled = false;
-  /** Batches given to the stream that it has not taken over yet. */
-  #unsent = 0;
+  /** When each batch was given to the stream that it has not taken over yet; oldest first. */
+  readonly #unsent: number[] = [];
+  readonly #clock: Clock;
 
-  constructor(stream: Duplex) {
+  constructor(stream: Duplex, clock: Clock) {
     this.#stream = stream;
+    this.#clock = clock;
   }
 
-  /** Are there answers that the peer has not read? */
-  get waiting(): boolean {
-    return this.#unsent > 0 || this.#scheduled;
+  /** Milliseconds (monotonic) since which the peer has not read an answer; `undefined` if it has read all. */
+  get waitingSince(): number | undefined {
+    return this.#unsent[0];
   }
 
   /** @param release called once the bytes are with the operating system, or never will be */
@@ -44,10 +47,11 @@ export class Outgoing {
     if (this.#scheduled) return;
     this.#scheduled = true;
     // Runs after everything that this turn of the event loop has still to answer.
-    process.nextTick(() => this.#flush());
+    process.nextTick(() => this.flush());
   }
 
-  #flush(): void {
+  /** Hands over what there is, now. */
+  flush(): void {
     this.#scheduled = false;
     this.#closePack();
     const pieces = this.#pieces;
@@ -55,11 +59,12 @@ export class Outgoing {
     this.#pieces = [];
     this.#releases = [];
     const done = () => {
-      this.#unsent--;
+      this.#unsent.shift();
       for (const release of releases) release();
     };
-    this.#unsent++;
-    if (this.#stream.destroyed || pieces.length === 0) {
+    if (pieces.length === 0) return;
+    this.#unsent.push(this.#clock.monotonic());
+    if (this.#stream.destroyed || this.#stream.writableEnded) {
       done();
       return;
     }

@@ -13,7 +13,7 @@ import { ClosedError, InvalidArgumentError } from '../../errors.js';
 import { Connection, type ConnectionHost } from './connection.js';
 import type { ExportCatalog } from './export.js';
 import { NbdFigures } from './figures.js';
-import { DEFAULT_LIMITS, MemoryLimit, type NbdLimits } from './limits.js';
+import { DEFAULT_LIMITS, Memory, type NbdLimits } from './limits.js';
 import { isLoopback, listen, type NbdAddress } from './listener.js';
 import { type NbdTls, TlsUpgrade } from './tls.js';
 
@@ -43,7 +43,7 @@ export class NbdServer {
     this.#host = {
       catalog,
       limits,
-      memory: new MemoryLimit(limits, environment.clock),
+      memory: new Memory(limits, environment.clock),
       buffers: new BufferPool(KEPT_BUFFERS),
       figures: new NbdFigures(),
       clock: environment.clock,

@@ -14,7 +14,7 @@ import { encodeDataHeader, encodeDone, encodeErrorChunk, encodeSimpleReply } fro
 import type { Request } from '../wire/request.js';
 import { failureOf } from './failure.js';
 import type { NbdFigures } from './figures.js';
-import type { Holder, MemoryLimit, NbdLimits } from './limits.js';
+import type { Holder, Memory, NbdLimits } from './limits.js';
 import type { Agreement } from './negotiation.js';
 import { Outgoing } from './outgoing.js';
 import { type Receiver, receive } from './receiver.js';
@@ -30,7 +30,7 @@ const REQUEST_OVERHEAD = 512;
 /** What connections share. */
 export interface TransmissionHost {
   readonly limits: NbdLimits;
-  readonly memory: MemoryLimit;
+  readonly memory: Memory;
   readonly buffers: BufferPool;
   readonly figures: NbdFigures;
   readonly clock: Clock;
@@ -50,7 +50,8 @@ export class Transmission implements Holder, RequestHandler {
   /** A request waits for room, and reading with it. */
   #waiting = false;
   #ending = false;
-  #lastProgress: number;
+  /** When the request began whose payload is coming. */
+  #arrivingSince: number | undefined;
   #end: (() => void) | undefined;
   /** Resolves when nothing is under way and nothing more will come. */
   readonly ended = new Promise<void>((resolve) => {
@@ -62,10 +63,9 @@ export class Transmission implements Holder, RequestHandler {
     this.#agreement = agreement;
     this.#host = host;
     this.#extended = agreement.style === 'extended';
-    this.#lastProgress = host.clock.monotonic();
     this.#requests = new RequestReader(agreement.style, host.buffers, this);
     this.#receiver = receive(stream, received, this.#requests);
-    this.#outgoing = new Outgoing(this.stream);
+    this.#outgoing = new Outgoing(this.stream, host.clock);
     host.memory.add(this);
     this.stream.on('end', () => this.finish());
     this.stream.on('close', () => this.finish());
@@ -88,8 +88,11 @@ export class Transmission implements Holder, RequestHandler {
   }
 
   stalledSince(): number | undefined {
-    const byPeer = this.#requests.expecting || this.#outgoing.waiting;
-    return byPeer && this.#memory > 0 ? this.#lastProgress : undefined;
+    const arriving = this.#requests.expecting ? this.#arrivingSince : undefined;
+    const leaving = this.#outgoing.waitingSince;
+    return arriving === undefined || leaving === undefined
+      ? (arriving ?? leaving)
+      : Math.min(arriving, leaving);
   }
 
   cutOff(reason: string): void {
@@ -105,11 +108,13 @@ export class Transmission implements Holder, RequestHandler {
 
   admit(request: Request): boolean {
     const { limits, memory, clock } = this.#host;
-    this.#lastProgress = clock.monotonic();
     const cost = costOf(request);
     const fits = this.#memory === 0 || this.#memory + cost <= limits.memoryEach;
     this.#waiting = this.#inFlight >= limits.requestsEach || !fits || !memory.tryTake(this, cost);
-    if (!this.#waiting) this.#memory += cost;
+    if (!this.#waiting) {
+      this.#memory += cost;
+      this.#arrivingSince = clock.monotonic();
+    }
     return !this.#waiting;
   }
 
@@ -126,7 +131,6 @@ export class Transmission implements Holder, RequestHandler {
     const { figures, buffers, clock, onError } = this.#host;
     const kind = kindOf(request.type);
     const begin = clock.monotonic();
-    this.#lastProgress = begin;
     this.#inFlight++;
     figures.inFlight++;
     const end = (failed: boolean) => {
@@ -138,15 +142,20 @@ export class Transmission implements Holder, RequestHandler {
       if (failed || request.type !== RequestType.read) this.#release(costOf(request));
       this.#settle();
     };
-    this.#perform(request, payload).then(
-      () => end(false),
-      (error: unknown) => {
-        const { value, message } = failureOf(error);
-        if (value === ErrorValue.io) onError(error);
-        this.#sendError(request, value, message);
-        end(true);
-      },
-    );
+    this.#perform(request, payload)
+      .then(
+        () => end(false),
+        (error: unknown) => {
+          const { value, message } = failureOf(error);
+          if (value === ErrorValue.io) onError(error);
+          end(true);
+          this.#sendError(request, value, message);
+        },
+      )
+      .catch((error: unknown) => {
+        onError(error);
+        this.cutOff('it could not be answered');
+      });
   }
 
   /** @throws RequestError, or what the export throws */
@@ -240,14 +249,17 @@ export class Transmission implements Holder, RequestHandler {
 
   #release(memory: number): void {
     this.#memory -= memory;
-    this.#lastProgress = this.#host.clock.monotonic();
     this.#host.memory.give(memory);
     this.resume();
   }
 
   #settle(): void {
-    if (this.#ending && this.#inFlight === 0) this.#end?.();
-    else this.resume();
+    if (this.#ending && this.#inFlight === 0) {
+      this.#outgoing.flush();
+      this.#end?.();
+    } else {
+      this.resume();
+    }
   }
 }
 

@@ -17,3 +17,10 @@ export interface Cookie {
   readonly cookieHigh: number;
   readonly cookieLow: number;
 }
+
+/** The number that two words make; above 2^53 - 1 it is not exact. */
+export const fromWords = (high: number, low: number): number => high * WORD + low;
+
+/** The words of a safe integer. */
+export const highWord = (value: number): number => Math.floor(value / WORD);
+export const lowWord = (value: number): number => value % WORD;

@@ -2,9 +2,10 @@
 import { type Cookie, readUInt64, writeUInt64 } from './bytes.js';
 import { HeaderSize, Magic, REPLY_DONE, ReplyType, STRING_MAX } from './constants.js';
 
-/** What a chunk answers: extended headers repeat the offset of the request. */
+/** What a chunk answers: extended headers repeat the offset of the request, whatever it was. */
 export interface Answered extends Cookie {
-  readonly offset: number;
+  readonly offsetHigh: number;
+  readonly offsetLow: number;
 }
 
 export function encodeSimpleReply({ cookieHigh, cookieLow }: Cookie, error: number): Buffer {
@@ -34,7 +35,8 @@ export function encodeChunk(
   bytes.writeUInt32BE(to.cookieHigh, 8);
   bytes.writeUInt32BE(to.cookieLow, 12);
   if (extended) {
-    writeUInt64(bytes, to.offset, 16);
+    bytes.writeUInt32BE(to.offsetHigh, 16);
+    bytes.writeUInt32BE(to.offsetLow, 20);
     writeUInt64(bytes, chunk.payload, 24);
   } else {
     bytes.writeUInt32BE(chunk.payload, 16);
