@@ -1,44 +1,62 @@
 /**
- * The translation table of one snapshot in memory: block number → slot of its copy, and the copy's checksum.
+ * The translation table of one snapshot in memory: block number → slot of its copy, and slot → the copy's checksum.
  *
- * Two levels. A directory holds one page for every 4,096 blocks (64 MiB) of the volume that has at least one copy.
- * A page is one `Uint32Array`:
+ * The blocks that have a copy are kept in leaves, in block order. A leaf covers whatever range holds up to 4,096 copies and packs them as
+ * densely as that range allows (`table-leaf.ts`), so memory follows the number of copies, not the size of the volume:
+ * 7.4 bytes a copy where neighbours are copied, 9 where a million copies lie at random in 1 TiB.
  *
- *     words 0..127     presence bitmap: bit b of the page is set if block b has a copy
- *     words 128..143   rank: number of set bits before each group of 256 bits
- *     word  144        number of copies in the page
- *     words 145..      (slot, checksum) pairs, in block order, with room to grow
- *
- * A look-up tests one bit, then counts at most 255 bits to find the pair: it costs the same at any fill. A full page
- * takes 8.14 bytes a copy, a page that is 15 % full about 9.5; nothing is allocated per copy. The bitmaps
- * also answer what changed between two snapshots without touching the pairs.
- *
- * Left out: removing a block. Copies stay for as long as their snapshot.
+ * A look-up finds the leaf by bisection, or at once if it is the one used last, and then the copy within the leaf. No step moves
+ * more than one leaf: a full one is split in two, the rest of the table stays where it is.
  */
 import { assert } from '../errors.js';
 import type { BlockNumber, Slot } from '../units.js';
+import { SlotChecksums } from './slot-checksums.js';
+import { FINE_BUCKET, LEAF_ENTRIES_MAX, LEAF_RANGE_MAX, TableLeaf } from './table-leaf.js';
 
-/** Blocks described by one page. */
+/** Blocks described by one page: the unit in which presence is asked for. */
 export const BLOCKS_PER_PAGE = 4096;
 const PRESENCE_WORDS = BLOCKS_PER_PAGE / 32;
-const GROUP_BITS = 256;
-const GROUP_WORDS = GROUP_BITS / 32;
-const GROUPS = BLOCKS_PER_PAGE / GROUP_BITS;
-const COUNT_WORD = PRESENCE_WORDS + GROUPS;
-const PAIRS_START = COUNT_WORD + 1;
-const FIRST_CAPACITY = 8;
+
+/** Copies of a sorted batch that go into one leaf in one step. */
+const BATCH_MAX = 2 * LEAF_ENTRIES_MAX;
+/** From this many copies on it is cheaper to build a leaf anew than to insert them one by one. */
+const BATCH_MIN = 32;
+
+// How much a leaf may grow before it is built anew, as a share of its copies: nothing where blocks come in ascending order and
+// have gone past it, much for the one that such an order has come to.
+const NO_ROOM = 0;
+const SOME_ROOM = 1 / 16;
+const MUCH_ROOM = 1 / 4;
+
+// Filled and read within one call, none of which waits for anything.
+const leafBlocks = new Float64Array(LEAF_ENTRIES_MAX);
+const mergedBlocks = new Float64Array(LEAF_ENTRIES_MAX + BATCH_MAX);
+const mergedSlots = new Uint32Array(LEAF_ENTRIES_MAX + BATCH_MAX);
+const oneBlock = new Float64Array(1);
+const oneSlot = new Uint32Array(1);
+
+/** Numbers in an array of any kind that holds them. */
+type Numbers = Float64Array | Uint32Array;
 
 export class BlockTable {
   /** Blocks of the volume; block numbers are below it. */
   readonly blockCount: number;
-  readonly #pages: (Uint32Array | undefined)[];
+  /** Leaf i has the blocks from `#starts[i]` up to the start of the next leaf. The first starts at 0. */
+  readonly #starts: BlockNumber[] = [];
+  readonly #leaves: TableLeaf[] = [];
+  readonly #checksums = new SlotChecksums();
   #size = 0;
-  #words = 0;
+  #leafBytes = 0;
+  /** Number of the leaf found last. */
+  #recent = 0;
 
   /** @param blockCount number of blocks of the volume; block numbers are below it. */
   constructor(blockCount: number) {
     this.blockCount = blockCount;
-    this.#pages = new Array<Uint32Array | undefined>(Math.ceil(blockCount / BLOCKS_PER_PAGE));
+    for (let first = 0; first === 0 || first < blockCount; first += LEAF_RANGE_MAX) {
+      this.#starts.push(first);
+      this.#leaves.push(NO_LEAF);
+    }
   }
 
   /** Number of blocks that have a copy. */
@@ -46,89 +64,242 @@ export class BlockTable {
     return this.#size;
   }
 
-  /** Bytes of memory held by pages. */
+  /** Bytes of memory held. */
   get memoryBytes(): number {
-    return this.#words * 4 + this.#pages.length * 8;
+    return this.#leafBytes + this.#leaves.length * 16 + this.#checksums.memoryBytes;
   }
 
   has(block: BlockNumber): boolean {
-    const page = this.#pages[Math.floor(block / BLOCKS_PER_PAGE)];
-    return page !== undefined && isPresent(page, block % BLOCKS_PER_PAGE);
+    return this.#leafAt(this.#find(block)).has(block);
   }
 
   /** Slot of the copy of `block`, or -1. */
   slotOf(block: BlockNumber): Slot | -1 {
-    return this.#pairWord(block, 0);
+    const leaf = this.#leafAt(this.#find(block));
+    const index = leaf.indexOf(block);
+    return index === -1 ? -1 : leaf.slotAt(index);
   }
 
-  /** Checksum of the copy of `block`; meaningful only if it has one. */
-  checksumOf(block: BlockNumber): number {
-    return this.#pairWord(block, 1);
+  /** Checksum of the copy in `slot`; meaningful only for a slot that holds the copy of a single block. */
+  checksumAt(slot: Slot): number {
+    return this.#checksums.get(slot);
   }
 
-  #pairWord(block: BlockNumber, which: 0 | 1): number {
-    const page = this.#pages[Math.floor(block / BLOCKS_PER_PAGE)];
-    const bit = block % BLOCKS_PER_PAGE;
-    if (page === undefined || !isPresent(page, bit)) return -1;
-    return word(page, PAIRS_START + rankOf(page, bit) * 2 + which);
+  /**
+   * For blocks from `first` on, one for each place of `slots`: fills in the slots of those that have a copy here, and
+   * `owner` as where it was found. What has another owner than 0 already is left alone.
+   * @returns how many were filled in
+   */
+  collect(first: BlockNumber, slots: Uint32Array, owners: Uint16Array, owner: number): number {
+    const end = first + slots.length;
+    let found = 0;
+    for (let number = this.#find(first); start(this.#starts, number) < end; number++) {
+      const leaf = this.#leafAt(number);
+      const count = leaf.blocksBetween(first, end, leafBlocks);
+      if (count === 0) continue;
+      const index = leaf.rank(first);
+      for (let i = 0; i < count; i++) {
+        const at = (leafBlocks[i] ?? 0) - first;
+        if (owners[at] !== 0) continue;
+        owners[at] = owner;
+        slots[at] = leaf.slotAt(index + i);
+        found++;
+      }
+    }
+    return found;
   }
 
   /** Records the copy of `block`; a later one for the same block replaces the earlier. */
   set(block: BlockNumber, slot: Slot, checksum: number): void {
     assert(block >= 0 && block < this.blockCount, () => `block ${block} of a table of ${this.blockCount}`);
-    const pageNumber = Math.floor(block / BLOCKS_PER_PAGE);
-    const bit = block % BLOCKS_PER_PAGE;
-    let page = this.#pages[pageNumber] ?? this.#replacePage(pageNumber, undefined, FIRST_CAPACITY);
-    const at = PAIRS_START + rankOf(page, bit) * 2;
-    if (!isPresent(page, bit)) {
-      const count = word(page, COUNT_WORD);
-      if (PAIRS_START + count * 2 === page.length) {
-        const capacity = Math.min(BLOCKS_PER_PAGE, count + Math.max(FIRST_CAPACITY, count >> 3));
-        page = this.#replacePage(pageNumber, page, capacity);
-      }
-      page.copyWithin(at + 2, at, PAIRS_START + count * 2);
-      page[bit >>> 5] = word(page, bit >>> 5) | (1 << (bit & 31));
-      for (let group = Math.floor(bit / GROUP_BITS) + 1; group < GROUPS; group++) {
-        page[PRESENCE_WORDS + group] = word(page, PRESENCE_WORDS + group) + 1;
-      }
-      page[COUNT_WORD] = count + 1;
-      this.#size++;
-    }
-    page[at] = slot;
-    page[at + 1] = checksum;
+    this.#checksums.set(slot, checksum);
+    this.#set(this.#find(block), block, slot);
   }
 
-  #replacePage(pageNumber: number, old: Uint32Array | undefined, capacity: number): Uint32Array {
-    const page = new Uint32Array(PAIRS_START + capacity * 2);
-    if (old !== undefined) page.set(old);
-    this.#pages[pageNumber] = page;
-    this.#words += page.length - (old?.length ?? 0);
-    return page;
+  #set(number: number, block: BlockNumber, slot: Slot): void {
+    const leaf = this.#leafAt(number);
+    const index = leaf.indexOf(block);
+    if (index !== -1 && leaf.fitsSlot(slot)) {
+      leaf.setSlot(index, slot);
+    } else if (index === -1 && leaf.fits(block, slot)) {
+      leaf.insert(block, slot);
+      this.#size++;
+    } else {
+      oneBlock[0] = block;
+      oneSlot[0] = slot;
+      this.#merge(number, oneBlock, oneSlot, 0, 1);
+    }
+  }
+
+  /** Records a checksum by itself: of a copy that `setSorted` follows for. */
+  setChecksum(slot: Slot, checksum: number): void {
+    this.#checksums.set(slot, checksum);
+  }
+
+  /**
+   * Records many copies, of which the checksums are recorded already. Far cheaper than one by one.
+   * @param blocks the first `count` are ascending, no two of them equal, and blocks of the volume
+   */
+  setSorted(blocks: Numbers, slots: Uint32Array, count: number): void {
+    for (let from = 0; from < count; ) {
+      const number = this.#find(blocks[from] ?? 0);
+      const end = start(this.#starts, number + 1);
+      let to = from + 1;
+      while (to < count && to < from + BATCH_MAX && (blocks[to] ?? 0) < end) to++;
+      if (to - from >= BATCH_MIN) this.#merge(number, blocks, slots, from, to);
+      else
+        for (let i = from; i < to; i++) this.#set(this.#find(blocks[i] ?? 0), blocks[i] ?? 0, slots[i] ?? 0);
+      from = to;
+    }
+  }
+
+  /** Builds leaf `number` anew, with copies `from` up to `to` of a sorted batch; all belong into it. */
+  #merge(number: number, blocks: Numbers, slots: Uint32Array, from: number, to: number): void {
+    const leaf = this.#leafAt(number);
+    const leafStart = start(this.#starts, number);
+    const oldCount = leaf.blocksBetween(leafStart, leafStart + 2 * LEAF_RANGE_MAX, leafBlocks);
+    let count = 0;
+    let old = 0;
+    for (let i = from; i < to; i++) {
+      const block = blocks[i] ?? 0;
+      while (old < oldCount && (leafBlocks[old] ?? 0) < block)
+        take(count++, leafBlocks[old] ?? 0, leaf.slotAt(old++));
+      if (old < oldCount && leafBlocks[old] === block) old++;
+      take(count++, block, slots[i] ?? 0);
+    }
+    // Written in ascending order the leaves are filled; otherwise each is left room to grow.
+    const isAppended = old === oldCount && (blocks[from] ?? 0) > (leafBlocks[oldCount - 1] ?? -1);
+    while (old < oldCount) take(count++, leafBlocks[old] ?? 0, leaf.slotAt(old++));
+    this.#size += count - oldCount;
+    this.#replace(number, count, isAppended);
+  }
+
+  /** Puts the first `count` merged copies in the place of leaf `number`. */
+  #replace(number: number, count: number, isAppended: boolean): void {
+    const parts = Math.ceil(count / LEAF_ENTRIES_MAX);
+    const even = isAppended ? LEAF_ENTRIES_MAX : Math.ceil(count / parts);
+    const bound = Math.min(this.blockCount, start(this.#starts, number + 1));
+    const starts: BlockNumber[] = [];
+    const leaves: TableLeaf[] = [];
+    let lower: BlockNumber = start(this.#starts, number);
+    for (let from = 0; from < count; from += even) {
+      const to = Math.min(count, from + even);
+      const isLast = to === count;
+      // Between the last block of this leaf and the first of the next one, as close to the latter as a bucket allows.
+      const upper = isLast
+        ? bound
+        : Math.max((mergedBlocks[to - 1] ?? 0) + 1, bucketStart(mergedBlocks[to] ?? 0));
+      starts.push(lower);
+      const room = !isAppended ? SOME_ROOM : isLast ? MUCH_ROOM : NO_ROOM;
+      leaves.push(this.#counted(leafOf(from, to, lower, upper, room)));
+      lower = upper;
+    }
+    const old = this.#leafAt(number);
+    if (old !== NO_LEAF) this.#leafBytes -= old.memoryBytes;
+    if (leaves.length === 1) [this.#leaves[number]] = leaves as [TableLeaf];
+    else {
+      this.#starts.splice(number, 1, ...starts);
+      this.#leaves.splice(number, 1, ...leaves);
+    }
+  }
+
+  #counted(leaf: TableLeaf): TableLeaf {
+    this.#leafBytes += leaf.memoryBytes;
+    return leaf;
+  }
+
+  /** Number of the leaf that `block` belongs to. */
+  #find(block: BlockNumber): number {
+    const starts = this.#starts;
+    const recent = this.#recent;
+    if (start(starts, recent) <= block && block < start(starts, recent + 1)) return recent;
+    let low = 0;
+    let high = starts.length - 1;
+    while (low < high) {
+      const middle = (low + high + 1) >>> 1;
+      if (start(starts, middle) <= block) low = middle;
+      else high = middle - 1;
+    }
+    this.#recent = low;
+    return low;
+  }
+
+  #leafAt(number: number): TableLeaf {
+    return this.#leaves[number] ?? NO_LEAF;
   }
 
   /** Blocks that have a copy, in ascending order. */
   *blocks(): Generator<BlockNumber> {
-    const presence = new Uint32Array(PRESENCE_WORDS);
-    for (let pageNumber = 0; pageNumber < this.#pages.length; pageNumber++) {
-      if (!this.hasPage(pageNumber)) continue;
+    const presence = emptyPresence();
+    for (let page = 0; page * BLOCKS_PER_PAGE < this.blockCount; page++) {
+      if (!this.hasPage(page)) continue;
       presence.fill(0);
-      this.addPresence(pageNumber, presence);
-      yield* setBits(presence, pageNumber * BLOCKS_PER_PAGE);
+      this.addPresence(page, presence);
+      yield* setBits(presence, page * BLOCKS_PER_PAGE);
     }
   }
 
-  /** Does page `pageNumber` (blocks from `pageNumber * BLOCKS_PER_PAGE`) hold any copy? */
-  hasPage(pageNumber: number): boolean {
-    return this.#pages[pageNumber] !== undefined;
+  /** Does page `page` (blocks from `page * BLOCKS_PER_PAGE`) hold any copy? */
+  hasPage(page: number): boolean {
+    const first = page * BLOCKS_PER_PAGE;
+    const end = first + BLOCKS_PER_PAGE;
+    for (let number = this.#find(first); start(this.#starts, number) < end; number++) {
+      const leaf = this.#leafAt(number);
+      if (leaf.rank(end) > leaf.rank(first)) return true;
+    }
+    return false;
   }
 
   /** Sets, in a bitmap of one page, the bits of the blocks that have a copy. */
-  addPresence(pageNumber: number, bitmap: Uint32Array): void {
-    const page = this.#pages[pageNumber];
-    if (page === undefined) return;
-    for (let i = 0; i < PRESENCE_WORDS; i++) bitmap[i] = word(bitmap, i) | word(page, i);
+  addPresence(page: number, bitmap: Uint32Array): void {
+    const first = page * BLOCKS_PER_PAGE;
+    const end = first + BLOCKS_PER_PAGE;
+    for (let number = this.#find(first); start(this.#starts, number) < end; number++) {
+      const count = this.#leafAt(number).blocksBetween(first, end, leafBlocks);
+      for (let i = 0; i < count; i++) {
+        const bit = (leafBlocks[i] ?? 0) - first;
+        bitmap[bit >>> 5] = (bitmap[bit >>> 5] ?? 0) | (1 << (bit & 31));
+      }
+    }
   }
 }
+
+/**
+ * A leaf of merged copies `from` up to `to`, in the blocks from `lower` up to `upper`.
+ * @param room for how many more, as a share of those there are
+ */
+function leafOf(from: number, to: number, lower: BlockNumber, upper: BlockNumber, room: number): TableLeaf {
+  const count = to - from;
+  const first = mergedBlocks[from] ?? 0;
+  const last = mergedBlocks[to - 1] ?? 0;
+  let largestSlot = 0;
+  for (let i = from; i < to; i++) largestSlot = Math.max(largestSlot, mergedSlots[i] ?? 0);
+  // On both sides, so that growth outwards is as rare as growth in number.
+  const margin = room === NO_ROOM ? 0 : Math.ceil((last - first) / 4);
+  const leaf = new TableLeaf({
+    base: bucketStart(Math.max(lower, first - margin)),
+    limit: Math.min(upper, bucketStart(last + margin) + FINE_BUCKET),
+    capacity:
+      room === NO_ROOM ? count : Math.min(LEAF_ENTRIES_MAX, count + Math.max(8, Math.floor(count * room))),
+    largestSlot,
+  });
+  for (let i = from; i < to; i++) leaf.append(mergedBlocks[i] ?? 0, mergedSlots[i] ?? 0);
+  leaf.seal();
+  return leaf;
+}
+
+function take(index: number, block: BlockNumber, slot: Slot): void {
+  mergedBlocks[index] = block;
+  mergedSlots[index] = slot;
+}
+
+/** Stands for leaves that have no copy yet. */
+const NO_LEAF = new TableLeaf({ base: 0, limit: 0, capacity: 0, largestSlot: 0 });
+
+const start = (starts: readonly BlockNumber[], number: number): BlockNumber =>
+  starts[number] ?? Number.POSITIVE_INFINITY;
+
+const bucketStart = (block: BlockNumber): BlockNumber => Math.floor(block / FINE_BUCKET) * FINE_BUCKET;
 
 /** A bitmap with one bit for every block of a page, all clear. */
 export const emptyPresence = (): Uint32Array => new Uint32Array(PRESENCE_WORDS);
@@ -136,32 +307,11 @@ export const emptyPresence = (): Uint32Array => new Uint32Array(PRESENCE_WORDS);
 /** Numbers of the set bits of `bitmap` plus `base`, ascending. */
 export function* setBits(bitmap: Uint32Array, base: BlockNumber): Generator<BlockNumber> {
   for (let i = 0; i < bitmap.length; i++) {
-    let rest = word(bitmap, i);
+    let rest = bitmap[i] ?? 0;
     while (rest !== 0) {
       const lowest = 31 - Math.clz32(rest & -rest);
       yield base + i * 32 + lowest;
       rest &= rest - 1;
     }
   }
-}
-
-// An index computed inside a page is always within it; the fallback only satisfies the type checker.
-const word = (array: Uint32Array, index: number): number => array[index] ?? 0;
-
-const isPresent = (page: Uint32Array, bit: number): boolean =>
-  ((word(page, bit >>> 5) >>> (bit & 31)) & 1) === 1;
-
-/** Number of present blocks of the page below `bit`. */
-function rankOf(page: Uint32Array, bit: number): number {
-  const group = Math.floor(bit / GROUP_BITS);
-  const last = bit >>> 5;
-  let rank = word(page, PRESENCE_WORDS + group);
-  for (let i = group * GROUP_WORDS; i < last; i++) rank += popcount(word(page, i));
-  return rank + popcount(word(page, last) & ((1 << (bit & 31)) - 1));
-}
-
-function popcount(value: number): number {
-  let bits = value - ((value >>> 1) & 0x55555555);
-  bits = (bits & 0x33333333) + ((bits >>> 2) & 0x33333333);
-  return (((bits + (bits >>> 4)) & 0x0f0f0f0f) * 0x01010101) >>> 24;
 }

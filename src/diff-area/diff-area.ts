@@ -197,15 +197,16 @@ export class DiffArea {
    */
   async readCopies(block: BlockNumber, slot: Slot, target: Uint8Array): Promise<void> {
     // What a block of zeros holds is known; the one on the device is there for other readers.
-    const isZeros = slot === FixedSlot.zeros;
-    if (isZeros) target.fill(0);
-    else await this.#readSlots(slot, target);
+    if (slot === FixedSlot.zeros) {
+      target.fill(0);
+      return;
+    }
+    await this.#readSlots(slot, target);
     for (let i = 0; i * BLOCK_SIZE < target.byteLength; i++) {
       const data = target.subarray(i * BLOCK_SIZE, (i + 1) * BLOCK_SIZE);
-      const from = isZeros ? slot : slot + i;
-      if (this.checksum(block + i, from, data) !== this.table.checksumOf(block + i)) {
+      if (this.checksum(block + i, slot + i, data) !== this.table.checksumAt(slot + i)) {
         throw new IntegrityError(
-          `snapshot ${this.storeId}: the copy of block ${block + i} (offset ${offsetOfBlock(block + i)}) in slot ${from} fails its checksum`,
+          `snapshot ${this.storeId}: the copy of block ${block + i} (offset ${offsetOfBlock(block + i)}) in slot ${slot + i} fails its checksum`,
         );
       }
     }

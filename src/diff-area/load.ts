@@ -58,6 +58,7 @@ export async function loadDiffArea(
   const reader = new TableChainReader(file, list, slots, table);
   const chain = await reader.read(item.tableOffset);
   const { failed, proven } = await prove(opened, chain, reader);
+  reader.finish();
   const writer = new TableWriter(file, list.epoch, chain.openBlocks, chain.watermark);
   const areaSlots = new AreaSlots(file, list.epoch, slots.free(), listSlots);
   const area = new DiffArea({

@@ -26,6 +26,7 @@ import { BLOCK_SIZE, type BlockNumber, type ByteOffset, offsetOfSlot, type Slot 
 import { FixedSlot } from './area-slots.js';
 import type { BlockTable } from './block-table.js';
 import type { SlotMap } from './slot-map.js';
+import { TableFiller } from './table-filler.js';
 import type { TableTail } from './table-writer.js';
 
 export interface OpenEntry {
@@ -61,17 +62,21 @@ export class TableChainReader {
   readonly #file: AreaFile;
   readonly #epoch: bigint;
   readonly #slots: SlotMap;
-  readonly #table: BlockTable;
+  readonly #blockCount: number;
+  readonly #filler: TableFiller;
+  /** Images of blocks that nothing needs any more. */
+  readonly #spareImages: Uint8Array[] = [];
   readonly #openBlocks: TableTail[] = [];
   readonly #openEntries: OpenEntry[] = [];
   #watermark = 0;
 
-  /** @param table receives the proven entries, `slots` what they use */
+  /** @param table receives the proven entries, all of them after `finish`; `slots` what they use */
   constructor(file: AreaFile, list: LocationList, slots: SlotMap, table: BlockTable) {
     this.#file = file;
     this.#epoch = list.epoch;
     this.#slots = slots;
-    this.#table = table;
+    this.#blockCount = table.blockCount;
+    this.#filler = new TableFiller(table);
   }
 
   /** @throws FormatError, UnsupportedError, DeviceError */
@@ -85,6 +90,7 @@ export class TableChainReader {
       const next = await this.#next(block, before + ENTRIES_PER_TABLE_BLOCK);
       if (isOpen || next === undefined)
         this.#openBlocks.push(next === undefined ? tail : this.#filledUp(tail));
+      else this.#spareImages.push(tail.image);
       if (next === undefined) break;
       block = next;
     }
@@ -99,7 +105,7 @@ export class TableChainReader {
   /** `undefined` if the block is one of another file, or of an earlier one in the same place. @throws FormatError */
   async #readBlock(slot: Slot): Promise<ReadBlock | undefined> {
     const offset = this.#file.runs.locate(offsetOfSlot(slot));
-    const image = new Uint8Array(BLOCK_SIZE);
+    const image = this.#spareImages.pop() ?? new Uint8Array(BLOCK_SIZE);
     await this.#file.device.read(offset, image);
     const header = decodeHeader(image, BlockType.table, { offset });
     return header.extension?.epoch === this.#epoch ? { slot, header, image } : undefined;
@@ -147,52 +153,46 @@ export class TableChainReader {
     let used = ENTRIES_PER_TABLE_BLOCK;
     while (used > covered && isEmptyEntry(view, entryPosition(used - 1))) used--;
     const tail = { slot, image, used, before };
-    for (let index = 0; index < used; index++) {
-      const entry = this.#entry(view, tail, index);
-      if (entry === undefined) continue;
-      if (index >= covered) this.#openEntries.push(entry);
-      else if (entry.wellFormed) this.accept(entry);
-      else
-        throw new FormatError(
-          `table block at ${header.volumeOffset}: entry ${index} is durable but not valid`,
-        );
-    }
+    for (let index = 0; index < covered; index++) this.#takeProven(view, index, header.volumeOffset);
+    for (let index = covered; index < used; index++) this.#takeOpen(view, tail, index);
     return { tail, isOpen: covered < ENTRIES_PER_TABLE_BLOCK };
   }
 
   /** A block that has a successor was full: what is empty at its end was lost, and counts as entries that fail. */
   #filledUp(tail: TableTail): TableTail {
     const view = viewOf(tail.image);
-    for (let index = tail.used; index < ENTRIES_PER_TABLE_BLOCK; index++) {
-      const entry = this.#entry(view, tail, index);
-      if (entry !== undefined) this.#openEntries.push(entry);
-    }
+    for (let index = tail.used; index < ENTRIES_PER_TABLE_BLOCK; index++) this.#takeOpen(view, tail, index);
     return { ...tail, used: ENTRIES_PER_TABLE_BLOCK };
   }
 
-  /** `undefined`: the place is marked as unused. */
-  #entry(view: DataView, tail: TableTail, index: number): OpenEntry | undefined {
+  /** There are millions of these, so nothing is allocated for one. */
+  #takeProven(view: DataView, index: number, blockOffset: ByteOffset): void {
     const at = entryPosition(index);
     const flags = entryFlags(view, at);
-    if ((flags & EntryFlag.unused) !== 0) return undefined;
+    if ((flags & EntryFlag.unused) !== 0) return;
+    const block = entryOriginalOffset(view, at) / BLOCK_SIZE;
+    const slot = entryRelativeOffset(view, at) / BLOCK_SIZE;
+    if (flags !== 0 || !this.#isWellFormed(block, slot, entryVolumeOffset(view, at))) {
+      throw new FormatError(`table block at ${blockOffset}: entry ${index} is durable but not valid`);
+    }
+    this.#accept(block, slot, entryBitmap(view, at));
+  }
+
+  #takeOpen(view: DataView, tail: TableTail, index: number): void {
+    const at = entryPosition(index);
+    const flags = entryFlags(view, at);
+    if ((flags & EntryFlag.unused) !== 0) return;
     const block = entryOriginalOffset(view, at) / BLOCK_SIZE;
     const slot = entryRelativeOffset(view, at) / BLOCK_SIZE;
     const wellFormed = flags === 0 && this.#isWellFormed(block, slot, entryVolumeOffset(view, at));
-    return {
-      place: tail.before + index,
-      tail,
-      index,
-      block,
-      slot,
-      checksum: entryBitmap(view, at),
-      wellFormed,
-    };
+    const checksum = entryBitmap(view, at);
+    this.#openEntries.push({ place: tail.before + index, tail, index, block, slot, checksum, wellFormed });
   }
 
   #isWellFormed(block: BlockNumber, slot: Slot, volumeOffset: ByteOffset): boolean {
     return (
       Number.isInteger(block) &&
-      block < this.#table.blockCount &&
+      block < this.#blockCount &&
       Number.isInteger(slot) &&
       slot >= FixedSlot.zeros &&
       slot < this.#slots.count &&
@@ -200,9 +200,18 @@ export class TableChainReader {
     );
   }
 
-  /** Takes an entry that is proven. */
+  /** Takes an open entry that has been proven. */
   accept({ block, slot, checksum }: OpenEntry): void {
+    this.#accept(block, slot, checksum);
+  }
+
+  #accept(block: BlockNumber, slot: Slot, checksum: number): void {
     this.#slots.use(slot);
-    this.#table.set(block, slot, checksum);
+    this.#filler.add(block, slot, checksum);
+  }
+
+  /** Nothing more will be accepted: from here on the table has all. */
+  finish(): void {
+    this.#filler.finish();
   }
 }

@@ -125,8 +125,8 @@ export const TABLE_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: CHAIN,
-        find: 'this.#slots.use(slot);\n    this.#table.set(block, slot, checksum);',
-        replace: 'this.#table.set(block, slot, checksum);',
+        find: 'this.#slots.use(slot);\n    this.#filler.add(block, slot, checksum);',
+        replace: 'this.#filler.add(block, slot, checksum);',
       },
     ],
   },
@@ -197,7 +197,7 @@ export const TABLE_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: AREA,
-        find: 'if (this.checksum(block + i, from, data) !== this.table.checksumOf(block + i)) {',
+        find: 'if (this.checksum(block + i, slot + i, data) !== this.table.checksumAt(slot + i)) {',
         replace: 'if (false) {',
       },
     ],

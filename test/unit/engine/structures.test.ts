@@ -3,105 +3,12 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { MemoryBudget } from '../../../src/copy-on-write/memory-budget.ts';
 import { WriteGate, withinLimit } from '../../../src/copy-on-write/write-gate.ts';
-import { BLOCKS_PER_PAGE, BlockTable } from '../../../src/diff-area/block-table.ts';
 import { AssertionError, FormatError, HoldTimeoutError, NoSpaceError } from '../../../src/errors.ts';
 import { Extents } from '../../../src/store/extents.ts';
 import { checkRuns, Runs } from '../../../src/store/runs.ts';
 import { SpaceBudget } from '../../../src/store/space-budget.ts';
 import { BLOCK_SIZE } from '../../../src/units.ts';
-import { blocksOf, extentsOf } from '../../../src/volume/changed-blocks.ts';
 import { settle } from './hooks.ts';
-
-const BLOCKS = 3 * BLOCKS_PER_PAGE + 100;
-const block = fc.oneof(
-  fc.nat(BLOCKS - 1),
-  // Where words, groups and pages meet.
-  fc
-    .constantFrom(0, 31, 32, 255, 256, BLOCKS_PER_PAGE - 1, BLOCKS_PER_PAGE, 2 * BLOCKS_PER_PAGE, BLOCKS - 1)
-    .map(Number),
-  fc.nat(300),
-);
-const u32 = fc.nat(0xffff_ffff);
-
-describe('BlockTable', () => {
-  test('is a map from blocks to slots and checksums', () => {
-    fc.assert(
-      fc.property(
-        fc.array(fc.tuple(block, fc.nat(0x7fff_ffff), u32), { maxLength: 600 }),
-        fc.array(block, { maxLength: 50 }),
-        (sets, probes) => {
-          const table = new BlockTable(BLOCKS);
-          const model = new Map<number, [number, number]>();
-          for (const [number, slot, checksum] of sets) {
-            table.set(number, slot, checksum);
-            model.set(number, [slot, checksum]);
-          }
-          expect(table.size).toBe(model.size);
-          for (const number of [...model.keys(), ...probes]) {
-            const wanted = model.get(number);
-            expect(table.has(number)).toBe(wanted !== undefined);
-            expect(table.slotOf(number)).toBe(wanted?.[0] ?? -1);
-            if (wanted !== undefined) expect(table.checksumOf(number)).toBe(wanted[1]);
-          }
-          const ascending = [...model.keys()].sort((a, b) => a - b);
-          expect([...table.blocks()]).toEqual(ascending);
-          expect([...blocksOf([table], BLOCKS)]).toEqual(ascending);
-        },
-      ),
-    );
-  });
-
-  test('holds a whole page in any order', () => {
-    const table = new BlockTable(BLOCKS_PER_PAGE);
-    const order = Array.from({ length: BLOCKS_PER_PAGE }, (_, i) => (i * 1021) % BLOCKS_PER_PAGE);
-    for (const number of order) table.set(number, number + 5, number ^ 0xffff_ffff);
-    expect(table.size).toBe(BLOCKS_PER_PAGE);
-    for (const number of order) {
-      expect(table.slotOf(number)).toBe(number + 5);
-      expect(table.checksumOf(number)).toBe((number ^ 0xffff_ffff) >>> 0);
-    }
-    expect(table.memoryBytes / BLOCKS_PER_PAGE).toBeLessThan(9.5);
-  });
-
-  test('refuses blocks past the volume and answers for them as having no copy', () => {
-    const table = new BlockTable(10);
-    expect(() => table.set(10, 1, 1)).toThrow(AssertionError);
-    expect(() => table.set(-1, 1, 1)).toThrow(AssertionError);
-    expect(table.has(10)).toBe(false);
-    expect(table.slotOf(1_000_000)).toBe(-1);
-  });
-
-  test('of a tebibyte costs next to nothing while empty', () => {
-    expect(new BlockTable(2 ** 26).memoryBytes).toBeLessThan(200_000);
-  });
-
-  test('several tables together give the union of their blocks, as extents cut at the end of the volume', () => {
-    fc.assert(
-      fc.property(
-        fc.array(fc.uniqueArray(fc.nat(99), { maxLength: 40 }), { maxLength: 4 }),
-        fc.integer({ min: 1, max: BLOCK_SIZE }),
-        (sets, lastLength) => {
-          const size = 99 * BLOCK_SIZE + lastLength;
-          const tables = sets.map((numbers) => {
-            const table = new BlockTable(100);
-            for (const number of numbers) table.set(number, 5, 0);
-            return table;
-          });
-          const bytes = new Set<number>();
-          let last = -1;
-          for (const { offset, length } of extentsOf(blocksOf(tables, 100), size)) {
-            expect(offset).toBeGreaterThan(last); // ascending, and never touching the one before
-            expect(length).toBeGreaterThan(0);
-            last = offset + length;
-            for (let at = offset; at < last; at += BLOCK_SIZE) bytes.add(at / BLOCK_SIZE);
-          }
-          expect(last).toBeLessThanOrEqual(size);
-          expect([...bytes]).toEqual([...new Set(sets.flat())].sort((a, b) => a - b));
-        },
-      ),
-    );
-  });
-});
 
 describe('Extents', () => {
   const step = fc.record({

@@ -1,0 +1,48 @@
+/**
+ * The checksums of copies by slot.
+ *
+ * Slots are handed out lowest first, so an array over all slots has hardly any gaps (a table block in 509 slots); and it
+ * needs no room to grow between its members. It grows in segments of 8,192 slots (32 KiB); only a segment that is not full is ever copied.
+ */
+import type { Slot } from '../units.js';
+
+const SEGMENT_SHIFT = 13;
+const SEGMENT_SLOTS = 2 ** SEGMENT_SHIFT;
+const FIRST_LENGTH = 32;
+/** What the objects of a segment take on the heap, besides its buffer. */
+const OBJECT_BYTES = 300;
+
+export class SlotChecksums {
+  readonly #segments: (Uint32Array | undefined)[] = [];
+  #bytes = 0;
+
+  /** Bytes of memory, objects included. */
+  get memoryBytes(): number {
+    return this.#bytes + this.#segments.length * 8;
+  }
+
+  /** Checksum of the copy in `slot`; 0 if none was recorded. */
+  get(slot: Slot): number {
+    return this.#segments[Math.floor(slot / SEGMENT_SLOTS)]?.[slot % SEGMENT_SLOTS] ?? 0;
+  }
+
+  set(slot: Slot, checksum: number): void {
+    const number = Math.floor(slot / SEGMENT_SLOTS);
+    const index = slot % SEGMENT_SLOTS;
+    let segment = this.#segments[number];
+    if (segment === undefined || index >= segment.length) segment = this.#lengthen(number, index, segment);
+    segment[index] = checksum;
+  }
+
+  #lengthen(number: number, index: number, old: Uint32Array | undefined): Uint32Array {
+    const length = Math.min(SEGMENT_SLOTS, Math.max(FIRST_LENGTH, 2 ** Math.ceil(Math.log2(index + 1))));
+    const segment = new Uint32Array(length);
+    if (old === undefined) this.#bytes += OBJECT_BYTES;
+    else segment.set(old);
+    this.#bytes += segment.byteLength - (old?.byteLength ?? 0);
+    // No holes, so that the list stays an array inside the engine.
+    while (this.#segments.length < number) this.#segments.push(undefined);
+    this.#segments[number] = segment;
+    return segment;
+  }
+}

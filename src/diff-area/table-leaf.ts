@@ -1,0 +1,285 @@
+/**
+ * One leaf of a translation table: the copies of a range of blocks, at most 4,096, in block order.
+ *
+ * Where the copies of a leaf are is an ordered set of keys (block number less `base`), cut into buckets of 256 or 65,536 keys.
+ * `starts[b]` counts the copies before bucket b. Inside the buckets the keys are kept in whichever way is the smallest:
+ *
+ *     bits    one bit for every key of the range          dense: more than one block in eight has a copy
+ *     bytes   the low 8 bits of each key, sorted          sparse: buckets of 256
+ *     words   the low 16 bits of each key, sorted         very sparse: buckets of 65,536
+ *
+ * The rank of a key is the number of keys below it, so it is the position of its copy in the slot arrays. Slots are
+ * kept as 16 low bits and 8 or, when one needs them, 16 high bits. All arrays of a leaf share one buffer: an array of its own costs
+ * about 300 bytes besides its content.
+ *
+ * Left out: removing a key. Copies stay for as long as their snapshot.
+ */
+import { assert } from '../errors.js';
+import type { BlockNumber, Slot } from '../units.js';
+
+/** Copies in one leaf; also the bound of what one insertion moves. */
+export const LEAF_ENTRIES_MAX = 4096;
+/** Blocks that one leaf may span: bounds the size of `starts`. */
+export const LEAF_RANGE_MAX = 2 ** 28;
+/** Bases of leaves are multiples of this. */
+export const FINE_BUCKET = 256;
+
+const FINE_SHIFT = 8;
+const COARSE_SHIFT = 16;
+const NARROW_SLOTS = 2 ** 24;
+/** What the objects of a leaf take on the heap, besides its buffer; measured with Node.js 20. */
+const OBJECT_BYTES = 800;
+
+/** What a leaf has to hold. */
+export interface LeafPlan {
+  /** Blocks from `base`, a multiple of 256, up to `limit` will fit. */
+  readonly base: BlockNumber;
+  readonly limit: BlockNumber;
+  /** Copies that will fit. */
+  readonly capacity: number;
+  /** The largest slot that will fit is at least this one. */
+  readonly largestSlot: Slot;
+}
+
+export class TableLeaf {
+  readonly #base: BlockNumber;
+  readonly #range: number;
+  readonly #capacity: number;
+  readonly #shift: number;
+  /** One more than there are buckets. */
+  readonly #starts: Uint16Array;
+  /** `undefined`: keys are in `#lows`. */
+  readonly #bits: Uint32Array | undefined;
+  readonly #lows: Uint8Array | Uint16Array;
+  readonly #slotLows: Uint16Array;
+  readonly #slotHighs: Uint8Array | Uint16Array;
+  readonly #slotLimit: number;
+  #size = 0;
+
+  /** An empty leaf; `append` and then `seal` fill it. */
+  constructor({ base, limit, capacity, largestSlot }: LeafPlan) {
+    const range = limit - base;
+    assert(range <= LEAF_RANGE_MAX + FINE_BUCKET && capacity <= LEAF_ENTRIES_MAX, () => `leaf of ${range}`);
+    const [bitsCost, bytesCost] = [
+      range / 8 + bucketBytes(range, FINE_SHIFT),
+      capacity + bucketBytes(range, FINE_SHIFT),
+    ];
+    const wordsCost = 2 * capacity + bucketBytes(range, COARSE_SHIFT);
+    const useBits = bitsCost <= bytesCost && bitsCost <= wordsCost;
+    const useWords = !useBits && wordsCost < bytesCost;
+    const shift = useWords ? COARSE_SHIFT : FINE_SHIFT;
+    const wide = largestSlot >= NARROW_SLOTS;
+    const bits = useBits ? Math.ceil(range / 32) : 0;
+    const starts = bucketsIn(range, shift) + 1;
+    const words = useWords ? capacity : 0;
+    const bytes = useBits || useWords ? 0 : capacity;
+    const wideHighs = wide ? capacity : 0;
+    const narrowHighs = wide ? 0 : capacity;
+    const buffer = new ArrayBuffer(
+      4 * bits + 2 * (starts + capacity + words + wideHighs) + bytes + narrowHighs,
+    );
+    let at = 0;
+    const place = (length: number): number => {
+      const placed = at;
+      at += length;
+      return placed;
+    };
+    this.#bits = useBits ? new Uint32Array(buffer, place(4 * bits), bits) : undefined;
+    this.#starts = new Uint16Array(buffer, place(2 * starts), starts);
+    this.#slotLows = new Uint16Array(buffer, place(2 * capacity), capacity);
+    const atWords = place(2 * words);
+    this.#slotHighs = wide
+      ? new Uint16Array(buffer, place(2 * capacity), capacity)
+      : new Uint8Array(buffer, place(capacity), capacity);
+    this.#lows = useWords
+      ? new Uint16Array(buffer, atWords, words)
+      : new Uint8Array(buffer, place(bytes), bytes);
+    this.#base = base;
+    this.#range = range;
+    this.#capacity = capacity;
+    this.#shift = shift;
+    this.#slotLimit = wide ? 2 ** 32 : NARROW_SLOTS;
+  }
+
+  /** Number of copies. */
+  get size(): number {
+    return this.#size;
+  }
+
+  /** Bytes of memory, objects included. */
+  get memoryBytes(): number {
+    return this.#starts.buffer.byteLength + OBJECT_BYTES;
+  }
+
+  /** Position of the copy of `block`, or -1. */
+  indexOf(block: BlockNumber): number {
+    const key = block - this.#base;
+    if (key < 0 || key >= this.#range) return -1;
+    if (this.#bits !== undefined) {
+      return ((word32(this.#bits, key >>> 5) >>> (key & 31)) & 1) === 1 ? this.#rank(key) : -1;
+    }
+    const index = this.#rank(key);
+    const end = word16(this.#starts, (key >>> this.#shift) + 1);
+    const low = key & ((1 << this.#shift) - 1);
+    return index < end && keyPart(this.#lows, index) === low ? index : -1;
+  }
+
+  has(block: BlockNumber): boolean {
+    if (this.#bits === undefined) return this.indexOf(block) !== -1;
+    const key = block - this.#base;
+    return key >= 0 && key < this.#range && ((word32(this.#bits, key >>> 5) >>> (key & 31)) & 1) === 1;
+  }
+
+  /** Number of copies of blocks below `block`. */
+  rank(block: BlockNumber): number {
+    const key = block - this.#base;
+    if (key <= 0) return 0;
+    return key >= this.#range ? this.#size : this.#rank(key);
+  }
+
+  #rank(key: number): number {
+    const bucket = key >>> this.#shift;
+    const from = word16(this.#starts, bucket);
+    if (this.#bits !== undefined) {
+      const last = key >>> 5;
+      let rank = from + popcount(word32(this.#bits, last) & ((1 << (key & 31)) - 1));
+      for (let i = bucket << (FINE_SHIFT - 5); i < last; i++) rank += popcount(word32(this.#bits, i));
+      return rank;
+    }
+    const to = word16(this.#starts, bucket + 1);
+    const width = 1 << this.#shift;
+    const low = key & (width - 1);
+    // Of sorted distinct numbers below `width`, at most `low` are below `low`, and at most `width - low` are not.
+    let least = Math.max(from, to - (width - low));
+    let most = Math.min(to, from + low);
+    while (least < most) {
+      const middle = (least + most) >>> 1;
+      if (keyPart(this.#lows, middle) < low) least = middle + 1;
+      else most = middle;
+    }
+    return least;
+  }
+
+  slotAt(index: number): Slot {
+    return highPart(this.#slotHighs, index) * 65_536 + word16(this.#slotLows, index);
+  }
+
+  /** Can another copy be inserted, of `block` in `slot`? */
+  fits(block: BlockNumber, slot: Slot): boolean {
+    const key = block - this.#base;
+    return this.#size < this.#capacity && key >= 0 && key < this.#range && this.fitsSlot(slot);
+  }
+
+  fitsSlot(slot: Slot): boolean {
+    return slot < this.#slotLimit;
+  }
+
+  setSlot(index: number, slot: Slot): void {
+    this.#slotLows[index] = slot;
+    this.#slotHighs[index] = slot / 65_536;
+  }
+
+  /** Adds a copy that `fits`, of a block that has none. */
+  insert(block: BlockNumber, slot: Slot): void {
+    const key = block - this.#base;
+    const index = this.#rank(key);
+    const end = this.#size;
+    if (index < end) {
+      this.#slotLows.copyWithin(index + 1, index, end);
+      this.#slotHighs.copyWithin(index + 1, index, end);
+      if (this.#bits === undefined) this.#lows.copyWithin(index + 1, index, end);
+    }
+    this.#put(key, index, slot);
+    const starts = this.#starts;
+    for (let bucket = (key >>> this.#shift) + 1; bucket < starts.length; bucket++) {
+      starts[bucket] = word16(starts, bucket) + 1;
+    }
+    this.#size = end + 1;
+  }
+
+  /** Adds a copy behind all others, without counting it in: `seal` does that. */
+  append(block: BlockNumber, slot: Slot): void {
+    const key = block - this.#base;
+    this.#put(key, this.#size++, slot);
+    const after = (key >>> this.#shift) + 1;
+    this.#starts[after] = word16(this.#starts, after) + 1;
+  }
+
+  seal(): void {
+    const starts = this.#starts;
+    for (let i = 1; i < starts.length; i++) starts[i] = word16(starts, i) + word16(starts, i - 1);
+  }
+
+  #put(key: number, index: number, slot: Slot): void {
+    if (this.#bits === undefined) this.#lows[index] = key;
+    else this.#bits[key >>> 5] = word32(this.#bits, key >>> 5) | (1 << (key & 31));
+    this.setSlot(index, slot);
+  }
+
+  /**
+   * Writes the blocks from `from` up to `to` that have a copy to `out`, ascending; returns how many they are.
+   * The copy of the first one is at position `rank(from)`, the others follow.
+   */
+  blocksBetween(from: BlockNumber, to: BlockNumber, out: Float64Array): number {
+    const first = Math.max(0, from - this.#base);
+    const end = Math.min(this.#range, to - this.#base);
+    if (first >= end) return 0;
+    return this.#bits === undefined
+      ? this.#listBetween(first, end, out)
+      : bitsBetween(this.#bits, first, end, this.#base, out);
+  }
+
+  #listBetween(first: number, end: number, out: Float64Array): number {
+    const shift = this.#shift;
+    const lastBucket = (end - 1) >>> shift;
+    let count = 0;
+    let index = this.#rank(first);
+    for (let bucket = first >>> shift; bucket <= lastBucket; bucket++) {
+      const stop = word16(this.#starts, bucket + 1);
+      const bucketKey = bucket * (1 << shift);
+      for (; index < stop; index++) {
+        const key = bucketKey + keyPart(this.#lows, index);
+        if (key >= end) return count;
+        out[count++] = this.#base + key;
+      }
+    }
+    return count;
+  }
+}
+
+function bitsBetween(
+  bits: Uint32Array,
+  first: number,
+  end: number,
+  base: BlockNumber,
+  out: Float64Array,
+): number {
+  let count = 0;
+  const lastWord = (end - 1) >>> 5;
+  for (let i = first >>> 5; i <= lastWord; i++) {
+    let rest = word32(bits, i);
+    if (i === first >>> 5) rest &= -1 << (first & 31);
+    if (i === lastWord && (end & 31) !== 0) rest &= (1 << (end & 31)) - 1;
+    while (rest !== 0) {
+      out[count++] = base + i * 32 + (31 - Math.clz32(rest & -rest));
+      rest &= rest - 1;
+    }
+  }
+  return count;
+}
+
+const bucketsIn = (range: number, shift: number): number => Math.ceil(range / 2 ** shift);
+const bucketBytes = (range: number, shift: number): number => 2 * bucketsIn(range, shift);
+
+// An index computed here is always within the array; the fallback only satisfies the type checker. One function for each
+// type of array: shared by all, each access would have to find out which it is.
+const word32 = (array: Uint32Array, index: number): number => array[index] ?? 0;
+const word16 = (array: Uint16Array, index: number): number => array[index] ?? 0;
+const keyPart = (array: Uint8Array | Uint16Array, index: number): number => array[index] ?? 0;
+const highPart = (array: Uint8Array | Uint16Array, index: number): number => array[index] ?? 0;
+
+function popcount(value: number): number {
+  let bits = value - ((value >>> 1) & 0x55555555);
+  bits = (bits & 0x33333333) + ((bits >>> 2) & 0x33333333);
+  return (((bits + (bits >>> 4)) & 0x0f0f0f0f) * 0x01010101) >>> 24;
+}
