@@ -10,6 +10,8 @@ export { SliceDevice } from './device/slice-device.js';
 export { type Clock, type Environment, type Random, systemEnvironment } from './environment.js';
 export * from './errors.js';
 export { type ExportVssOptions, exportVss } from './export/vss.js';
+export { type BlockStatus, NbdDevice, type NbdDeviceOptions } from './nbd/client/nbd-device.js';
+export { looksLikeUri, type NbdAddress, parseNbdUri } from './nbd/client/uri.js';
 export type { CreateSnapshotOptions } from './snapshot/create.js';
 export type { VolumeEvents } from './snapshot/events.js';
 export type { DeletionReason } from './snapshot/record.js';

@@ -116,6 +116,8 @@ export interface ReplyHeader extends Cookie {
   readonly type: number;
   /** Bytes of payload of a chunk; a simple reply does not say. */
   readonly length: number;
+  /** Of the request; only extended replies have it, 0 in others. */
+  readonly offset: number;
 }
 
 /** Bytes of the header that begins with `magic`; `undefined` for an unknown one. */
@@ -138,14 +140,17 @@ export function decodeReplyHeader(bytes: Buffer, at: number): ReplyHeader {
       flags: REPLY_DONE,
       type: 0,
       length: 0,
+      offset: 0,
     };
   }
+  const isExtended = magic === Magic.extendedReply;
   return {
     ...cookie,
     style: 'chunk',
     error: 0,
     flags: bytes.readUInt16BE(at + 4),
     type: bytes.readUInt16BE(at + 6),
-    length: magic === Magic.extendedReply ? readUInt64(bytes, at + 24) : bytes.readUInt32BE(at + 16),
+    length: isExtended ? readUInt64(bytes, at + 24) : bytes.readUInt32BE(at + 16),
+    offset: isExtended ? readUInt64(bytes, at + 16) : 0,
   };
 }
