@@ -27,7 +27,7 @@ export function volumeCommand({ name, summary, details, examples, writes }: Desc
   const command = new Command(name)
     .summary(summary)
     .description(sentences(summary, details))
-    .argument('<VOLUME>', 'path of an image or a block device')
+    .argument('<VOLUME>', 'path of an image or a block device, or an NBD address: nbd://HOST/EXPORT')
     .helpOption('-h, --help', 'show this help')
     .option('--store <DIR>', 'where the snapshots are kept (default: VOLUME.volsnap, or inside the volume)')
     .option('--json', 'print JSON; errors too, on standard error')

@@ -30,8 +30,9 @@ export async function withDestination<T>(
   volume: string,
   fill: (destination: Destination) => Promise<T>,
 ): Promise<T> {
-  const [found, original] = [await statIfThere(path), await stat(volume)];
-  if (found !== undefined && isSame(found, original)) {
+  // A volume behind an address is no file here.
+  const [found, original] = [await statIfThere(path), await statIfThere(volume)];
+  if (found !== undefined && original !== undefined && isSame(found, original)) {
     throw new InvalidArgumentError(`${path} is the volume itself; name another file`);
   }
   if (found?.isBlockDevice()) return fill({ path, isNew: false });
@@ -42,7 +43,7 @@ export async function withDestination<T>(
   }
   const place = found === undefined ? path : await realpath(path);
   const partial = `${place}.${process.pid}.partial`;
-  const mode = found?.mode ?? (original.isFile() ? original.mode : OWNER_ONLY);
+  const mode = found?.mode ?? (original?.isFile() ? original.mode : OWNER_ONLY);
   try {
     const result = await fill({ path: partial, isNew: true });
     await explained(`finish ${path}`, async () => {

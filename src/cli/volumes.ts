@@ -7,8 +7,9 @@ import { lstat, realpath, stat } from 'node:fs/promises';
 import {
   DirectoryStore,
   FileDevice,
+  looksLikeUri,
+  NbdDevice,
   type Snapshot,
-  UnsupportedError,
   Volume,
   VolumeChangedError,
 } from '../index.js';
@@ -17,11 +18,9 @@ import { UsageError } from './failure.js';
 import { findSnapshot } from './ids.js';
 import type { Session } from './session.js';
 
-/** @throws UnsupportedError for a URI; NotFoundError, InUseError, DeviceError as `FileDevice.open` */
-export async function openDevice(volume: string, writable: boolean): Promise<FileDevice> {
-  if (/^[a-z][a-z0-9+.-]*:\/\//i.test(volume)) {
-    throw new UnsupportedError(`${volume}: volumes behind a URI cannot be opened yet; give a path`);
-  }
+/** @throws VolsnapError as `NbdDevice.open` for a URI, else as `FileDevice.open` */
+export async function openDevice(volume: string, writable: boolean): Promise<FileDevice | NbdDevice> {
+  if (looksLikeUri(volume)) return NbdDevice.open(volume, { writable });
   return FileDevice.open(await withoutLink(volume), { writable });
 }
 
@@ -136,10 +135,14 @@ export interface Source {
   readonly id: string | undefined;
 }
 
-/** Takes `VOLUME@ID` apart. A file that has the whole text as its name is the volume. */
+/**
+ * Takes `VOLUME@ID` apart. A file that has the whole text as its name is the volume. In a URI the `@` before a host
+ * belongs to a user, and one in the name of an export is written %40.
+ */
 export async function parseSource(text: string): Promise<Source> {
   const at = text.lastIndexOf('@');
-  if (at <= 0 || (await exists(text))) return { path: text, id: undefined };
+  const authority = /^[a-z][a-z0-9+.-]*:\/\/[^/?]*/i.exec(text)?.[0].length ?? 0;
+  if (at <= 0 || at < authority || (await exists(text))) return { path: text, id: undefined };
   const id = text.slice(at + 1);
   if (id === '') throw new UsageError(`${text}: an id, or the beginning of one, follows the @`);
   return { path: text.slice(0, at), id };

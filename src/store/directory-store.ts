@@ -48,7 +48,7 @@ export class DirectoryStore implements Store {
   async initialize(device: BlockDevice, { environment, maximumSize }: InitializeOptions): Promise<void> {
     const folder =
       typeof this.#place === 'string'
-        ? await HostFolder.create(this.#place, { modeLike: device.name })
+        ? await HostFolder.create(this.#place, 'path' in device ? { modeLike: device.name } : {})
         : this.#place;
     await removeUnfinished(folder);
     const file = await folder.create(CONTROL_FILE_NAME);

@@ -45,7 +45,8 @@ export const STORE_SUFFIX = '.volsnap';
 /** Finds the store of the volume on `device`. @throws NotInitializedError if there is none */
 export async function findStore(device: BlockDevice): Promise<Store | typeof FOREIGN> {
   // Only what has a path has something beside it.
-  if ('path' in device) {
+  const hasPath = 'path' in device;
+  if (hasPath) {
     const directory = new DirectoryStore(device.name + STORE_SUFFIX);
     if (await directory.exists()) return directory;
   }
@@ -53,7 +54,9 @@ export async function findStore(device: BlockDevice): Promise<Store | typeof FOR
   if (device.size >= START_BLOCK_OFFSET + START_BLOCK_SIZE) await device.read(START_BLOCK_OFFSET, start);
   if (!isStartBlock(start)) {
     throw new NotInitializedError(
-      `${device.name} has no snapshot store (none in ${device.name}${STORE_SUFFIX}, none inside); make one with: volsnap init ${device.name}`,
+      hasPath
+        ? `${device.name} has no snapshot store (none in ${device.name}${STORE_SUFFIX}, none inside); make one with: volsnap init ${device.name}`
+        : `${device.name} has no snapshot store inside; if it has one in a folder, name that with --store DIR, and make one with: volsnap init ${device.name} --store DIR`,
     );
   }
   const { extension } = decodeStartBlock(start, { offset: START_BLOCK_OFFSET });

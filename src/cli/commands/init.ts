@@ -5,10 +5,11 @@ import {
   AlreadyInitializedError,
   type ByteLength,
   DirectoryStore,
-  type FileDevice,
+  FileDevice,
   findStore,
   InVolumeStore,
   InvalidArgumentError,
+  type NbdDevice,
   NotInitializedError,
   type Store,
   Volume,
@@ -37,6 +38,7 @@ export const initCommand = (run: Runner): Command =>
       'volsnap init disk.img --max-size 10G',
       'volsnap init ntfs.img --in-volume --reserve 512M',
       'volsnap init /dev/vg0/data --store /var/lib/volsnap/data',
+      'volsnap init nbd://host/export --store /var/lib/volsnap/export',
     ],
   })
     .option('--in-volume', 'keep the snapshots inside the volume, which is made longer for it')
@@ -94,7 +96,7 @@ function checkOptions({ inVolume, store, reserve, protectedSize }: InitOptions):
 }
 
 /** Two stores of one volume would miss each other's copies. */
-async function checkNew(device: FileDevice, { inVolume }: InitOptions, { notes }: Session): Promise<void> {
+async function checkNew(device: Device, { inVolume }: InitOptions, { notes }: Session): Promise<void> {
   const found = await findStore(device).catch((error: unknown) => {
     if (error instanceof NotInitializedError) return undefined;
     throw error;
@@ -110,12 +112,19 @@ async function checkNew(device: FileDevice, { inVolume }: InitOptions, { notes }
   }
 }
 
-const defaultStore = (device: FileDevice): string => `${device.name}.volsnap`;
+type Device = FileDevice | NbdDevice;
 
-async function storeFor(device: FileDevice, options: InitOptions): Promise<Store> {
+const defaultStore = (device: Device): string => `${device.name}.volsnap`;
+
+async function storeFor(device: Device, options: InitOptions): Promise<Store> {
   const { inVolume, reserve, protectedSize, store } = options;
   if (inVolume && reserve !== undefined) return new InVolumeStore({ reserve });
   if (inVolume && protectedSize !== undefined) return new InVolumeStore({ protectedSize });
+  if (store === undefined && !(device instanceof FileDevice)) {
+    throw new InvalidArgumentError(
+      `${device.name} has no folder beside it; say where to keep its snapshots with --store DIR, or inside it with --in-volume --protected-size SIZE`,
+    );
+  }
   if (store === undefined && (await stat(device.name)).isBlockDevice()) {
     throw new InvalidArgumentError(
       `${device.name} is a block device, and ${defaultStore(device)} would be gone after a restart; say where to keep its snapshots with --store DIR`,

@@ -10,9 +10,8 @@ import type { BlockDevice } from '../../device/block-device.js';
 import { Lifetime } from '../../device/lifetime.js';
 import { checkRange, checkWritable } from '../../device/range.js';
 import { type Clock, systemEnvironment } from '../../environment.js';
-import { DeviceError, InvalidArgumentError, ReadOnlyError, UnsupportedError } from '../../errors.js';
+import { InvalidArgumentError, ReadOnlyError } from '../../errors.js';
 import { type ByteLength, type ByteOffset, roundUp } from '../../units.js';
-import { COMPACT_EXTENT_MAX } from '../wire/block-status.js';
 import {
   BASE_ALLOCATION,
   ErrorValue,
@@ -22,6 +21,7 @@ import {
   TransmissionFlag,
 } from '../wire/constants.js';
 import { BlockLocks } from './block-locks.js';
+import { type BlockStatus, BlockStatusQuery } from './block-status.js';
 import { deviceError } from './failure.js';
 import type { Answer, Command } from './pending.js';
 import { allDone, partsOf, piecesOf, totalLength } from './pieces.js';
@@ -47,14 +47,6 @@ export interface NbdDeviceOptions {
   readonly clock?: Clock;
 }
 
-/** Consecutive bytes with one status. */
-export interface BlockStatus {
-  readonly offset: ByteOffset;
-  readonly length: ByteLength;
-  /** What it means, says the context. */
-  readonly status: number;
-}
-
 /** Most bytes of content in one request of ours: several in flight do better than one long one. */
 const PIECE_MAX = 4 * 1024 * 1024;
 /** Most bytes to zero in one request, so that a server that writes them out answers in time. */
@@ -70,12 +62,18 @@ export class NbdDevice implements BlockDevice {
   readonly writable: boolean;
   /** There only if the server can zero a range without being sent the zeros. */
   readonly discard?: NonNullable<BlockDevice['discard']>;
+  /** Which parts of a range are known to be zero; there only if the server tells. */
+  readonly allocation?: (
+    offset: ByteOffset,
+    length: ByteLength,
+  ) => AsyncIterable<{ readonly length: ByteLength; readonly zero: boolean }>;
   /** The metadata contexts that `blockStatus` knows of this export. */
   readonly contexts: readonly string[];
 
   readonly #session: Session;
   readonly #lifetime: Lifetime;
   readonly #locks = new BlockLocks();
+  readonly #statuses: BlockStatusQuery;
   /** The server's unit: it takes whole ones only. */
   readonly #unit: ByteLength;
   readonly #pieceMax: ByteLength;
@@ -95,6 +93,11 @@ export class NbdDevice implements BlockDevice {
     this.#unit = blocks.minimum;
     const most = Math.min(blocks.maximum, PIECE_MAX, PAYLOAD_MAX);
     this.#pieceMax = most - (most % blocks.minimum);
+    // Through the lifetime, so that closing waits for the answer.
+    this.#statuses = new BlockStatusQuery(name, session.facts, (command) =>
+      this.#lifetime.run(() => this.#run(command)),
+    );
+    if (contexts.has(BASE_ALLOCATION)) this.allocation = (offset, length) => this.#zeros(offset, length);
     if (session.can(TransmissionFlag.sendWriteZeroes))
       // Trimmed ranges need not read as zeros. Zeroed ones do, and the server may give their space back.
       this.discard = (offset, length) => this.#change(offset, length, () => this.#zero(offset, length, 0));
@@ -171,23 +174,10 @@ export class NbdDevice implements BlockDevice {
    * The status of every byte of a range, in one of `contexts`; neighbours differ.
    * @throws UnsupportedError if the server does not tell this context
    */
-  blockStatus(context: string, offset: ByteOffset, length: ByteLength): Promise<BlockStatus[]> {
-    return this.#lifetime.run(async () => {
-      checkRange(this, offset, length);
-      const found: BlockStatus[] = [];
-      for (let at = offset; at < offset + length; ) {
-        const extents = await this.#statusFrom(context, at, offset + length - at);
-        for (const { length: some, status } of extents) {
-          const part = Math.min(some, offset + length - at);
-          if (part <= 0) break;
-          const last = found.at(-1);
-          if (last?.status === status) found[found.length - 1] = { ...last, length: last.length + part };
-          else found.push({ offset: at, length: part, status });
-          at += part;
-        }
-      }
-      return found;
-    });
+  async blockStatus(context: string, offset: ByteOffset, length: ByteLength): Promise<BlockStatus[]> {
+    this.#lifetime.check();
+    checkRange(this, offset, length);
+    return this.#statuses.all(context, offset, length);
   }
 
   /** Waits for calls under way, then takes leave of the server. Does not flush. */
@@ -308,28 +298,11 @@ export class NbdDevice implements BlockDevice {
     }
   }
 
-  /** At least one extent from `offset` on. */
-  async #statusFrom(
-    context: string,
-    offset: ByteOffset,
-    length: ByteLength,
-  ): Promise<readonly BlockExtent[]> {
-    const id = this.#session.facts.contexts.get(context);
-    if (id === undefined) {
-      const known = this.contexts.length === 0 ? 'none' : this.contexts.join(', ');
-      throw new UnsupportedError(
-        `${this.name} does not tell ${context}; of what was asked for it tells: ${known}`,
-      );
-    }
-    const start = offset - (offset % this.#unit);
-    const most = COMPACT_EXTENT_MAX - this.#unit;
-    const end = roundUp(offset + Math.min(length, most), this.#unit);
-    const command = { type: RequestType.blockStatus, flags: 0, offset: start, length: end - start };
-    const { statuses } = await this.#run(command);
-    const [head, ...others] = statuses.get(id) ?? [];
-    if (head === undefined || head.length <= offset - start)
-      throw new DeviceError(`${this.name}: the server left ${context} out of its answer`);
-    return [{ ...head, length: head.length - (offset - start) }, ...others];
+  async *#zeros(offset: ByteOffset, length: ByteLength) {
+    // Not one call from beginning to end: whoever stops in the middle must not keep the device from being closed.
+    this.#lifetime.check();
+    checkRange(this, offset, length);
+    yield* this.#statuses.zeros(offset, length);
   }
 
   /** @throws DeviceError also if the server answers with an error */
@@ -338,11 +311,6 @@ export class NbdDevice implements BlockDevice {
     if (answer.error !== undefined) throw deviceError(doing(command, this.name), answer.error);
     return answer;
   }
-}
-
-interface BlockExtent {
-  readonly length: ByteLength;
-  readonly status: number;
 }
 
 /** Completes "cannot …". */
