@@ -12,7 +12,7 @@ export * from './errors.js';
 export { type ExportVssOptions, exportVss } from './export/vss.js';
 export type { BlockStatus } from './nbd/client/block-status.js';
 export { NbdDevice, type NbdDeviceOptions } from './nbd/client/nbd-device.js';
-export { looksLikeUri, type NbdAddress, parseNbdUri } from './nbd/client/uri.js';
+export { looksLikeUri, type NbdUri, parseNbdUri } from './nbd/client/uri.js';
 export type { CreateSnapshotOptions } from './snapshot/create.js';
 export type { VolumeEvents } from './snapshot/events.js';
 export type { DeletionReason } from './snapshot/record.js';

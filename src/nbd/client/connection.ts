@@ -11,7 +11,7 @@ import { negotiate } from './negotiation.js';
 import { type Answer, type Command, isChange, Pending } from './pending.js';
 import { ReplyReader } from './reply-reader.js';
 import { tlsOptions } from './tls.js';
-import { type NbdAddress, serverOf } from './uri.js';
+import { type NbdUri, serverOf } from './uri.js';
 
 export interface ConnectionSettings {
   readonly clock: Clock;
@@ -60,7 +60,7 @@ export class Connection implements Reader {
    * @throws VolsnapError if the server refuses; the message says what to do
    */
   static async open(
-    address: NbdAddress,
+    address: NbdUri,
     settings: ConnectionSettings,
     signal?: AbortSignal,
   ): Promise<Connection> {

@@ -3,7 +3,7 @@ import { DeviceError, VolsnapError } from '../../errors.js';
 import { Connection, type ConnectionSettings } from './connection.js';
 import { difference, type ExportFacts } from './facts.js';
 import { ConnectionEnd } from './failure.js';
-import type { NbdAddress } from './uri.js';
+import type { NbdUri } from './uri.js';
 
 export interface LinkSettings extends ConnectionSettings {
   /** Milliseconds in which a lost connection has to come back; 0: it is not tried. */
@@ -25,14 +25,14 @@ const FIRST_PAUSE = 50;
 const LONGEST_PAUSE = 2000;
 
 export class Link {
-  readonly #address: NbdAddress;
+  readonly #address: NbdUri;
   readonly #settings: LinkSettings;
   readonly #owner: LinkOwner;
   #connection: Connection;
   /** The attempt under way, shared by all who wait for it. */
   #opening: Promise<Connection> | undefined;
 
-  constructor(address: NbdAddress, settings: LinkSettings, owner: LinkOwner, connection: Connection) {
+  constructor(address: NbdUri, settings: LinkSettings, owner: LinkOwner, connection: Connection) {
     this.#address = address;
     this.#settings = settings;
     this.#owner = owner;

@@ -24,7 +24,7 @@ import type { ExportFacts } from './facts.js';
 import { ConnectionEnd, lost } from './failure.js';
 import { Link, type LinkOwner, type LinkSettings } from './link.js';
 import { type Answer, type Command, isChange } from './pending.js';
-import { type NbdAddress, serverOf } from './uri.js';
+import { type NbdUri, serverOf } from './uri.js';
 
 export interface SessionSettings extends LinkSettings {
   /** Will there be changes? Then what may be lost matters. */
@@ -42,7 +42,7 @@ const LOSSES_MAX = 16;
 
 export class Session implements LinkOwner {
   readonly facts: ExportFacts;
-  readonly #address: NbdAddress;
+  readonly #address: NbdUri;
   readonly #settings: SessionSettings;
   readonly #links: Link[] = [];
   readonly #credit = new Credit(IN_FLIGHT_MAX);
@@ -54,14 +54,14 @@ export class Session implements LinkOwner {
   #answered = 0;
   #durable: number | undefined;
 
-  private constructor(address: NbdAddress, settings: SessionSettings, facts: ExportFacts) {
+  private constructor(address: NbdUri, settings: SessionSettings, facts: ExportFacts) {
     this.#address = address;
     this.#settings = settings;
     this.facts = facts;
   }
 
   /** @throws VolsnapError with what to do about it; the signal's reason if it is aborted */
-  static async open(address: NbdAddress, settings: SessionSettings, signal?: AbortSignal): Promise<Session> {
+  static async open(address: NbdUri, settings: SessionSettings, signal?: AbortSignal): Promise<Session> {
     const connect = () =>
       Connection.open(address, settings, signal).catch((error: unknown) => {
         throw error instanceof ConnectionEnd ? notConnected(address, error) : error;
@@ -202,7 +202,7 @@ export class Session implements LinkOwner {
 const payloadOf = ({ sources, targets, length }: Command): ByteLength =>
   sources === undefined && targets === undefined ? 0 : length;
 
-function notConnected(address: NbdAddress, end: ConnectionEnd): VolsnapError {
+function notConnected(address: NbdUri, end: ConnectionEnd): VolsnapError {
   const code = codeOf(end.cause);
   const server = serverOf(address);
   const message = `cannot connect to ${address.uri}: ${end.message}`;

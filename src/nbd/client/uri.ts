@@ -28,7 +28,7 @@ export interface TlsWishes {
   readonly verifyPeer: boolean;
 }
 
-export interface NbdAddress {
+export interface NbdUri {
   /** As it was given; what messages call it. */
   readonly uri: string;
   readonly place: NbdPlace;
@@ -60,7 +60,7 @@ const PARAMETERS = new Set([
  * @throws InvalidArgumentError if it is not well formed
  * @throws UnsupportedError if its scheme is not one of the four above
  */
-export function parseNbdUri(uri: string): NbdAddress {
+export function parseNbdUri(uri: string): NbdUri {
   const wrong = (why: string): never => {
     throw new InvalidArgumentError(
       `${uri} is not an NBD address: ${why}; one looks like nbd://host:10809/export or nbd+unix:///export?socket=/path`,
@@ -179,5 +179,5 @@ function parseBoolean(text: string | undefined, wrong: Wrong): boolean {
 }
 
 /** The same server, without the export: for messages. */
-export const serverOf = ({ place }: NbdAddress): string =>
+export const serverOf = ({ place }: NbdUri): string =>
   place.kind === 'unix' ? place.path : `${place.host}:${place.port}`;
