@@ -1,5 +1,6 @@
 /** What `import … from 'volsnap'` gives. */
 export { type CheckOptions, checkVolume, type Problem } from './check/check.js';
+export { type AllocationExtent, allocationOf } from './device/allocation.js';
 export type { BlockDevice, ResizableDevice } from './device/block-device.js';
 export { FileDevice, type FileDeviceOptions } from './device/file-device.js';
 export type { Folder } from './device/folder.js';

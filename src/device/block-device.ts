@@ -14,8 +14,9 @@
  * - `close` may be called repeatedly; any other call after it is a `ClosedError`.
  */
 import type { ByteLength, ByteOffset } from '../units.js';
+import type { Allocated } from './allocation.js';
 
-export interface BlockDevice {
+export interface BlockDevice extends Allocated {
   /** Size in bytes. Constant, except for a `ResizableDevice`. */
   readonly size: ByteLength;
   readonly writable: boolean;

@@ -1,9 +1,10 @@
 /** A snapshot as users of the package see it, whoever wrote it. */
+import type { Allocated } from '../device/allocation.js';
 import type { Guid } from '../format/guid.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 
 /** Anything that bytes can be read from at an offset: a device, a volume, a snapshot. */
-export interface ByteSource {
+export interface ByteSource extends Allocated {
   /** Bytes. */
   readonly size: ByteLength;
   /** Fills `target` with the bytes from `offset`. */
