@@ -19,18 +19,14 @@ export interface Allocated {
   readonly size: ByteLength;
   /**
    * Which parts of a range are known to be zero: consecutive extents that make up exactly the range; of an empty range
-   * none. A zero extent read as zeros at some moment between the call of `next()` that gave it and the end of that call:
-   * an acknowledged write is never missed, one under way may be. So ask and use an extent at a time; who wants more than
-   * that sees to it that nobody writes meanwhile.
+   * none. A zero extent read as zeros at some moment since the first one was asked for: a write acknowledged before that is
+   * never missed, a later one may be.
    * @throws what `read` of the range would; the iterator, not the call itself
    */
   allocation?(offset: ByteOffset, length: ByteLength): AsyncIterable<AllocationExtent>;
 }
 
-/**
- * The same of any source, neighbours of one kind merged; all data where the source does not know.
- * An extent is held back until the next one of another kind is known, so `zero` is as of a little earlier.
- */
+/** The same of any source, neighbours of one kind merged; all data where the source does not know. */
 export async function* allocationOf(
   source: Allocated,
   offset: ByteOffset = 0,

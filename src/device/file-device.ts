@@ -1,21 +1,26 @@
 /**
  * A raw image or a block special file, as a device.
  *
- * `discard` is left out. Node.js cannot punch holes; zeros written in their place would take space instead of giving
- * it back, and cutting the end of the file off and growing it again is not atomic: killed in between, the volume
- * would stay shorter. `writeZeroes` writes zeros.
+ * Long ranges are discarded and zeroed by a tool (see hole-tool.ts); where that does not work, and for short ones, zeros
+ * are written. It does not work on a disk that is held exclusively: the kernel lets nobody else drop its cached pages. A file
+ * without holes keeps its space when it is zeroed, one with holes may get more of them.
  */
 import { constants } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { DeviceError, InvalidArgumentError, UnsupportedError } from '../errors.js';
-import type { ByteLength, ByteOffset } from '../units.js';
+import { type ByteLength, type ByteOffset, roundUp } from '../units.js';
+import type { AllocationExtent } from './allocation.js';
 import type { ResizableDevice } from './block-device.js';
 import { byteLength, Descriptor } from './descriptor.js';
+import { FileAllocation } from './file-allocation.js';
+import { findHoles } from './file-holes.js';
+import { HoleTool, type ZeroingMode } from './hole-tool.js';
 import { imageSize } from './image-size.js';
 import { Lifetime } from './lifetime.js';
 import { inUse, takeOwnership } from './ownership.js';
 import { checkRange, checkSize, checkWritable } from './range.js';
 import { codeOf, explained, systemError } from './system-error.js';
+import type { ZeroMap } from './zero-map.js';
 
 export interface FileDeviceOptions {
   /** Default: false. */
@@ -33,6 +38,14 @@ const UDEV_PATIENCE = 1;
 const ZEROES = new Uint8Array(65_536);
 /** Bytes of zeros in one system call. */
 const ZEROES_AT_ONCE = 16 * ZEROES.byteLength;
+/** Alignment of ranges given to the tool, in bytes: the block of most file systems, the sector of any disk. */
+const TOOL_UNIT = 4096;
+/** The shortest range given to the tool, in bytes. Above that zeros take longer to reach the disk than the tool takes. */
+const TOOL_FROM = 1024 * 1024;
+/** The same for discarding, which is to give space back. */
+const TOOL_FROM_DISCARDING = 256 * 1024;
+/** The unit of `blocks` in what stat(2) tells, in bytes. */
+const STAT_BLOCK = 512;
 
 export class FileDevice implements ResizableDevice {
   readonly path: string;
@@ -40,6 +53,8 @@ export class FileDevice implements ResizableDevice {
   readonly #descriptor: Descriptor;
   readonly #isBlockSpecial: boolean;
   readonly #lifetime: Lifetime;
+  readonly #tool: HoleTool;
+  readonly #allocation = new FileAllocation(() => this.#findHoles());
   #size: ByteLength;
   /** The flush under way or the last one; once it has failed it stays, so everything queued behind it fails too. */
   #flushed: Promise<void> = Promise.resolve();
@@ -59,6 +74,7 @@ export class FileDevice implements ResizableDevice {
     this.#size = size;
     this.#isBlockSpecial = isBlockSpecial;
     this.#lifetime = new Lifetime(path);
+    this.#tool = new HoleTool(descriptor.number);
   }
 
   /**
@@ -143,24 +159,88 @@ export class FileDevice implements ResizableDevice {
       checkWritable(this);
       const length = byteLength(sources);
       checkRange(this, offset, length);
-      await this.#descriptor.write(sources, offset).catch((cause) => {
+      this.#allocation.written(offset, length);
+      try {
+        await this.#descriptor.write(sources, offset);
+      } catch (cause) {
         throw systemError(`write ${length} bytes at offset ${offset} of ${this.path}`, cause);
-      });
+      } finally {
+        this.#allocation.written(offset, length);
+      }
     } finally {
       this.#lifetime.leave();
     }
   }
 
+  discard(offset: ByteOffset, length: ByteLength): Promise<void> {
+    return this.#zero(offset, length, TOOL_FROM_DISCARDING, async () => 'punch-hole');
+  }
+
   writeZeroes(offset: ByteOffset, length: ByteLength): Promise<void> {
+    return this.#zero(offset, length, TOOL_FROM, async () =>
+      (await this.#hasHoles()) ? 'punch-hole' : 'zero-range',
+    );
+  }
+
+  #zero(
+    offset: ByteOffset,
+    length: ByteLength,
+    toolFrom: ByteLength,
+    mode: () => Promise<ZeroingMode>,
+  ): Promise<void> {
     return this.#lifetime.run(async () => {
       checkWritable(this);
       checkRange(this, offset, length);
-      await explained(`write ${length} zero bytes at offset ${offset} of ${this.path}`, async () => {
-        for (let done = 0; done < length; done += ZEROES_AT_ONCE) {
-          await this.#descriptor.write(zeroes(Math.min(ZEROES_AT_ONCE, length - done)), offset + done);
-        }
-      });
+      const zeroing = this.#allocation.zeroing(offset, length);
+      try {
+        await explained(`write ${length} zero bytes at offset ${offset} of ${this.path}`, async () => {
+          const end = offset + length;
+          const first = roundUp(offset, TOOL_UNIT);
+          const last = end - (end % TOOL_UNIT);
+          if (last - first >= toolFrom && (await this.#tool.zero(await mode(), first, last - first))) {
+            await this.#writeZeros(offset, first);
+            await this.#writeZeros(last, end);
+          } else {
+            await this.#writeZeros(offset, end);
+          }
+        });
+      } catch (error) {
+        this.#allocation.abandoned(zeroing);
+        throw error;
+      }
+      this.#allocation.zeroed(zeroing);
     });
+  }
+
+  async #writeZeros(offset: ByteOffset, end: ByteOffset): Promise<void> {
+    for (let at = offset; at < end; at += ZEROES_AT_ONCE) {
+      await this.#descriptor.write(zeroes(Math.min(ZEROES_AT_ONCE, end - at)), at);
+    }
+  }
+
+  /** Of a file: the holes that it had when this was first asked, and what became of them. */
+  async *allocation(offset: ByteOffset, length: ByteLength): AsyncGenerator<AllocationExtent> {
+    await this.#lifetime.run(async () => {
+      checkRange(this, offset, length);
+      await this.#allocation.ready(this.#size);
+    });
+    for (let at = offset; at < offset + length; ) {
+      this.#lifetime.check();
+      const extent = this.#allocation.extentAt(at, offset + length);
+      yield extent;
+      at += extent.length;
+    }
+  }
+
+  async #findHoles(): Promise<ZeroMap | undefined> {
+    if (this.#isBlockSpecial || !(await this.#hasHoles())) return undefined;
+    return findHoles(this.#descriptor.number, this.#size);
+  }
+
+  async #hasHoles(): Promise<boolean> {
+    if (this.#isBlockSpecial) return false;
+    const { blocks, size } = await this.#descriptor.stat();
+    return blocks * BigInt(STAT_BLOCK) < size;
   }
 
   /**
@@ -191,8 +271,10 @@ export class FileDevice implements ResizableDevice {
           `${this.path} is a block special file: resize it with the tools of its driver`,
         );
       }
+      this.#allocation.resized();
       await explained(`resize ${this.path} to ${size} bytes`, () => this.#descriptor.truncate(size));
       this.#size = size;
+      this.#allocation.resized();
     });
   }
 
@@ -222,7 +304,12 @@ export class FileDevice implements ResizableDevice {
 
   /** Waits for calls under way, then lets the lock go. Does not flush. */
   close(): Promise<void> {
-    return this.#lifetime.close(() => explained(`close ${this.path}`, () => this.#descriptor.close()));
+    return this.#lifetime.close(() =>
+      explained(`close ${this.path}`, async () => {
+        await this.#tool.close();
+        await this.#descriptor.close();
+      }),
+    );
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -1,8 +1,13 @@
 /** Bytes in memory, as a device: for tests, for small images, and as the files of a `MemoryFolder`. */
 import { ClosedError } from '../errors.js';
 import type { ByteLength, ByteOffset } from '../units.js';
+import type { AllocationExtent } from './allocation.js';
 import type { ResizableDevice } from './block-device.js';
 import { checkRange, checkSize, checkWritable } from './range.js';
+
+/** Bytes that are looked at together. */
+const UNIT = 4096;
+const ZEROS = new Uint8Array(UNIT);
 
 export interface MemoryDeviceOptions {
   /** What messages call it. Default: `memory`. */
@@ -91,6 +96,27 @@ export class MemoryDevice implements ResizableDevice {
 
   async discard(offset: ByteOffset, length: ByteLength): Promise<void> {
     return this.writeZeroes(offset, length);
+  }
+
+  /** Looks, in units of 4 KiB: that takes less time than to keep account. */
+  async *allocation(offset: ByteOffset, length: ByteLength): AsyncGenerator<AllocationExtent> {
+    this.#checkOpen();
+    checkRange(this, offset, length);
+    const end = offset + length;
+    for (let at = offset; at < end; ) {
+      this.#checkOpen();
+      const from = at;
+      const zero = this.#isZero(at, end);
+      do at += UNIT - (at % UNIT);
+      while (at < end && this.#isZero(at, end) === zero);
+      yield { length: Math.min(at, end) - from, zero };
+    }
+  }
+
+  /** Is the rest of the unit at `offset`, up to `end`, zero? */
+  #isZero(offset: ByteOffset, end: ByteOffset): boolean {
+    const until = Math.min(offset + UNIT - (offset % UNIT), end);
+    return Buffer.compare(this.bytes.subarray(offset, until), ZEROS.subarray(0, until - offset)) === 0;
   }
 
   async resize(size: ByteLength): Promise<void> {

@@ -5,6 +5,7 @@
  * best one sees the truth. `flush` and `modifiedAt` are those of the whole device: nobody keeps finer ones.
  */
 import type { ByteLength, ByteOffset } from '../units.js';
+import { type AllocationExtent, allocationOf } from './allocation.js';
 import type { BlockDevice } from './block-device.js';
 import { Lifetime } from './lifetime.js';
 import { checkRange } from './range.js';
@@ -23,6 +24,7 @@ export class SliceDevice implements BlockDevice {
   readonly writev?: NonNullable<BlockDevice['writev']>;
   readonly discard?: NonNullable<BlockDevice['discard']>;
   readonly writeZeroes?: NonNullable<BlockDevice['writeZeroes']>;
+  readonly allocation?: NonNullable<BlockDevice['allocation']>;
   readonly modifiedAt?: NonNullable<BlockDevice['modifiedAt']>;
 
   readonly #device: BlockDevice;
@@ -45,7 +47,7 @@ export class SliceDevice implements BlockDevice {
     this.#owns = options.owns ?? false;
     this.#lifetime = new Lifetime(this.name);
 
-    const { writev, discard, writeZeroes, modifiedAt } = device;
+    const { writev, discard, writeZeroes, allocation, modifiedAt } = device;
     if (writev !== undefined) {
       this.writev = (at, sources) =>
         this.#within(at, byteLength(sources), (there) => writev.call(device, there, sources));
@@ -57,6 +59,7 @@ export class SliceDevice implements BlockDevice {
       this.writeZeroes = (at, length) =>
         this.#within(at, length, (there) => writeZeroes.call(device, there, length));
     }
+    if (allocation !== undefined) this.allocation = (at, length) => this.#allocation(at, length);
     if (modifiedAt !== undefined) this.modifiedAt = () => this.#lifetime.run(() => modifiedAt.call(device));
   }
 
@@ -81,6 +84,15 @@ export class SliceDevice implements BlockDevice {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  async *#allocation(offset: ByteOffset, length: ByteLength): AsyncGenerator<AllocationExtent> {
+    this.#lifetime.check();
+    checkRange(this, offset, length);
+    for await (const extent of allocationOf(this.#device, this.#offset + offset, length)) {
+      this.#lifetime.check();
+      yield extent;
+    }
   }
 
   #within(

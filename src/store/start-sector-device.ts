@@ -5,6 +5,7 @@
  * that the volume held is lost, and writing to that sector does not destroy the store.
  * Whoever reads the raw device (libvshadow, Windows) sees the start block there instead.
  */
+import { type AllocationExtent, allocationOf } from '../device/allocation.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { ClosedError, InvalidArgumentError } from '../errors.js';
 import { START_BLOCK_OFFSET, START_BLOCK_SIZE } from '../format/constants.js';
@@ -13,12 +14,20 @@ import type { ByteLength, ByteOffset } from '../units.js';
 const START = START_BLOCK_OFFSET;
 const END = START_BLOCK_OFFSET + START_BLOCK_SIZE;
 
+interface Range {
+  readonly offset: ByteOffset;
+  readonly length: ByteLength;
+}
+
 export class StartSectorDevice implements BlockDevice {
   readonly #device: BlockDevice;
   readonly #sectorOffset: ByteOffset;
   #closed = false;
-  /** There if the underlying device has it. */
-  readonly setModifiedAt?: (nanoseconds: bigint) => Promise<void>;
+  // These are there if the underlying device has them.
+  readonly setModifiedAt?: NonNullable<BlockDevice['setModifiedAt']>;
+  readonly discard?: NonNullable<BlockDevice['discard']>;
+  readonly writeZeroes?: NonNullable<BlockDevice['writeZeroes']>;
+  readonly allocation?: NonNullable<BlockDevice['allocation']>;
 
   /** @param sectorOffset where on `device` the sector that belongs at 0x1E00 is kept */
   constructor(
@@ -28,8 +37,17 @@ export class StartSectorDevice implements BlockDevice {
   ) {
     this.#device = device;
     this.#sectorOffset = sectorOffset;
-    if (device.setModifiedAt !== undefined)
-      this.setModifiedAt = (time) => device.setModifiedAt?.(time) ?? Promise.resolve();
+    const { setModifiedAt, discard, writeZeroes, allocation } = device;
+    if (setModifiedAt !== undefined) this.setModifiedAt = (time) => setModifiedAt.call(device, time);
+    if (discard !== undefined) {
+      this.discard = (offset, length) =>
+        this.#eachRange(offset, length, (at, count) => discard.call(device, at, count));
+    }
+    if (writeZeroes !== undefined) {
+      this.writeZeroes = (offset, length) =>
+        this.#eachRange(offset, length, (at, count) => writeZeroes.call(device, at, count));
+    }
+    if (allocation !== undefined) this.allocation = (offset, length) => this.#allocation(offset, length);
   }
 
   get name(): string {
@@ -74,19 +92,49 @@ export class StartSectorDevice implements BlockDevice {
     await this.close();
   }
 
-  async #eachPart(
+  #eachPart(
     offset: ByteOffset,
     buffer: Uint8Array,
     action: (at: ByteOffset, part: Uint8Array) => Promise<void>,
   ): Promise<void> {
-    this.#check(offset, buffer.byteLength);
-    const end = offset + buffer.byteLength;
-    if (offset >= END || end <= START) return action(offset, buffer);
+    let done = 0;
+    return this.#eachRange(offset, buffer.byteLength, (at, length) => {
+      done += length;
+      return action(at, buffer.subarray(done - length, done));
+    });
+  }
+
+  /** Does something to each part of the range, where it lies on the device underneath. */
+  async #eachRange(
+    offset: ByteOffset,
+    length: ByteLength,
+    action: (at: ByteOffset, length: ByteLength) => Promise<void>,
+  ): Promise<void> {
+    this.#check(offset, length);
+    for (const part of this.#parts(offset, length)) await action(part.offset, part.length);
+  }
+
+  async *#allocation(offset: ByteOffset, length: ByteLength): AsyncGenerator<AllocationExtent> {
+    this.#check(offset, length);
+    for (const part of this.#parts(offset, length)) {
+      for await (const extent of allocationOf(this.#device, part.offset, part.length)) {
+        this.#check(0, 0);
+        yield extent;
+      }
+    }
+  }
+
+  /** Where the parts of the range lie on the device underneath. */
+  #parts(offset: ByteOffset, length: ByteLength): readonly Range[] {
+    const end = offset + length;
+    if (offset >= END || end <= START) return [{ offset, length }];
     const inner = Math.max(offset, START);
     const innerEnd = Math.min(end, END);
-    if (offset < inner) await action(offset, buffer.subarray(0, inner - offset));
-    await action(this.#sectorOffset + (inner - START), buffer.subarray(inner - offset, innerEnd - offset));
-    if (innerEnd < end) await action(innerEnd, buffer.subarray(innerEnd - offset));
+    return [
+      { offset, length: inner - offset },
+      { offset: this.#sectorOffset + (inner - START), length: innerEnd - inner },
+      { offset: innerEnd, length: end - innerEnd },
+    ].filter((part) => part.length > 0);
   }
 
   #check(offset: ByteOffset, length: ByteLength): void {

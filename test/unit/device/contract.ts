@@ -5,6 +5,7 @@
  */
 import fc from 'fast-check';
 import { describe, expect, onTestFinished, test } from 'vitest';
+import type { AllocationExtent } from '../../../src/device/allocation.js';
 import { type BlockDevice, type ResizableDevice, writeAll } from '../../../src/device/block-device.js';
 import type { Folder } from '../../../src/device/folder.js';
 import {
@@ -107,12 +108,21 @@ export function blockDeviceSuite(name: string, fixture: BlockDeviceFixture): voi
         expect(same(await read(device), expected)).toBe(true);
       });
 
+      test('what is said to be zero reads as zeros, and nothing is left out', async () => {
+        const content = pattern(SIZE);
+        content.fill(0, 4096, 3 * 4096);
+        const device = await make(content);
+        await checkAllocation(device, content, 0, SIZE);
+        await checkAllocation(device, content, 100, 5000);
+        await checkAllocation(device, content, SIZE, 0);
+      });
+
       test('behaves like an array of bytes', async () => {
         const range = fc
           .tuple(fc.nat(SIZE), fc.nat(SIZE))
           .map(([a, b]) => ({ offset: Math.min(a, b), length: Math.abs(a - b) }));
         const step = fc.record({
-          kind: fc.constantFrom('read', 'write', 'writev', 'discard', 'writeZeroes', 'flush'),
+          kind: fc.constantFrom('read', 'write', 'writev', 'discard', 'writeZeroes', 'allocation', 'flush'),
           range,
           seed: fc.nat(250),
         });
@@ -123,6 +133,7 @@ export function blockDeviceSuite(name: string, fixture: BlockDeviceFixture): voi
             try {
               for (const { kind, range, seed } of steps) await apply(device, model, kind, range, seed);
               expect(same(await read(device), model)).toBe(true);
+              await checkAllocation(device, model, 0, SIZE);
             } finally {
               await device.close();
             }
@@ -158,6 +169,9 @@ export function blockDeviceSuite(name: string, fixture: BlockDeviceFixture): voi
           InvalidArgumentError,
         );
         await expect(device.writeZeroes?.(offset, length) ?? Promise.reject(outOfRange)).rejects.toThrow(
+          InvalidArgumentError,
+        );
+        await expect(extentsOf(device, offset, length) ?? Promise.reject(outOfRange)).rejects.toThrow(
           InvalidArgumentError,
         );
         expect(same(await read(device), pattern(SIZE))).toBe(true);
@@ -223,6 +237,7 @@ export function blockDeviceSuite(name: string, fixture: BlockDeviceFixture): voi
         ['writev', (device) => device.writev?.(0, [new Uint8Array(1)])],
         ['discard', (device) => device.discard?.(0, 1)],
         ['writeZeroes', (device) => device.writeZeroes?.(0, 1)],
+        ['allocation', (device) => extentsOf(device, 0, 1)],
         ['flush', (device) => device.flush()],
         ['modifiedAt', (device) => device.modifiedAt?.()],
         ['resize', (device) => ('resize' in device ? (device as ResizableDevice).resize(0) : undefined)],
@@ -294,6 +309,38 @@ export function blockDeviceSuite(name: string, fixture: BlockDeviceFixture): voi
   });
 }
 
+/** What the device says of its zeros; `undefined` if it says nothing. */
+function extentsOf(
+  device: BlockDevice,
+  offset: number,
+  length: number,
+): Promise<AllocationExtent[]> | undefined {
+  if (device.allocation === undefined) return undefined;
+  const collect = async (extents: AsyncIterable<AllocationExtent>) => {
+    const all: AllocationExtent[] = [];
+    for await (const extent of extents) all.push(extent);
+    return all;
+  };
+  return collect(device.allocation(offset, length));
+}
+
+/** Checks what the device says of a range against its content. */
+async function checkAllocation(
+  device: BlockDevice,
+  model: Uint8Array,
+  offset: number,
+  length: number,
+): Promise<void> {
+  let at = offset;
+  for (const extent of (await extentsOf(device, offset, length)) ?? [{ length, zero: false }]) {
+    if (length > 0) expect(extent.length).toBeGreaterThan(0);
+    const isZero = model.subarray(at, at + extent.length).every((byte) => byte === 0);
+    expect(isZero || !extent.zero, `${extent.length} bytes at ${at} of ${device.name}`).toBe(true);
+    at += extent.length;
+  }
+  expect(at).toBe(offset + length);
+}
+
 async function apply(
   device: BlockDevice,
   model: Uint8Array,
@@ -316,6 +363,8 @@ async function apply(
       model.set(bytes, offset);
       return;
     }
+    case 'allocation':
+      return checkAllocation(device, model, offset, length);
     case 'flush':
       return device.flush();
     default: {
