@@ -1,10 +1,12 @@
 /** A snapshot in a store of volsnap. */
 
 import { asTarget, checkRange, lengthOf } from '../arguments.js';
+import { type AllocationExtent, merged } from '../device/allocation.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import { IntegrityError, ReadOnlyError, UnsupportedError } from '../errors.js';
 import { millisecondsFromFiletime } from '../format/filetime.js';
 import { NIL_GUID } from '../format/guid.js';
+import { snapshotAllocation } from '../snapshot/allocation.js';
 import { readSnapshot } from '../snapshot/reader.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
@@ -87,6 +89,19 @@ export class StoredSnapshot implements Snapshot {
       throw error;
     }
     return buffer;
+  }
+
+  async *allocation(offset: ByteOffset, length: ByteLength): AsyncGenerator<AllocationExtent> {
+    const { life, device } = this.#engine;
+    checkRange(offset, length, this.size);
+    if (this.#record.damage !== undefined) throw this.#record.damage;
+    life.check();
+    this.#record.checkExists();
+    for await (const extent of merged(snapshotAllocation(() => this.#areas(), device, offset, length))) {
+      life.check();
+      this.#record.checkExists();
+      yield extent;
+    }
   }
 
   /** Diff areas of this snapshot and of all newer ones; only an older snapshot can be without one. */

@@ -9,6 +9,7 @@
 import { EventEmitter } from 'node:events';
 import { Mutex } from 'async-mutex';
 import { asTarget, checkRange, checkWhole, lengthOf } from '../arguments.js';
+import { type AllocationExtent, allocationOf } from '../device/allocation.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { type Environment, systemEnvironment } from '../environment.js';
 import { ClosedError, ReadOnlyError } from '../errors.js';
@@ -19,6 +20,7 @@ import type { Store } from '../store/store.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import { openParts, type VolumeOptions, type VolumeParts } from './assemble.js';
 import type { ChangedExtent } from './changed-blocks.js';
+import { clearRange } from './clearing.js';
 import { differing } from './compare.js';
 import type { Engine } from './engine.js';
 import type { VolumeFigures } from './history.js';
@@ -122,6 +124,17 @@ export class Volume extends EventEmitter<VolumeEvents> implements ByteSource {
     });
   }
 
+  /** What is known to be zero now, without reading: see `AllocationExtent`. */
+  async *allocation(offset: ByteOffset, length: ByteLength): AsyncGenerator<AllocationExtent> {
+    const { history, life } = this.#opened;
+    life.check();
+    checkRange(offset, length, history.volume.size);
+    for await (const extent of allocationOf(history.volume, offset, length)) {
+      life.check();
+      yield extent;
+    }
+  }
+
   /**
    * Writes any byte range; it is there for readers when this resolves, and durable after the next `flush`.
    * Blocks that the newest snapshot needs are copied, durably, before.
@@ -138,16 +151,27 @@ export class Volume extends EventEmitter<VolumeEvents> implements ByteSource {
 
   /** Makes the range read as zeros. For snapshots it is a write. */
   async writeZeroes(offset: ByteOffset, length: ByteLength): Promise<void> {
-    await this.#change(offset, length, zero);
+    await this.#clear(offset, length, zero);
   }
 
   /** Says that the range is not needed any more; it reads as zeros afterwards. For snapshots it is a write. */
   async discard(offset: ByteOffset, length: ByteLength): Promise<void> {
-    await this.#change(
+    await this.#clear(
       offset,
       length,
       (device, at, part) => device.discard?.(at, part) ?? zero(device, at, part),
     );
+  }
+
+  /** What is zero already stays as it is, and needs no copy: snapshots see zeros there as before. */
+  async #clear(offset: ByteOffset, length: ByteLength, action: Change): Promise<void> {
+    await this.#runWriting(async ({ engine }) => {
+      checkRange(offset, length, engine.device.size);
+      const partLimit = engine.copyOnWrite.target === undefined ? CLEARED_BYTES : PART_BYTES;
+      await clearRange(engine.device, { offset, length }, partLimit, (at, part) =>
+        changePart(engine, at, part, action),
+      );
+    });
   }
 
   /** Long ranges go in parts, so that neither memory nor the wait of a snapshot depends on their length. */
@@ -254,6 +278,8 @@ type Change = (device: BlockDevice, offset: ByteOffset, length: ByteLength) => P
 
 /** The longest write that NBD clients send. */
 const PART_BYTES = 32 * 1024 * 1024;
+/** The longest range that is cleared at once where nothing has to be copied first: that takes a few milliseconds. */
+const CLEARED_BYTES = 128 * 1024 * 1024;
 
 async function changePart(
   engine: Engine,

@@ -123,7 +123,7 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: VOLUME,
-        find: 'await this.#change(\n      offset,\n      length,\n      (device, at, part) => device.discard?.(at, part) ?? zero(device, at, part),\n    );',
+        find: 'await this.#clear(\n      offset,\n      length,\n      (device, at, part) => device.discard?.(at, part) ?? zero(device, at, part),\n    );',
         replace: 'await this.#runWriting(async ({ engine }) => zero(engine.device, offset, length));',
       },
     ],
@@ -134,7 +134,7 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: VOLUME,
-        find: 'await this.#change(offset, length, zero);',
+        find: 'await this.#clear(offset, length, zero);',
         replace: 'await this.#runWriting(async ({ engine }) => zero(engine.device, offset, length));',
       },
     ],
