@@ -23,6 +23,7 @@ export { DirectoryStore } from './store/directory-store.js';
 export { type InVolumeOptions, InVolumeStore } from './store/in-volume-store.js';
 export type { Store } from './store/store.js';
 export { BLOCK_SIZE, type ByteLength, type ByteOffset, SECTOR_SIZE } from './units.js';
+export type { WriteMode } from './volume/assemble.js';
 export type { ChangedExtent } from './volume/changed-blocks.js';
 export type { VolumeFigures } from './volume/history.js';
 export { findStore, type Recovery } from './volume/open.js';

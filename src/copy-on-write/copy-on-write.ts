@@ -103,6 +103,15 @@ export class CopyOnWrite {
     this.#target = area;
   }
 
+  /** Would a write of the range have to wait for copies? */
+  needsCopies(offset: ByteOffset, length: ByteLength): boolean {
+    const area = this.#target;
+    if (area === undefined || length === 0) return false;
+    const end = endOf(area, offset, length);
+    for (let block: number = blockOf(offset); block < end; block++) if (!area.table.has(block)) return true;
+    return false;
+  }
+
   /**
    * Sees to it that every block of the range has its copy if it needs one.
    * @returns `undefined` if nothing has to be waited for; else a promise after which the range may be overwritten
@@ -110,8 +119,7 @@ export class CopyOnWrite {
   protect(offset: ByteOffset, length: ByteLength): Promise<void> | undefined {
     const area = this.#target;
     if (area === undefined || length === 0) return undefined;
-    // Blocks past the end of the snapshot, in a volume that has grown since, are not its own.
-    const end = Math.min(blockOf(offset + length - 1) + 1, area.table.blockCount);
+    const end = endOf(area, offset, length);
     let waits: Batch[] | undefined;
     for (let block: number = blockOf(offset); block < end; block++) {
       if (area.table.has(block)) continue;
@@ -290,6 +298,10 @@ export class CopyOnWrite {
     await Promise.allSettled([...batches].map((batch) => batch.done));
   }
 }
+
+/** The block behind the last one of the range. Blocks past the end of the snapshot, in a volume that has grown since, are not its own. */
+const endOf = ({ table }: DiffArea, offset: ByteOffset, length: ByteLength): BlockNumber =>
+  Math.min(blockOf(offset + length - 1) + 1, table.blockCount);
 
 const ZEROS = Buffer.alloc(BLOCK_SIZE);
 const isZeroBlock = (data: Uint8Array): boolean => ZEROS.equals(data);

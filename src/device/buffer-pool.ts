@@ -6,6 +6,10 @@
  */
 import type { ByteLength } from '../units.js';
 
+/** Bytes of the buffer that a pool gives for `length` bytes. */
+export const pooledSize = (length: ByteLength): ByteLength =>
+  length <= 1 ? 1 : 2 ** (32 - Math.clz32(length - 1));
+
 export class BufferPool {
   readonly #limit: ByteLength;
   readonly #free = new Map<ByteLength, Uint8Array[]>();
@@ -18,7 +22,7 @@ export class BufferPool {
 
   /** A buffer of at least `length` bytes. */
   take(length: ByteLength): Uint8Array {
-    const size = 2 ** Math.ceil(Math.log2(length));
+    const size = pooledSize(length);
     const buffer = this.#free.get(size)?.pop();
     if (buffer === undefined) return Buffer.allocUnsafeSlow(size);
     this.#kept -= size;

@@ -1,11 +1,13 @@
 /**
  * Taking a snapshot: prepare (writes go on) → hold and flush → commit (one sector) → release → tidy up in the background.
+ * A write buffer is emptied before, and takes what is newer in the meantime: then hardly any write is held.
  *
  * Until the commit nothing names the new diff area, so a failure or a crash before it leaves nothing behind. While the
  * commit is under way writes stay held whatever the hold limit says: were they let through and
  * the power failed, older snapshots would miss the copies that went to a snapshot that does not exist.
  */
 import type { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
+import type { WriteBuffer } from '../copy-on-write/write-buffer.js';
 import { type WriteGate, withinLimit } from '../copy-on-write/write-gate.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { createDiffArea } from '../diff-area/create.js';
@@ -45,6 +47,8 @@ export interface CreateContext {
   readonly device: BlockDevice;
   readonly store: AttachedStore;
   readonly gate: WriteGate;
+  /** In the mode `writeback`. */
+  readonly writes: WriteBuffer | undefined;
   readonly copyOnWrite: CopyOnWrite;
   readonly chain: SnapshotChain;
   readonly space: Space;
@@ -64,7 +68,8 @@ export async function createSnapshot(
       `holdTimeoutMs must be above 0 and at most ${HOLD_TIMEOUT_MAX_MS}, got ${holdTimeoutMs}`,
     );
   }
-  if (gate.failure !== undefined) throw gate.failure;
+  const failure = context.writes?.failure ?? gate.failure;
+  if (failure !== undefined) throw failure;
   if (chain.records.length >= SNAPSHOTS_MAX)
     throw new LimitError(`a volume has at most ${SNAPSHOTS_MAX} snapshots; delete one first`);
   const id = guidFrom(environment.random);
@@ -111,20 +116,24 @@ async function holdAndCommit(
   area: DiffArea,
   limitMs: number,
 ): Promise<SnapshotRecord> {
-  const { gate, device, environment, figures, emit } = context;
+  const { gate, writes, device, environment, figures, emit } = context;
   const { clock } = environment;
   // Most of what is dirty goes to the device before anybody has to wait for it.
+  await writes?.drained();
   await device.flush();
   await context.store.control.flush();
-  const deadline = clock.monotonic() + limitMs;
   let held = false;
   let copying: Promise<void> | undefined;
   const heldSince = clock.monotonic();
+  const deadline = heldSince + limitMs;
+  const limited = (what: string, work: Promise<void>) =>
+    withinLimit(clock, deadline - clock.monotonic(), work, what);
+  // The moment of the snapshot: what the buffer takes from now on is newer.
+  writes?.plug();
   try {
-    await gate.hold(limitMs);
+    if (writes !== undefined) await limited('buffered writes were not written', writes.drained());
+    await gate.hold(deadline - clock.monotonic());
     held = true;
-    const limited = (what: string, work: Promise<void>) =>
-      withinLimit(clock, deadline - clock.monotonic(), work, what);
     await limited('the volume was not flushed', device.flush());
     if (context.store.hidesStartBlock) {
       copying = copyFirstBlock(device, area);
@@ -137,6 +146,7 @@ async function holdAndCommit(
   } finally {
     figures.holdMs = clock.monotonic() - heldSince;
     if (held) gate.release();
+    writes?.unplug();
     // The diff area must be at rest before it is discarded.
     await copying?.catch(() => undefined);
   }

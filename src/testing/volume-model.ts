@@ -61,7 +61,7 @@ export class VolumeModel {
   readonly #flushes = new Set<number>();
   /** Content of snapshots that are gone, for new ones: making room is what costs most of all here. */
   readonly #spare: Uint8Array[] = [];
-  #crashed: { readonly model: CrashModel; readonly at: number } | undefined;
+  #crashed: { readonly model: CrashModel; readonly isBuffered: boolean; readonly at: number } | undefined;
 
   constructor(initial: Uint8Array, ticks: Ticks = new Ticks()) {
     assert(
@@ -229,15 +229,16 @@ export class VolumeModel {
   /**
    * Everything in flight is cut off. `reconcile` must follow, once the engine is open again.
    * Closing a volume whose flush failed, to open it again, counts as a kill.
+   * @param isBuffered did the process hold acknowledged writes in its own memory? Then a kill, too, loses what was not flushed.
    */
-  crash(model: CrashModel): void {
+  crash(model: CrashModel, isBuffered = false): void {
     const at = this.ticks.next();
     for (const snapshot of this.#snapshots.values()) this.#close(snapshot, at);
     this.#readsAndCreations.clear();
     // One in flight may have failed, and nobody was told.
     for (const start of this.#flushes) this.#history.doom(start);
     this.#flushes.clear();
-    this.#crashed = { model, at };
+    this.#crashed = { model, isBuffered, at };
   }
 
   /**
@@ -255,9 +256,10 @@ export class VolumeModel {
   reconcileVolume(actual: Uint8Array): void {
     assert(this.#crashed !== undefined, () => 'only a crash leaves anything to reconcile');
     this.#checkRange(0, actual.byteLength);
-    const { model, at } = this.#crashed;
+    const { model, isBuffered, at } = this.#crashed;
+    const isKept = model === 'kill' && !isBuffered;
     const isStable = (write: WriteRecord) =>
-      write.stable || (model === 'kill' && !write.failed && !write.doomed && write.end !== Infinity);
+      write.stable || (isKept && !write.failed && !write.doomed && write.end !== Infinity);
     this.#compare(0, actual, (sector) => this.#history.surviving(sector, isStable));
     for (const sector of differingSectors(this.#likely, 0, actual)) {
       const at = sector * SECTOR_SIZE;

@@ -3,7 +3,7 @@ import { checkWhole } from '../arguments.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { Lifetime } from '../device/lifetime.js';
 import { type Environment, systemEnvironment } from '../environment.js';
-import { ReadOnlyError, UnsupportedError } from '../errors.js';
+import { InvalidArgumentError, ReadOnlyError, UnsupportedError } from '../errors.js';
 import type { Emit } from '../snapshot/events.js';
 import { DEFAULT_GROWTH, type Growth } from '../snapshot/space.js';
 import type { AttachedStore, Store } from '../store/store.js';
@@ -22,6 +22,8 @@ import {
 import { StoredHistory } from './stored-history.js';
 import { WindowsHistory } from './windows-history.js';
 
+export type WriteMode = 'ordered' | 'writeback';
+
 export interface VolumeOptions {
   /** Where the snapshots are; by default what is found: `NAME.volsnap` beside the device, or a store inside it. */
   readonly store?: Store;
@@ -33,11 +35,20 @@ export interface VolumeOptions {
   readonly onDamaged?: 'refuse' | 'drop';
   /** Bytes of copies in flight; default 64 MiB. */
   readonly memoryLimit?: ByteLength;
+  /**
+   * When a write is acknowledged; default `ordered`: once it is in the volume, so that a killed process loses none.
+   * `writeback`: as soon as it is in a bounded buffer, like the volatile cache of a disk. Then a killed process, too, loses
+   * what was not flushed; who needs it flushes. Snapshots are as safe either way.
+   */
+  readonly writeMode?: WriteMode;
+  /** Bytes that the buffer of `writeback` may hold; default 64 MiB. */
+  readonly writeBackLimit?: ByteLength;
   readonly growth?: Growth;
   readonly environment?: Environment;
 }
 
 const DEFAULT_MEMORY_LIMIT = 64 * 1024 * 1024;
+const DEFAULT_WRITE_BACK_LIMIT = 64 * 1024 * 1024;
 
 /** What a volume is made of; an engine only if it may be written. */
 export interface VolumeParts {
@@ -107,10 +118,12 @@ async function assemble(
     growth = DEFAULT_GROWTH,
   } = options;
   checkWhole('memory limit', memoryLimit);
+  const writeBackLimit = writable ? writeBackLimitOf(options) : undefined;
   const life = new Lifetime(device.name);
   const engine = new Engine(store.volume, store, loaded.records, {
     environment,
     memoryLimit,
+    writeBackLimit,
     growth,
     emit,
     life,
@@ -125,6 +138,19 @@ async function assemble(
     writer: { engine, history },
     recovery: { ...loaded.recovery, removedFiles },
   };
+}
+
+/** @throws InvalidArgumentError */
+function writeBackLimitOf({ writeMode = 'ordered', writeBackLimit }: VolumeOptions): ByteLength | undefined {
+  if (writeBackLimit !== undefined) checkWhole('write-back limit', writeBackLimit);
+  switch (writeMode) {
+    case 'ordered':
+      return undefined;
+    case 'writeback':
+      return writeBackLimit ?? DEFAULT_WRITE_BACK_LIMIT;
+    default:
+      throw new InvalidArgumentError(`writeMode must be ordered or writeback, got ${String(writeMode)}`);
+  }
 }
 
 async function openWindowsVolume(device: BlockDevice, writable: boolean): Promise<VolumeParts> {

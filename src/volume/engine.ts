@@ -3,6 +3,7 @@
  */
 import { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
 import { Pools } from '../copy-on-write/pools.js';
+import { WriteBuffer } from '../copy-on-write/write-buffer.js';
 import { WriteGate } from '../copy-on-write/write-gate.js';
 import type { BlockDevice } from '../device/block-device.js';
 import type { Lifetime } from '../device/lifetime.js';
@@ -17,6 +18,8 @@ import type { ByteLength } from '../units.js';
 export interface EngineOptions {
   readonly environment: Environment;
   readonly memoryLimit: ByteLength;
+  /** Bytes that the write buffer may hold; `undefined`: there is none, the mode is `ordered`. */
+  readonly writeBackLimit: ByteLength | undefined;
   readonly growth: Growth;
   readonly emit: Emit;
   readonly life: Lifetime;
@@ -32,6 +35,8 @@ export class Engine {
   readonly chain: SnapshotChain;
   readonly space: Space;
   readonly copyOnWrite: CopyOnWrite;
+  /** Above the gate; in the mode `writeback` everything that reads or changes the live volume goes through it. */
+  readonly writes: WriteBuffer | undefined;
   readonly figures = { holdMs: 0 };
 
   constructor(
@@ -49,5 +54,10 @@ export class Engine {
     this.copyOnWrite = new CopyOnWrite(device, this.pools, options.memoryLimit, this.space);
     this.space.serve(this.copyOnWrite);
     this.copyOnWrite.setTarget(this.chain.newest?.area);
+    const { writeBackLimit: limit } = options;
+    const { gate, copyOnWrite } = this;
+    const { clock } = options.environment;
+    this.writes =
+      limit === undefined ? undefined : new WriteBuffer({ device, gate, copyOnWrite, clock, limit });
   }
 }

@@ -1,5 +1,6 @@
 /** The past of a volume: its snapshots, whoever wrote them, and the volume that they are snapshots of. */
 import type { CopyFigures } from '../copy-on-write/copy-on-write.js';
+import type { WriteBufferFigures } from '../copy-on-write/write-buffer.js';
 import type { BlockDevice } from '../device/block-device.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import type { ByteLength } from '../units.js';
@@ -24,7 +25,9 @@ export interface VolumeFigures {
     readonly background: number;
     readonly held: number;
   };
-  /** How long writes were held for the last snapshot, in milliseconds. */
+  /** The buffer of the mode `writeback`; `undefined` in the mode `ordered`. */
+  readonly writeBuffer: WriteBufferFigures | undefined;
+  /** How long writes were held for the last snapshot, in milliseconds; in the mode `writeback`: kept in the buffer. */
   readonly lastHoldMs: number;
 }
 

@@ -38,7 +38,7 @@ export class StoredHistory implements History {
   }
 
   get figures(): VolumeFigures {
-    const { store, chain, copyOnWrite, pools, gate, figures } = this.#engine;
+    const { store, chain, copyOnWrite, pools, gate, writes, figures } = this.#engine;
     const areas = chain.records.flatMap(({ area }) => area ?? []);
     return {
       layout: store.layout,
@@ -49,12 +49,15 @@ export class StoredHistory implements History {
       tableMemoryBytes: areas.reduce((sum, area) => sum + area.table.memoryBytes, 0),
       copies: copyOnWrite.figures,
       queues: { ...pools.lengths, held: gate.queued },
+      writeBuffer: writes?.figures,
       lastHoldMs: figures.holdMs,
     };
   }
 
   async *changed({ since, until }: ChangedOptions): AsyncGenerator<ChangedExtent> {
-    const { chain, store, device } = this.#engine;
+    const { chain, store, device, writes } = this.#engine;
+    // The tables know of what is in the volume, not of what is in the buffer.
+    if (until === undefined) await writes?.drained();
     const first = chain.indexOf(this.#recordOf(since));
     const end = until === undefined ? chain.records.length : chain.indexOf(this.#recordOf(until));
     if (end < first) {
@@ -81,8 +84,10 @@ export class StoredHistory implements History {
   }
 
   async close(): Promise<void> {
-    const { gate, pools, chain, store } = this.#engine;
+    const { gate, writes, pools, chain, store } = this.#engine;
     try {
+      // If that fails, acknowledged writes are lost: the close is not a clean one, and says so.
+      await writes?.drained();
       if (this.#writable && gate.failure === undefined) {
         await gate.hold(undefined);
         await pools.idle();

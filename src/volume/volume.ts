@@ -116,12 +116,18 @@ export class Volume extends EventEmitter<VolumeEvents> implements ByteSource {
 
   /** Reads what the volume holds now. @param target how many bytes, or where to put them */
   async read(offset: ByteOffset, target: ByteLength | Uint8Array): Promise<Uint8Array> {
-    return this.#run(async ({ history: { volume } }) => {
+    const { life, history, writer } = this.#opened;
+    // One async function, and no closure: for small reads each of them would be felt.
+    life.enter();
+    try {
+      const { volume } = history;
       checkRange(offset, lengthOf(target), volume.size);
       const buffer = asTarget(target);
-      await volume.read(offset, buffer);
+      await (writer?.engine.writes ?? volume).read(offset, buffer);
       return buffer;
-    });
+    } finally {
+      life.leave();
+    }
   }
 
   /** What is known to be zero now, without reading: see `AllocationExtent`. */
@@ -136,17 +142,25 @@ export class Volume extends EventEmitter<VolumeEvents> implements ByteSource {
   }
 
   /**
-   * Writes any byte range; it is there for readers when this resolves, and durable after the next `flush`.
-   * Blocks that the newest snapshot needs are copied, durably, before.
+   * Writes any byte range. It is there for readers when this resolves, and durable after the next `flush`; in the mode
+   * `ordered` it is in the volume then, in the mode `writeback` it may be in memory only.
+   * Blocks that the newest snapshot needs are copied, durably, before the volume is written.
    * @throws InvalidArgumentError, ReadOnlyError, ClosedError, DeviceError
    */
   async write(offset: ByteOffset, source: Uint8Array): Promise<void> {
-    await this.#change(offset, source.byteLength, (device, at, length) =>
-      device.write(
-        at,
-        length === source.byteLength ? source : source.subarray(at - offset, at - offset + length),
-      ),
-    );
+    const engine = this.#writing;
+    const { life } = engine;
+    life.enter();
+    try {
+      const length = source.byteLength;
+      checkRange(offset, length, engine.device.size);
+      if (length <= PART_BYTES) await writePart(engine, offset, source);
+      else
+        for (let done = 0; done < length; done += PART_BYTES)
+          await writePart(engine, offset + done, source.subarray(done, done + PART_BYTES));
+    } finally {
+      life.leave();
+    }
   }
 
   /** Makes the range read as zeros. For snapshots it is a write. */
@@ -179,7 +193,8 @@ export class Volume extends EventEmitter<VolumeEvents> implements ByteSource {
     await this.#runWriting(async ({ engine }) => {
       checkRange(offset, length, engine.device.size);
       for (let at = offset; at < offset + length; at += PART_BYTES) {
-        await changePart(engine, at, Math.min(PART_BYTES, offset + length - at), action);
+        const part = Math.min(PART_BYTES, offset + length - at);
+        await (engine.writes?.change(at, part, action) ?? changePart(engine, at, part, action));
       }
     });
   }
@@ -187,7 +202,11 @@ export class Volume extends EventEmitter<VolumeEvents> implements ByteSource {
   /** Resolves when every write acknowledged before is on stable storage. */
   async flush(): Promise<void> {
     // Of a volume that is open for reading everything is durable already.
-    await this.#run(async ({ writer }) => writer?.engine.device.flush());
+    await this.#run(async ({ writer }) => {
+      if (writer === undefined) return;
+      const { writes, device } = writer.engine;
+      await (writes ?? device).flush();
+    });
   }
 
   /**
@@ -258,6 +277,16 @@ export class Volume extends EventEmitter<VolumeEvents> implements ByteSource {
     return this.#parts;
   }
 
+  /** @throws ClosedError, ReadOnlyError */
+  get #writing(): Engine {
+    const { life, writer, device } = this.#opened;
+    if (writer === undefined) {
+      life.check();
+      throw new ReadOnlyError(`${device.name} is open for reading only`);
+    }
+    return writer.engine;
+  }
+
   /** @throws ClosedError */
   #run<T>(action: (parts: VolumeParts) => Promise<T>): Promise<T> {
     const parts = this.#opened;
@@ -281,13 +310,18 @@ const PART_BYTES = 32 * 1024 * 1024;
 /** The longest range that is cleared at once where nothing has to be copied first: that takes a few milliseconds. */
 const CLEARED_BYTES = 128 * 1024 * 1024;
 
+function writePart(engine: Engine, offset: ByteOffset, source: Uint8Array): Promise<void> {
+  const { writes } = engine;
+  if (writes !== undefined) return writes.write(offset, source);
+  return changePart(engine, offset, source.byteLength, (device) => device.write(offset, source));
+}
+
 async function changePart(
-  engine: Engine,
+  { gate, copyOnWrite, device }: Engine,
   offset: ByteOffset,
   length: ByteLength,
   action: Change,
 ): Promise<void> {
-  const { gate, copyOnWrite, device } = engine;
   const wait = gate.enter();
   if (wait !== undefined) await wait;
   try {

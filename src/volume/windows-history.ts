@@ -45,6 +45,7 @@ export class WindowsHistory implements History {
       tableMemoryBytes: 0,
       copies: new CopyFigures(),
       queues: { copy: 0, commit: 0, background: 0, held: 0 },
+      writeBuffer: undefined,
       lastHoldMs: 0,
     };
   }

@@ -19,12 +19,13 @@ export async function firstWrites(size: number): Promise<Figures[]> {
   const all: Figures[] = [];
   for (const load of LOADS) {
     const figures: Figures = { name: load.name, unit: 'MiB/s', values: {} };
-    for (const layout of ['directory', 'in-volume'] as const) {
-      const volume = await place.volume(layout);
-      await volume.createSnapshot();
-      figures.values[layout] = await run(load, volume, size);
-      await volume.close();
-    }
+    for (const layout of ['directory', 'in-volume'] as const)
+      for (const writeMode of ['writeback', 'ordered'] as const) {
+        const volume = await place.volume(layout, true, { writeMode });
+        await volume.createSnapshot();
+        figures.values[`${layout} ${writeMode}`] = await run(load, volume, size);
+        await volume.close();
+      }
     const bare = await place.file('bare.img');
     figures.values.bare = await run(load, bare, size);
     await bare.close();

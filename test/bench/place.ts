@@ -2,7 +2,7 @@
 import { mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { DirectoryStore, FileDevice, InVolumeStore, Volume } from '../../src/index.js';
+import { DirectoryStore, FileDevice, InVolumeStore, Volume, type VolumeOptions } from '../../src/index.js';
 import { fill } from './workload.js';
 
 export class Place {
@@ -30,7 +30,11 @@ export class Place {
   }
 
   /** A new volume with content and an empty store. */
-  async volume(layout: 'directory' | 'in-volume' = 'directory', filled = true): Promise<Volume> {
+  async volume(
+    layout: 'directory' | 'in-volume' = 'directory',
+    filled = true,
+    options: VolumeOptions = {},
+  ): Promise<Volume> {
     const device = await this.file('volume.img', filled);
     const path = `${device.path}.volsnap`;
     await rm(path, { recursive: true, force: true });
@@ -39,6 +43,6 @@ export class Place {
         ? new DirectoryStore(path)
         : new InVolumeStore({ reserve: 4 * this.size + 2 ** 28 });
     await Volume.initialize(device, { store });
-    return Volume.open(device, { store });
+    return Volume.open(device, { store, ...options });
   }
 }

@@ -10,6 +10,7 @@ const HELP = `Tries every crash of short scripted histories.
 
   --history TEXT  only those whose name contains it
   --layout L      directory or in-volume (default: both)
+  --mode M        ordered or writeback (default: both)
   --seed N        first order of events (default 1)
   --seeds N       orders of events to try (default 1)
   --limit N       up to so many states of a moment every subset is tried (default 1024)
@@ -21,6 +22,7 @@ const { values } = parseArgs({
   options: {
     history: { type: 'string', default: '' },
     layout: { type: 'string' },
+    mode: { type: 'string' },
     seed: { type: 'string', default: '1' },
     seeds: { type: 'string', default: '1' },
     limit: { type: 'string', default: '1024' },
@@ -31,6 +33,13 @@ const { values } = parseArgs({
     help: { type: 'boolean', default: false },
   },
 });
+
+const WAYS = [
+  ['directory', 'ordered'],
+  ['in-volume', 'ordered'],
+  ['directory', 'writeback'],
+  ['in-volume', 'writeback'],
+] as const;
 
 async function main(): Promise<void> {
   if (values.help) return console.log(HELP);
@@ -43,12 +52,14 @@ async function main(): Promise<void> {
   const started = performance.now();
   const total: ExplorationCounters = { moments: 0, states: 0, sampled: 0 };
   for (const history of all.filter(({ name }) => name.includes(values.history))) {
-    for (const layout of ['directory', 'in-volume'] as const) {
+    for (const [layout, mode] of WAYS) {
       if (values.layout !== undefined && values.layout !== layout) continue;
+      if (values.mode !== undefined && values.mode !== mode) continue;
       const from = Number(values.seed);
       for (let seed = from; seed < from + Number(values.seeds); seed++) {
         const options = {
           layout,
+          mode,
           seed,
           limit: Number(values.limit),
           perMoment: Number(values['per-moment'] ?? Infinity),
@@ -57,7 +68,7 @@ async function main(): Promise<void> {
         for (const key of Object.keys(total) as (keyof ExplorationCounters)[]) total[key] += counters[key];
         const { moments, states, sampled } = counters;
         console.log(
-          `${history.name}, ${layout}, order ${seed}: ${states} states of ${moments} moments (${sampled} sampled)`,
+          `${history.name}, ${layout}, ${mode}, order ${seed}: ${states} states of ${moments} moments (${sampled} sampled)`,
         );
       }
     }

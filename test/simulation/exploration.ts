@@ -6,7 +6,7 @@
  * written to everywhere, and checked.
  */
 import { createHash } from 'node:crypto';
-import { checkVolume, type Volume } from '../../src/index.js';
+import { checkVolume, type Volume, type WriteMode } from '../../src/index.js';
 import { ModelMismatch, type SavedWorld, VolumeModel } from '../../src/testing/index.js';
 import { noCounters } from './counters.js';
 import { CrashMoment, type CrashScope, type CrashState } from './crash-states.js';
@@ -17,6 +17,8 @@ import { RunWorld } from './world.js';
 
 export interface ExplorationOptions {
   readonly layout: Plan['layout'];
+  /** Default: `ordered`. */
+  readonly mode?: WriteMode;
   readonly seed: number;
   /** Up to so many states of one moment every subset is tried. */
   readonly limit: number;
@@ -63,7 +65,7 @@ export async function explore(
           moment,
           model,
           state,
-          `${history.name}, ${options.layout}, step ${steps}`,
+          `${history.name}, ${options.layout}, ${options.mode ?? 'ordered'}, step ${steps}`,
         );
         onState(counters);
       }
@@ -113,15 +115,17 @@ class Replay {
   #work: (() => Promise<unknown>) | undefined;
   #working: Promise<unknown> | undefined;
 
-  private constructor(plan: Plan) {
+  private constructor(plan: Plan, mode: WriteMode) {
     // Each state takes some hundred steps.
     this.world = new RunWorld(plan, { stepsMax: Infinity });
+    this.world.writing = { mode, limit: BUFFER_BYTES };
     this.model = new VolumeModel(this.world.initial);
     this.#workload = new Workload(this.model, noCounters());
   }
 
-  static async until(history: History, { layout, seed }: ExplorationOptions, steps: number): Promise<Replay> {
-    const replay = new Replay(planOf(history, layout, seed));
+  static async until(history: History, options: ExplorationOptions, steps: number): Promise<Replay> {
+    const { layout, mode = 'ordered', seed } = options;
+    const replay = new Replay(planOf(history, layout, seed), mode);
     await replay.#prepare(history);
     for (let step = 0; step < steps; step++) await replay.step();
     return replay;
@@ -138,7 +142,7 @@ class Replay {
         this.model.endFlush(this.model.beginFlush());
       } else {
         world.crash(end);
-        this.model.crash(end);
+        this.model.crash(end, this.world.isBuffered);
         this.model.reconcileVolume(this.world.peekVolume());
       }
     }
@@ -214,7 +218,7 @@ class Replay {
   async verify(crash: 'power-cut' | 'kill'): Promise<void> {
     const { world } = this.world;
     const model = this.model.clone();
-    model.crash(crash);
+    model.crash(crash, this.world.isBuffered);
     model.reconcileVolume(this.world.peekVolume());
     const workload = new Workload(model, noCounters());
     const volume = await world.run(() => this.world.open('keep'));
@@ -242,6 +246,8 @@ class Replay {
   }
 }
 
+/** So little that some writes have to wait for room. */
+const BUFFER_BYTES = 4 * 16_384;
 /** Steps after which a history's earlier openings crash. */
 const CRASH_STEPS = 90;
 /** Bytes that are written after each recovery: room for that is left in every history. */

@@ -1,6 +1,7 @@
 /**
  * What one simulated run does: drawn from its seed before anything runs, so that a failing plan can be made shorter.
  */
+import type { WriteMode } from '../../src/index.js';
 import { SeededRandom } from '../../src/testing/index.js';
 import { BLOCK_SIZE } from '../../src/units.js';
 
@@ -20,8 +21,16 @@ export type Operation =
   | ({ readonly kind: 'read-snapshot'; readonly age: number } & Range)
   | { readonly kind: 'limit'; readonly maximum: number };
 
+/** How the volume is opened for writing. */
+export interface Writing {
+  readonly mode: WriteMode;
+  /** Bytes of the write buffer. */
+  readonly limit: number;
+}
+
 /** From one opening to the next: what is done, and how it ends. */
 export interface Cycle {
+  readonly writing: Writing;
   readonly operations: readonly Operation[];
   /** Operations in flight at a time. */
   readonly clients: number;
@@ -129,17 +138,29 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
     // A volume made longer in a crash is not the volume that the model knows.
     crashesWhileInitializing: layout === 'directory' || noise ? crashesWhileInitializing : [],
     stragglers: random.pick([1 / 64, 1 / 64, 1 / 6]),
-    cycles: drawCycles(random, style, options.cycles),
+    cycles: drawCycles(random, style, options.cycles, drawModes(seed)),
   };
 }
 
 /** Steps that an operation takes, more or less: a crash should come while there is work. */
 const STEPS_PER_OPERATION = 16;
 
-function drawCycles(random: SeededRandom, style: Style, count: number): Cycle[] {
+/** The modes of writing of one cycle after the other: always the same one, or now this and now that. */
+function drawModes(seed: string): () => Writing {
+  const random = new SeededRandom(`modes ${seed}`);
+  const modes = random.pick<readonly WriteMode[]>([
+    ['ordered'],
+    ['writeback'],
+    ['writeback'],
+    ['ordered', 'writeback'],
+  ]);
+  return () => ({ mode: random.pick(modes), limit: random.pick([1, 4, 16, 64, 1024]) * BLOCK_SIZE });
+}
+
+function drawCycles(random: SeededRandom, style: Style, count: number, writing: () => Writing): Cycle[] {
   const cycles: Cycle[] = [];
   while (cycles.length < count) {
-    const cycle = drawCycle(random, style);
+    const cycle = { ...drawCycle(random, style), writing: writing() };
     const killed = cycles.at(-1);
     // Who finds a server gone does again what it was doing, and now the power fails.
     const isAgain = killed?.end === 'kill' && random.chance(0.7);
@@ -152,7 +173,7 @@ function drawCycles(random: SeededRandom, style: Style, count: number): Cycle[] 
   return cycles;
 }
 
-function drawCycle(random: SeededRandom, style: Style): Cycle {
+function drawCycle(random: SeededRandom, style: Style): Omit<Cycle, 'writing'> {
   const count = random.below(random.chance(0.3) ? 10 : style.operationsMax);
   const end = random.pick(['close', 'kill', 'power-cut', 'power-cut'] as const);
   const weights = random.pick(MOODS);

@@ -1,4 +1,6 @@
 /** All planted bugs: the simulation has to find each of them, else it proves nothing about the engine. */
+
+import { BUFFERING_BUGS } from './planted/buffering.js';
 import type { PlantedBug } from './planted/bug.js';
 import { COPYING_BUGS } from './planted/copying.js';
 import { SNAPSHOT_BUGS } from './planted/snapshots.js';
@@ -7,6 +9,7 @@ import { TABLE_BUGS } from './planted/table.js';
 
 export const PLANTED_BUGS: readonly PlantedBug[] = [
   ...COPYING_BUGS,
+  ...BUFFERING_BUGS,
   ...TABLE_BUGS,
   ...SPACE_BUGS,
   ...SNAPSHOT_BUGS,

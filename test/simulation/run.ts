@@ -76,6 +76,7 @@ class Run {
   async cycle(cycle: Cycle): Promise<'damaged' | 'sound'> {
     const { world } = this.#world;
     this.#counters.cycles++;
+    this.#world.writing = cycle.writing;
     if (cycle.check) await this.#check();
     for (const { steps, end } of cycle.crashesWhileOpening) {
       const outcome = await world.runSteps(() => this.#open(), steps);
@@ -149,7 +150,7 @@ class Run {
   #crash(model: 'kill' | 'power-cut'): void {
     this.#counters.crashes++;
     this.#world.world.crash(model);
-    this.#model.crash(model);
+    this.#model.crash(model, this.#world.isBuffered);
     this.#model.reconcileVolume(this.#world.peekVolume());
   }
 
@@ -206,7 +207,7 @@ class Run {
   }
 }
 
-const isBusy = (volume: Volume): boolean => {
-  const { copy, commit, background } = volume.figures.queues;
-  return copy + commit + background > 0;
+const isBusy = ({ figures }: Volume): boolean => {
+  const { copy, commit, background } = figures.queues;
+  return copy + commit + background + (figures.writeBuffer?.entries ?? 0) > 0;
 };

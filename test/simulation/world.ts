@@ -16,17 +16,21 @@ import {
   stampSectors,
 } from '../../src/testing/index.js';
 import { BLOCK_SIZE, roundUp, SECTOR_SIZE } from '../../src/units.js';
-import type { Cycle, Plan } from './plan.js';
+import type { Cycle, Plan, Writing } from './plan.js';
 
 const START_SECTOR = 0x1e00;
 /** Blocks between the volume and the block in which an in-volume store keeps the sector of its start block. */
 const CONTROL_BLOCKS = 9;
+
+const ORDERED: Writing = { mode: 'ordered', limit: 0 };
 
 export class RunWorld {
   readonly world: SimulatedWorld;
   readonly plan: Plan;
   /** What the volume holds before the store is made. */
   readonly initial: Uint8Array;
+  /** How it is opened the next time. */
+  writing: Writing = ORDERED;
   #current: { readonly generation: number; readonly environment: Environment } | undefined;
 
   constructor(plan: Plan, options: SchedulerOptions = {}) {
@@ -109,9 +113,16 @@ export class RunWorld {
       environment: this.#environment(),
       growth: this.plan.growth,
       memoryLimit: this.plan.memoryLimit,
+      writeMode: this.writing.mode,
+      writeBackLimit: this.writing.limit,
       onVolumeChanged,
       onDamaged,
     });
+  }
+
+  /** Does what runs hold acknowledged writes in its own memory? */
+  get isBuffered(): boolean {
+    return this.writing.mode === 'writeback';
   }
 
   openReadOnly(): Promise<Volume> {

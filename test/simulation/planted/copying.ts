@@ -112,8 +112,8 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: COPY_ON_WRITE,
-        find: 'Math.min(blockOf(offset + length - 1) + 1,',
-        replace: 'Math.min(Math.max(blockOf(offset + length), blockOf(offset) + 1),',
+        find: 'Math.min(blockOf(offset + length - 1) + 1, table',
+        replace: 'Math.min(Math.max(blockOf(offset + length), blockOf(offset) + 1), table',
       },
     ],
   },
@@ -167,15 +167,15 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: VOLUME,
-        find: 'writer?.engine.device.flush()',
-        replace: 'writer?.engine.device.flush().catch(() => undefined)',
+        find: 'await (writes ?? device).flush();',
+        replace: 'await (writes ?? device).flush().catch(() => undefined);',
       },
     ],
   },
   {
     name: 'a flush does nothing',
     breaks: 'flushed data is lost in a power cut',
-    edits: [{ file: VOLUME, find: 'writer?.engine.device.flush()', replace: 'undefined' }],
+    edits: [{ file: VOLUME, find: 'await (writes ?? device).flush();', replace: '' }],
   },
   {
     name: 'memory of finished copies is not given back',

@@ -18,7 +18,7 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: CREATE,
-        find: 'await gate.hold(limitMs);',
+        find: 'await gate.hold(deadline - clock.monotonic());',
         replace: 'void gate.hold(limitMs).catch(() => undefined);',
       },
     ],

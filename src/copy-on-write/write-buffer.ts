@@ -1,0 +1,359 @@
+/**
+ * The write buffer of the mode `writeback`: a write that would have to wait for copies is acknowledged once its bytes are
+ * here, as a disk does with its volatile cache; copying and writing go on behind it, in large groups that overlap.
+ *
+ *     write ──► nothing to copy, nothing older in the buffer: straight to the volume, acknowledged after it
+ *          └──► else: bytes into the buffer, acknowledged
+ *                 kept    until what is older and overlaps is in the volume, and no snapshot is being taken
+ *                 passed  through the gate; copies are made, committed
+ *                 writing together with its neighbours (see `WriteOuts`)
+ *                 over
+ *
+ * Invariants:
+ * - Changes of the same bytes reach the volume in the order in which they were acknowledged: a newer one is kept until the
+ *   older is over, or is put into it while that has not begun to be written.
+ * - A read lays over what the device gives whatever the buffer held when it began: also what was written out meanwhile,
+ *   because the device may have been read before.
+ * - While a snapshot is being taken (`plug` to `unplug`) nothing newer than its moment is passed on.
+ * - What was acknowledged and cannot be written stays here for readers, and from then on every flush and every change
+ *   fails, until the volume is opened again.
+ *
+ * Shared state: everything here changes between awaits only.
+ */
+import type { BlockDevice } from '../device/block-device.js';
+import { BufferPool, pooledSize } from '../device/buffer-pool.js';
+import type { Clock } from '../environment.js';
+import { AssertionError, assert, DeviceError } from '../errors.js';
+import type { ByteLength, ByteOffset } from '../units.js';
+import { type AwaitedAction, BufferedWrite } from './buffered-write.js';
+import type { CopyOnWrite } from './copy-on-write.js';
+import { Drains } from './drains.js';
+import { MemoryBudget } from './memory-budget.js';
+import { OverlapIndex } from './overlap-index.js';
+import { TurnCredit } from './turn-credit.js';
+import type { WriteGate } from './write-gate.js';
+import { WriteOuts } from './write-outs.js';
+
+/** What the write buffer holds, and what it has done since the volume was opened. */
+export interface WriteBufferFigures {
+  /** Memory taken by changes that are not in the volume yet, or are still being read. */
+  readonly bufferedBytes: ByteLength;
+  readonly limitBytes: ByteLength;
+  /** Changes that are not in the volume yet. */
+  readonly entries: number;
+  /** Writes acknowledged from the buffer. */
+  readonly buffered: number;
+  /** Of these, put in place of older bytes that had not been written yet. */
+  readonly absorbed: number;
+  /** Writes passed straight to the volume. */
+  readonly direct: number;
+  /** Writes of the device, each of one change or of several neighbours. */
+  readonly writeOuts: number;
+  /** Writes that had to wait for room. */
+  readonly roomWaits: number;
+  /** Changes that were tried again after a failure. */
+  readonly retries: number;
+}
+
+export interface WriteBufferParts {
+  readonly device: BlockDevice;
+  readonly gate: WriteGate;
+  readonly copyOnWrite: CopyOnWrite;
+  readonly clock: Clock;
+  /** Bytes of memory that may wait to be written. */
+  readonly limit: ByteLength;
+}
+
+const DONE = Promise.resolve();
+
+export class WriteBuffer {
+  readonly #device: BlockDevice;
+  readonly #gate: WriteGate;
+  readonly #copyOnWrite: CopyOnWrite;
+  readonly #limit: ByteLength;
+  readonly #room: MemoryBudget;
+  readonly #pool: BufferPool;
+  readonly #index = new OverlapIndex<BufferedWrite>();
+  readonly #writeOuts: WriteOuts;
+  readonly #drains = new Drains();
+  readonly #turns: TurnCredit;
+  /** Changes of the present epoch, while it is not passed on. */
+  #plugged: BufferedWrite[] = [];
+  #epoch = 0;
+  /** Changes of epochs up to this one are passed on. */
+  #openEpoch = 0;
+  #sequence = 0;
+  /** Changes that are on their way or will be: neither over nor stuck. */
+  #active = 0;
+  #failure: Error | undefined;
+  readonly #counts = { buffered: 0, absorbed: 0, direct: 0, roomWaits: 0, retries: 0 };
+
+  constructor({ device, gate, copyOnWrite, clock, limit }: WriteBufferParts) {
+    this.#device = device;
+    this.#gate = gate;
+    this.#copyOnWrite = copyOnWrite;
+    this.#turns = new TurnCredit(clock);
+    this.#limit = limit;
+    this.#room = new MemoryBudget(limit);
+    this.#pool = new BufferPool(limit / 2);
+    this.#writeOuts = new WriteOuts(device, (write, error) => this.#written(write, error));
+  }
+
+  get figures(): WriteBufferFigures {
+    return {
+      ...this.#counts,
+      bufferedBytes: this.#room.usedBytes,
+      limitBytes: this.#limit,
+      entries: this.#active,
+      writeOuts: this.#writeOuts.count,
+    };
+  }
+
+  /** Why nothing is taken any more; `undefined` while it is. */
+  get failure(): Error | undefined {
+    return this.#failure ?? this.#gate.failure;
+  }
+
+  get #isPlugged(): boolean {
+    return this.#epoch > this.#openEpoch;
+  }
+
+  /**
+   * Resolves when readers see the bytes; they are durable after the next `flush`.
+   * @throws DeviceError, or what an earlier write-out has failed with
+   */
+  write(offset: ByteOffset, source: Uint8Array): Promise<void> {
+    const { failure } = this;
+    if (failure !== undefined) return Promise.reject(failure);
+    const length = source.byteLength;
+    if (length === 0) return DONE;
+    const older = this.#index.overlapping(offset, offset + length);
+    if (older.length === 0 && !this.#isPlugged && !this.#copyOnWrite.needsCopies(offset, length))
+      return this.#writeDirect(offset, source);
+    if (older.at(-1)?.absorb(offset, source, this.#epoch)) {
+      this.#counts.absorbed++;
+      return this.#turns.spend(length);
+    }
+    // What would take most of the buffer keeps the caller's memory instead, and the caller waiting.
+    if (pooledSize(length) > this.#limit / 2)
+      return this.#awaited(offset, length, (device, at) => device.write(at, source));
+    if (!this.#room.tryAcquire(pooledSize(length))) return this.#writeLater(offset, source);
+    return this.#take(offset, source, older);
+  }
+
+  async #writeDirect(offset: ByteOffset, source: Uint8Array): Promise<void> {
+    const wait = this.#gate.enter();
+    assert(wait === undefined, () => `a write at ${offset} to a gate that is held without the buffer`);
+    try {
+      await this.#device.write(offset, source);
+      this.#counts.direct++;
+    } finally {
+      this.#gate.leave();
+    }
+  }
+
+  /** Waits for room, in order. */
+  async #writeLater(offset: ByteOffset, source: Uint8Array): Promise<void> {
+    this.#counts.roomWaits++;
+    const size = pooledSize(source.byteLength);
+    await this.#room.acquire(size);
+    if (this.failure !== undefined) {
+      this.#room.release(size);
+      throw this.failure;
+    }
+    return this.#take(offset, source, this.#index.overlapping(offset, offset + source.byteLength));
+  }
+
+  /** Copies the bytes, for which room was acquired. */
+  #take(offset: ByteOffset, source: Uint8Array, older: readonly BufferedWrite[]): Promise<void> {
+    const length = source.byteLength;
+    const memory = this.#pool.take(length);
+    const bytes = memory.byteLength === length ? memory : memory.subarray(0, length);
+    bytes.set(source);
+    this.#add(new BufferedWrite(offset, length, ++this.#sequence, this.#epoch, { memory, bytes }), older);
+    this.#counts.buffered++;
+    return this.#turns.spend(length);
+  }
+
+  /**
+   * Does something to a range, in order with what the buffer holds. It is acknowledged when it is done, not before.
+   * @throws DeviceError, or what an earlier write-out has failed with
+   */
+  async change(offset: ByteOffset, length: ByteLength, run: AwaitedAction['run']): Promise<void> {
+    if (this.failure !== undefined) throw this.failure;
+    if (length > 0) await this.#awaited(offset, length, run);
+  }
+
+  #awaited(offset: ByteOffset, length: ByteLength, run: AwaitedAction['run']): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const action = { run, resolve, reject };
+      const write = new BufferedWrite(offset, length, ++this.#sequence, this.#epoch, action);
+      this.#add(write, this.#index.overlapping(offset, offset + length));
+    });
+  }
+
+  #add(write: BufferedWrite, older: readonly BufferedWrite[]): void {
+    this.#active++;
+    this.#index.add(write);
+    for (const other of older) {
+      write.blockers++;
+      other.followers ??= [];
+      other.followers.push(write);
+    }
+    if (this.#isPlugged) this.#plugged.push(write);
+    this.#passIfFree(write);
+  }
+
+  #passIfFree(write: BufferedWrite): void {
+    if (write.blockers > 0 || write.state !== 'kept' || write.epoch > this.#openEpoch) return;
+    write.state = 'passed';
+    const wait = this.#gate.enter();
+    if (wait === undefined) this.#protect(write);
+    // The gate is shut, or about to be. (It is never held while something may be passed on.)
+    else
+      wait.then(
+        () => this.#protect(write),
+        (error: unknown) => this.#giveUp(write, error),
+      );
+  }
+
+  #protect(write: BufferedWrite): void {
+    const copies = this.#copyOnWrite.protect(write.offset, write.length);
+    if (copies === undefined) this.#ready(write);
+    else
+      copies.then(
+        () => this.#ready(write),
+        (error: unknown) => this.#written(write, error),
+      );
+  }
+
+  #ready(write: BufferedWrite): void {
+    const { action } = write;
+    if (action === undefined) {
+      this.#writeOuts.add(write);
+      return;
+    }
+    write.state = 'writing';
+    action.run(this.#device, write.offset, write.length).then(
+      () => this.#written(write, undefined),
+      (error: unknown) => this.#written(write, error),
+    );
+  }
+
+  /** The volume has it, or an attempt has failed. */
+  #written(write: BufferedWrite, error: unknown): void {
+    if (error === undefined || write.action !== undefined) {
+      this.#gate.leave();
+      this.#end(write, error);
+    } else if (write.wasTriedAgain) {
+      this.#gate.leave();
+      this.#giveUp(write, error);
+    } else {
+      // Alone, and its copies from the beginning: one failure may be a passing one.
+      write.wasTriedAgain = true;
+      write.state = 'passed';
+      this.#counts.retries++;
+      this.#protect(write);
+    }
+  }
+
+  #end(write: BufferedWrite, error: unknown): void {
+    write.state = 'over';
+    this.#index.remove(write);
+    this.#release(write);
+    const { action, followers } = write;
+    if (error === undefined) action?.resolve();
+    else action?.reject(error);
+    this.#settled(write);
+    for (const follower of followers ?? []) {
+      follower.blockers--;
+      this.#passIfFree(follower);
+    }
+  }
+
+  /** An acknowledged change cannot reach the volume. It stays for readers, and so does what it blocks. */
+  #giveUp(write: BufferedWrite, error: unknown): void {
+    if (this.#failure === undefined) {
+      this.#failure =
+        error instanceof AssertionError
+          ? error
+          : new DeviceError(
+              `a write that was acknowledged, ${write.length} bytes at offset ${write.offset}, cannot be written to ${this.#device.name}; every flush and every change is refused now. Mend what the cause names, close the volume and open it again`,
+              { cause: error },
+            );
+      // Nobody gets room any more; those who wait hear why.
+      this.#room.open();
+    }
+    this.#stick(write, error);
+  }
+
+  #stick(write: BufferedWrite, error: unknown): void {
+    if (write.state === 'stuck') return;
+    write.state = 'stuck';
+    write.action?.reject(this.#failure ?? error);
+    this.#settled(write);
+    for (const follower of write.followers ?? []) this.#stick(follower, error);
+  }
+
+  #settled({ sequence }: BufferedWrite): void {
+    this.#active--;
+    this.#drains.settled(sequence);
+  }
+
+  #release(write: BufferedWrite): void {
+    if (--write.holders > 0 || write.memory === undefined) return;
+    this.#room.release(write.memory.byteLength);
+    this.#pool.give(write.memory);
+  }
+
+  /** Fills `target` with the volume as it is now. @throws DeviceError */
+  read(offset: ByteOffset, target: Uint8Array): Promise<void> {
+    if (this.#index.isEmpty) return this.#device.read(offset, target);
+    const end = offset + target.byteLength;
+    const held = this.#index.overlapping(offset, end).filter(({ bytes }) => bytes !== undefined);
+    const newest = held.at(-1);
+    if (newest === undefined) return this.#device.read(offset, target);
+    if (newest.offset <= offset && newest.end >= end) {
+      newest.layOver(offset, target);
+      return DONE;
+    }
+    return this.#readUnder(held, offset, target);
+  }
+
+  async #readUnder(held: readonly BufferedWrite[], offset: ByteOffset, target: Uint8Array): Promise<void> {
+    for (const write of held) write.holders++;
+    try {
+      await this.#device.read(offset, target);
+      for (const write of held) write.layOver(offset, target);
+    } finally {
+      for (const write of held) this.#release(write);
+    }
+  }
+
+  /** Resolves when every change made so far is in the volume. @throws what a write-out has failed with */
+  async drained(): Promise<void> {
+    if (this.#active > 0) await this.#drains.wait(this.#sequence, this.#active);
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  /** Makes every change acknowledged so far durable. @throws DeviceError */
+  async flush(): Promise<void> {
+    await this.drained();
+    await this.#device.flush();
+  }
+
+  /** From now on changes are taken, but not passed on: `drained` then empties the volume's past. One at a time. */
+  plug(): void {
+    assert(!this.#isPlugged, () => 'the write buffer is plugged already');
+    this.#epoch++;
+  }
+
+  /** Passes on what has gathered. */
+  unplug(): void {
+    assert(this.#isPlugged, () => 'the write buffer is not plugged');
+    this.#openEpoch = this.#epoch;
+    const gathered = this.#plugged;
+    this.#plugged = [];
+    for (const write of gathered) this.#passIfFree(write);
+  }
+}

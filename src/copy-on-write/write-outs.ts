@@ -1,0 +1,99 @@
+/**
+ * From the write buffer to the volume: what is ready goes there in order of offset, neighbours in one vectored write.
+ *
+ * Changes that are ready together never overlap, so their order is free. While one sweep over the volume is under way
+ * what becomes ready gathers for the next: the busier the device, the longer the runs.
+ *
+ * Shared state: the lists and the count change between awaits only.
+ */
+import { type BlockDevice, writeAll } from '../device/block-device.js';
+import type { ByteLength } from '../units.js';
+import type { BufferedWrite } from './buffered-write.js';
+
+/** Runs that are written at the same time. */
+const RUNS_AT_ONCE = 8;
+/** Bytes of a run: so that a long one does not keep the memory of all of it to its end. */
+const RUN_BYTES_MAX: ByteLength = 4 * 1024 * 1024;
+/** Buffers of a run: what one system call takes. */
+const RUN_PIECES_MAX = 1024;
+
+/** Told once for each change. `error` is that of its run; then each of them may be tried alone. */
+export type OnWritten = (write: BufferedWrite, error: unknown) => void;
+
+export class WriteOuts {
+  readonly #device: BlockDevice;
+  readonly #onWritten: OnWritten;
+  readonly #ready: BufferedWrite[] = [];
+  /** Runs of the present sweep that have not begun, the next one last. */
+  #runs: BufferedWrite[][] = [];
+  #writing = 0;
+  #isScheduled = false;
+  /** Runs written so far. */
+  count = 0;
+
+  constructor(device: BlockDevice, onWritten: OnWritten) {
+    this.#device = device;
+    this.#onWritten = onWritten;
+  }
+
+  add(write: BufferedWrite): void {
+    this.#ready.push(write);
+    if (this.#isScheduled || this.#writing === RUNS_AT_ONCE) return;
+    this.#isScheduled = true;
+    // All those whose copies were committed together come in this turn.
+    queueMicrotask(() => {
+      this.#isScheduled = false;
+      this.#startRuns();
+    });
+  }
+
+  #startRuns(): void {
+    while (this.#writing < RUNS_AT_ONCE) {
+      if (this.#runs.length === 0) this.#runs = runsOf(this.#ready.splice(0)).reverse();
+      const run = this.#runs.pop();
+      if (run === undefined) return;
+      this.#writing++;
+      void this.#write(run);
+    }
+  }
+
+  async #write(run: readonly BufferedWrite[]): Promise<void> {
+    let failure: unknown;
+    try {
+      for (const write of run) write.state = 'writing';
+      const [first] = run;
+      if (first !== undefined)
+        await writeAll(
+          this.#device,
+          first.offset,
+          run.flatMap(({ bytes }) => bytes ?? []),
+        );
+      this.count++;
+    } catch (error) {
+      failure = error;
+    }
+    this.#writing--;
+    for (const write of run) this.#onWritten(write, failure);
+    this.#startRuns();
+  }
+}
+
+/** Sorted by offset, neighbours together. */
+function runsOf(writes: BufferedWrite[]): BufferedWrite[][] {
+  writes.sort((a, b) => a.offset - b.offset);
+  const runs: BufferedWrite[][] = [];
+  let run: BufferedWrite[] = [];
+  let end = -1;
+  let bytes = 0;
+  for (const write of writes) {
+    if (write.offset !== end || bytes + write.length > RUN_BYTES_MAX || run.length === RUN_PIECES_MAX) {
+      run = [];
+      runs.push(run);
+      bytes = 0;
+    }
+    run.push(write);
+    end = write.end;
+    bytes += write.length;
+  }
+  return runs;
+}

@@ -1,0 +1,207 @@
+/** Bugs in the write buffer: what is acknowledged before it is in the volume. */
+import type { PlantedBug } from './bug.js';
+
+const BUFFER = 'copy-on-write/write-buffer.ts';
+const ENTRY = 'copy-on-write/buffered-write.ts';
+const CREATE = 'snapshot/create.ts';
+const HISTORY = 'volume/stored-history.ts';
+
+export const BUFFERING_BUGS: readonly PlantedBug[] = [
+  {
+    name: 'a flush does not wait for the write buffer',
+    breaks: 'flushed data is lost with the process',
+    edits: [
+      {
+        file: BUFFER,
+        find: 'await this.drained();\n    await this.#device.flush();',
+        replace: 'await this.#device.flush();',
+      },
+    ],
+  },
+  {
+    name: 'a buffered write is written out before its copy is committed',
+    breaks: 'a snapshot loses the original',
+    edits: [
+      {
+        file: BUFFER,
+        find: 'if (copies === undefined) this.#ready(write);',
+        replace: 'copies?.catch(() => undefined);\n    if (write.length > 0) this.#ready(write);',
+      },
+      { file: BUFFER, find: 'copies.then(', replace: 'copies?.then(' },
+    ],
+  },
+  {
+    name: 'a read misses the write buffer',
+    breaks: 'an acknowledged write is not read',
+    edits: [
+      {
+        file: BUFFER,
+        find: 'if (this.#index.isEmpty) return this.#device.read(offset, target);',
+        replace: 'if (offset >= 0) return this.#device.read(offset, target);',
+      },
+    ],
+  },
+  {
+    name: 'a read lays nothing over that was written out meanwhile',
+    breaks: 'an acknowledged write is not read, for a moment',
+    edits: [
+      {
+        file: BUFFER,
+        find: 'for (const write of held) write.layOver(offset, target);',
+        replace: "for (const write of held) if (write.state !== 'over') write.layOver(offset, target);",
+      },
+    ],
+  },
+  {
+    name: 'a read lays older bytes over newer ones',
+    breaks: 'an acknowledged write is not read',
+    edits: [
+      {
+        file: BUFFER,
+        find: 'for (const write of held) write.layOver(offset, target);',
+        replace: 'for (const write of [...held].reverse()) write.layOver(offset, target);',
+      },
+    ],
+  },
+  {
+    name: 'memory is used again while a reader holds it',
+    breaks: 'a read returns bytes of another place',
+    edits: [
+      { file: BUFFER, find: 'for (const write of held) write.holders++;', replace: '' },
+      {
+        file: BUFFER,
+        find: 'this.#pool.give(write.memory);',
+        replace: 'this.#pool.give(write.memory.fill(0xee));',
+      },
+      { file: BUFFER, find: 'for (const write of held) this.#release(write);', replace: '' },
+    ],
+  },
+  {
+    name: 'memory of what was written out is not given back',
+    breaks: 'writes wait for ever',
+    edits: [{ file: BUFFER, find: 'this.#room.release(write.memory.byteLength);', replace: '' }],
+  },
+  {
+    name: 'a write with nothing to copy overtakes older bytes in the buffer',
+    breaks: 'the older write lands on the newer one',
+    edits: [{ file: BUFFER, find: 'if (older.length === 0 && !this', replace: 'if (!this' }],
+  },
+  {
+    name: 'overlapping writes of the buffer are written out in any order',
+    breaks: 'an older write lands on a newer one',
+    edits: [
+      {
+        file: BUFFER,
+        find: "if (write.blockers > 0 || write.state !== 'kept'",
+        replace: "if (write.state !== 'kept'",
+      },
+    ],
+  },
+  {
+    name: 'a buffered write waits only for the last one that it overlaps',
+    breaks: 'an older write lands on a newer one',
+    edits: [
+      {
+        file: BUFFER,
+        find: 'for (const other of older) {',
+        replace: 'for (const other of older.slice(-1)) {',
+      },
+    ],
+  },
+  {
+    name: 'a discard does not wait for older bytes in the buffer',
+    breaks: 'the older write lands on discarded space',
+    edits: [
+      {
+        file: BUFFER,
+        find: 'this.#add(write, this.#index.overlapping(offset, offset + length));',
+        replace: 'this.#add(write, []);',
+      },
+    ],
+  },
+  {
+    name: 'bytes are put in place of some that are being written',
+    breaks: 'the device is given bytes that change under it',
+    edits: [{ file: ENTRY, find: '|| !isOpen ||', replace: '||' }],
+  },
+  {
+    name: 'bytes are put in place of older ones under newer ones',
+    breaks: 'a newer write is lost under an older one',
+    edits: [
+      {
+        file: BUFFER,
+        find: 'older.at(-1)?.absorb(offset, source, this.#epoch)',
+        replace: 'older[0]?.absorb(offset, source, this.#epoch)',
+      },
+    ],
+  },
+  {
+    name: 'bytes are put in place of some from before the moment of a snapshot',
+    breaks: 'the snapshot has a write that is newer than it',
+    edits: [{ file: ENTRY, find: '|| epoch !== this.epoch)', replace: ')' }],
+  },
+  {
+    name: 'a snapshot is taken before the buffer is in the volume',
+    breaks: 'an acknowledged write is missing in the snapshot',
+    edits: [
+      {
+        file: CREATE,
+        find: "if (writes !== undefined) await limited('buffered writes were not written', writes.drained());",
+        replace: '',
+      },
+    ],
+  },
+  {
+    name: 'a write with nothing to copy slips past the moment of a snapshot',
+    breaks: 'a snapshot has a write that is newer than one which it has not',
+    edits: [
+      {
+        file: BUFFER,
+        find: '&& !this.#isPlugged && !this.#copyOnWrite',
+        replace: '&& !this.#copyOnWrite',
+      },
+      {
+        file: BUFFER,
+        find: 'const wait = this.#gate.enter();\n    assert(wait === undefined, ',
+        replace: 'const wait = this.#gate.enter();\n    await wait;\n    assert(offset >= 0, ',
+      },
+    ],
+  },
+  {
+    name: 'the buffer passes on what is newer than the moment of a snapshot',
+    breaks: 'a snapshot has a write that is newer than one which it has not',
+    edits: [{ file: BUFFER, find: ' || write.epoch > this.#openEpoch) return;', replace: ') return;' }],
+  },
+  {
+    name: 'a snapshot that could not be taken leaves the buffer plugged',
+    breaks: 'writes wait for ever',
+    edits: [{ file: CREATE, find: 'writes?.unplug();', replace: 'if (held) writes?.unplug();' }],
+  },
+  {
+    name: 'a write-out that failed is forgotten',
+    breaks: 'an acknowledged write is lost, and nobody hears of it',
+    edits: [
+      {
+        file: BUFFER,
+        find: 'this.#gate.leave();\n      this.#giveUp(write, error);',
+        replace: 'this.#gate.leave();\n      this.#end(write, undefined);',
+      },
+    ],
+  },
+  {
+    name: 'a close does not wait for the write buffer',
+    breaks: 'acknowledged writes are lost by a clean close',
+    edits: [
+      {
+        file: HISTORY,
+        find: 'await writes?.drained();\n      if (this.#writable',
+        replace: 'if (this.#writable',
+      },
+    ],
+  },
+  {
+    name: 'changes until now leave out what is in the write buffer',
+    breaks: 'a block that changed is not reported',
+    edits: [{ file: HISTORY, find: 'if (until === undefined) await writes?.drained();', replace: '' }],
+  },
+];
