@@ -49,6 +49,7 @@ export class OverlapIndex<Item extends IndexedRange> {
     if (this.#stretches.size === 0) return NONE;
     const first = Math.floor(offset / STRETCH);
     const last = Math.floor((end - 1) / STRETCH);
+    if (last - first >= this.#stretches.size) return this.#overlappingMuch(offset, end);
     let found: Item[] | undefined;
     for (let stretch = first; stretch <= last; stretch++) {
       const items = this.#stretches.get(stretch);
@@ -63,5 +64,13 @@ export class OverlapIndex<Item extends IndexedRange> {
     }
     if (found === undefined) return NONE;
     return first === last ? found : found.sort((a, b) => a.sequence - b.sequence);
+  }
+
+  /** The range has more stretches than there are lists. */
+  #overlappingMuch(offset: ByteOffset, end: ByteOffset): readonly Item[] {
+    const found = new Set<Item>();
+    for (const items of this.#stretches.values())
+      for (const item of items) if (item.offset < end && item.end > offset) found.add(item);
+    return [...found].sort((a, b) => a.sequence - b.sequence);
   }
 }

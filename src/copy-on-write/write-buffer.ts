@@ -20,6 +20,7 @@
  *
  * Shared state: everything here changes between awaits only.
  */
+import { type Allocated, type AllocationExtent, allocationOf } from '../device/allocation.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { BufferPool, pooledSize } from '../device/buffer-pool.js';
 import type { Clock } from '../environment.js';
@@ -66,7 +67,7 @@ export interface WriteBufferParts {
 
 const DONE = Promise.resolve();
 
-export class WriteBuffer {
+export class WriteBuffer implements Allocated {
   readonly #device: BlockDevice;
   readonly #gate: WriteGate;
   readonly #copyOnWrite: CopyOnWrite;
@@ -107,6 +108,11 @@ export class WriteBuffer {
       entries: this.#active,
       writeOuts: this.#writeOuts.count,
     };
+  }
+
+  /** Bytes of the volume. */
+  get size(): ByteLength {
+    return this.#device.size;
   }
 
   /** Why nothing is taken any more; `undefined` while it is. */
@@ -330,6 +336,17 @@ export class WriteBuffer {
     }
   }
 
+  /** What the device knows to be zero, less what the buffer held when this was first asked. */
+  async *allocation(offset: ByteOffset, length: ByteLength): AsyncGenerator<AllocationExtent> {
+    const held = [...this.#index.overlapping(offset, offset + length)].sort((a, b) => a.offset - b.offset);
+    let at = offset;
+    for await (const extent of allocationOf(this.#device, offset, length)) {
+      if (extent.zero) yield* withoutHeld(at, extent.length, held);
+      else yield extent;
+      at += extent.length;
+    }
+  }
+
   /** Resolves when every change made so far is in the volume. @throws what a write-out has failed with */
   async drained(): Promise<void> {
     if (this.#active > 0) await this.#drains.wait(this.#sequence, this.#active);
@@ -356,4 +373,23 @@ export class WriteBuffer {
     this.#plugged = [];
     for (const write of gathered) this.#passIfFree(write);
   }
+}
+
+/** Zeros, but where a change is held. @param held ascending by offset; may overlap */
+function* withoutHeld(
+  offset: ByteOffset,
+  length: ByteLength,
+  held: readonly BufferedWrite[],
+): Generator<AllocationExtent> {
+  const end = offset + length;
+  let at = offset;
+  for (const write of held) {
+    if (write.end <= at) continue;
+    if (write.offset >= end) break;
+    if (write.offset > at) yield { length: write.offset - at, zero: true };
+    const from = Math.max(write.offset, at);
+    at = Math.min(write.end, end);
+    yield { length: at - from, zero: false };
+  }
+  if (at < end) yield { length: end - at, zero: true };
 }

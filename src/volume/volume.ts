@@ -132,10 +132,10 @@ export class Volume extends EventEmitter<VolumeEvents> implements ByteSource {
 
   /** What is known to be zero now, without reading: see `AllocationExtent`. */
   async *allocation(offset: ByteOffset, length: ByteLength): AsyncGenerator<AllocationExtent> {
-    const { history, life } = this.#opened;
+    const { history, life, writer } = this.#opened;
     life.check();
     checkRange(offset, length, history.volume.size);
-    for await (const extent of allocationOf(history.volume, offset, length)) {
+    for await (const extent of allocationOf(writer?.engine.writes ?? history.volume, offset, length)) {
       life.check();
       yield extent;
     }
@@ -182,20 +182,13 @@ export class Volume extends EventEmitter<VolumeEvents> implements ByteSource {
     await this.#runWriting(async ({ engine }) => {
       checkRange(offset, length, engine.device.size);
       const partLimit = engine.copyOnWrite.target === undefined ? CLEARED_BYTES : PART_BYTES;
-      await clearRange(engine.device, { offset, length }, partLimit, (at, part) =>
-        changePart(engine, at, part, action),
+      const { writes, device } = engine;
+      await clearRange(
+        writes ?? device,
+        { offset, length },
+        partLimit,
+        (at, part) => writes?.change(at, part, action) ?? changePart(engine, at, part, action),
       );
-    });
-  }
-
-  /** Long ranges go in parts, so that neither memory nor the wait of a snapshot depends on their length. */
-  async #change(offset: ByteOffset, length: ByteLength, action: Change): Promise<void> {
-    await this.#runWriting(async ({ engine }) => {
-      checkRange(offset, length, engine.device.size);
-      for (let at = offset; at < offset + length; at += PART_BYTES) {
-        const part = Math.min(PART_BYTES, offset + length - at);
-        await (engine.writes?.change(at, part, action) ?? changePart(engine, at, part, action));
-      }
     });
   }
 
