@@ -50,6 +50,7 @@ export class Transmission implements Holder, RequestHandler {
   /** A request waits for room, and reading with it. */
   #waiting = false;
   #ending = false;
+  #peerEnded = false;
   /** When the request began whose payload is coming. */
   #arrivingSince: number | undefined;
   #end: (() => void) | undefined;
@@ -67,7 +68,10 @@ export class Transmission implements Holder, RequestHandler {
     this.#receiver = receive(stream, received, this.#requests);
     this.#outgoing = new Outgoing(this.stream, host.clock);
     host.memory.add(this);
-    this.stream.on('end', () => this.finish());
+    this.stream.on('end', () => {
+      this.#peerEnded = true;
+      this.#finishIfAllTaken();
+    });
     this.stream.on('close', () => this.finish());
     this.#receiver.resume();
   }
@@ -103,7 +107,14 @@ export class Transmission implements Holder, RequestHandler {
   resume(): void {
     if (!this.#waiting || this.#ending) return;
     this.#waiting = false;
-    if (this.#requests.resume()) this.#receiver.resume();
+    if (!this.#requests.resume()) return;
+    this.#receiver.resume();
+    this.#finishIfAllTaken();
+  }
+
+  /** A peer that sends no more may still wait for answers, and even for requests to be taken in. */
+  #finishIfAllTaken(): void {
+    if (this.#peerEnded && !this.#waiting) this.finish();
   }
 
   admit(request: Request): boolean {
