@@ -1,8 +1,9 @@
 /**
  * What changed between two moments: the blocks that have a copy in any snapshot from the older moment on, up to the
- * newer one. Exact at 16 KiB, and nothing has to be kept for it besides the tables.
+ * newer one. Exact at 16 KiB, and nothing has to be kept for it besides the tables. A range of the volume costs what
+ * it covers, 32 blocks at a time.
  */
-import { BLOCKS_PER_PAGE, type BlockTable, emptyPresence, setBits } from '../diff-area/block-table.js';
+import { BLOCKS_PER_PAGE, type BlockTable, emptyPresence } from '../diff-area/block-table.js';
 import { BLOCK_SIZE, type BlockNumber, type ByteLength, type ByteOffset, blocksIn } from '../units.js';
 
 /** A range of bytes of a volume. */
@@ -11,61 +12,111 @@ export interface ChangedExtent {
   readonly length: ByteLength;
 }
 
-/** Blocks in any of the tables, ascending. */
-export function* blocksOf(tables: readonly BlockTable[], blockCount: number): Generator<BlockNumber> {
-  const presence = emptyPresence();
-  for (let page = 0; page * BLOCKS_PER_PAGE < blockCount; page++) {
-    const having = tables.filter((table) => table.hasPage(page));
-    if (having.length === 0) continue;
-    presence.fill(0);
-    for (const table of having) table.addPresence(page, presence);
-    yield* setBits(presence, page * BLOCKS_PER_PAGE);
-  }
+/** Consecutive blocks `[start, end)`. */
+export interface BlockRun {
+  readonly start: BlockNumber;
+  readonly end: BlockNumber;
 }
 
-/** Ascending blocks as extents of bytes, neighbours merged, cut at the end of the volume. */
-export function* extentsOf(blocks: Iterable<BlockNumber>, volumeSize: ByteLength): Generator<ChangedExtent> {
+const WORD_BITS = 32;
+
+/** Longest runs of blocks `[first, end)` that are in any of the tables, ascending. */
+export function* runsOf(
+  tables: readonly BlockTable[],
+  first: BlockNumber,
+  end: BlockNumber,
+): Generator<BlockRun> {
+  const presence = emptyPresence();
+  let start = -1;
+  for (let page = Math.floor(first / BLOCKS_PER_PAGE); page * BLOCKS_PER_PAGE < end; page++) {
+    const base = page * BLOCKS_PER_PAGE;
+    const having = tables.filter((table) => table.hasPage(page));
+    if (having.length === 0) {
+      if (start >= 0) yield { start, end: base };
+      start = -1;
+      continue;
+    }
+    presence.fill(0);
+    for (const table of having) table.addPresence(page, presence);
+    for (let word = 0; word < presence.length; word++) {
+      const at = base + word * WORD_BITS;
+      const bits = (presence[word] ?? 0) & wordMask(at, first, end);
+      for (let bit = 0; bit < WORD_BITS; ) {
+        const rest = (start < 0 ? bits : ~bits) >>> bit;
+        if (rest === 0) break; // Nothing begins, or nothing ends, in what is left of the word.
+        bit += lowestBit(rest);
+        if (start < 0) start = at + bit;
+        else {
+          yield { start, end: at + bit };
+          start = -1;
+        }
+      }
+    }
+  }
+  if (start >= 0) yield { start, end };
+}
+
+const lowestBit = (word: number): number => WORD_BITS - 1 - Math.clz32(word & -word);
+
+/** The bits of the word for blocks from `at` on that lie within `[first, end)`. */
+function wordMask(at: BlockNumber, first: BlockNumber, end: BlockNumber): number {
+  if (at >= first && at + WORD_BITS <= end) return -1;
+  if (at + WORD_BITS <= first || at >= end) return 0;
+  const low = Math.max(0, first - at);
+  const high = Math.min(WORD_BITS, end - at);
+  return (-1 >>> (WORD_BITS - (high - low))) << low;
+}
+
+/** Ascending runs as extents of bytes, neighbours merged, cut at the end of the volume. */
+export function* extentsOf(runs: Iterable<BlockRun>, volumeSize: ByteLength): Generator<ChangedExtent> {
   let start = -1;
   let end = -1;
   const extent = () => ({
     offset: start * BLOCK_SIZE,
     length: Math.min(end * BLOCK_SIZE, volumeSize) - start * BLOCK_SIZE,
   });
-  for (const block of blocks) {
-    if (block * BLOCK_SIZE >= volumeSize) break;
-    if (block === end) {
-      end++;
+  for (const run of runs) {
+    if (run.start * BLOCK_SIZE >= volumeSize) break;
+    if (start >= 0 && run.start <= end) {
+      end = Math.max(end, run.end);
       continue;
     }
     if (start >= 0) yield extent();
-    start = block;
-    end = block + 1;
+    start = run.start;
+    end = run.end;
   }
   if (start >= 0) yield extent();
 }
 
-/**
- * @param sizeBefore size of the volume at the older moment
- * @param size size at the newer one; what the volume has grown by has changed
- */
-export function* changedExtents(
-  tables: readonly BlockTable[],
-  sizeBefore: ByteLength,
-  size: ByteLength,
-): Generator<ChangedExtent> {
-  const grownFrom = size > sizeBefore ? Math.floor(sizeBefore / BLOCK_SIZE) : blocksIn(size);
-  yield* extentsOf(withEnd(blocksOf(tables, blocksIn(size)), grownFrom, blocksIn(size)), size);
+export interface ChangedRange {
+  /** Size of the volume at the older moment. */
+  readonly sizeBefore: ByteLength;
+  /** Size at the newer one; what the volume has grown by has changed. */
+  readonly size: ByteLength;
+  /** Only what lies from here on; default 0. */
+  readonly offset?: ByteOffset | undefined;
+  /** Only so much; default: to the end. */
+  readonly length?: ByteLength | undefined;
 }
 
-/** `blocks` below `from`, then every block from there up to `end`. */
-function* withEnd(
-  blocks: Iterable<BlockNumber>,
-  from: BlockNumber,
-  end: BlockNumber,
-): Generator<BlockNumber> {
-  for (const block of blocks) {
-    if (block >= from) break;
-    yield block;
+/** What changed, cut at the edges of the range. */
+export function* changedExtents(
+  tables: readonly BlockTable[],
+  { sizeBefore, size, offset = 0, length = size }: ChangedRange,
+): Generator<ChangedExtent> {
+  const end = Math.min(size, offset + length);
+  if (offset >= end) return;
+  const [first, last] = [Math.floor(offset / BLOCK_SIZE), blocksIn(end)];
+  const grownFrom = size > sizeBefore ? Math.floor(sizeBefore / BLOCK_SIZE) : last;
+  const known = Math.min(last, Math.max(first, grownFrom));
+  for (const extent of extentsOf(withEnd(runsOf(tables, first, known), known, last), end)) {
+    const from = Math.max(offset, extent.offset);
+    yield { offset: from, length: extent.offset + extent.length - from };
   }
-  for (let block: number = from; block < end; block++) yield block;
+}
+
+/** `runs` below `from`, then every block from there up to `end`. */
+function* withEnd(runs: Iterable<BlockRun>, from: BlockNumber, end: BlockNumber): Generator<BlockRun> {
+  yield* runs;
+  if (from < end) yield { start: from, end };
 }

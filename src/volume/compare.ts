@@ -25,13 +25,14 @@ export async function* differing(
   if (start !== undefined) yield { offset: start, length: end - start };
 }
 
-/** `extent`, which begins at 0, without its first block if that is equal in `a` and `b`. */
+/** `extent`, which begins in the first block, without that block if it is equal in `a` and `b`. */
 export async function* withoutEqualFirstBlock(
   a: ByteSource,
   b: ByteSource,
   extent: ChangedExtent,
 ): AsyncGenerator<ChangedExtent> {
-  const first = { offset: 0, length: Math.min(BLOCK_SIZE, extent.length) };
+  const first = { offset: 0, length: Math.min(BLOCK_SIZE, a.size, b.size) };
   for await (const _ of differing(a, b, first)) return yield extent;
-  if (extent.length > first.length) yield { offset: first.length, length: extent.length - first.length };
+  const end = extent.offset + extent.length;
+  if (end > BLOCK_SIZE) yield { offset: BLOCK_SIZE, length: end - BLOCK_SIZE };
 }

@@ -3,7 +3,7 @@ import type { CopyFigures } from '../copy-on-write/copy-on-write.js';
 import type { WriteBufferFigures } from '../copy-on-write/write-buffer.js';
 import type { BlockDevice } from '../device/block-device.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
-import type { ByteLength } from '../units.js';
+import type { ByteLength, ByteOffset } from '../units.js';
 import type { ChangedExtent } from './changed-blocks.js';
 
 /** What a volume and its store hold at this moment. */
@@ -34,6 +34,9 @@ export interface VolumeFigures {
 export interface ChangedOptions {
   readonly since: Snapshot;
   readonly until: Snapshot | undefined;
+  /** Only what lies in this range; default: all. */
+  readonly offset?: ByteOffset | undefined;
+  readonly length?: ByteLength | undefined;
 }
 
 export interface History {

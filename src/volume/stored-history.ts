@@ -2,6 +2,7 @@
 import { InvalidArgumentError, SnapshotDeletedError } from '../errors.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
+import { BLOCK_SIZE } from '../units.js';
 import { type ChangedExtent, changedExtents } from './changed-blocks.js';
 import { withoutEqualFirstBlock } from './compare.js';
 import type { Engine } from './engine.js';
@@ -54,7 +55,7 @@ export class StoredHistory implements History {
     };
   }
 
-  async *changed({ since, until }: ChangedOptions): AsyncGenerator<ChangedExtent> {
+  async *changed({ since, until, offset, length }: ChangedOptions): AsyncGenerator<ChangedExtent> {
     const { chain, store, device, writes } = this.#engine;
     // The tables know of what is in the volume, not of what is in the buffer.
     if (until === undefined) await writes?.drained();
@@ -66,9 +67,10 @@ export class StoredHistory implements History {
       );
     }
     const tables = chain.records.slice(first, end).flatMap(({ area }) => area?.table ?? []);
-    for (const extent of changedExtents(tables, since.size, until?.size ?? device.size)) {
+    const size = until?.size ?? device.size;
+    for (const extent of changedExtents(tables, { sizeBefore: since.size, size, offset, length })) {
       // Such a store keeps a copy of block 0 in every snapshot, changed or not.
-      if (extent.offset === 0 && store.hidesStartBlock)
+      if (extent.offset < BLOCK_SIZE && store.hidesStartBlock)
         yield* withoutEqualFirstBlock(since, until ?? device, extent);
       else yield extent;
     }

@@ -41,6 +41,9 @@ export interface ChangedBlocksOptions {
   readonly until?: Snapshot;
   /** Compare the bytes and leave out blocks that are equal again. */
   readonly compare?: boolean;
+  /** Only what lies in this range, which costs accordingly; default: all. */
+  readonly offset?: ByteOffset;
+  readonly length?: ByteLength;
   readonly signal?: AbortSignal;
 }
 
@@ -226,10 +229,10 @@ export class Volume extends EventEmitter<VolumeEvents> implements ByteSource {
    * @throws SnapshotDeletedError, InvalidArgumentError
    */
   async *changedBlocks(options: ChangedBlocksOptions): AsyncGenerator<ChangedExtent> {
-    const { since, until, compare = false, signal } = options;
+    const { since, until, compare = false, offset, length, signal } = options;
     const { history, life } = this.#opened;
     life.check();
-    for await (const extent of history.changed({ since, until })) {
+    for await (const extent of history.changed({ since, until, offset, length })) {
       life.check();
       signal?.throwIfAborted();
       if (compare) yield* differing(since, until ?? this, extent);

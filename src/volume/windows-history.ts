@@ -6,7 +6,7 @@ import type { BlockDevice } from '../device/block-device.js';
 import { FormatError, InvalidArgumentError, UnsupportedError } from '../errors.js';
 import { NIL_GUID } from '../format/guid.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
-import type { BlockNumber, ByteLength, ByteOffset } from '../units.js';
+import { BLOCK_SIZE, type BlockNumber, type ByteLength, type ByteOffset, blocksIn } from '../units.js';
 import type { ForeignSnapshot } from '../windows/foreign-snapshot.js';
 import { ForeignStore } from '../windows/foreign-store.js';
 import { type ChangedExtent, extentsOf } from './changed-blocks.js';
@@ -50,7 +50,12 @@ export class WindowsHistory implements History {
     };
   }
 
-  *changed({ since, until }: ChangedOptions): Generator<ChangedExtent> {
+  *changed({
+    since,
+    until,
+    offset = 0,
+    length = this.volume.size,
+  }: ChangedOptions): Generator<ChangedExtent> {
     const first = this.#indexOf(since);
     const end = until === undefined ? this.snapshots.length : this.#indexOf(until);
     if (end < first) {
@@ -63,10 +68,13 @@ export class WindowsHistory implements History {
       if (foreign.reason !== undefined) throw new FormatError(foreign.reason);
       for (const block of foreign.tableBlocks()) blocks.add(block);
     }
-    yield* extentsOf(
-      [...blocks].sort((a, b) => a - b),
-      this.volume.size,
-    );
+    const [from, to] = [Math.floor(offset / BLOCK_SIZE), blocksIn(offset + length)];
+    const wanted = [...blocks].filter((block) => block >= from && block < to).sort((a, b) => a - b);
+    const runs = wanted.map((block) => ({ start: block, end: block + 1 }));
+    for (const extent of extentsOf(runs, Math.min(this.volume.size, offset + length))) {
+      const start = Math.max(offset, extent.offset);
+      yield { offset: start, length: extent.offset + extent.length - start };
+    }
   }
 
   #indexOf(snapshot: Snapshot): number {
