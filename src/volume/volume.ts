@@ -15,9 +15,10 @@ import { type Environment, systemEnvironment } from '../environment.js';
 import { ClosedError, ReadOnlyError } from '../errors.js';
 import { type CreateSnapshotOptions, createSnapshot } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
-import type { ByteSource, Snapshot } from '../snapshot/snapshot.js';
+import type { Snapshot } from '../snapshot/snapshot.js';
 import type { Store } from '../store/store.js';
 import type { ByteLength, ByteOffset } from '../units.js';
+import type { VolumeAccess } from './access.js';
 import { openParts, type VolumeOptions, type VolumeParts } from './assemble.js';
 import type { ChangedExtent } from './changed-blocks.js';
 import { clearRange } from './clearing.js';
@@ -47,7 +48,7 @@ export interface ChangedBlocksOptions {
   readonly signal?: AbortSignal;
 }
 
-export class Volume extends EventEmitter<VolumeEvents> implements ByteSource {
+export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
   #parts: VolumeParts | undefined;
   /** One snapshot is taken at a time. */
   readonly #creating = new Mutex();

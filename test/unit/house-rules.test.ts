@@ -28,6 +28,7 @@ const LAYERS = [
   ['snapshot'],
   ['volume'],
   ['check', 'export'],
+  ['serve'],
   ['testing', 'cli'],
 ];
 

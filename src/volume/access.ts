@@ -1,0 +1,28 @@
+/** What can be asked of an open volume, be it open in this process or in the one that serves it. */
+import type { CreateSnapshotOptions } from '../snapshot/create.js';
+import type { VolumeEvents } from '../snapshot/events.js';
+import type { ByteSource, Snapshot } from '../snapshot/snapshot.js';
+import type { ByteLength, ByteOffset } from '../units.js';
+import type { ChangedExtent } from './changed-blocks.js';
+import type { VolumeFigures } from './history.js';
+import type { Recovery } from './open.js';
+import type { ChangedBlocksOptions } from './volume.js';
+
+/** See `Volume`, which says what each of these does and throws. */
+export interface VolumeAccess extends ByteSource {
+  readonly name: string;
+  readonly writable: boolean;
+  readonly recovery: Recovery;
+  /** Oldest first. */
+  readonly snapshots: readonly Snapshot[];
+  readonly figures: VolumeFigures;
+  read(offset: ByteOffset, target: ByteLength | Uint8Array): Promise<Uint8Array>;
+  write(offset: ByteOffset, source: Uint8Array): Promise<void>;
+  flush(): Promise<void>;
+  createSnapshot(options?: CreateSnapshotOptions): Promise<Snapshot>;
+  deleteOldest(count?: number): Promise<void>;
+  changedBlocks(options: ChangedBlocksOptions): AsyncIterable<ChangedExtent>;
+  setMaximumSize(maximumSize: ByteLength): Promise<void>;
+  on<Name extends keyof VolumeEvents>(name: Name, listener: (...event: VolumeEvents[Name]) => void): unknown;
+  close(): Promise<void>;
+}
