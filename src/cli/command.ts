@@ -20,14 +20,19 @@ interface Description {
   readonly examples: readonly string[];
   /** Does the command open the volume for writing? Then it takes `--changed`. */
   readonly writes?: boolean;
+  /** Does it take several volumes? */
+  readonly several?: boolean;
 }
 
 /** A command whose first argument is VOLUME. */
-export function volumeCommand({ name, summary, details, examples, writes }: Description): Command {
+export function volumeCommand({ name, summary, details, examples, writes, several }: Description): Command {
   const command = new Command(name)
     .summary(summary)
     .description(sentences(summary, details))
-    .argument('<VOLUME>', 'path of an image or a block device, or an NBD address: nbd://HOST/EXPORT')
+    .argument(
+      several ? '<VOLUME...>' : '<VOLUME>',
+      'path of an image or a block device, or an NBD address: nbd://HOST/EXPORT',
+    )
     .helpOption('-h, --help', 'show this help')
     .option('--store <DIR>', 'where the snapshots are kept (default: VOLUME.volsnap, or inside the volume)')
     .option('--json', 'print JSON; errors too, on standard error')

@@ -1,5 +1,5 @@
 /** Ids of snapshots: shortened as far as they stay clear. */
-import { InvalidArgumentError, NotFoundError, type Snapshot, type Volume } from '../index.js';
+import { InvalidArgumentError, NotFoundError, type Snapshot, type VolumeAccess } from '../index.js';
 import { UsageError } from './failure.js';
 import { shellWord } from './text.js';
 
@@ -10,7 +10,7 @@ const CANDIDATES_SHOWN = 8;
  * The snapshot that `text` stands for: its id, its store's id, or the beginning of either.
  * @throws NotFoundError, InvalidArgumentError (several begin so), UsageError (nothing given)
  */
-export function findSnapshot(volume: Volume, text: string): Snapshot {
+export function findSnapshot(volume: VolumeAccess, text: string): Snapshot {
   const wanted = text.trim().replace(/^\{/, '').replace(/\}$/, '').toLowerCase();
   if (wanted === '') throw new UsageError('an empty id names no snapshot');
   const found = volume.snapshots.filter(

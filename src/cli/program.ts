@@ -17,6 +17,7 @@ import { listCommand } from './commands/list.js';
 import { mapCommand } from './commands/map.js';
 import { readCommand } from './commands/read.js';
 import { resizeStoreCommand } from './commands/resize-store.js';
+import { serveCommand } from './commands/serve.js';
 import { writeCommand } from './commands/write.js';
 import { failureOf, isAbort, Status } from './failure.js';
 import { Interruption } from './interruption.js';
@@ -36,6 +37,7 @@ const COMMANDS = [
   deleteCommand,
   resizeStoreCommand,
   checkCommand,
+  serveCommand,
 ] as const;
 
 /** Runs the command that `argv` (without program and script) names. @returns the exit status */

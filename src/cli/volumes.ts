@@ -1,22 +1,34 @@
 /**
  * Volumes that a command names: from a path to an open `Volume`, and its clean end.
  *
- * Commands that only read open for reading, so several may run at once; the others have the volume to themselves.
+ * A volume that a process serves is reached through that process. Else commands that only read open it for reading, so several
+ * may run at once, and the others have it to themselves.
  */
 import { lstat, realpath, stat } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import {
+  connectToOwner,
   DirectoryStore,
   FileDevice,
+  InUseError,
   looksLikeUri,
   NbdDevice,
+  type RemoteVolume,
   type Snapshot,
   Volume,
+  type VolumeAccess,
   VolumeChangedError,
 } from '../index.js';
 import type { CommonOptions, WritingOptions } from './command.js';
 import { UsageError } from './failure.js';
 import { findSnapshot } from './ids.js';
 import type { Session } from './session.js';
+
+/**
+ * Waits, in milliseconds, between attempts to open a volume that somebody has: a process that is about to serve it has it
+ * before it can be reached, and one that ends has it for a moment after.
+ */
+const IN_USE_WAITS_MS = [50, 150, 400];
 
 /** @throws VolsnapError as `NbdDevice.open` for a URI, else as `FileDevice.open` */
 export async function openDevice(volume: string, writable: boolean): Promise<FileDevice | NbdDevice> {
@@ -37,19 +49,51 @@ async function withoutLink(path: string): Promise<string> {
 export const storeOf = ({ store }: CommonOptions): { readonly store?: DirectoryStore } =>
   store === undefined ? {} : { store: new DirectoryStore(store) };
 
+/** The volume in the process that serves it; `undefined` if none does. */
+export async function reachOwner(
+  { signal }: Session,
+  path: string,
+  { store }: CommonOptions,
+): Promise<RemoteVolume | undefined> {
+  return connectToOwner({ volume: await withoutLink(path), store }, signal);
+}
+
+/** Runs `served` where a process serves the volume, else `local`; once more if that meets somebody on the way in or out. */
+export async function reachOrOpen<T>(
+  session: Session,
+  path: string,
+  options: CommonOptions,
+  { served, local }: { served: (volume: RemoteVolume) => Promise<T>; local: () => Promise<T> },
+): Promise<T> {
+  for (let attempt = 0; ; attempt++) {
+    const remote = await reachOwner(session, path, options);
+    if (remote !== undefined) return useVolume(remote, () => served(remote));
+    const wait = IN_USE_WAITS_MS[attempt];
+    try {
+      return await local();
+    } catch (error) {
+      if (!(error instanceof InUseError) || wait === undefined) throw error;
+      await sleep(wait, undefined, { signal: session.signal });
+    }
+  }
+}
+
 /** Runs `body` on the volume, open for reading. */
 export async function readVolume<T>(
   session: Session,
   path: string,
   options: CommonOptions,
-  body: (volume: Volume) => Promise<T>,
+  body: (volume: VolumeAccess) => Promise<T>,
 ): Promise<T> {
-  const device = await openDevice(path, false);
-  const volume = await Volume.open(device, { ...storeOf(options), readOnly: true });
-  return useVolume(volume, () => {
-    tellRecovery(session, volume);
-    return body(volume);
-  });
+  const local = async () => {
+    const device = await openDevice(path, false);
+    const volume = await Volume.open(device, { ...storeOf(options), readOnly: true });
+    return useVolume(volume, () => {
+      tellRecovery(session, volume);
+      return body(volume);
+    });
+  };
+  return reachOrOpen(session, path, options, { served: body, local });
 }
 
 /** Runs `body` on the volume, open for reading and writing. What happens to snapshots meanwhile is told. */
@@ -57,13 +101,20 @@ export async function changeVolume<T>(
   session: Session,
   path: string,
   options: WritingOptions,
-  body: (volume: Volume) => Promise<T>,
+  body: (volume: VolumeAccess) => Promise<T>,
 ): Promise<T> {
-  const volume = await openForChange(session, path, options, 'refuse');
-  return useVolume(volume, () => {
-    tellRecovery(session, volume);
+  const local = async () => {
+    const volume = await openForChange(session, path, options, 'refuse');
+    return useVolume(volume, () => {
+      tellRecovery(session, volume);
+      return body(volume);
+    });
+  };
+  const served = (volume: RemoteVolume) => {
+    tellEvents(session, volume);
     return body(volume);
-  });
+  };
+  return reachOrOpen(session, path, options, { served, local });
 }
 
 /** Opens the volume for writing, which puts right what can be, without its damaged snapshots; then runs `body`. */
@@ -77,7 +128,8 @@ export async function repairVolume<T>(
   return useVolume(volume, () => body(volume));
 }
 
-async function openForChange(
+/** Opens the volume for writing. @throws as `Volume.open` */
+export async function openForChange(
   session: Session,
   path: string,
   options: WritingOptions,
@@ -95,18 +147,21 @@ async function openForChange(
       cause: error,
     });
   });
-  volume.on('deleted', ({ id, reason }) => {
-    if (reason === 'space') session.notes.warn(`snapshot ${id} was deleted to make room for newer copies`);
-    if (reason === 'copy-failed')
-      session.notes.warn(`snapshot ${id} was given up: its copies could not be kept`);
-  });
-  volume.on('backgroundFailure', ({ id, what, error }) => {
-    session.notes.warn(`snapshot ${id}: ${what} failed: ${error instanceof Error ? error.message : error}`);
-  });
+  tellEvents(session, volume);
   return volume;
 }
 
-async function useVolume<T>(volume: Volume, body: () => Promise<T>): Promise<T> {
+function tellEvents({ notes }: Session, volume: VolumeAccess): void {
+  volume.on('deleted', ({ id, reason }) => {
+    if (reason === 'space') notes.warn(`snapshot ${id} was deleted to make room for newer copies`);
+    if (reason === 'copy-failed') notes.warn(`snapshot ${id} was given up: its copies could not be kept`);
+  });
+  volume.on('backgroundFailure', ({ id, what, error }) => {
+    notes.warn(`snapshot ${id}: ${what} failed: ${error instanceof Error ? error.message : error}`);
+  });
+}
+
+async function useVolume<T>(volume: VolumeAccess, body: () => Promise<T>): Promise<T> {
   let result: T;
   try {
     result = await body();
@@ -118,7 +173,7 @@ async function useVolume<T>(volume: Volume, body: () => Promise<T>): Promise<T> 
   return result;
 }
 
-function tellRecovery({ notes }: Session, { recovery, name }: Volume): void {
+export function tellRecovery({ notes }: Session, { recovery, name }: VolumeAccess): void {
   for (const warning of recovery.warnings) notes.warn(warning);
   const { droppedCopies, droppedSnapshots } = recovery;
   for (const { id, reason } of droppedSnapshots) notes.warn(`snapshot ${id} was given up (${reason})`);
@@ -135,21 +190,17 @@ export interface Source {
   readonly id: string | undefined;
 }
 
-/**
- * Takes `VOLUME@ID` apart. A file that has the whole text as its name is the volume. In a URI the `@` before a host
- * belongs to a user, and one in the name of an export is written %40.
- */
+/** Takes `VOLUME@ID` apart. A file that has the whole text as its name is the volume. */
 export async function parseSource(text: string): Promise<Source> {
   const at = text.lastIndexOf('@');
-  const authority = /^[a-z][a-z0-9+.-]*:\/\/[^/?]*/i.exec(text)?.[0].length ?? 0;
-  if (at <= 0 || at < authority || (await exists(text))) return { path: text, id: undefined };
+  if (at <= 0 || (await exists(text))) return { path: text, id: undefined };
   const id = text.slice(at + 1);
   if (id === '') throw new UsageError(`${text}: an id, or the beginning of one, follows the @`);
   return { path: text.slice(0, at), id };
 }
 
 /** What `parseSource` found, in the open volume. */
-export const sourceIn = (volume: Volume, { id }: Source): Volume | Snapshot =>
+export const sourceIn = (volume: VolumeAccess, { id }: Source): VolumeAccess | Snapshot =>
   id === undefined ? volume : findSnapshot(volume, id);
 
 async function exists(path: string): Promise<boolean> {

@@ -22,7 +22,7 @@ import { InVolumeStore, RESERVE_MIN } from '../store/in-volume-store.js';
 import { randomU64 } from '../store/new-start.js';
 import type { AttachedStore } from '../store/store.js';
 import { BLOCK_SIZE, type BlockNumber, type ByteLength, blocksIn, offsetOfBlock, roundUp } from '../units.js';
-import type { Volume } from '../volume/volume.js';
+import type { VolumeAccess } from '../volume/access.js';
 
 export interface ExportVssOptions {
   /** The newest snapshot to export: the image's volume is as this one, with it and all older ones inside. Default: all, and the volume as it is now; of a volume that is written meanwhile that is no single moment. */
@@ -47,7 +47,7 @@ const STEP_BLOCKS = 256;
  * @throws UnsupportedError (the volume is Windows' own), InvalidArgumentError, DeviceError; then no file is left
  */
 export async function exportVss(
-  volume: Volume,
+  volume: VolumeAccess,
   target: string,
   options: ExportVssOptions = {},
 ): Promise<void> {
@@ -102,7 +102,7 @@ class Progress {
   }
 }
 
-async function layersOf(volume: Volume, until: Snapshot | undefined): Promise<Layer[]> {
+async function layersOf(volume: VolumeAccess, until: Snapshot | undefined): Promise<Layer[]> {
   const { snapshots } = volume;
   const last = until === undefined ? snapshots.length : snapshots.indexOf(until) + 1;
   const layers: Layer[] = [];

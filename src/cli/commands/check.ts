@@ -1,12 +1,19 @@
 /** `volsnap check`: is everything that the snapshots are made of sound? */
 import type { Command } from 'commander';
-import { checkVolume, FormatError, type Problem, UnsupportedError } from '../../index.js';
+import {
+  checkVolume,
+  FormatError,
+  InUseError,
+  type CheckOptions as LibraryOptions,
+  type Problem,
+  UnsupportedError,
+} from '../../index.js';
 import { volumeCommand, type WritingOptions } from '../command.js';
 import { Status } from '../failure.js';
 import { withProgress } from '../progress.js';
 import type { Runner, Session } from '../session.js';
 import { oneLine } from '../text.js';
-import { openDevice, repairVolume, storeOf } from '../volumes.js';
+import { openDevice, reachOrOpen, repairVolume, storeOf } from '../volumes.js';
 
 interface CheckOptions extends WritingOptions {
   readonly repair?: boolean;
@@ -53,18 +60,21 @@ async function check(session: Session, path: string, options: CheckOptions): Pro
 }
 
 async function look(session: Session, path: string, options: CheckOptions): Promise<Problem[]> {
+  const found = await withProgress(session, 'Checking', (onProgress) => {
+    const how = { scrub: options.scrub ?? false, signal: session.signal, onProgress };
+    return reachOrOpen(session, path, options, {
+      served: (volume) => volume.check(how),
+      local: () => lookAt(path, options, how),
+    });
+  });
+  for (const { code, message } of found) if (code === 'note') session.notes.warn(message);
+  return found.filter(({ code }) => code !== 'note');
+}
+
+async function lookAt(path: string, options: CheckOptions, how: LibraryOptions): Promise<Problem[]> {
   const device = await openDevice(path, false);
   try {
-    const found = await withProgress(session, 'Checking', (update) =>
-      checkVolume(device, {
-        ...storeOf(options),
-        scrub: options.scrub ?? false,
-        signal: session.signal,
-        onProgress: update,
-      }),
-    );
-    for (const { code, message } of found) if (code === 'note') session.notes.warn(message);
-    return found.filter(({ code }) => code !== 'note');
+    return await checkVolume(device, { ...storeOf(options), ...how });
   } finally {
     await device.close();
   }
@@ -88,7 +98,9 @@ async function repair(
       recovery.droppedSnapshots.map(({ id }) => id),
     );
   } catch (error) {
-    if (!(error instanceof FormatError || error instanceof UnsupportedError)) throw error;
+    const isKnown =
+      error instanceof FormatError || error instanceof UnsupportedError || error instanceof InUseError;
+    if (!isKnown) throw error;
     session.notes.warn(`cannot be repaired: ${error.message}`);
     return undefined;
   }

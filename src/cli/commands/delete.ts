@@ -1,6 +1,6 @@
 /** `volsnap delete`: removes snapshots. */
 import type { Command } from 'commander';
-import { NotFoundError, type Snapshot, UnsupportedError, type Volume } from '../../index.js';
+import { NotFoundError, type Snapshot, UnsupportedError, type VolumeAccess } from '../../index.js';
 import { volumeCommand, type WritingOptions } from '../command.js';
 import { UsageError } from '../failure.js';
 import { findSnapshot } from '../ids.js';
@@ -50,7 +50,11 @@ async function remove(
 }
 
 /** The snapshots to delete, oldest first: the oldest ones, without a gap. */
-function choose(volume: Volume, ids: readonly string[], { oldest, all }: DeleteOptions): readonly Snapshot[] {
+function choose(
+  volume: VolumeAccess,
+  ids: readonly string[],
+  { oldest, all }: DeleteOptions,
+): readonly Snapshot[] {
   const { snapshots } = volume;
   if (all) return snapshots;
   if (oldest) {

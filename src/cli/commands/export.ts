@@ -1,7 +1,13 @@
 /** `volsnap export`: a snapshot as an image of its own. */
 import { stat } from 'node:fs/promises';
 import { type Command, Option } from 'commander';
-import { type ByteLength, exportVss, type Snapshot, UnsupportedError, type Volume } from '../../index.js';
+import {
+  type ByteLength,
+  exportVss,
+  type Snapshot,
+  UnsupportedError,
+  type VolumeAccess,
+} from '../../index.js';
 import { chunksOf, dataRuns } from '../chunks.js';
 import { type CommonOptions, volumeCommand } from '../command.js';
 import { type Destination, openDestination, withDestination } from '../destination.js';
@@ -105,7 +111,7 @@ async function exportRaw(session: Session, snapshot: Snapshot, destination: Dest
 
 async function exportAll(
   session: Session,
-  volume: Volume,
+  volume: VolumeAccess,
   until: Snapshot | undefined,
   { path, isNew }: Destination,
 ): Promise<Result> {

@@ -1,7 +1,7 @@
 /** `volsnap info`: a volume, its store, and the space it takes. */
 import { statfs } from 'node:fs/promises';
 import type { Command } from 'commander';
-import type { ByteLength, Volume } from '../../index.js';
+import type { ByteLength, VolumeAccess } from '../../index.js';
 import { formatAge } from '../age.js';
 import { type CommonOptions, volumeCommand } from '../command.js';
 import type { Output } from '../output.js';
@@ -34,7 +34,7 @@ async function info(session: Session, path: string, options: CommonOptions): Pro
 
 type Facts = Awaited<ReturnType<typeof factsOf>>;
 
-async function factsOf(volume: Volume) {
+async function factsOf(volume: VolumeAccess) {
   const { layout, storeName, usedBytes, allocatedBytes, maximumBytes, tableMemoryBytes } = volume.figures;
   const { snapshots, recovery } = volume;
   return {

@@ -1,6 +1,6 @@
 /** `volsnap write`: standard input into a volume, its snapshots kept as they were. */
 import type { Command } from 'commander';
-import { type ByteLength, type ByteOffset, InvalidArgumentError, type Volume } from '../../index.js';
+import { type ByteLength, type ByteOffset, InvalidArgumentError, type VolumeAccess } from '../../index.js';
 import { CHUNK_SIZE } from '../chunks.js';
 import { volumeCommand, type WritingOptions } from '../command.js';
 import { readInput } from '../input.js';
@@ -46,7 +46,7 @@ async function write(session: Session, path: string, options: WriteOptions): Pro
 }
 
 /** @returns how many bytes came */
-async function pour(volume: Volume, offset: ByteOffset, signal: AbortSignal): Promise<ByteLength> {
+async function pour(volume: VolumeAccess, offset: ByteOffset, signal: AbortSignal): Promise<ByteLength> {
   const writes = new Set<Promise<void>>();
   const failures: unknown[] = [];
   let at = offset;

@@ -1,0 +1,104 @@
+/** `volsnap serve`: volumes and their snapshots for NBD clients, until a signal comes. */
+import { once } from 'node:events';
+import { type Command, Option } from 'commander';
+import { type NbdTls, Volume, VolumeServer } from '../../index.js';
+import { type Address, parseAddress } from '../address.js';
+import { volumeCommand, type WritingOptions } from '../command.js';
+import { UsageError } from '../failure.js';
+import type { Runner, Session } from '../session.js';
+import { readCertificates, readKeys } from '../tls-files.js';
+import { openDevice, openForChange, storeOf, tellRecovery } from '../volumes.js';
+
+interface ServeOptions extends WritingOptions {
+  readonly socket?: string;
+  readonly listen?: Address;
+  readonly tlsCertificates?: string;
+  readonly tlsPsk?: string;
+  readonly insecure?: boolean;
+  readonly readOnly?: boolean;
+}
+
+export const serveCommand = (run: Runner): Command =>
+  volumeCommand({
+    name: 'serve',
+    summary: 'serve volumes and their snapshots over NBD',
+    details:
+      'Exports are live (also the empty name) and snapshot/ID; of several volumes, NAME/live and NAME/snapshot/ID. The URI is printed when clients can connect. Other commands work meanwhile. Ends with Ctrl-C or SIGTERM.',
+    examples: [
+      'volsnap serve disk.img',
+      'volsnap serve disk.img --socket /run/vm/disk.sock',
+      'volsnap serve disk.img --listen 0.0.0.0:10809 --tls-certificates /etc/pki/volsnap',
+    ],
+    writes: true,
+    several: true,
+  })
+    .addOption(
+      new Option('--socket <PATH>', 'Unix socket to serve on (default: nbd.sock in the store)').conflicts(
+        'listen',
+      ),
+    )
+    .option('--listen <HOST:PORT>', 'TCP address to serve on; needs TLS, or --insecure', parseAddress)
+    .addOption(
+      new Option(
+        '--tls-certificates <DIR>',
+        'clients need a certificate: folder with ca-cert.pem, server-cert.pem, server-key.pem',
+      ).conflicts('tlsPsk'),
+    )
+    .option('--tls-psk <FILE>', 'clients need a key: file with lines of USER:KEY')
+    .option('--insecure', 'allow TCP without TLS, on loopback only')
+    .option('--read-only', 'open the volumes for reading; others may, too')
+    .action(run(serve));
+
+async function serve(session: Session, paths: readonly string[], options: ServeOptions): Promise<undefined> {
+  if (options.store !== undefined && paths.length > 1)
+    throw new UsageError('--store names the store of one volume; serve the others by processes of their own');
+  const tls = await tlsOf(options);
+  const volumes: Volume[] = [];
+  const closeAll = async () => {
+    const ends = await Promise.allSettled(volumes.map((volume) => volume.close()));
+    for (const end of ends) if (end.status === 'rejected') throw end.reason;
+  };
+  try {
+    for (const path of paths) volumes.push(await openToServe(session, path, options));
+    const [first, ...others] = volumes;
+    if (first === undefined) return;
+    const server = await VolumeServer.start([first, ...others], {
+      ...(options.socket === undefined ? {} : { socket: options.socket }),
+      ...(options.listen === undefined
+        ? {}
+        : { listen: { ...options.listen, insecure: options.insecure ?? false } }),
+      ...(tls === undefined ? {} : { tls }),
+      readOnly: options.readOnly ?? false,
+      onError: (error) => session.notes.warn(error instanceof Error ? error.message : String(error)),
+    });
+    try {
+      await tellReady(session, server);
+      if (!session.signal.aborted) await once(session.signal, 'abort');
+    } finally {
+      await server.close(closeAll);
+    }
+  } finally {
+    await closeAll();
+  }
+}
+
+async function tlsOf({ tlsCertificates, tlsPsk }: ServeOptions): Promise<NbdTls | undefined> {
+  if (tlsCertificates !== undefined) return readCertificates(tlsCertificates);
+  return tlsPsk === undefined ? undefined : readKeys(tlsPsk);
+}
+
+async function openToServe(session: Session, path: string, options: ServeOptions): Promise<Volume> {
+  const volume =
+    options.readOnly === true
+      ? await Volume.open(await openDevice(path, false), { ...storeOf(options), readOnly: true })
+      : await openForChange(session, path, options, 'refuse');
+  tellRecovery(session, volume);
+  return volume;
+}
+
+async function tellReady({ output, json }: Session, { uris, exports }: VolumeServer): Promise<void> {
+  if (!json) return output.print(...uris);
+  const names = exports.list().map(({ name }) => name);
+  // One line, for programs that wait for it.
+  await output.print(JSON.stringify({ uri: uris[0], uris, exports: names, pid: process.pid }));
+}

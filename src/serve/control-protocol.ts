@@ -1,0 +1,151 @@
+/** What is said over the control channel: methods, what they take and what they give. */
+import { resolve } from 'node:path';
+import type { Snapshot } from '../snapshot/snapshot.js';
+import type { VolumeAccess } from '../volume/access.js';
+import type { ChangedExtent } from '../volume/changed-blocks.js';
+import type { VolumeFigures } from '../volume/history.js';
+import type { Recovery } from '../volume/open.js';
+
+export const Method = {
+  /** First of all. Takes `Greeting`, gives `VolumeState`. */
+  hello: 'hello',
+  /** Gives `VolumeState`. */
+  state: 'state',
+  /** Takes `ReadParams`, gives bytes. */
+  read: 'read',
+  /** Takes `{ offset }` and bytes. */
+  write: 'write',
+  flush: 'flush',
+  /** Takes `CreateParams`, and application information as bytes; gives `Created`. */
+  create: 'create',
+  /** Takes `{ ids }`, the oldest ones in their order; gives `VolumeState`. */
+  deleteOldest: 'deleteOldest',
+  /** Takes `ChangedParams`; gives `{ next }`, and extents as bytes. */
+  changed: 'changed',
+  /** Takes `{ maximumSize }`, gives `VolumeState`. */
+  resize: 'resize',
+  /** Takes `{ scrub }`, gives problems. */
+  check: 'check',
+} as const;
+
+export interface Greeting {
+  /** Of the volume that is meant, where it can be told. */
+  readonly identity?: string | undefined;
+}
+
+export interface ReadParams {
+  /** Store id of a snapshot; none: the volume. */
+  readonly snapshot?: string | undefined;
+  readonly offset: number;
+  readonly length: number;
+}
+
+export interface CreateParams {
+  readonly label?: string | undefined;
+  readonly holdTimeoutMs?: number | undefined;
+  readonly hasInformation: boolean;
+}
+
+export interface ChangedParams {
+  /** Store ids. */
+  readonly since: string;
+  readonly until?: string | undefined;
+  readonly compare: boolean;
+  readonly offset: number;
+  readonly length?: number | undefined;
+}
+
+/** What the server of the volume does besides. */
+export interface ServingState {
+  readonly pid: number;
+  readonly uris: readonly string[];
+  /** Milliseconds since it began to serve. */
+  readonly forMs: number;
+  readonly connections: number;
+  readonly inFlight: number;
+  readonly reads: number;
+  readonly readBytes: number;
+  readonly writes: number;
+  readonly writtenBytes: number;
+  readonly flushes: number;
+  readonly failures: number;
+}
+
+export interface SnapshotState {
+  readonly id: string;
+  readonly storeId: string;
+  readonly setId: string;
+  readonly label?: string | undefined;
+  /** Base64. */
+  readonly applicationInfo?: string | undefined;
+  /** Milliseconds since 1970; `null`: none that makes sense. */
+  readonly createdAt: number | null;
+  readonly order: number;
+  readonly size: number;
+  readonly usedBytes: number;
+  readonly allocatedBytes: number;
+  readonly state: Snapshot['state'];
+  readonly problem?: string | undefined;
+}
+
+export interface VolumeState {
+  readonly size: number;
+  readonly writable: boolean;
+  readonly recovery: Recovery;
+  readonly figures: VolumeFigures;
+  readonly snapshots: readonly SnapshotState[];
+  readonly serving: ServingState;
+}
+
+export interface Created {
+  readonly storeId: string;
+  readonly state: VolumeState;
+}
+
+export const snapshotState = (snapshot: Snapshot): SnapshotState => ({
+  id: snapshot.id,
+  storeId: snapshot.storeId,
+  setId: snapshot.setId,
+  label: snapshot.label,
+  applicationInfo: snapshot.applicationInfo && Buffer.from(snapshot.applicationInfo).toString('base64'),
+  createdAt: snapshot.createdAt.getTime(),
+  order: snapshot.order,
+  size: snapshot.size,
+  usedBytes: snapshot.usedBytes,
+  allocatedBytes: snapshot.allocatedBytes,
+  state: snapshot.state,
+  problem: snapshot.problem,
+});
+
+export const volumeState = (volume: VolumeAccess, serving: ServingState): VolumeState => ({
+  size: volume.size,
+  writable: volume.writable,
+  recovery: volume.recovery,
+  figures: withPlace(volume.figures),
+  snapshots: volume.snapshots.map(snapshotState),
+  serving,
+});
+
+/** A path is told so that it leads to the same place from anywhere. */
+const withPlace = (figures: VolumeFigures): VolumeFigures =>
+  figures.layout === 'directory' ? { ...figures, storeName: resolve(figures.storeName) } : figures;
+
+/** Extents of one answer. */
+export const EXTENTS_MAX = 16_384;
+const EXTENT_SIZE = 16;
+
+export function encodeExtents(extents: readonly ChangedExtent[]): Buffer {
+  const bytes = Buffer.allocUnsafe(extents.length * EXTENT_SIZE);
+  for (const [i, { offset, length }] of extents.entries()) {
+    bytes.writeDoubleBE(offset, i * EXTENT_SIZE);
+    bytes.writeDoubleBE(length, i * EXTENT_SIZE + 8);
+  }
+  return bytes;
+}
+
+export function* decodeExtents(bytes: Uint8Array): Generator<ChangedExtent> {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  for (let at = 0; at + EXTENT_SIZE <= bytes.byteLength; at += EXTENT_SIZE) {
+    yield { offset: view.getFloat64(at), length: view.getFloat64(at + 8) };
+  }
+}

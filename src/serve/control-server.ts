@@ -1,0 +1,233 @@
+/**
+ * The control channel of one volume: what other processes ask of the one that owns it.
+ *
+ * Its end has three steps, so that a command that comes in between loses nothing: `refuse` (who asks is told to wait),
+ * `withdraw` (the socket is taken away, then the volume may be closed by its owner), `end` (who waited tries again).
+ *
+ * Shared state: the set of connections, changed between awaits only.
+ */
+import type { EventEmitter } from 'node:events';
+import { createServer, type Socket } from 'node:net';
+import type { Problem } from '../check/check.js';
+import { InUseError, InvalidArgumentError, NotFoundError } from '../errors.js';
+import type { Snapshot } from '../snapshot/snapshot.js';
+import type { ChangedBlocksOptions, Volume } from '../volume/volume.js';
+import {
+  type ChangedParams,
+  type CreateParams,
+  EXTENTS_MAX,
+  encodeExtents,
+  type Greeting,
+  Method,
+  type ReadParams,
+  type ServingState,
+  volumeState,
+} from './control-protocol.js';
+import { ClosingError } from './rpc/errors.js';
+import { type Call, type Reply, RpcConnection, TRANSFER_MAX } from './rpc/server.js';
+import { SocketFile } from './socket-file.js';
+
+const CONNECTIONS_MAX = 64;
+/** Events that clients hear of. */
+const EVENTS = ['created', 'deleted', 'backgroundFailure', 'overflow'] as const;
+
+export interface ControlOptions {
+  readonly volume: Volume;
+  /** Of the volume's file or device. */
+  readonly identity: string | undefined;
+  readonly serving: () => ServingState;
+  /** Looks for damage while the volume is in use. */
+  readonly check: (options: {
+    readonly scrub: boolean;
+    readonly signal: AbortSignal;
+    readonly onProgress: Call['onProgress'];
+  }) => Promise<readonly Problem[]>;
+}
+
+export class ControlServer {
+  readonly #options: ControlOptions;
+  readonly #server = createServer({ allowHalfOpen: true }, (socket) => this.#accept(socket));
+  readonly #connections = new Map<Socket, RpcConnection>();
+  readonly #listeners: (() => unknown)[] = [];
+  #file: SocketFile | undefined;
+  #refusing = false;
+
+  private constructor(options: ControlOptions) {
+    this.#options = options;
+  }
+
+  /** Whoever calls owns the volume. @throws DeviceError */
+  static async listen(path: string, options: ControlOptions): Promise<ControlServer> {
+    const control = new ControlServer(options);
+    for (const name of EVENTS) control.#forward(name);
+    control.#file = await SocketFile.publish(control.#server, path);
+    return control;
+  }
+
+  /** Requests are refused from now on; clients wait for the end of their connection. */
+  refuse(): void {
+    this.#refusing = true;
+  }
+
+  /** New clients find nothing any more. */
+  async withdraw(): Promise<void> {
+    this.refuse();
+    await this.#file?.remove();
+  }
+
+  /** Ends the connections: the volume has no owner any more. */
+  async end(): Promise<void> {
+    for (const stop of this.#listeners) stop();
+    const closed = new Promise<void>((resolve) => {
+      this.#server.close(() => resolve());
+    });
+    for (const socket of this.#connections.keys()) socket.destroy();
+    await closed;
+  }
+
+  #accept(socket: Socket): void {
+    if (this.#connections.size >= CONNECTIONS_MAX) {
+      socket.on('error', () => undefined);
+      socket.destroy();
+      return;
+    }
+    const connection = new RpcConnection(socket, (method, call) => this.#answer(method, call));
+    this.#connections.set(socket, connection);
+    socket.on('close', () => this.#connections.delete(socket));
+  }
+
+  #forward(name: (typeof EVENTS)[number]): void {
+    const listener = (event: object) => {
+      const told = Object.fromEntries(Object.entries(event).map(([key, value]) => [key, tellable(value)]));
+      for (const connection of this.#connections.values()) connection.tell({ name, event: told });
+    };
+    const volume: EventEmitter = this.#options.volume as EventEmitter;
+    volume.on(name, listener);
+    this.#listeners.push(() => volume.off(name, listener));
+  }
+
+  async #answer(method: string, call: Call): Promise<Reply> {
+    if (this.#refusing) throw new ClosingError('the process that serves the volume is closing it');
+    call.signal.throwIfAborted();
+    const { volume } = this.#options;
+    switch (method) {
+      case Method.hello:
+        return this.#hello(call.params as Greeting);
+      case Method.state:
+        return this.#state();
+      case Method.read:
+        return this.#read(call.params as ReadParams);
+      case Method.write:
+        await volume.write(numberIn(call.params, 'offset'), call.bytes);
+        return {};
+      case Method.flush:
+        await volume.flush();
+        return {};
+      case Method.create:
+        return this.#create(call);
+      case Method.deleteOldest:
+        return this.#deleteOldest(call.params);
+      case Method.changed:
+        return this.#changed(call);
+      case Method.resize:
+        await volume.setMaximumSize(numberIn(call.params, 'maximumSize'));
+        return this.#state();
+      case Method.check:
+        return { value: await this.#check(call) };
+      default:
+        throw new InvalidArgumentError(
+          `the process that serves ${volume.name} does not know “${method}”: it is of another version`,
+        );
+    }
+  }
+
+  #hello({ identity }: Greeting = {}): Reply {
+    const own = this.#options.identity;
+    if (identity !== undefined && own !== undefined && identity !== own) {
+      throw new InUseError(
+        `the store belongs to ${this.#options.volume.name}, which process ${process.pid} serves: name that volume, or another store`,
+      );
+    }
+    return this.#state();
+  }
+
+  #state(): Reply {
+    return { value: volumeState(this.#options.volume, this.#options.serving()) };
+  }
+
+  async #read({ snapshot, offset, length }: ReadParams): Promise<Reply> {
+    if (!Number.isSafeInteger(length) || length < 0 || length > TRANSFER_MAX)
+      throw new InvalidArgumentError(`${length} bytes cannot be read at once, at most ${TRANSFER_MAX}`);
+    const source = snapshot === undefined ? this.#options.volume : this.#find(snapshot);
+    const bytes = Buffer.allocUnsafeSlow(length);
+    await source.read(offset, bytes);
+    return { bytes };
+  }
+
+  async #create({ params, bytes }: Call): Promise<Reply> {
+    const { label, holdTimeoutMs, hasInformation } = params as CreateParams;
+    const { storeId } = await this.#options.volume.createSnapshot({
+      ...(label === undefined ? {} : { label }),
+      ...(holdTimeoutMs === undefined ? {} : { holdTimeoutMs }),
+      ...(hasInformation ? { applicationInfo: bytes } : {}),
+    });
+    return { value: { storeId, state: this.#state().value } };
+  }
+
+  /** Deletes what the client saw, or nothing: meanwhile others may have deleted the oldest. */
+  async #deleteOldest(params: unknown): Promise<Reply> {
+    const { volume } = this.#options;
+    const ids = (params as { readonly ids: readonly string[] }).ids;
+    const there = volume.snapshots.slice(0, ids.length).map(({ storeId }) => storeId);
+    const missing = ids.find((id, i) => there[i] !== id);
+    if (missing !== undefined) {
+      throw new NotFoundError(
+        `snapshot ${missing} of ${volume.name} has gone meanwhile; nothing was deleted`,
+      );
+    }
+    await volume.deleteOldest(ids.length);
+    return this.#state();
+  }
+
+  /** One answer's worth of extents, and where the next one goes on. */
+  async #changed({ params, signal }: Call): Promise<Reply> {
+    const { since, until, compare, offset, length } = params as ChangedParams;
+    const options: ChangedBlocksOptions = {
+      since: this.#find(since),
+      ...(until === undefined ? {} : { until: this.#find(until) }),
+      compare,
+      offset,
+      ...(length === undefined ? {} : { length }),
+      signal,
+    };
+    const extents = [];
+    for await (const extent of this.#options.volume.changedBlocks(options)) {
+      extents.push(extent);
+      if (extents.length < EXTENTS_MAX) continue;
+      return { value: { next: extent.offset + extent.length }, bytes: encodeExtents(extents) };
+    }
+    return { value: {}, bytes: encodeExtents(extents) };
+  }
+
+  async #check({ params, signal, onProgress }: Call): Promise<readonly Problem[]> {
+    const { scrub } = params as { readonly scrub: boolean };
+    return this.#options.check({ scrub, signal, onProgress });
+  }
+
+  #find(storeId: string): Snapshot {
+    const { volume } = this.#options;
+    const found = volume.snapshots.find((snapshot) => snapshot.storeId === storeId);
+    if (found === undefined) throw new NotFoundError(`${volume.name} has no snapshot ${storeId} any more`);
+    return found;
+  }
+}
+
+/** @throws InvalidArgumentError */
+function numberIn(params: unknown, name: string): number {
+  const value = typeof params === 'object' && params !== null ? Reflect.get(params, name) : undefined;
+  if (typeof value !== 'number') throw new InvalidArgumentError(`“${name}” must be a number`);
+  return value;
+}
+
+/** A part of an event as JSON: of errors, what they say. */
+const tellable = (value: unknown): unknown => (value instanceof Error ? value.message : value);

@@ -1,0 +1,99 @@
+/** A snapshot of a volume that another process serves, as the last answer described it. */
+import { UnsupportedError } from '../errors.js';
+import type { Snapshot } from '../snapshot/snapshot.js';
+import type { ByteLength, ByteOffset } from '../units.js';
+import type { SnapshotState } from './control-protocol.js';
+
+/** The volume, as its snapshots need it. */
+export interface SnapshotOwner {
+  readonly snapshots: readonly Snapshot[];
+  readFrom(
+    storeId: string,
+    size: ByteLength,
+    offset: ByteOffset,
+    target: ByteLength | Uint8Array,
+  ): Promise<Uint8Array>;
+  deleteOldest(): Promise<void>;
+}
+
+export class RemoteSnapshot implements Snapshot {
+  readonly #volume: SnapshotOwner;
+  #state: SnapshotState;
+  #deleted = false;
+
+  constructor(volume: SnapshotOwner, state: SnapshotState) {
+    this.#volume = volume;
+    this.#state = state;
+  }
+
+  take(state: SnapshotState): void {
+    this.#state = state;
+  }
+
+  markDeleted(): void {
+    this.#deleted = true;
+  }
+
+  get id() {
+    return this.#state.id;
+  }
+
+  get storeId() {
+    return this.#state.storeId;
+  }
+
+  get setId() {
+    return this.#state.setId;
+  }
+
+  get label() {
+    return this.#state.label;
+  }
+
+  get applicationInfo() {
+    const { applicationInfo } = this.#state;
+    return applicationInfo === undefined ? undefined : Buffer.from(applicationInfo, 'base64');
+  }
+
+  get createdAt() {
+    return new Date(this.#state.createdAt ?? Number.NaN);
+  }
+
+  get order() {
+    return this.#state.order;
+  }
+
+  get size() {
+    return this.#state.size;
+  }
+
+  get usedBytes() {
+    return this.#state.usedBytes;
+  }
+
+  get allocatedBytes() {
+    return this.#state.allocatedBytes;
+  }
+
+  get state() {
+    return this.#deleted ? 'deleted' : this.#state.state;
+  }
+
+  get problem() {
+    return this.#state.problem;
+  }
+
+  read(offset: ByteOffset, target: ByteLength | Uint8Array): Promise<Uint8Array> {
+    return this.#volume.readFrom(this.storeId, this.size, offset, target);
+  }
+
+  async delete(): Promise<void> {
+    const [oldest] = this.#volume.snapshots;
+    if (oldest !== this) {
+      throw new UnsupportedError(
+        `snapshot ${this.id} is not the oldest; for now the older ones have to be deleted first`,
+      );
+    }
+    await this.#volume.deleteOldest();
+  }
+}

@@ -1,0 +1,238 @@
+/**
+ * A volume that another process serves, through its control channel: it looks like a volume of one's own.
+ *
+ * Snapshots and figures are as of the last answer that brought them; `refresh` asks for new ones.
+ *
+ * Shared state: what the last answer said; changed between awaits only.
+ */
+import { EventEmitter } from 'node:events';
+import { asTarget, checkRange, lengthOf } from '../arguments.js';
+import type { Problem } from '../check/check.js';
+import { DeviceError } from '../errors.js';
+import type { CreateSnapshotOptions } from '../snapshot/create.js';
+import type { VolumeEvents } from '../snapshot/events.js';
+import type { Snapshot } from '../snapshot/snapshot.js';
+import type { ByteLength, ByteOffset } from '../units.js';
+import type { VolumeAccess } from '../volume/access.js';
+import type { ChangedExtent } from '../volume/changed-blocks.js';
+import type { VolumeFigures } from '../volume/history.js';
+import type { Recovery } from '../volume/open.js';
+import type { ChangedBlocksOptions } from '../volume/volume.js';
+import {
+  type ChangedParams,
+  type Created,
+  type CreateParams,
+  decodeExtents,
+  Method,
+  type ReadParams,
+  type ServingState,
+  type VolumeState,
+} from './control-protocol.js';
+import { RemoteSnapshot } from './remote-snapshot.js';
+import type { Answer, RequestOptions, RpcClient } from './rpc/client.js';
+import { TRANSFER_MAX } from './rpc/server.js';
+
+export interface RemoteCheckOptions {
+  readonly scrub?: boolean;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (done: ByteLength, total: ByteLength) => void;
+}
+
+export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAccess {
+  readonly #client: RpcClient;
+  readonly #handles = new Map<string, RemoteSnapshot>();
+  #state: VolumeState;
+  #snapshots: readonly RemoteSnapshot[] = [];
+
+  /** As whoever connected calls it; where the other process runs, the same path may be another file. */
+  readonly name: string;
+
+  private constructor(client: RpcClient, name: string, state: VolumeState) {
+    super();
+    this.name = name;
+    this.#client = client;
+    this.#state = state;
+    this.#take(state);
+  }
+
+  /** @internal Over a connection that has been greeted. Use `connectToOwner`. */
+  static over(client: RpcClient, name: string, state: VolumeState): RemoteVolume {
+    return new RemoteVolume(client, name, state);
+  }
+
+  /** @internal Something happened to the volume. */
+  tell(told: unknown): void {
+    const { name, event } = told as { readonly name: keyof VolumeEvents; readonly event: never };
+    (this as EventEmitter).emit(name, event);
+  }
+
+  #take(state: VolumeState): void {
+    this.#state = state;
+    const gone = new Set(this.#handles.keys());
+    this.#snapshots = state.snapshots.map((each) => {
+      const handle = this.#handles.get(each.storeId) ?? new RemoteSnapshot(this, each);
+      handle.take(each);
+      this.#handles.set(each.storeId, handle);
+      gone.delete(each.storeId);
+      return handle;
+    });
+    for (const storeId of gone) {
+      this.#handles.get(storeId)?.markDeleted();
+      this.#handles.delete(storeId);
+    }
+  }
+
+  get size(): ByteLength {
+    return this.#state.size;
+  }
+
+  get writable(): boolean {
+    return this.#state.writable;
+  }
+
+  get recovery(): Recovery {
+    return this.#state.recovery;
+  }
+
+  get snapshots(): readonly Snapshot[] {
+    return this.#snapshots;
+  }
+
+  get figures(): VolumeFigures {
+    return this.#state.figures;
+  }
+
+  /** The process that serves the volume, and what it has done. */
+  get serving(): ServingState {
+    return this.#state.serving;
+  }
+
+  /** Asks for the snapshots and figures of this moment. */
+  async refresh(signal?: AbortSignal): Promise<void> {
+    const { value } = await this.#client.request(Method.state, undefined, { signal });
+    this.#take(value as VolumeState);
+  }
+
+  async read(offset: ByteOffset, target: ByteLength | Uint8Array): Promise<Uint8Array> {
+    return this.readFrom(undefined, this.size, offset, target);
+  }
+
+  /** @internal Of the volume, or of a snapshot by its store id. */
+  async readFrom(
+    snapshot: string | undefined,
+    size: ByteLength,
+    offset: ByteOffset,
+    target: ByteLength | Uint8Array,
+  ): Promise<Uint8Array> {
+    checkRange(offset, lengthOf(target), size);
+    const buffer = asTarget(target);
+    const parts: Promise<unknown>[] = [];
+    for (let done = 0; done < buffer.byteLength; done += TRANSFER_MAX) {
+      const part = buffer.subarray(done, done + TRANSFER_MAX);
+      parts.push(this.#readPart({ snapshot, offset: offset + done, length: part.byteLength }, part));
+    }
+    await settled(parts);
+    return buffer;
+  }
+
+  async #readPart(params: ReadParams, target: Uint8Array): Promise<void> {
+    const { bytes } = await this.#request(Method.read, params, { target });
+    if (bytes.byteLength !== target.byteLength) {
+      throw new DeviceError(`${bytes.byteLength} bytes came of ${target.byteLength} that were asked for`);
+    }
+    if (bytes !== target) target.set(bytes);
+  }
+
+  async write(offset: ByteOffset, source: Uint8Array): Promise<void> {
+    checkRange(offset, source.byteLength, this.size);
+    const parts: Promise<unknown>[] = [];
+    for (let done = 0; done < source.byteLength; done += TRANSFER_MAX) {
+      const bytes = source.subarray(done, done + TRANSFER_MAX);
+      parts.push(this.#request(Method.write, { offset: offset + done }, { bytes }));
+    }
+    await settled(parts);
+  }
+
+  async flush(): Promise<void> {
+    await this.#request(Method.flush);
+  }
+
+  async createSnapshot(options: CreateSnapshotOptions = {}): Promise<Snapshot> {
+    const { label, holdTimeoutMs, applicationInfo } = options;
+    const params: CreateParams = { label, holdTimeoutMs, hasInformation: applicationInfo !== undefined };
+    const { value } = await this.#request(
+      Method.create,
+      params,
+      applicationInfo === undefined ? {} : { bytes: applicationInfo },
+    );
+    const { storeId, state } = value as Created;
+    this.#take(state);
+    const taken = this.#handles.get(storeId);
+    if (taken === undefined) throw new DeviceError(`snapshot ${storeId} was taken, and has gone already`);
+    return taken;
+  }
+
+  /** Deletes the `count` oldest of `snapshots`; nothing if others are the oldest meanwhile. */
+  async deleteOldest(count = 1): Promise<void> {
+    const ids = this.snapshots.slice(0, count).map(({ storeId }) => storeId);
+    const { value } = await this.#request(Method.deleteOldest, { ids });
+    this.#take(value as VolumeState);
+  }
+
+  async *changedBlocks(options: ChangedBlocksOptions): AsyncGenerator<ChangedExtent> {
+    const { since, until, compare = false, offset = 0, length, signal } = options;
+    const end = length === undefined ? undefined : offset + length;
+    let held: ChangedExtent | undefined;
+    for (let at: number | undefined = offset; at !== undefined; ) {
+      const params: ChangedParams = {
+        since: since.storeId,
+        until: until?.storeId,
+        compare,
+        offset: at,
+        length: end === undefined ? undefined : end - at,
+      };
+      const { value, bytes }: Answer = await this.#request(Method.changed, params, { signal });
+      for (const extent of decodeExtents(bytes)) {
+        // Where an answer ended, the next one may go on with the same extent.
+        if (held !== undefined && held.offset + held.length === extent.offset) {
+          held = { offset: held.offset, length: held.length + extent.length };
+          continue;
+        }
+        if (held !== undefined) yield held;
+        held = extent;
+      }
+      at = (value as { readonly next?: number }).next;
+    }
+    if (held !== undefined) yield held;
+  }
+
+  async setMaximumSize(maximumSize: ByteLength): Promise<void> {
+    const { value } = await this.#request(Method.resize, { maximumSize });
+    this.#take(value as VolumeState);
+  }
+
+  /** As `checkVolume`, while the volume is in use. */
+  async check(options: RemoteCheckOptions = {}): Promise<Problem[]> {
+    const { scrub = false, signal, onProgress } = options;
+    const { value } = await this.#request(Method.check, { scrub }, { signal, onProgress });
+    return value as Problem[];
+  }
+
+  /** Ends the connection. The volume stays open where it is. */
+  async close(): Promise<void> {
+    await this.#client.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  #request(method: string, params?: unknown, options: RequestOptions = {}): Promise<Answer> {
+    return this.#client.request(method, params, options);
+  }
+}
+
+/** Settles when all have: buffers are in use until then. */
+async function settled(parts: readonly Promise<unknown>[]): Promise<void> {
+  for (const result of await Promise.allSettled(parts)) if (result.status === 'rejected') throw result.reason;
+}

@@ -1,0 +1,216 @@
+/**
+ * Serves volumes to other processes: their bytes and those of their snapshots over NBD, and what the commands of
+ * `volsnap` ask through a control socket.
+ *
+ *     await using volume = await Volume.open(await FileDevice.open('disk.img', { writable: true }));
+ *     await using server = await VolumeServer.start([volume]);
+ *     console.log(server.uris[0]);
+ */
+import { createServer, type Server } from 'node:net';
+import { basename, resolve } from 'node:path';
+import { checkServedVolume } from '../check/served.js';
+import { InvalidArgumentError } from '../errors.js';
+import { type NbdAddress, NbdServer } from '../nbd/server/server.js';
+import type { NbdTls } from '../nbd/server/tls.js';
+import type { Volume } from '../volume/volume.js';
+import { identityOf, makePlaceInMemory, placeInStore, type SocketPlace } from './control-place.js';
+import type { ServingState } from './control-protocol.js';
+import { ControlServer } from './control-server.js';
+import { checkFree, SOCKET_PATH_MAX, SocketFile } from './socket-file.js';
+import { type ServedVolume, VolumeExports } from './volume-exports.js';
+
+export interface VolumeServerOptions {
+  /** Path of the Unix socket for NBD clients; default: `nbd.sock` in the first volume's store. */
+  readonly socket?: string;
+  /** A TCP address instead. Without TLS only on loopback, and `insecure` has to say so. */
+  readonly listen?: { readonly host: string; readonly port: number; readonly insecure?: boolean };
+  /** What NBD clients have to prove. */
+  readonly tls?: NbdTls;
+  /** NBD clients may not write; default: they may if the volume can be written. */
+  readonly readOnly?: boolean;
+  /** Whether other processes may use the volumes through a control socket; default: yes. */
+  readonly control?: boolean;
+  /** Told of errors that are not a client's fault; default: nobody. */
+  readonly onError?: (error: unknown) => void;
+}
+
+interface Owned {
+  readonly volume: Volume;
+  readonly control: ControlServer;
+}
+
+export class VolumeServer {
+  readonly exports: VolumeExports;
+  readonly nbd: NbdServer;
+  readonly volumes: readonly ServedVolume[];
+  readonly #options: VolumeServerOptions;
+  readonly #since = performance.now();
+  #uris: readonly string[] = [];
+  #listener: { readonly server: Server; readonly file: SocketFile } | undefined;
+  readonly #owned: Owned[] = [];
+  #closed: Promise<void> | undefined;
+
+  private constructor(volumes: readonly ServedVolume[], options: VolumeServerOptions) {
+    const { tls, onError } = options;
+    this.#options = options;
+    this.volumes = volumes;
+    this.exports = new VolumeExports(volumes, { readOnly: options.readOnly ?? false });
+    this.nbd = new NbdServer(this.exports, {
+      ...(tls === undefined ? {} : { tls }),
+      ...(onError === undefined ? {} : { onError }),
+    });
+  }
+
+  /**
+   * Begins to serve volumes, which stay open until their owner closes them after the server. When this resolves,
+   * clients can connect.
+   * @throws InvalidArgumentError, InUseError (the socket is another server's), DeviceError
+   */
+  static async start(
+    volumes: readonly [Volume, ...Volume[]],
+    options: VolumeServerOptions = {},
+  ): Promise<VolumeServer> {
+    const server = new VolumeServer(named(volumes), options);
+    try {
+      const places: (SocketPlace | undefined)[] = [];
+      for (const volume of volumes) places.push(await placeFor(volume));
+      if (options.control !== false) {
+        for (const [i, volume] of volumes.entries()) await server.#control(volume, places[i]);
+      }
+      const address = await server.#listen(places[0]);
+      server.#uris = server.#urisAt(address);
+      return server;
+    } catch (error) {
+      await server.close();
+      throw error;
+    }
+  }
+
+  /** Where NBD clients find each volume. */
+  get uris(): readonly string[] {
+    return this.#uris;
+  }
+
+  /** What the server does, as clients of the control channel see it. */
+  get serving(): ServingState {
+    const { live, snapshot } = this.exports.figures;
+    const { figures } = this.nbd;
+    return {
+      pid: process.pid,
+      uris: this.#uris,
+      forMs: performance.now() - this.#since,
+      connections: figures.connections,
+      inFlight: figures.inFlight,
+      reads: live.reads + snapshot.reads,
+      readBytes: live.readBytes + snapshot.readBytes,
+      writes: live.writes,
+      writtenBytes: live.writtenBytes,
+      flushes: figures.requests.flush.requests,
+      failures: live.failures + snapshot.failures,
+    };
+  }
+
+  /** Only a volume that is open for writing has one owner. Others can open a volume that is only read as well. */
+  async #control(volume: Volume, place: SocketPlace | undefined): Promise<void> {
+    if (!volume.writable || place === undefined) return;
+    const control = await ControlServer.listen(place.control, {
+      volume,
+      identity: await identityOf(volume.name),
+      serving: () => this.serving,
+      check: (options) => checkServedVolume(volume, options),
+    });
+    this.#owned.push({ volume, control });
+  }
+
+  async #listen(place: SocketPlace | undefined): Promise<NbdAddress> {
+    const { socket, listen } = this.#options;
+    if (listen !== undefined) {
+      if (socket !== undefined) throw new InvalidArgumentError('give a socket or an address, not both');
+      return this.nbd.listen(listen);
+    }
+    const path = socket ?? place?.nbd;
+    if (path === undefined) throw new InvalidArgumentError('say where to listen: a socket or an address');
+    if (Buffer.byteLength(resolve(path)) > SOCKET_PATH_MAX) {
+      throw new InvalidArgumentError(
+        `${path}: paths of sockets have at most ${SOCKET_PATH_MAX} bytes; choose a shorter one`,
+      );
+    }
+    await checkFree(path);
+    const server = createServer({ allowHalfOpen: true }, (client) => this.nbd.accept(client));
+    this.#listener = { server, file: await SocketFile.publish(server, path) };
+    return { path: resolve(path) };
+  }
+
+  #urisAt(address: NbdAddress): string[] {
+    const secure = this.#options.tls === undefined ? 'nbd' : 'nbds';
+    const names = this.volumes.length === 1 ? [''] : this.volumes.map(({ name }) => name);
+    return names.map((name) => {
+      const path = encodeURIComponent(name);
+      if ('path' in address) return `${secure}+unix:///${path}?socket=${uriPath(address.path)}`;
+      const host = address.host.includes(':') ? `[${address.host}]` : address.host;
+      return `${secure}://${host}:${address.port}/${path}`;
+    });
+  }
+
+  /**
+   * Answers what is under way, makes it durable, and ends. May be called repeatedly.
+   * @param release closes the volumes, where that is wanted: processes that want them are told to wait until it is done
+   */
+  close(release: () => Promise<void> = async () => undefined): Promise<void> {
+    this.#closed ??= this.#close(release);
+    return this.#closed;
+  }
+
+  async #close(release: () => Promise<void>): Promise<void> {
+    for (const { control } of this.#owned) control.refuse();
+    this.#listener?.server.close();
+    await this.#listener?.file.remove();
+    await this.nbd.close();
+    try {
+      // What takes long comes before the control socket goes: until then commands can be told to wait.
+      await Promise.all(this.#owned.map(({ volume }) => volume.flush()));
+    } finally {
+      await Promise.all(this.#owned.map(({ control }) => control.withdraw()));
+      try {
+        await release();
+      } finally {
+        await Promise.all(this.#owned.map(({ control }) => control.end()));
+      }
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+}
+
+/** @throws InvalidArgumentError if two have the same */
+function named(volumes: readonly Volume[]): ServedVolume[] {
+  const served = volumes.map((volume) => ({ volume, name: basename(volume.name) }));
+  const names = new Set<string>();
+  for (const { volume, name } of served) {
+    if (names.has(name)) {
+      throw new InvalidArgumentError(
+        `${volume.name}: another volume is called ${name} too, and exports are named after the file; serve it by a process of its own`,
+      );
+    }
+    names.add(name);
+  }
+  return served;
+}
+
+/** Where the sockets of a volume go, if it has a place in the file system at all. */
+async function placeFor({ name, figures }: Volume): Promise<SocketPlace | undefined> {
+  const identity = await identityOf(name);
+  const store = figures.layout === 'directory' ? await identityOf(figures.storeName) : undefined;
+  if (store !== undefined) {
+    const place = placeInStore(figures.storeName);
+    if (Buffer.byteLength(place.nbd) <= SOCKET_PATH_MAX) return place;
+    // Clients of NBD can be given no longer paths; ours find their way.
+    return { ...(await makePlaceInMemory(identity ?? store)), control: place.control };
+  }
+  return identity === undefined ? undefined : makePlaceInMemory(identity);
+}
+
+/** Readable where it can be: what a shell and URI parsers leave alone stays. */
+const uriPath = (path: string): string => encodeURIComponent(path).replaceAll('%2F', '/');
