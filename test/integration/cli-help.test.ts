@@ -15,6 +15,7 @@ const COMMANDS = [
   'delete',
   'resize-store',
   'check',
+  'serve',
 ];
 
 test('the help', () => {
