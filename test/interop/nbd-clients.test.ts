@@ -1,0 +1,245 @@
+/** Clients that people use, against live and snapshot exports of `volsnap serve`. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { describe, expect, onTestFinished, test } from 'vitest';
+import { Bench, expectSame, MEBIBYTE, noise } from '../integration/cli-support.ts';
+import { Served } from './support/served.ts';
+import { requireTool, run, runWell } from './support/writer-tools.ts';
+
+const SIZE = 32 * MEBIBYTE;
+const CHANGED = 5 * MEBIBYTE;
+
+/** A served volume with a snapshot, after which a stretch was changed. */
+async function setUp() {
+  const bench = new Bench();
+  const before = noise(SIZE, 1);
+  const after = Buffer.from(before);
+  after.fill(noise(MEBIBYTE, 2), CHANGED, CHANGED + MEBIBYTE);
+  const volume = bench.volume('disk.img', before);
+  const id = bench.snapshot(volume);
+  bench.ok(['write', volume, '--offset', String(CHANGED)], after.subarray(CHANGED, CHANGED + MEBIBYTE));
+  await writeFile(bench.path('before.img'), before);
+  await writeFile(bench.path('after.img'), after);
+  const served = await Served.start(bench, volume);
+  return {
+    bench,
+    before,
+    after,
+    volume,
+    id,
+    served,
+    live: served.uri(),
+    snapshot: served.uri(`snapshot/${id}`),
+  };
+}
+
+interface MapExtent {
+  readonly offset: number;
+  readonly length: number;
+  readonly type: number;
+  readonly description?: string;
+}
+
+describe.skipIf(!requireTool('qemu-img', 'qemu-io'))('QEMU', () => {
+  test('qemu-img reads, compares, maps and converts both', async () => {
+    const { bench, after, before, live, snapshot } = await setUp();
+    const info = JSON.parse(await runWell('qemu-img', 'info', '--output=json', live));
+    expect(info).toMatchObject({ 'virtual-size': SIZE, format: 'raw' });
+    for (const [uri, image] of [
+      [live, 'after.img'],
+      [snapshot, 'before.img'],
+    ] as const) {
+      await runWell('qemu-img', 'compare', '-f', 'raw', '-F', 'raw', uri, bench.path(image));
+      const map: { start: number; length: number }[] = JSON.parse(
+        await runWell('qemu-img', 'map', '--output=json', '-f', 'raw', uri),
+      );
+      expect(map.reduce((sum, { length }) => sum + length, 0)).toBe(SIZE);
+    }
+    await runWell('qemu-img', 'convert', '-f', 'raw', '-O', 'raw', live, bench.path('live.raw'));
+    await runWell('qemu-img', 'convert', '-f', 'raw', '-O', 'qcow2', snapshot, bench.path('old.qcow2'));
+    await runWell('qemu-img', 'check', bench.path('old.qcow2'));
+    await runWell('qemu-img', 'convert', '-O', 'raw', bench.path('old.qcow2'), bench.path('old.raw'));
+    expectSame(await readFile(bench.path('live.raw')), after);
+    expectSame(await readFile(bench.path('old.raw')), before);
+  });
+
+  test('qemu-img writes a whole image into the volume; the snapshot stays', async () => {
+    const { bench, before, live, snapshot } = await setUp();
+    const other = noise(SIZE, 3);
+    await writeFile(bench.path('other.img'), other);
+    await runWell('qemu-img', 'convert', '-n', '-f', 'raw', '-O', 'raw', bench.path('other.img'), live);
+    await runWell('qemu-img', 'compare', '-f', 'raw', '-F', 'raw', live, bench.path('other.img'));
+    await runWell('qemu-img', 'convert', '-f', 'raw', '-O', 'raw', snapshot, bench.path('old.raw'));
+    expectSame(await readFile(bench.path('old.raw')), before);
+  });
+
+  test('qemu-io writes, zeroes, discards, flushes and reads what it wrote', async () => {
+    const { live, snapshot } = await setUp();
+    const qemuIo = (uri: string, ...commands: readonly string[]) =>
+      runWell('qemu-io', '-f', 'raw', ...commands.flatMap((each) => ['-c', each]), uri);
+    const output = await qemuIo(
+      live,
+      'write -P 0x5a 1M 64k',
+      'write -f -P 0x5b 1100001 777',
+      'read -P 0x5b 1100001 777',
+      'write -z 2M 128k',
+      'read -P 0 2M 128k',
+      'write -z -u 3M 1M',
+      'read -P 0 3M 1M',
+      'discard 4M 64k',
+      'aio_write -P 0x11 6M 32k',
+      'aio_write -P 0x12 7M 32k',
+      'aio_flush',
+      'flush',
+      'read -P 0x11 6M 32k',
+      'read -P 0x12 7M 32k',
+    );
+    expect(output).not.toMatch(/failed|error/i);
+    const refused = await run('qemu-io', ['-f', 'raw', '-c', 'write 0 512', snapshot]);
+    expect(refused.output).toMatch(/read-only/i);
+  });
+});
+
+describe.skipIf(!requireTool('nbdinfo', 'nbdcopy'))('libnbd', () => {
+  test('nbdinfo sees what the server can do', async () => {
+    const { live, snapshot } = await setUp();
+    const [about] = JSON.parse(await runWell('nbdinfo', '--json', live)).exports;
+    expect(about).toMatchObject({
+      'export-size': SIZE,
+      is_read_only: false,
+      can_cache: true,
+      can_df: true,
+      can_fast_zero: true,
+      can_flush: true,
+      can_fua: true,
+      can_multi_conn: true,
+      can_trim: true,
+      can_zero: true,
+      block_size_minimum: 1,
+      block_size_preferred: 16_384,
+      block_size_maximum: 32 * MEBIBYTE,
+    });
+    const [old] = JSON.parse(await runWell('nbdinfo', '--json', snapshot)).exports;
+    expect(old).toMatchObject({ 'export-size': SIZE, is_read_only: true, can_multi_conn: true });
+  });
+
+  test('nbdinfo lists the exports as they come and go', async () => {
+    const { bench, volume, id, live } = await setUp();
+    const names = async () =>
+      JSON.parse(await runWell('nbdinfo', '--list', '--json', live)).exports.map(
+        (each: { 'export-name': string }) => each['export-name'],
+      );
+    expect(await names()).toEqual(['', 'live', `snapshot/${id}`]);
+    const second = bench.snapshot(volume);
+    expect(await names()).toEqual(['', 'live', `snapshot/${id}`, `snapshot/${second}`]);
+    bench.ok(['delete', volume, '--oldest']);
+    expect(await names()).toEqual(['', 'live', `snapshot/${second}`]);
+  });
+
+  test('nbdinfo maps what is allocated, and what changed', async () => {
+    const { bench, volume, id, served, live } = await setUp();
+    const map = async (context: string, uri: string): Promise<MapExtent[]> =>
+      JSON.parse(await runWell('nbdinfo', '--json', `--map=${context}`, uri));
+    const allocation = await map('base:allocation', live);
+    expect(allocation.reduce((sum, { length }) => sum + length, 0)).toBe(SIZE);
+    const changed = { offset: CHANGED, length: MEBIBYTE, type: 1 };
+    const dirty = await map(`qemu:dirty-bitmap:since-${id}`, live);
+    expect(dirty.filter(({ type }) => type === 1)).toMatchObject([changed]);
+    expect(dirty.reduce((sum, { length }) => sum + length, 0)).toBe(SIZE);
+    const second = bench.snapshot(volume);
+    const between = await map(`volsnap:changed:${id}..${second}`, served.uri(`snapshot/${second}`));
+    expect(between.filter(({ type }) => type === 1)).toMatchObject([changed]);
+    const since = await map(`qemu:dirty-bitmap:since-${second}`, live);
+    expect(since.map(({ type }) => type)).toEqual([0]);
+  });
+
+  test('nbdcopy copies both ways over several connections', async () => {
+    const { bench, before, live, snapshot } = await setUp();
+    await runWell('nbdcopy', '--connections=4', snapshot, bench.path('old.raw'));
+    expectSame(await readFile(bench.path('old.raw')), before);
+    const other = noise(SIZE, 4);
+    await writeFile(bench.path('other.img'), other);
+    await runWell('nbdcopy', '--connections=4', '--flush', bench.path('other.img'), live);
+    await runWell('nbdcopy', '--connections=4', live, bench.path('live.raw'));
+    expectSame(await readFile(bench.path('live.raw')), other);
+    await runWell('nbdcopy', snapshot, bench.path('old.again'));
+    expectSame(await readFile(bench.path('old.again')), before);
+  });
+});
+
+describe.skipIf(!requireTool('fio'))('fio', () => {
+  test('verifies what it wrote, with many requests in flight and several jobs', async () => {
+    const { bench, before, live, snapshot } = await setUp();
+    const job = ['--ioengine=nbd', `--uri=${live}`, '--verify=crc32c', '--verify_fatal=1', '--do_verify=1'];
+    const both = ['--name=a', '--rw=randwrite', '--bs=4k', '--size=16M', '--iodepth=32', ...job];
+    const large = ['--name=b', '--rw=write', '--bs=1M', '--offset=16M', '--size=16M', '--iodepth=16', ...job];
+    await runWell('fio', '--output-format=terse', ...both, ...large);
+    await runWell('nbdcopy', snapshot, bench.path('old.raw'));
+    expectSame(await readFile(bench.path('old.raw')), before);
+  });
+});
+
+describe.skipIf(!requireTool('nbdkit', 'qemu-img'))('nbdkit', () => {
+  test('its nbd plugin passes both exports on', async () => {
+    const { bench, live, snapshot } = await setUp();
+    for (const [uri, image] of [
+      [live, 'after.img'],
+      [snapshot, 'before.img'],
+    ] as const) {
+      const compare = `qemu-img compare -f raw -F raw "$uri" '${bench.path(image)}'`;
+      await runWell('nbdkit', '-U', '-', 'nbd', `uri=${uri}`, '--run', compare);
+    }
+  });
+});
+
+const canMount = process.getuid?.() === 0 && existsSync('/dev/fuse') && existsSync('/dev/loop-control');
+if (!canMount && process.env.CI)
+  throw new Error('FUSE, loop devices and root are needed; in CI nothing is skipped');
+if (!canMount) console.warn('skipped: nbdfuse needs root, FUSE and loop devices');
+
+describe.skipIf(!canMount || !requireTool('nbdfuse', 'mkfs.ext4', 'e2fsck'))('nbdfuse', () => {
+  test('an ext4 inside is mounted, written and read; its snapshot mounts as it was', async () => {
+    const { bench, served, volume } = await setUp();
+    await runWell('mkfs.ext4', '-q', '-F', '-E', 'nodiscard', await fuse(bench, 'raw', served.uri('live')));
+    const disk = bench.path('raw/nbd');
+    const folder = await mount(bench, 'new', disk);
+    await writeFile(`${folder}/first`, 'written before the snapshot');
+    await runWell('sync', '-f', folder);
+    const id = bench.snapshot(volume);
+    await writeFile(`${folder}/first`, 'and overwritten');
+    await writeFile(`${folder}/second`, 'later');
+    await runWell('umount', folder);
+    await runWell('e2fsck', '-fn', disk);
+    const oldDisk = await fuse(bench, 'snapshot', served.uri(`snapshot/${id}`));
+    const old = await mount(bench, 'old', oldDisk, 'ro,noload');
+    expect(await readFile(`${old}/first`, 'utf8')).toBe('written before the snapshot');
+    expect(existsSync(`${old}/second`)).toBe(false);
+  });
+});
+
+/** Shows an export as a file. @returns its path */
+async function fuse(bench: Bench, name: string, uri: string): Promise<string> {
+  const folder = bench.path(name);
+  await mkdir(folder);
+  const child = spawn('nbdfuse', ['-P', `${folder}.pid`, `${folder}/nbd`, uri], { stdio: 'inherit' });
+  onTestFinished(async () => {
+    const gone = child.exitCode === null && child.signalCode === null ? once(child, 'exit') : undefined;
+    await run('umount', ['-l', folder]);
+    child.kill('SIGTERM');
+    await gone;
+  });
+  await expect
+    .poll(() => existsSync(`${folder}.pid`) && existsSync(`${folder}/nbd`), { timeout: 20_000 })
+    .toBe(true);
+  return `${folder}/nbd`;
+}
+
+async function mount(bench: Bench, name: string, disk: string, options = 'rw'): Promise<string> {
+  const folder = bench.path(name);
+  await mkdir(folder);
+  await runWell('mount', '-t', 'ext4', '-o', `loop,${options}`, disk, folder);
+  onTestFinished(() => run('umount', ['-l', folder]).then(() => undefined));
+  return folder;
+}
