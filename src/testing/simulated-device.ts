@@ -5,6 +5,7 @@
  * user keep theirs: a source that changes while the device owns it, and overlapping writes where the disk forbids
  * them, are broken rules. The target of a read is scribbled over at the call, so that a use before completion shows.
  */
+import type { AllocationExtent } from '../device/allocation.js';
 import type { ResizableDevice } from '../device/block-device.js';
 import { Lifetime } from '../device/lifetime.js';
 import { checkRange, checkSize, checkWritable } from '../device/range.js';
@@ -73,6 +74,19 @@ export class SimulatedDevice implements ResizableDevice {
 
   writeZeroes(offset: ByteOffset, length: ByteLength): Promise<void> {
     return this.#life.run(() => this.#write('write', offset, length, []));
+  }
+
+  /** All of it as of one moment. A device need not know all of its zeros: neither does this one. */
+  async *allocation(offset: ByteOffset, length: ByteLength): AsyncGenerator<AllocationExtent> {
+    const extents: AllocationExtent[] = [];
+    await this.#life.run(() => {
+      checkRange(this, offset, length);
+      if (this.#isDead) return never();
+      return this.#submit('allocation', offset, length, undefined, () => {
+        extents.push(...this.#disk.zerosWithin(offset, length));
+      });
+    });
+    yield* extents;
   }
 
   flush(): Promise<void> {
@@ -184,7 +198,7 @@ export class SimulatedDevice implements ResizableDevice {
   }
 
   #submit(
-    kind: DiskOperation,
+    kind: DiskOperation | 'allocation',
     offset: ByteOffset,
     length: ByteLength,
     fault: Fault | undefined,

@@ -4,6 +4,7 @@
  * The engine sees it through a `SimulatedDevice`, one for each `open`. A crash ends all devices opened before: what
  * they still ask for never happens and never returns. See `cached-content.ts` for what a crash keeps.
  */
+import type { AllocationExtent } from '../device/allocation.js';
 import { AssertionError } from '../errors.js';
 import { type ByteLength, type ByteOffset, SECTOR_SIZE } from '../units.js';
 import { CachedContent, type SavedContent } from './cached-content.js';
@@ -13,6 +14,11 @@ import { FaultPlan } from './faults.js';
 import type { Scheduler } from './scheduler.js';
 import { SeededRandom } from './seeded-random.js';
 import { SimulatedDevice } from './simulated-device.js';
+
+/** What is looked at together for zeros, in bytes. */
+const ZERO_UNIT = 4096;
+/** Share of them that the disk does not know. */
+const UNKNOWN_ZEROS = 0.1;
 
 export interface SimulatedDiskOptions {
   readonly name?: string;
@@ -90,6 +96,19 @@ export class SimulatedDisk {
     const bytes = new Uint8Array(length);
     this.content.read(offset, bytes);
     return bytes;
+  }
+
+  /** Which parts of the range are zeros now, in units of 4 KiB, but for some that the disk keeps to itself. */
+  zerosWithin(offset: ByteOffset, length: ByteLength): AllocationExtent[] {
+    const bytes = this.peek(offset, Math.max(0, Math.min(length, this.size - offset)));
+    const extents: AllocationExtent[] = [];
+    for (let at = 0; at < length; ) {
+      const end = Math.min(length, at + ZERO_UNIT - ((offset + at) % ZERO_UNIT));
+      const isZero = bytes.subarray(at, end).every((byte) => byte === 0);
+      extents.push({ length: end - at, zero: isZero && !this.random.chance(UNKNOWN_ZEROS) });
+      at = end;
+    }
+    return extents;
   }
 
   /** Ends the world of the engine with everything on this disk that a crash of this kind loses. */
