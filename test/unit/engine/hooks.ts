@@ -4,13 +4,23 @@
  * `before` is asked ahead of each operation: it may throw (the operation fails and has no effect) or return a promise
  * (the operation waits for it). Everything that really happened is in `log`, with its begin and its end.
  */
+import { type AllocationExtent, allocationOf } from '../../../src/device/allocation.ts';
 import type { ResizableDevice } from '../../../src/device/block-device.ts';
 import type { Folder } from '../../../src/device/folder.ts';
 
 export interface Operation {
   /** Name of the device or folder. */
   readonly target: string;
-  readonly kind: 'read' | 'write' | 'discard' | 'flush' | 'resize' | 'create' | 'remove' | 'sync';
+  readonly kind:
+    | 'read'
+    | 'write'
+    | 'discard'
+    | 'allocation'
+    | 'flush'
+    | 'resize'
+    | 'create'
+    | 'remove'
+    | 'sync';
   readonly offset: number;
   readonly length: number;
 }
@@ -85,6 +95,14 @@ export class HookedDevice implements ResizableDevice {
     await this.#hooks.run(this.#generation, this.#operation('discard', offset, length), async () =>
       this.#inner.discard?.(offset, length),
     );
+  }
+
+  async *allocation(offset: number, length: number): AsyncGenerator<AllocationExtent> {
+    const extents: AllocationExtent[] = [];
+    await this.#hooks.run(this.#generation, this.#operation('allocation', offset, length), async () => {
+      for await (const extent of allocationOf(this.#inner, offset, length)) extents.push(extent);
+    });
+    yield* extents;
   }
 
   async flush(): Promise<void> {
