@@ -11,7 +11,7 @@
  */
 
 import { ReadOnlyError } from '../errors.js';
-import { allData, FixedContexts, writeZeros } from '../nbd/server/device-export.js';
+import { allocationContext, FixedContexts, writeZeros } from '../nbd/server/device-export.js';
 import type { ExportCatalog, NbdExport, StatusContext, StatusContexts } from '../nbd/server/export.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
@@ -154,7 +154,7 @@ class ExportContexts implements StatusContexts {
 class LiveExport implements NbdExport {
   readonly description: string;
   readonly size: ByteLength;
-  /** A file cannot be told to forget a range: zeros are written, and cost what any write costs. */
+  /** Often it is fast, but that is not promised: what snapshots need is copied first, and not every device has a short way. */
   readonly zeroesFast = false;
   readonly contexts: StatusContexts;
 
@@ -166,7 +166,10 @@ class LiveExport implements NbdExport {
   ) {
     this.description = volume.name;
     this.size = volume.size;
-    this.contexts = new ExportContexts(allData, new ChangeContexts(volume, undefined, volume.size));
+    this.contexts = new ExportContexts(
+      allocationContext(volume),
+      new ChangeContexts(volume, undefined, volume.size),
+    );
   }
 
   read(offset: ByteOffset, target: Uint8Array): Promise<unknown> {
@@ -220,7 +223,10 @@ class SnapshotExport implements NbdExport {
   ) {
     this.description = describe(snapshot);
     this.size = snapshot.size;
-    this.contexts = new ExportContexts(allData, new ChangeContexts(volume, snapshot, snapshot.size));
+    this.contexts = new ExportContexts(
+      allocationContext(snapshot),
+      new ChangeContexts(volume, snapshot, snapshot.size),
+    );
   }
 
   read(offset: ByteOffset, target: Uint8Array): Promise<unknown> {

@@ -1,8 +1,9 @@
 /** A block device, whatever it is, as an export. */
+import { type Allocated, allocationOf } from '../../device/allocation.js';
 import type { BlockDevice } from '../../device/block-device.js';
 import type { ByteLength, ByteOffset } from '../../units.js';
 import type { StatusExtent } from '../wire/block-status.js';
-import { BASE_ALLOCATION } from '../wire/constants.js';
+import { AllocationStatus, BASE_ALLOCATION } from '../wire/constants.js';
 import type { ExportCatalog, NbdExport, StatusContext, StatusContexts } from './export.js';
 
 const ZEROS = Buffer.alloc(1024 * 1024);
@@ -36,24 +37,28 @@ export class FixedContexts implements StatusContexts {
   }
 }
 
-/** `base:allocation` where nothing is known: everything is data. */
-export const allData: StatusContext = {
+/** `base:allocation`: what the source knows to be zero is a hole too, for nobody promises that space is set aside for it. */
+export const allocationContext = (source: Allocated): StatusContext => ({
   name: BASE_ALLOCATION,
-  *extents(_offset: ByteOffset, length: ByteLength): Generator<StatusExtent> {
-    yield { length, status: 0 };
+  async *extents(offset: ByteOffset, length: ByteLength): AsyncGenerator<StatusExtent> {
+    const zeros = AllocationStatus.hole | AllocationStatus.zero;
+    for await (const extent of allocationOf(source, offset, length)) {
+      yield { length: extent.length, status: extent.zero ? zeros : 0 };
+    }
   },
-};
+});
 
 export class DeviceExport implements NbdExport {
   readonly name: string;
   readonly description: string;
-  readonly contexts: StatusContexts = new FixedContexts([allData]);
+  readonly contexts: StatusContexts;
   readonly #device: BlockDevice;
 
   constructor(name: string, device: BlockDevice) {
     this.name = name;
     this.description = device.name;
     this.#device = device;
+    this.contexts = new FixedContexts([allocationContext(device)]);
   }
 
   get size(): ByteLength {
