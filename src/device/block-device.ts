@@ -29,6 +29,11 @@ export interface BlockDevice extends Allocated {
   close(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
 
+  /**
+   * Reads without a promise, where the device thinks that this takes less time than one would. Otherwise reads nothing and returns
+   * `false`: then it is for `read` to do. @throws as `read`
+   */
+  readNow?(offset: ByteOffset, target: Uint8Array): boolean;
   /** Writes several buffers one after the other, in as few operations as the device can. */
   writev?(offset: ByteOffset, sources: readonly Uint8Array[]): Promise<void>;
   /** Makes the range read as zeros, giving its space back where the device can. */

@@ -59,6 +59,18 @@ export class Descriptor {
     return done;
   }
 
+  /** The same without a promise; `undefined`: a promise is the better choice, nothing was read. */
+  readNow(target: Uint8Array, position: ByteOffset): ByteLength | undefined {
+    if (!this.#reads.admits(target.byteLength)) return undefined;
+    let done = 0;
+    while (done < target.byteLength) {
+      const count = this.#readNow(target, done, target.byteLength - done, position + done);
+      if (count === 0) break;
+      done += count;
+    }
+    return done;
+  }
+
   /** Writes all of `sources`, one after the other. */
   async write(sources: readonly Uint8Array[], position: ByteOffset): Promise<void> {
     let left = sources;

@@ -136,17 +136,38 @@ export class FileDevice implements ResizableDevice {
     try {
       checkRange(this, offset, target.byteLength);
       const count = await this.#descriptor.read(target, offset).catch((cause) => {
-        throw systemError(`read ${target.byteLength} bytes at offset ${offset} of ${this.path}`, cause);
+        throw this.#readError(offset, target, cause);
       });
-      if (count < target.byteLength) {
-        throw new DeviceError(
-          `${this.path} ends at byte ${offset + count}, inside its ${this.#size} bytes: ` +
-            'somebody has truncated it; restore it before going on',
-        );
-      }
+      this.#checkCount(offset, target, count);
     } finally {
       this.#lifetime.leave();
     }
+  }
+
+  readNow(offset: ByteOffset, target: Uint8Array): boolean {
+    this.#lifetime.check();
+    checkRange(this, offset, target.byteLength);
+    let count: ByteLength | undefined;
+    try {
+      count = this.#descriptor.readNow(target, offset);
+    } catch (cause) {
+      throw this.#readError(offset, target, cause);
+    }
+    if (count === undefined) return false;
+    this.#checkCount(offset, target, count);
+    return true;
+  }
+
+  #readError(offset: ByteOffset, target: Uint8Array, cause: unknown): Error {
+    return systemError(`read ${target.byteLength} bytes at offset ${offset} of ${this.path}`, cause);
+  }
+
+  #checkCount(offset: ByteOffset, target: Uint8Array, count: ByteLength): void {
+    if (count === target.byteLength) return;
+    throw new DeviceError(
+      `${this.path} ends at byte ${offset + count}, inside its ${this.#size} bytes: ` +
+        'somebody has truncated it; restore it before going on',
+    );
   }
 
   write(offset: ByteOffset, source: Uint8Array): Promise<void> {

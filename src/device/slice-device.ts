@@ -21,6 +21,7 @@ export class SliceDevice implements BlockDevice {
   readonly name: string;
   readonly size: ByteLength;
   readonly writable: boolean;
+  readonly readNow?: NonNullable<BlockDevice['readNow']>;
   readonly writev?: NonNullable<BlockDevice['writev']>;
   readonly discard?: NonNullable<BlockDevice['discard']>;
   readonly writeZeroes?: NonNullable<BlockDevice['writeZeroes']>;
@@ -47,7 +48,14 @@ export class SliceDevice implements BlockDevice {
     this.#owns = options.owns ?? false;
     this.#lifetime = new Lifetime(this.name);
 
-    const { writev, discard, writeZeroes, allocation, modifiedAt } = device;
+    const { readNow, writev, discard, writeZeroes, allocation, modifiedAt } = device;
+    if (readNow !== undefined) {
+      this.readNow = (at, target) => {
+        this.#lifetime.check();
+        checkRange(this, at, target.byteLength);
+        return readNow.call(device, offset + at, target);
+      };
+    }
     if (writev !== undefined) {
       this.writev = (at, sources) =>
         this.#within(at, byteLength(sources), (there) => writev.call(device, there, sources));

@@ -67,6 +67,11 @@ export class SyncBudget {
     return false;
   }
 
+  /** Whether a call of this many bytes may be synchronous, and at once. Asking counts for nothing. */
+  admits(bytes: ByteLength): boolean {
+    return bytes <= this.#largest && this.#resting === 0 && this.ready;
+  }
+
   /** Whether a synchronous call may be made at once; if not, `turn` comes first, and then this is asked again. */
   get ready(): boolean {
     return this.#left > 0;

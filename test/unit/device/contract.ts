@@ -58,6 +58,22 @@ export function blockDeviceSuite(name: string, fixture: BlockDeviceFixture): voi
         expect(same(await read(device), pattern(SIZE))).toBe(true);
       });
 
+      test('reads at once all that was asked for, or nothing', async (context) => {
+        const device = await make();
+        if (device.readNow === undefined) context.skip();
+        let length = 4096;
+        const target = new Uint8Array(length).fill(0xee);
+        // A device may find any one call too slow to go on like this; it has to say so, and leave the target alone.
+        while (length > 0 && !device.readNow?.(700, target.subarray(0, length))) {
+          expect(target.every((byte) => byte === 0xee)).toBe(true);
+          length >>= 1;
+        }
+        expect(same(target.subarray(0, length), pattern(SIZE).subarray(700, 700 + length))).toBe(true);
+        expect(() => device.readNow?.(SIZE - 1, new Uint8Array(2))).toThrow(InvalidArgumentError);
+        await device.close();
+        expect(() => device.readNow?.(0, target)).toThrow(ClosedError);
+      });
+
       test('a write is seen by a later read, and its neighbours keep their bytes', async () => {
         const device = await make();
         await device.write(4095, pattern(514, 9));

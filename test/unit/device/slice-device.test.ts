@@ -28,6 +28,7 @@ describe('SliceDevice', () => {
   test('has the optional operations of the device underneath, and only those', () => {
     const slice = new SliceDevice(new MemoryDevice(10), 0, 10);
     expect(slice.discard).toBeDefined();
+    expect(slice.readNow).toBeUndefined();
     expect(slice.writev).toBeUndefined();
     expect(slice.modifiedAt).toBeUndefined();
   });

@@ -28,6 +28,22 @@ describe('SyncBudget', () => {
     expect(call(0, 1001)).toBe(false);
   });
 
+  test('says of a call whether it may be made at once, as often as it is asked', () => {
+    const { it, call } = budget();
+    expect(it.admits(1000)).toBe(true);
+    expect(it.admits(1001)).toBe(false);
+    call(0.2);
+    for (let i = 0; i < 100; i++) expect(it.admits(1)).toBe(false);
+  });
+
+  test('admits nothing before the turn of the event loop that is due', async () => {
+    const { it, call } = budget();
+    for (let calls = 0; calls < 17; calls += 1) call(0.06);
+    expect(it.admits(1)).toBe(false);
+    await it.turn();
+    expect(it.admits(1)).toBe(true);
+  });
+
   test('wants a turn of the event loop after a millisecond of work', async () => {
     const { it, call } = budget();
     for (let calls = 0; calls < 16; calls += 1) call(0.06);
