@@ -30,6 +30,7 @@ const MUCH_ROOM = 1 / 4;
 
 // Filled and read within one call, none of which waits for anything.
 const leafBlocks = new Float64Array(LEAF_ENTRIES_MAX);
+const leafSlots = new Uint32Array(LEAF_ENTRIES_MAX);
 const mergedBlocks = new Float64Array(LEAF_ENTRIES_MAX + BATCH_MAX);
 const mergedSlots = new Uint32Array(LEAF_ENTRIES_MAX + BATCH_MAX);
 const oneBlock = new Float64Array(1);
@@ -158,18 +159,29 @@ export class BlockTable {
     const leaf = this.#leafAt(number);
     const leafStart = start(this.#starts, number);
     const oldCount = leaf.blocksBetween(leafStart, leafStart + 2 * LEAF_RANGE_MAX, leafBlocks);
+    leaf.slotsInto(leafSlots);
     let count = 0;
     let old = 0;
+    let next = oldCount > 0 ? (leafBlocks[0] ?? 0) : Number.POSITIVE_INFINITY;
     for (let i = from; i < to; i++) {
       const block = blocks[i] ?? 0;
-      while (old < oldCount && (leafBlocks[old] ?? 0) < block)
-        take(count++, leafBlocks[old] ?? 0, leaf.slotAt(old++));
-      if (old < oldCount && leafBlocks[old] === block) old++;
-      take(count++, block, slots[i] ?? 0);
+      while (next < block) {
+        mergedBlocks[count] = next;
+        mergedSlots[count++] = leafSlots[old++] ?? 0;
+        next = old < oldCount ? (leafBlocks[old] ?? 0) : Number.POSITIVE_INFINITY;
+      }
+      if (next === block) {
+        old++;
+        next = old < oldCount ? (leafBlocks[old] ?? 0) : Number.POSITIVE_INFINITY;
+      }
+      mergedBlocks[count] = block;
+      mergedSlots[count++] = slots[i] ?? 0;
     }
     // Written in ascending order the leaves are filled; otherwise each is left room to grow.
     const isAppended = old === oldCount && (blocks[from] ?? 0) > (leafBlocks[oldCount - 1] ?? -1);
-    while (old < oldCount) take(count++, leafBlocks[old] ?? 0, leaf.slotAt(old++));
+    mergedBlocks.set(leafBlocks.subarray(old, oldCount), count);
+    mergedSlots.set(leafSlots.subarray(old, oldCount), count);
+    count += oldCount - old;
     this.#size += count - oldCount;
     this.#replace(number, count, isAppended);
   }
@@ -283,14 +295,8 @@ function leafOf(from: number, to: number, lower: BlockNumber, upper: BlockNumber
       room === NO_ROOM ? count : Math.min(LEAF_ENTRIES_MAX, count + Math.max(8, Math.floor(count * room))),
     largestSlot,
   });
-  for (let i = from; i < to; i++) leaf.append(mergedBlocks[i] ?? 0, mergedSlots[i] ?? 0);
-  leaf.seal();
+  leaf.fill(mergedBlocks, mergedSlots, from, to);
   return leaf;
-}
-
-function take(index: number, block: BlockNumber, slot: Slot): void {
-  mergedBlocks[index] = block;
-  mergedSlots[index] = slot;
 }
 
 /** Stands for leaves that have no copy yet. */

@@ -202,9 +202,28 @@ export class DiffArea {
       return;
     }
     await this.#readSlots(slot, target);
-    for (let i = 0; i * BLOCK_SIZE < target.byteLength; i++) {
-      const data = target.subarray(i * BLOCK_SIZE, (i + 1) * BLOCK_SIZE);
-      if (this.checksum(block + i, slot + i, data) !== this.table.checksumAt(slot + i)) {
+    this.#verify(block, slot, target);
+  }
+
+  /** The same at once, if the device does that; `false`: nothing was read. */
+  readCopiesNow(block: BlockNumber, slot: Slot, target: Uint8Array): boolean {
+    if (slot === FixedSlot.zeros) {
+      target.fill(0);
+      return true;
+    }
+    const { device, runs } = this.#file;
+    if (device.readNow === undefined) return false;
+    const offset = runs.locateWhole(offsetOfSlot(slot), target.byteLength);
+    if (offset === undefined || !device.readNow(offset, target)) return false;
+    this.#verify(block, slot, target);
+    return true;
+  }
+
+  /** @throws IntegrityError unless `data` is what was copied of the blocks from `block` on to the slots from `slot` on */
+  #verify(block: BlockNumber, slot: Slot, data: Uint8Array): void {
+    for (let i = 0; i * BLOCK_SIZE < data.byteLength; i++) {
+      const copy = data.subarray(i * BLOCK_SIZE, (i + 1) * BLOCK_SIZE);
+      if (this.checksum(block + i, slot + i, copy) !== this.table.checksumAt(slot + i)) {
         throw new IntegrityError(
           `snapshot ${this.storeId}: the copy of block ${block + i} (offset ${offsetOfBlock(block + i)}) in slot ${slot + i} fails its checksum`,
         );

@@ -12,7 +12,7 @@ const FIRST_BATCH = 2 ** 14;
 const LARGEST_BATCH = 2 ** 20;
 /** A batch is this part of what the table holds already. */
 const SHARE = 4;
-const DIGIT_BITS = 11;
+const DIGIT_BITS = 13;
 const DIGITS = 2 ** DIGIT_BITS;
 
 interface Batch {

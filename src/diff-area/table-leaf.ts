@@ -56,7 +56,7 @@ export class TableLeaf {
   readonly #slotLimit: number;
   #size = 0;
 
-  /** An empty leaf; `append` and then `seal` fill it. */
+  /** An empty leaf. */
   constructor({ base, limit, capacity, largestSlot }: LeafPlan) {
     const range = limit - base;
     assert(range <= LEAF_RANGE_MAX + FINE_BUCKET && capacity <= LEAF_ENTRIES_MAX, () => `leaf of ${range}`);
@@ -78,22 +78,18 @@ export class TableLeaf {
     const buffer = new ArrayBuffer(
       4 * bits + 2 * (starts + capacity + words + wideHighs) + bytes + narrowHighs,
     );
-    let at = 0;
-    const place = (length: number): number => {
-      const placed = at;
-      at += length;
-      return placed;
-    };
-    this.#bits = useBits ? new Uint32Array(buffer, place(4 * bits), bits) : undefined;
-    this.#starts = new Uint16Array(buffer, place(2 * starts), starts);
-    this.#slotLows = new Uint16Array(buffer, place(2 * capacity), capacity);
-    const atWords = place(2 * words);
+    const atStarts = 4 * bits;
+    const atSlotLows = atStarts + 2 * starts;
+    const atWords = atSlotLows + 2 * capacity;
+    const atSlotHighs = atWords + 2 * words;
+    const atBytes = atSlotHighs + 2 * wideHighs + narrowHighs;
+    this.#bits = useBits ? new Uint32Array(buffer, 0, bits) : undefined;
+    this.#starts = new Uint16Array(buffer, atStarts, starts);
+    this.#slotLows = new Uint16Array(buffer, atSlotLows, capacity);
     this.#slotHighs = wide
-      ? new Uint16Array(buffer, place(2 * capacity), capacity)
-      : new Uint8Array(buffer, place(capacity), capacity);
-    this.#lows = useWords
-      ? new Uint16Array(buffer, atWords, words)
-      : new Uint8Array(buffer, place(bytes), bytes);
+      ? new Uint16Array(buffer, atSlotHighs, capacity)
+      : new Uint8Array(buffer, atSlotHighs, capacity);
+    this.#lows = useWords ? new Uint16Array(buffer, atWords, words) : new Uint8Array(buffer, atBytes, bytes);
     this.#base = base;
     this.#range = range;
     this.#capacity = capacity;
@@ -176,7 +172,7 @@ export class TableLeaf {
 
   setSlot(index: number, slot: Slot): void {
     this.#slotLows[index] = slot;
-    this.#slotHighs[index] = slot / 65_536;
+    this.#slotHighs[index] = slot >>> 16;
   }
 
   /** Adds a copy that `fits`, of a block that has none. */
@@ -189,7 +185,9 @@ export class TableLeaf {
       this.#slotHighs.copyWithin(index + 1, index, end);
       if (this.#bits === undefined) this.#lows.copyWithin(index + 1, index, end);
     }
-    this.#put(key, index, slot);
+    if (this.#bits === undefined) this.#lows[index] = key;
+    else this.#bits[key >>> 5] = word32(this.#bits, key >>> 5) | (1 << (key & 31));
+    this.setSlot(index, slot);
     const starts = this.#starts;
     for (let bucket = (key >>> this.#shift) + 1; bucket < starts.length; bucket++) {
       starts[bucket] = word16(starts, bucket) + 1;
@@ -197,23 +195,36 @@ export class TableLeaf {
     this.#size = end + 1;
   }
 
-  /** Adds a copy behind all others, without counting it in: `seal` does that. */
-  append(block: BlockNumber, slot: Slot): void {
-    const key = block - this.#base;
-    this.#put(key, this.#size++, slot);
-    const after = (key >>> this.#shift) + 1;
-    this.#starts[after] = word16(this.#starts, after) + 1;
-  }
-
-  seal(): void {
+  /** Fills an empty leaf with copies `from` up to `to` of ascending ones, all of which fit. */
+  fill(blocks: Float64Array, slots: Uint32Array, from: number, to: number): void {
+    const base = this.#base;
+    const shift = this.#shift;
     const starts = this.#starts;
+    const bits = this.#bits;
+    const lows = this.#lows;
+    for (let i = from; i < to; i++) {
+      const key = (blocks[i] ?? 0) - base;
+      const after = (key >>> shift) + 1;
+      starts[after] = word16(starts, after) + 1;
+      if (bits === undefined) lows[i - from] = key;
+      else bits[key >>> 5] = word32(bits, key >>> 5) | (1 << (key & 31));
+    }
     for (let i = 1; i < starts.length; i++) starts[i] = word16(starts, i) + word16(starts, i - 1);
+    const slotLows = this.#slotLows;
+    const slotHighs = this.#slotHighs;
+    for (let i = from; i < to; i++) {
+      const slot = slots[i] ?? 0;
+      slotLows[i - from] = slot;
+      slotHighs[i - from] = slot >>> 16;
+    }
+    this.#size = to - from;
   }
 
-  #put(key: number, index: number, slot: Slot): void {
-    if (this.#bits === undefined) this.#lows[index] = key;
-    else this.#bits[key >>> 5] = word32(this.#bits, key >>> 5) | (1 << (key & 31));
-    this.setSlot(index, slot);
+  /** Writes the slots of all copies, in block order, to `out`. */
+  slotsInto(out: Uint32Array): void {
+    const lows = this.#slotLows;
+    const highs = this.#slotHighs;
+    for (let i = 0; i < this.#size; i++) out[i] = highPart(highs, i) * 65_536 + word16(lows, i);
   }
 
   /**

@@ -1,6 +1,10 @@
 /**
  * Reading a snapshot: for each block its own copy, else that of the next newer snapshot, and so on, else the volume.
  *
+ * Each table is asked once for a whole part of up to 1 MiB. What lies together is read together; where neighbours lie in
+ * different files each is a request of its own, so a request has to cost little: what the device reads at once takes no promise,
+ * other requests run side by side. While the copies of one part are verified the next part is being read.
+ *
  * Race-free against writers without a lock: a copy is published before its block is overwritten, so a block that was
  * read from the volume is right if no table has it after the read. If one has, it is read again from there.
  */
@@ -10,21 +14,26 @@ import { VolumeChangedError } from '../errors.js';
 import {
   BLOCK_SIZE,
   type BlockNumber,
-  type ByteLength,
   type ByteOffset,
   blockOf,
   offsetOfBlock,
   type Slot,
 } from '../units.js';
 
-/** Where the content of one block lies. */
-interface Source {
-  /** `undefined`: in the volume. */
-  readonly area: DiffArea | undefined;
-  readonly slot: Slot;
-}
+/** Blocks of one part. */
+const PART_BLOCKS = 64;
 
-const IN_VOLUME: Source = { area: undefined, slot: -1 };
+/** Which bytes of a part are to be read: those that were read from the volume already only if they have a copy by now. */
+type Which = 'all' | 'copies';
+
+/** Where blocks lie: for each one its slot and its diff area, counted from 1; 0: in the volume. */
+interface Sources {
+  readonly areas: readonly DiffArea[];
+  readonly slots: Uint32Array;
+  readonly owners: Uint16Array;
+  /** How many are in the volume. */
+  readonly inVolume: number;
+}
 
 /**
  * Fills `target` with the snapshot's bytes from `offset`.
@@ -38,82 +47,124 @@ export async function readSnapshot(
   offset: ByteOffset,
   target: Uint8Array,
 ): Promise<void> {
-  const end = offset + target.byteLength;
-  for (let at = offset; at < end; ) {
-    const block = blockOf(at);
-    const source = find(areas(), block);
-    const last = lastOfRun(areas(), source, block, blockOf(end - 1));
-    const until = Math.min(end, offsetOfBlock(last + 1));
-    const part = target.subarray(at - offset, until - offset);
-    if (source.area === undefined) await readFromVolume(areas, volume, at, part);
-    else await readFromArea(source.area, source.slot, at, part);
-    at = until;
-  }
+  await new Reading(areas, volume, offset, target).run();
 }
 
-function find(areas: readonly DiffArea[], block: BlockNumber): Source {
-  for (const area of areas) {
-    const slot = area.table.slotOf(block);
-    if (slot !== -1) return { area, slot };
-  }
-  return IN_VOLUME;
-}
+class Reading {
+  readonly #areas: () => readonly DiffArea[];
+  readonly #volume: BlockDevice;
+  readonly #offset: ByteOffset;
+  readonly #target: Uint8Array;
+  /** Requests not known to be done. They never reject: what fails is in `#failure`. */
+  #requests: Promise<void>[] = [];
+  #failure: { readonly error: unknown } | undefined;
 
-/** The last block, up to `limit`, that can be read in one request together with `first`. */
-function lastOfRun(
-  areas: readonly DiffArea[],
-  source: Source,
-  first: BlockNumber,
-  limit: BlockNumber,
-): BlockNumber {
-  let last: number = first;
-  while (last < limit) {
-    const next = find(areas, last + 1);
-    if (next.area !== source.area) break;
-    if (next.area !== undefined && !next.area.canReadTogether(source.slot, next.slot, last + 1 - first))
-      break;
-    last++;
+  constructor(areas: () => readonly DiffArea[], volume: BlockDevice, offset: ByteOffset, target: Uint8Array) {
+    this.#areas = areas;
+    this.#volume = volume;
+    this.#offset = offset;
+    this.#target = target;
   }
-  return last;
-}
 
-async function readFromVolume(
-  areas: () => readonly DiffArea[],
-  volume: BlockDevice,
-  offset: ByteOffset,
-  target: Uint8Array,
-): Promise<void> {
-  const end = offset + target.byteLength;
-  if (end > volume.size) {
-    throw new VolumeChangedError(
-      `${volume.name} was cut to ${volume.size} bytes; bytes ${offset} to ${end} of the snapshot are lost`,
+  async run(): Promise<void> {
+    const end = this.#offset + this.#target.byteLength;
+    let until: ByteOffset;
+    for (let at = this.#offset; at < end && this.#failure === undefined; at = until) {
+      until = Math.min(end, offsetOfBlock(blockOf(at) + PART_BLOCKS));
+      const earlier = this.#requests;
+      this.#requests = [];
+      this.#start(at, until, 'all');
+      if (earlier.length > 0) await Promise.all(earlier);
+    }
+    // Also after a failure: the target is in use until then. Requests may have started others.
+    while (this.#requests.length > 0) await Promise.all(this.#requests.splice(0));
+    if (this.#failure !== undefined) throw this.#failure.error;
+  }
+
+  /** Reads bytes `start` up to `end`, at once or by requests that it starts. */
+  #start(start: ByteOffset, end: ByteOffset, which: Which): void {
+    try {
+      const first = blockOf(start);
+      const sources = find(this.#areas(), first, blockOf(end - 1) + 1 - first);
+      this.#startRuns(sources, first, start, end, which);
+    } catch (error) {
+      this.#failure ??= { error };
+    }
+  }
+
+  #startRuns(sources: Sources, first: BlockNumber, start: ByteOffset, end: ByteOffset, which: Which): void {
+    const { areas, slots, owners, inVolume } = sources;
+    const count = slots.length;
+    if (which === 'copies' && inVolume === count) return;
+    // A block that is wanted in part is read by itself.
+    const firstWhole = start === offsetOfBlock(first) ? 0 : 1;
+    const endOfWhole = end === offsetOfBlock(first + count) ? count : count - 1;
+    for (let from = 0, to: number; from < count; from = to) {
+      const owner = owners[from] ?? 0;
+      const area = areas[owner - 1];
+      const slot = slots[from] ?? 0;
+      const limit =
+        area === undefined ? count : from < firstWhole ? from + 1 : Math.max(from + 1, endOfWhole);
+      to = from + 1;
+      while (to < limit && owners[to] === owner) {
+        if (area !== undefined && !area.canReadTogether(slot, slots[to] ?? 0, to - from)) break;
+        to++;
+      }
+      const runStart = Math.max(start, offsetOfBlock(first + from));
+      const runEnd = Math.min(end, offsetOfBlock(first + to));
+      if (area !== undefined) this.#readFromArea(area, slot, runStart, runEnd);
+      else if (which === 'all') this.#readFromVolume(runStart, runEnd);
+    }
+  }
+
+  #readFromVolume(start: ByteOffset, end: ByteOffset): void {
+    const volume = this.#volume;
+    if (end > volume.size) {
+      throw new VolumeChangedError(
+        `${volume.name} was cut to ${volume.size} bytes; bytes ${start} to ${end} of the snapshot are lost`,
+      );
+    }
+    const part = this.#part(start, end);
+    // At once: since the tables were asked, nothing else has run.
+    if (volume.readNow?.(start, part) === true) return;
+    this.#add(volume.read(start, part).then(() => this.#start(start, end, 'copies')));
+  }
+
+  /** Checksums cover whole blocks, so a block that is wanted in part is read whole. */
+  #readFromArea(area: DiffArea, slot: Slot, start: ByteOffset, end: ByteOffset): void {
+    const block = blockOf(start);
+    const part = this.#part(start, end);
+    const skip = start - offsetOfBlock(block);
+    if (skip === 0 && part.byteLength % BLOCK_SIZE === 0) {
+      if (!area.readCopiesNow(block, slot, part)) this.#add(area.readCopies(block, slot, part));
+      return;
+    }
+    const whole = new Uint8Array(BLOCK_SIZE);
+    const take = () => part.set(whole.subarray(skip, skip + part.byteLength));
+    if (area.readCopiesNow(block, slot, whole)) take();
+    else this.#add(area.readCopies(block, slot, whole).then(take));
+  }
+
+  #add(request: Promise<void>): void {
+    this.#requests.push(
+      request.catch((error: unknown) => {
+        this.#failure ??= { error };
+      }),
     );
   }
-  await volume.read(offset, target);
-  for (let block: number = blockOf(offset); block <= blockOf(end - 1); block++) {
-    const source = find(areas(), block);
-    if (source.area === undefined) continue;
-    const from = Math.max(offset, offsetOfBlock(block));
-    const until = Math.min(end, offsetOfBlock(block + 1));
-    await readFromArea(source.area, source.slot, from, target.subarray(from - offset, until - offset));
+
+  #part(start: ByteOffset, end: ByteOffset): Uint8Array {
+    return this.#target.subarray(start - this.#offset, end - this.#offset);
   }
 }
 
-/** Checksums cover whole blocks, so blocks that are wanted in part are read whole. */
-async function readFromArea(
-  area: DiffArea,
-  firstSlot: Slot,
-  offset: ByteOffset,
-  target: Uint8Array,
-): Promise<void> {
-  const first = blockOf(offset);
-  const end = offset + target.byteLength;
-  const count = blockOf(end - 1) + 1 - first;
-  if (offset === offsetOfBlock(first) && target.byteLength === count * BLOCK_SIZE) {
-    return area.readCopies(first, firstSlot, target);
+/** @param areas oldest first: the oldest one that has a block decides */
+function find(areas: readonly DiffArea[], first: BlockNumber, count: number): Sources {
+  const slots = new Uint32Array(count);
+  const owners = new Uint16Array(count);
+  let inVolume = count;
+  for (let i = 0; i < areas.length && inVolume > 0; i++) {
+    inVolume -= areas[i]?.table.collect(first, slots, owners, i + 1) ?? 0;
   }
-  const whole = new Uint8Array(count * BLOCK_SIZE);
-  await area.readCopies(first, firstSlot, whole);
-  const skip: ByteLength = offset - offsetOfBlock(first);
-  target.set(whole.subarray(skip, skip + target.byteLength));
+  return { areas, slots, owners, inVolume };
 }

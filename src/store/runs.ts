@@ -67,6 +67,13 @@ export class Runs {
     return run.volumeOffset + (fileOffset - run.fileOffset);
   }
 
+  /** The same, if `length` bytes of the file from there lie together on the device. */
+  locateWhole(fileOffset: ByteOffset, length: ByteLength): ByteOffset | undefined {
+    const run = this.#runAt(fileOffset);
+    const inside = fileOffset - run.fileOffset;
+    return inside + length <= run.length ? run.volumeOffset + inside : undefined;
+  }
+
   /** Device ranges that hold `length` bytes of the file from `fileOffset`, in order. */
   pieces(fileOffset: ByteOffset, length: ByteLength): Piece[] {
     const pieces: Piece[] = [];

@@ -174,9 +174,8 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: READER,
-        find: 'const source = find(areas(), block);\n    if (source.area === undefined) continue;',
-        replace:
-          'const source = find(areas(), block);\n    if (source.area === undefined || block >= 0) continue;',
+        find: "volume.read(start, part).then(() => this.#start(start, end, 'copies'))",
+        replace: 'volume.read(start, part)',
       },
     ],
   },
@@ -186,13 +185,11 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: READER,
-        find: 'await volume.read(offset, target);',
-        replace: 'const before = areas();\n  await volume.read(offset, target);',
-      },
-      {
-        file: READER,
-        find: 'const source = find(areas(), block);\n    if (source.area === undefined) continue;',
-        replace: 'const source = find(before, block);\n    if (source.area === undefined) continue;',
+        find: "this.#add(volume.read(start, part).then(() => this.#start(start, end, 'copies')));",
+        replace: `const first = blockOf(start);
+    const before = this.#areas();
+    const look = () => find(before, first, blockOf(end - 1) + 1 - first);
+    this.#add(volume.read(start, part).then(() => this.#startRuns(look(), first, start, end, 'copies')));`,
       },
     ],
   },
@@ -202,8 +199,8 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: READER,
-        find: 'const skip: ByteLength = offset - offsetOfBlock(first);',
-        replace: 'const skip: ByteLength = 0;',
+        find: 'const skip = start - offsetOfBlock(block);',
+        replace: 'const skip = 0;',
       },
     ],
   },
@@ -213,15 +210,17 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: READER,
-        find: 'for (const area of areas) {',
-        replace: 'for (const area of [...areas].reverse()) {',
+        find: 'for (let i = 0; i < areas.length && inVolume > 0; i++) {',
+        replace: 'for (let i = areas.length - 1; i >= 0 && inVolume > 0; i--) {',
       },
     ],
   },
   {
     name: 'blocks of several diff areas are read in one request',
     breaks: 'a snapshot reads data of another place',
-    edits: [{ file: READER, find: 'if (next.area !== source.area) break;', replace: '' }],
+    edits: [
+      { file: READER, find: 'while (to < limit && owners[to] === owner) {', replace: 'while (to < limit) {' },
+    ],
   },
   {
     name: 'a reader of a snapshot deleted meanwhile gets what it read',
