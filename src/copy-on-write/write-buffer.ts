@@ -29,6 +29,7 @@ import type { ByteLength, ByteOffset } from '../units.js';
 import { type AwaitedAction, BufferedWrite } from './buffered-write.js';
 import type { CopyOnWrite } from './copy-on-write.js';
 import { Drains } from './drains.js';
+import { lessHeld } from './held-zeros.js';
 import { MemoryBudget } from './memory-budget.js';
 import { OverlapIndex } from './overlap-index.js';
 import { TurnCredit } from './turn-credit.js';
@@ -338,13 +339,8 @@ export class WriteBuffer implements Allocated {
 
   /** What the device knows to be zero, less what the buffer held when this was first asked. */
   async *allocation(offset: ByteOffset, length: ByteLength): AsyncGenerator<AllocationExtent> {
-    const held = [...this.#index.overlapping(offset, offset + length)].sort((a, b) => a.offset - b.offset);
-    let at = offset;
-    for await (const extent of allocationOf(this.#device, offset, length)) {
-      if (extent.zero) yield* withoutHeld(at, extent.length, held);
-      else yield extent;
-      at += extent.length;
-    }
+    const held = this.#index.overlapping(offset, offset + length);
+    yield* lessHeld(allocationOf(this.#device, offset, length), offset, held);
   }
 
   /** Resolves when every change made so far is in the volume. @throws what a write-out has failed with */
@@ -373,23 +369,4 @@ export class WriteBuffer implements Allocated {
     this.#plugged = [];
     for (const write of gathered) this.#passIfFree(write);
   }
-}
-
-/** Zeros, but where a change is held. @param held ascending by offset; may overlap */
-function* withoutHeld(
-  offset: ByteOffset,
-  length: ByteLength,
-  held: readonly BufferedWrite[],
-): Generator<AllocationExtent> {
-  const end = offset + length;
-  let at = offset;
-  for (const write of held) {
-    if (write.end <= at) continue;
-    if (write.offset >= end) break;
-    if (write.offset > at) yield { length: write.offset - at, zero: true };
-    const from = Math.max(write.offset, at);
-    at = Math.min(write.end, end);
-    yield { length: at - from, zero: false };
-  }
-  if (at < end) yield { length: end - at, zero: true };
 }

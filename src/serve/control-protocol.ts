@@ -13,6 +13,8 @@ export const Method = {
   state: 'state',
   /** Takes `ReadParams`, gives bytes. */
   read: 'read',
+  /** Takes `ReadParams`; gives `{ next }`, and extents as bytes: what is known to be zero. */
+  zeros: 'zeros',
   /** Takes `{ offset }` and bytes. */
   write: 'write',
   flush: 'flush',

@@ -9,6 +9,7 @@
 import type { EventEmitter } from 'node:events';
 import { createServer, type Socket } from 'node:net';
 import type { Problem } from '../check/check.js';
+import { allocationOf } from '../device/allocation.js';
 import { InUseError, InvalidArgumentError, NotFoundError } from '../errors.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import type { ChangedBlocksOptions, Volume } from '../volume/volume.js';
@@ -129,6 +130,8 @@ export class ControlServer {
         return this.#deleteOldest(call.params);
       case Method.changed:
         return this.#changed(call);
+      case Method.zeros:
+        return this.#zeros(call.params as ReadParams);
       case Method.resize:
         await volume.setMaximumSize(numberIn(call.params, 'maximumSize'));
         return this.#state();
@@ -207,6 +210,18 @@ export class ControlServer {
       return { value: { next: extent.offset + extent.length }, bytes: encodeExtents(extents) };
     }
     return { value: {}, bytes: encodeExtents(extents) };
+  }
+
+  async #zeros({ snapshot, offset, length }: ReadParams): Promise<Reply> {
+    const source = snapshot === undefined ? this.#options.volume : this.#find(snapshot);
+    const zeros = [];
+    let at = offset;
+    for await (const extent of allocationOf(source, offset, length)) {
+      if (extent.zero) zeros.push({ offset: at, length: extent.length });
+      at += extent.length;
+      if (zeros.length === EXTENTS_MAX) return { value: { next: at }, bytes: encodeExtents(zeros) };
+    }
+    return { value: {}, bytes: encodeExtents(zeros) };
   }
 
   async #check({ params, signal, onProgress }: Call): Promise<readonly Problem[]> {

@@ -1,4 +1,5 @@
 /** A snapshot of a volume that another process serves, as the last answer described it. */
+import type { AllocationExtent } from '../device/allocation.js';
 import { UnsupportedError } from '../errors.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
@@ -13,6 +14,12 @@ export interface SnapshotOwner {
     offset: ByteOffset,
     target: ByteLength | Uint8Array,
   ): Promise<Uint8Array>;
+  zerosFrom(
+    storeId: string,
+    size: ByteLength,
+    offset: ByteOffset,
+    length: ByteLength,
+  ): AsyncIterable<AllocationExtent>;
   deleteOldest(): Promise<void>;
 }
 
@@ -85,6 +92,10 @@ export class RemoteSnapshot implements Snapshot {
 
   read(offset: ByteOffset, target: ByteLength | Uint8Array): Promise<Uint8Array> {
     return this.#volume.readFrom(this.storeId, this.size, offset, target);
+  }
+
+  allocation(offset: ByteOffset, length: ByteLength): AsyncIterable<AllocationExtent> {
+    return this.#volume.zerosFrom(this.storeId, this.size, offset, length);
   }
 
   async delete(): Promise<void> {

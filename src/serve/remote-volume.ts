@@ -8,6 +8,7 @@
 import { EventEmitter } from 'node:events';
 import { asTarget, checkRange, lengthOf } from '../arguments.js';
 import type { Problem } from '../check/check.js';
+import type { AllocationExtent } from '../device/allocation.js';
 import { DeviceError } from '../errors.js';
 import type { CreateSnapshotOptions } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
@@ -113,11 +114,39 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
     this.#take(value as VolumeState);
   }
 
+  allocation(offset: ByteOffset, length: ByteLength): AsyncGenerator<AllocationExtent> {
+    return this.zerosFrom(undefined, this.size, offset, length);
+  }
+
   async read(offset: ByteOffset, target: ByteLength | Uint8Array): Promise<Uint8Array> {
     return this.readFrom(undefined, this.size, offset, target);
   }
 
   /** @internal Of the volume, or of a snapshot by its store id. */
+  async *zerosFrom(
+    snapshot: string | undefined,
+    size: ByteLength,
+    offset: ByteOffset,
+    length: ByteLength,
+  ): AsyncGenerator<AllocationExtent> {
+    checkRange(offset, length, size);
+    const end = offset + length;
+    let at = offset;
+    while (at < end) {
+      const params: ReadParams = { snapshot, offset: at, length: end - at };
+      const { value, bytes }: Answer = await this.#request(Method.zeros, params);
+      for (const zeros of decodeExtents(bytes)) {
+        if (zeros.offset > at) yield { length: zeros.offset - at, zero: false };
+        yield { length: zeros.length, zero: true };
+        at = zeros.offset + zeros.length;
+      }
+      const answered = (value as { readonly next?: number }).next ?? end;
+      if (answered > at) yield { length: answered - at, zero: false };
+      at = answered;
+    }
+  }
+
+  /** @internal The same. */
   async readFrom(
     snapshot: string | undefined,
     size: ByteLength,

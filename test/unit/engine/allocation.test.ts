@@ -110,6 +110,29 @@ describe.each(LAYOUTS)('allocation (%s)', (layout) => {
     }
   });
 
+  test('counts what a write buffer holds as data, and clears it too', async () => {
+    for (let round = 0; round < 4; round++) {
+      const world = await World.create({
+        layout,
+        seed: `held ${round}`,
+        size: MEBIBYTE + 4321,
+        filled: false,
+      });
+      world.options = { writeMode: 'writeback' };
+      await world.reopen();
+      for (let step = 0; step < 30; step++) {
+        const kind = world.random.below(10);
+        if (kind === 0) await world.snapshot();
+        else if (kind === 1) await world.reopen();
+        else if (kind < 5) await clearSomewhere(world);
+        else await world.writeRandomly(3);
+        await missedZeros(world.volume, world.model.bytes);
+      }
+      await world.expectRight();
+      for (const snapshot of world.volume.snapshots) await missedZeros(snapshot, world.model.of(snapshot.id));
+    }
+  });
+
   test('a block that is cleared before the volume answers is not zero in the snapshot', async () => {
     const world = await World.create({ layout });
     const snapshot = await world.snapshot();
