@@ -24,16 +24,26 @@ export interface Answer {
   readonly statuses: ReadonlyMap<number, readonly StatusExtent[]>;
 }
 
+const NO_STATUSES: ReadonlyMap<number, readonly StatusExtent[]> = new Map();
+/** What nearly every answer is. */
+const DONE: Answer = { error: undefined, statuses: NO_STATUSES };
+
 export const isChange = ({ type }: Command): boolean =>
   type === RequestType.write || type === RequestType.writeZeroes || type === RequestType.trim;
 
 /** Most chunks of one reply; a server that cuts finer makes work without end. */
 const CHUNKS_MAX = 65_536;
 
-/** Bytes that have come, as ranges that neither overlap nor touch, ascending. */
+/** Bytes that have come, as ranges that neither overlap nor touch, ascending. For replies that come out of order. */
 class Coverage {
-  readonly #starts: number[] = [];
-  readonly #ends: number[] = [];
+  readonly #starts: number[];
+  readonly #ends: number[];
+
+  /** @param end of what has come already, from the beginning on */
+  constructor(end: number) {
+    this.#starts = end > 0 ? [0] : [];
+    this.#ends = end > 0 ? [end] : [];
+  }
 
   /** @returns false if some of it has come already */
   add(start: number, end: number): boolean {
@@ -70,8 +80,10 @@ export class Pending {
   readonly done: Promise<Answer>;
   #resolve: (answer: Answer) => void = () => undefined;
   #reject: (end: ConnectionEnd) => void = () => undefined;
-  readonly #coverage = new Coverage();
-  readonly #statuses = new Map<number, readonly StatusExtent[]>();
+  /** Bytes of content that came in order, until some did not. */
+  #inOrder = 0;
+  #coverage: Coverage | undefined;
+  #statuses: Map<number, readonly StatusExtent[]> | undefined;
   #error: ServerError | undefined;
   #chunks = 0;
 
@@ -97,6 +109,11 @@ export class Pending {
     const start = offset - command.offset;
     if (length === 0 || start < 0 || start + length > command.length)
       throw malformed(`content of ${length} bytes at ${offset} lies outside what was asked for`);
+    if (this.#coverage === undefined && start === this.#inOrder) {
+      this.#inOrder += length;
+      return;
+    }
+    this.#coverage ??= new Coverage(this.#inOrder);
     if (!this.#coverage.add(start, start + length))
       throw malformed(`it sends content at ${offset} more than once`);
   }
@@ -112,6 +129,7 @@ export class Pending {
   }
 
   addStatus(id: number, extents: readonly StatusExtent[]): void {
+    this.#statuses ??= new Map();
     if (this.command.type !== RequestType.blockStatus || this.#statuses.has(id))
       throw malformed('it describes blocks without being asked');
     this.#statuses.set(id, extents);
@@ -124,12 +142,17 @@ export class Pending {
   /** The last chunk has come. @throws ConnectionEnd if something is missing */
   finish(): void {
     const { type, length } = this.command;
-    if (this.#error === undefined && type === RequestType.read && !this.#coverage.covers(length))
+    if (this.#error === undefined && type === RequestType.read && !this.#isCovered(length))
       throw malformed(`its reply leaves out some of the ${length} bytes that were read`);
-    this.#resolve({ error: this.#error, statuses: this.#statuses });
+    if (this.#error === undefined && this.#statuses === undefined) this.#resolve(DONE);
+    else this.#resolve({ error: this.#error, statuses: this.#statuses ?? NO_STATUSES });
   }
 
   end(end: ConnectionEnd): void {
     this.#reject(end);
+  }
+
+  #isCovered(length: ByteLength): boolean {
+    return this.#coverage?.covers(length) ?? this.#inOrder === length;
   }
 }

@@ -70,7 +70,9 @@ export class ReplyReader implements Reader {
     if (this.#start === this.#end) {
       this.#start = 0;
       this.#end = 0;
-    } else if (this.#end === SCRATCH) {
+      return this.#scratch;
+    }
+    if (this.#end === SCRATCH) {
       this.#scratch.copyWithin(0, this.#start, this.#end);
       this.#end -= this.#start;
       this.#start = 0;

@@ -131,10 +131,12 @@ export function replyHeaderSize(magic: number): number | undefined {
 /** @param bytes hold the whole header at `at`, of a known magic number */
 export function decodeReplyHeader(bytes: Buffer, at: number): ReplyHeader {
   const magic = bytes.readUInt32BE(at);
-  const cookie = { cookieHigh: bytes.readUInt32BE(at + 8), cookieLow: bytes.readUInt32BE(at + 12) };
+  const cookieHigh = bytes.readUInt32BE(at + 8);
+  const cookieLow = bytes.readUInt32BE(at + 12);
   if (magic === Magic.simpleReply) {
     return {
-      ...cookie,
+      cookieHigh,
+      cookieLow,
       style: 'simple',
       error: bytes.readUInt32BE(at + 4),
       flags: REPLY_DONE,
@@ -145,7 +147,8 @@ export function decodeReplyHeader(bytes: Buffer, at: number): ReplyHeader {
   }
   const isExtended = magic === Magic.extendedReply;
   return {
-    ...cookie,
+    cookieHigh,
+    cookieLow,
     style: 'chunk',
     error: 0,
     flags: bytes.readUInt16BE(at + 4),
