@@ -6,7 +6,7 @@
  */
 import { connect, type Socket } from 'node:net';
 import { type ConnectionOptions, connect as connectTls, type TLSSocket } from 'node:tls';
-import { type ConnectionEnd, lost } from './failure.js';
+import { ConnectionEnd, lost } from './failure.js';
 import type { NbdPlace } from './uri.js';
 
 /** Who takes what arrives. */
@@ -69,7 +69,10 @@ export class Channel {
     signal.throwIfAborted();
     let failed: (end: ConnectionEnd) => void = onEnd;
     const channel = new Channel(place, reader, (end) => failed(end));
-    const abort = () => channel.destroy(lost('gave up', signal.reason));
+    const abort = () => {
+      const { reason } = signal;
+      channel.destroy(reason instanceof ConnectionEnd ? reason : lost('interrupted', reason));
+    };
     signal.addEventListener('abort', abort);
     try {
       await new Promise<void>((resolve, reject) => {
