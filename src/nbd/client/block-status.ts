@@ -1,4 +1,5 @@
 /** What a server tells about the blocks of its export: `NBD_CMD_BLOCK_STATUS`. */
+import type { AllocationExtent } from '../../device/allocation.js';
 import { DeviceError, UnsupportedError } from '../../errors.js';
 import { type ByteLength, type ByteOffset, roundUp } from '../../units.js';
 import { COMPACT_EXTENT_MAX, type StatusExtent } from '../wire/block-status.js';
@@ -41,10 +42,7 @@ export class BlockStatusQuery {
   }
 
   /** As `Allocated.allocation` of a device. */
-  async *zeros(
-    offset: ByteOffset,
-    length: ByteLength,
-  ): AsyncGenerator<{ readonly length: ByteLength; readonly zero: boolean }> {
+  async *zeros(offset: ByteOffset, length: ByteLength): AsyncGenerator<AllocationExtent> {
     for (let at = offset; at < offset + length; ) {
       for (const { length: part, status } of await this.#from(BASE_ALLOCATION, at, offset + length - at)) {
         yield { length: part, zero: (status & AllocationStatus.zero) !== 0 };

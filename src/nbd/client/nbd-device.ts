@@ -63,10 +63,7 @@ export class NbdDevice implements BlockDevice {
   /** There only if the server can zero a range without being sent the zeros. */
   readonly discard?: NonNullable<BlockDevice['discard']>;
   /** Which parts of a range are known to be zero; there only if the server tells. */
-  readonly allocation?: (
-    offset: ByteOffset,
-    length: ByteLength,
-  ) => AsyncIterable<{ readonly length: ByteLength; readonly zero: boolean }>;
+  readonly allocation?: NonNullable<BlockDevice['allocation']>;
   /** The metadata contexts that `blockStatus` knows of this export. */
   readonly contexts: readonly string[];
 
