@@ -6,7 +6,10 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { MemoryDevice } from '../../src/device/memory-device.js';
 import { describeLayout } from '../../src/format/layout.js';
+import { DeviceExport, FixedCatalog } from '../../src/nbd/server/device-export.js';
+import { NbdServer } from '../../src/nbd/server/server.js';
 
 const run = promisify(execFile);
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
@@ -33,6 +36,16 @@ test('the backup agent backs up', async () => {
   );
   const [now, backup] = [await readFile(image), await readFile(join(folder, 'backup.raw'))];
   expect(backup.equals(now)).toBe(true);
+});
+
+test('the volume behind NBD is protected', async () => {
+  const path = join(folder, 'nbd.sock');
+  const memory = new MemoryDevice(4 * 1024 * 1024);
+  await using server = new NbdServer(new FixedCatalog([new DeviceExport('', memory)]));
+  await server.listen({ path });
+  const uri = `nbd+unix:///?socket=${path}`;
+  expect(await example('nbd-volume.ts', uri, join(folder, 'nbd-store'))).toBe('now 1, before 0\n');
+  expect(memory.bytes[1024 * 1024]).toBe(1);
 });
 
 test('the crash test finds nothing lost', async () => {
