@@ -1,10 +1,9 @@
 /** Clients that people use, against live and snapshot exports of `volsnap serve`. */
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
-import { describe, expect, onTestFinished, test } from 'vitest';
+import { readFile, writeFile } from 'node:fs/promises';
+import { describe, expect, test } from 'vitest';
 import { Bench, expectSame, MEBIBYTE, noise } from '../integration/cli-support.ts';
+import { canMount, fuse, mount } from './support/mounts.ts';
 import { Served } from './support/served.ts';
 import { requireTool, run, runWell } from './support/writer-tools.ts';
 
@@ -194,16 +193,11 @@ describe.skipIf(!requireTool('nbdkit', 'qemu-img'))('nbdkit', () => {
   });
 });
 
-const canMount = process.getuid?.() === 0 && existsSync('/dev/fuse') && existsSync('/dev/loop-control');
-if (!canMount && process.env.CI)
-  throw new Error('FUSE, loop devices and root are needed; in CI nothing is skipped');
-if (!canMount) console.warn('skipped: nbdfuse needs root, FUSE and loop devices');
-
-describe.skipIf(!canMount || !requireTool('nbdfuse', 'mkfs.ext4', 'e2fsck'))('nbdfuse', () => {
+describe.skipIf(!canMount() || !requireTool('nbdfuse', 'mkfs.ext4', 'e2fsck'))('nbdfuse', () => {
   test('an ext4 inside is mounted, written and read; its snapshot mounts as it was', async () => {
     const { bench, served, volume } = await setUp();
-    await runWell('mkfs.ext4', '-q', '-F', '-E', 'nodiscard', await fuse(bench, 'raw', served.uri('live')));
-    const disk = bench.path('raw/nbd');
+    const { path: disk } = await fuse(bench, 'raw', served.uri('live'));
+    await runWell('mkfs.ext4', '-q', '-F', '-E', 'nodiscard', disk);
     const folder = await mount(bench, 'new', disk);
     await writeFile(`${folder}/first`, 'written before the snapshot');
     await runWell('sync', '-f', folder);
@@ -212,34 +206,9 @@ describe.skipIf(!canMount || !requireTool('nbdfuse', 'mkfs.ext4', 'e2fsck'))('nb
     await writeFile(`${folder}/second`, 'later');
     await runWell('umount', folder);
     await runWell('e2fsck', '-fn', disk);
-    const oldDisk = await fuse(bench, 'snapshot', served.uri(`snapshot/${id}`));
+    const { path: oldDisk } = await fuse(bench, 'snapshot', served.uri(`snapshot/${id}`));
     const old = await mount(bench, 'old', oldDisk, 'ro,noload');
     expect(await readFile(`${old}/first`, 'utf8')).toBe('written before the snapshot');
     expect(existsSync(`${old}/second`)).toBe(false);
   });
 });
-
-/** Shows an export as a file. @returns its path */
-async function fuse(bench: Bench, name: string, uri: string): Promise<string> {
-  const folder = bench.path(name);
-  await mkdir(folder);
-  const child = spawn('nbdfuse', ['-P', `${folder}.pid`, `${folder}/nbd`, uri], { stdio: 'inherit' });
-  onTestFinished(async () => {
-    const gone = child.exitCode === null && child.signalCode === null ? once(child, 'exit') : undefined;
-    await run('umount', ['-l', folder]);
-    child.kill('SIGTERM');
-    await gone;
-  });
-  await expect
-    .poll(() => existsSync(`${folder}.pid`) && existsSync(`${folder}/nbd`), { timeout: 20_000 })
-    .toBe(true);
-  return `${folder}/nbd`;
-}
-
-async function mount(bench: Bench, name: string, disk: string, options = 'rw'): Promise<string> {
-  const folder = bench.path(name);
-  await mkdir(folder);
-  await runWell('mount', '-t', 'ext4', '-o', `loop,${options}`, disk, folder);
-  onTestFinished(() => run('umount', ['-l', folder]).then(() => undefined));
-  return folder;
-}
