@@ -4,16 +4,14 @@
  * What a crash leaves behind and the next opening puts right by itself is no problem and is not reported.
  */
 import type { BlockDevice } from '../device/block-device.js';
-import type { DiffArea } from '../diff-area/diff-area.js';
 import { systemEnvironment } from '../environment.js';
-import { IntegrityError, VolsnapError } from '../errors.js';
+import { VolsnapError } from '../errors.js';
 import type { Guid } from '../format/guid.js';
-import type { SnapshotRecord } from '../snapshot/record.js';
 import type { AttachedStore, Store } from '../store/store.js';
-import { BLOCK_SIZE, type BlockNumber, type ByteLength, type Slot } from '../units.js';
 import { closeAreas, FOREIGN, findStore, loadStore } from '../volume/open.js';
 import { WindowsHistory } from '../volume/windows-history.js';
 import { checkCatalog, checkTable } from './rules.js';
+import { type ScrubOptions, scrub } from './scrub.js';
 
 export interface Problem {
   readonly code: /** The store as a whole cannot be read. */
@@ -36,14 +34,11 @@ export interface Problem {
   readonly snapshot?: Guid;
 }
 
-export interface CheckOptions {
+export interface CheckOptions extends ScrubOptions {
   /** Default: what is found. */
   readonly store?: Store;
   /** Also read every copy and test its checksum. */
   readonly scrub?: boolean;
-  readonly signal?: AbortSignal;
-  /** Copies tested and copies in all, in bytes. */
-  readonly onProgress?: (done: ByteLength, total: ByteLength) => void;
 }
 
 /**
@@ -106,7 +101,7 @@ async function checkStore(store: AttachedStore, options: CheckOptions): Promise<
       if (record.damage !== undefined) {
         problems.push({ code: 'snapshot-damaged', snapshot: record.id, message: record.damage.message });
       }
-      if (record.area !== undefined) problems.push(...checkTable(record.id, record.area));
+      if (record.area !== undefined) problems.push(...(await checkTable(record.id, record.area)));
     }
     if (recovery.clean) {
       const orphans = await store.orphans();
@@ -119,68 +114,4 @@ async function checkStore(store: AttachedStore, options: CheckOptions): Promise<
   } finally {
     await closeAreas(records);
   }
-}
-
-/** Copies read in one request. */
-const RUN_BLOCKS = 64;
-
-async function scrub(
-  records: readonly SnapshotRecord[],
-  { signal, onProgress }: CheckOptions,
-): Promise<Problem[]> {
-  const total = records.reduce((sum, { area }) => sum + (area?.table.size ?? 0) * BLOCK_SIZE, 0);
-  const problems: Problem[] = [];
-  let done = 0;
-  for (const { id, area } of records) {
-    if (area === undefined) continue;
-    if (!(await area.hasSoundZeros())) {
-      problems.push({
-        code: 'checksum',
-        snapshot: id,
-        message: 'the block of zeros is not zero; other readers see it',
-      });
-    }
-    for (const { block, count } of runsOf(area)) {
-      signal?.throwIfAborted();
-      for (const message of await testCopies(area, block, count))
-        problems.push({ code: 'checksum', snapshot: id, message });
-      done += count * BLOCK_SIZE;
-      onProgress?.(done, total);
-    }
-  }
-  return problems;
-}
-
-/** Copies of consecutive blocks in consecutive slots. */
-function* runsOf(area: DiffArea): Generator<{ block: BlockNumber; count: number }> {
-  const { table } = area;
-  let block = -1;
-  let count = 0;
-  for (const next of table.blocks()) {
-    const follows = next === block + count && count < RUN_BLOCKS;
-    if (follows && area.canReadTogether(slotOf(area, block), slotOf(area, next), count)) {
-      count++;
-      continue;
-    }
-    if (count > 0) yield { block, count };
-    block = next;
-    count = 1;
-  }
-  if (count > 0) yield { block, count };
-}
-
-const slotOf = ({ table }: DiffArea, block: BlockNumber): Slot => table.slotOf(block);
-
-/** What is wrong with the copies of `count` blocks from `block`; one by one only if something is. */
-async function testCopies(area: DiffArea, block: BlockNumber, count: number): Promise<string[]> {
-  try {
-    await area.readCopies(block, area.table.slotOf(block), new Uint8Array(count * BLOCK_SIZE));
-    return [];
-  } catch (error) {
-    if (!(error instanceof IntegrityError)) throw error;
-    if (count === 1) return [error.message];
-  }
-  const messages: string[] = [];
-  for (let i = 0; i < count; i++) messages.push(...(await testCopies(area, block + i, 1)));
-  return messages;
 }

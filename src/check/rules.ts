@@ -1,10 +1,11 @@
 /** What must hold between the parts of a store, besides each part being well-formed. */
+import { setImmediate as otherWork } from 'node:timers/promises';
 import { FixedSlot } from '../diff-area/area-slots.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import type { Guid } from '../format/guid.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
 import type { CatalogEntry } from '../store/control-file.js';
-import { BLOCK_SIZE } from '../units.js';
+import { BLOCK_SIZE, type BlockNumber } from '../units.js';
 import type { Problem } from './check.js';
 
 /** Items in order of age: times and order numbers grow, allocated sizes are those of the files. */
@@ -31,22 +32,40 @@ export function checkCatalog(
   return problems;
 }
 
+/** Blocks looked at before others, of the process that serves the volume, have their turn. */
+const TURN_BLOCKS = 65_536;
+
+/** `blocks`, with a turn for other work now and then. */
+export async function* takingTurns(blocks: Iterable<BlockNumber>): AsyncGenerator<readonly BlockNumber[]> {
+  let some: BlockNumber[] = [];
+  for (const block of blocks) {
+    some.push(block);
+    if (some.length < TURN_BLOCKS) continue;
+    yield some;
+    some = [];
+    await otherWork();
+  }
+  yield some;
+}
+
 /** Every copy has a slot of its own, besides copies of zeros. */
-export function checkTable(snapshot: Guid, area: DiffArea): Problem[] {
+export async function checkTable(snapshot: Guid, area: DiffArea): Promise<Problem[]> {
   const problems: Problem[] = [];
   const seen = new Uint8Array(Math.ceil(area.allocatedBytes / BLOCK_SIZE / 8));
-  for (const block of area.table.blocks()) {
-    const slot = area.table.slotOf(block);
-    if (slot === FixedSlot.zeros) continue;
-    const bit = 1 << (slot & 7);
-    const byte = seen[slot >>> 3] ?? 0;
-    if ((byte & bit) !== 0)
-      problems.push({
-        code: 'space',
-        snapshot,
-        message: `slot ${slot} holds the copies of two blocks, one is ${block}`,
-      });
-    seen[slot >>> 3] = byte | bit;
+  for await (const blocks of takingTurns(area.table.blocks())) {
+    for (const block of blocks) {
+      const slot = area.table.slotOf(block);
+      if (slot === FixedSlot.zeros) continue;
+      const bit = 1 << (slot & 7);
+      const byte = seen[slot >>> 3] ?? 0;
+      if ((byte & bit) !== 0)
+        problems.push({
+          code: 'space',
+          snapshot,
+          message: `slot ${slot} holds the copies of two blocks, one is ${block}`,
+        });
+      seen[slot >>> 3] = byte | bit;
+    }
   }
   return problems;
 }

@@ -66,6 +66,11 @@ export class DiffArea {
     this.#checksum = new CopyChecksum(state.file.runs, state.epoch);
   }
 
+  /** The file, for those who look at what it holds on its device. */
+  get file(): AreaFile {
+    return this.#file;
+  }
+
   /** Bytes that the diff-area file has on its device. */
   get allocatedBytes(): ByteLength {
     return this.#slots.length;

@@ -181,6 +181,14 @@ export class ControlFile {
     return this.#entries.has(storeId);
   }
 
+  /** What the device holds at a moment between two changes. @throws FormatError, UnsupportedError, DeviceError */
+  async reread(): Promise<{ readonly onDevice: ControlFile; readonly inMemory: readonly CatalogEntry[] }> {
+    return this.#mutex.runExclusive(async () => ({
+      inMemory: this.entries,
+      onDevice: await ControlFile.open(this.#device),
+    }));
+  }
+
   /** Makes a snapshot exist: durable when it returns. @throws LimitError, DeviceError (then call `remove`) */
   async publish(entry: CatalogEntry): Promise<void> {
     await this.#mutex.runExclusive(async () => {

@@ -284,6 +284,11 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     return writer.engine;
   }
 
+  /** @internal What it is made of, for those who look for damage in it. @throws ClosedError */
+  get parts(): VolumeParts {
+    return this.#opened;
+  }
+
   /** @throws ClosedError */
   #run<T>(action: (parts: VolumeParts) => Promise<T>): Promise<T> {
     const parts = this.#opened;

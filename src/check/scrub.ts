@@ -1,0 +1,80 @@
+/** Reads every copy and tests its checksum. */
+import type { DiffArea } from '../diff-area/diff-area.js';
+import { IntegrityError, SnapshotDeletedError } from '../errors.js';
+import type { SnapshotRecord } from '../snapshot/record.js';
+import { BLOCK_SIZE, type BlockNumber, type ByteLength, type Slot } from '../units.js';
+import type { Problem } from './check.js';
+
+export interface ScrubOptions {
+  readonly signal?: AbortSignal;
+  /** Copies tested and copies in all, in bytes. */
+  readonly onProgress?: (done: ByteLength, total: ByteLength) => void;
+}
+
+/** Copies read in one request. */
+const RUN_BLOCKS = 64;
+
+/** All copies of all snapshots; of one that is deleted meanwhile nothing is told. */
+export async function scrub(
+  records: readonly SnapshotRecord[],
+  { signal, onProgress }: ScrubOptions,
+): Promise<Problem[]> {
+  const total = records.reduce((sum, { area }) => sum + (area?.table.size ?? 0) * BLOCK_SIZE, 0);
+  const problems: Problem[] = [];
+  let done = 0;
+  for (const record of records) {
+    const { area } = record;
+    if (area === undefined) continue;
+    const found: Problem[] = [];
+    const tell = (message: string) => found.push({ code: 'checksum', snapshot: record.id, message });
+    try {
+      if (!(await record.whileReading(() => area.hasSoundZeros())))
+        tell('the block of zeros is not zero; other readers see it');
+      for (const { block, count } of runsOf(area)) {
+        signal?.throwIfAborted();
+        for (const message of await record.whileReading(() => testCopies(area, block, count))) tell(message);
+        done += count * BLOCK_SIZE;
+        onProgress?.(Math.min(done, total), total);
+      }
+    } catch (error) {
+      if (!(error instanceof SnapshotDeletedError)) throw error;
+      continue;
+    }
+    problems.push(...found);
+  }
+  return problems;
+}
+
+/** Copies of consecutive blocks in consecutive slots. */
+function* runsOf(area: DiffArea): Generator<{ block: BlockNumber; count: number }> {
+  const { table } = area;
+  let block = -1;
+  let count = 0;
+  for (const next of table.blocks()) {
+    const follows = next === block + count && count < RUN_BLOCKS;
+    if (follows && area.canReadTogether(slotOf(area, block), slotOf(area, next), count)) {
+      count++;
+      continue;
+    }
+    if (count > 0) yield { block, count };
+    block = next;
+    count = 1;
+  }
+  if (count > 0) yield { block, count };
+}
+
+const slotOf = ({ table }: DiffArea, block: BlockNumber): Slot => table.slotOf(block);
+
+/** What is wrong with the copies of `count` blocks from `block`; one by one only if something is. */
+async function testCopies(area: DiffArea, block: BlockNumber, count: number): Promise<string[]> {
+  try {
+    await area.readCopies(block, area.table.slotOf(block), new Uint8Array(count * BLOCK_SIZE));
+    return [];
+  } catch (error) {
+    if (!(error instanceof IntegrityError)) throw error;
+    if (count === 1) return [error.message];
+  }
+  const messages: string[] = [];
+  for (let i = 0; i < count; i++) messages.push(...(await testCopies(area, block + i, 1)));
+  return messages;
+}
