@@ -1,7 +1,9 @@
-/** Bytes of a volume or a snapshot in order, a piece at a time, the next one being read while one is used. */
+/** Bytes of a volume or a snapshot in order, a piece at a time, the next ones being read while one is used. */
 import type { ByteLength, ByteOffset, ByteSource } from '../index.js';
 
 export const CHUNK_SIZE = 1024 * 1024;
+/** Reads under way while a chunk is used: enough to keep a process that serves the volume busy. */
+const READS_AHEAD = 3;
 /** Zeros are left out in this unit: the block of most file systems. */
 const HOLE_SIZE = 4096;
 const ZEROS = Buffer.alloc(HOLE_SIZE);
@@ -24,27 +26,32 @@ export async function* chunksOf(
   { offset, length, signal }: ChunkRange,
 ): AsyncGenerator<Chunk> {
   const end = offset + length;
-  const buffers = [Buffer.allocUnsafeSlow(CHUNK_SIZE), Buffer.allocUnsafeSlow(CHUNK_SIZE)] as const;
+  const buffers = Array.from({ length: READS_AHEAD + 1 }, () => Buffer.allocUnsafeSlow(CHUNK_SIZE));
+  const underWay: { readonly offset: ByteOffset; readonly data: Buffer; readonly filled: Promise<unknown> }[] =
+    [];
+  let at = offset;
   let turn = 0;
-  const startReading = (at: ByteOffset) => {
-    if (at >= end) return undefined;
-    const size = Math.min(CHUNK_SIZE - (at % CHUNK_SIZE), end - at);
-    const data = (turn++ % 2 === 0 ? buffers[0] : buffers[1]).subarray(0, size);
-    const filled = source.read(at, data);
-    filled.catch(() => undefined); // It is waited for below, but perhaps only after the other one has failed.
-    return { offset: at, data, filled };
+  const readAhead = () => {
+    while (at < end && underWay.length < READS_AHEAD) {
+      const size = Math.min(CHUNK_SIZE - (at % CHUNK_SIZE), end - at);
+      const data = (buffers[turn++ % buffers.length] ?? Buffer.alloc(size)).subarray(0, size);
+      const filled = source.read(at, data);
+      filled.catch(() => undefined); // It is waited for below, but perhaps only after another one has failed.
+      underWay.push({ offset: at, data, filled });
+      at += size;
+    }
   };
-  let next = startReading(offset);
   try {
-    while (next !== undefined) {
+    readAhead();
+    for (let next = underWay[0]; next !== undefined; next = underWay[0]) {
       signal.throwIfAborted();
-      const { offset: at, data, filled } = next;
-      await filled;
-      next = startReading(at + data.byteLength);
-      yield { offset: at, data };
+      await next.filled;
+      underWay.shift();
+      readAhead();
+      yield { offset: next.offset, data: next.data };
     }
   } finally {
-    await next?.filled.catch(() => undefined);
+    await Promise.allSettled(underWay.map(({ filled }) => filled));
   }
 }
 

@@ -18,6 +18,7 @@ import {
   Volume,
   type VolumeAccess,
   VolumeChangedError,
+  type WriteMode,
 } from '../index.js';
 import type { CommonOptions, WritingOptions } from './command.js';
 import { UsageError } from './failure.js';
@@ -134,6 +135,7 @@ export async function openForChange(
   path: string,
   options: WritingOptions,
   onDamaged: 'refuse' | 'drop',
+  writeMode: WriteMode = 'ordered',
 ): Promise<Volume> {
   const device = await openDevice(path, true);
   const volume = await Volume.open(device, {
@@ -141,6 +143,7 @@ export async function openForChange(
     readOnly: false,
     onVolumeChanged: options.changed ?? 'refuse',
     onDamaged,
+    writeMode,
   }).catch((error: unknown) => {
     if (!(error instanceof VolumeChangedError)) throw error;
     throw new VolumeChangedError(`${error.message} (--changed keep, or --changed invalidate)`, {

@@ -1,7 +1,7 @@
 /** `volsnap serve`: volumes and their snapshots for NBD clients, until a signal comes. */
 import { once } from 'node:events';
 import { type Command, Option } from 'commander';
-import { type NbdTls, Volume, VolumeServer } from '../../index.js';
+import { type NbdTls, Volume, VolumeServer, type WriteMode } from '../../index.js';
 import { type Address, parseAddress } from '../address.js';
 import { volumeCommand, type WritingOptions } from '../command.js';
 import { UsageError } from '../failure.js';
@@ -16,6 +16,7 @@ interface ServeOptions extends WritingOptions {
   readonly tlsPsk?: string;
   readonly insecure?: boolean;
   readonly readOnly?: boolean;
+  readonly writeMode: WriteMode;
 }
 
 export const serveCommand = (run: Runner): Command =>
@@ -46,6 +47,11 @@ export const serveCommand = (run: Runner): Command =>
     )
     .option('--tls-psk <FILE>', 'clients need a key: file with lines of USER:KEY')
     .option('--insecure', 'allow TCP without TLS, on loopback only')
+    .addOption(
+      new Option('--write-mode <MODE>', 'when a write is acknowledged: in memory, or in the volume')
+        .choices(['writeback', 'ordered'])
+        .default('writeback'),
+    )
     .option('--read-only', 'open the volumes for reading; others may, too')
     .action(run(serve));
 
@@ -91,7 +97,7 @@ async function openToServe(session: Session, path: string, options: ServeOptions
   const volume =
     options.readOnly === true
       ? await Volume.open(await openDevice(path, false), { ...storeOf(options), readOnly: true })
-      : await openForChange(session, path, options, 'refuse');
+      : await openForChange(session, path, options, 'refuse', options.writeMode);
   tellRecovery(session, volume);
   return volume;
 }
