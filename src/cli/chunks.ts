@@ -27,8 +27,11 @@ export async function* chunksOf(
 ): AsyncGenerator<Chunk> {
   const end = offset + length;
   const buffers = Array.from({ length: READS_AHEAD + 1 }, () => Buffer.allocUnsafeSlow(CHUNK_SIZE));
-  const underWay: { readonly offset: ByteOffset; readonly data: Buffer; readonly filled: Promise<unknown> }[] =
-    [];
+  const underWay: {
+    readonly offset: ByteOffset;
+    readonly data: Buffer;
+    readonly filled: Promise<unknown>;
+  }[] = [];
   let at = offset;
   let turn = 0;
   const readAhead = () => {

@@ -16,6 +16,7 @@ import type { Volume } from '../volume/volume.js';
 import { identityOf, makePlaceInMemory, placeInStore, type SocketPlace } from './control-place.js';
 import type { ServingState } from './control-protocol.js';
 import { ControlServer } from './control-server.js';
+import type { MetricsEndpoint } from './metrics-endpoint.js';
 import { checkFree, SOCKET_PATH_MAX, SocketFile } from './socket-file.js';
 import { type ServedVolume, VolumeExports } from './volume-exports.js';
 
@@ -30,6 +31,8 @@ export interface VolumeServerOptions {
   readonly readOnly?: boolean;
   /** Whether other processes may use the volumes through a control socket; default: yes. */
   readonly control?: boolean;
+  /** TCP address where figures can be had over HTTP, in the OpenMetrics form; default: nowhere. */
+  readonly metrics?: { readonly host: string; readonly port: number };
   /** Told of errors that are not a client's fault; default: nobody. */
   readonly onError?: (error: unknown) => void;
 }
@@ -48,6 +51,7 @@ export class VolumeServer {
   #uris: readonly string[] = [];
   #listener: { readonly server: Server; readonly file: SocketFile } | undefined;
   readonly #owned: Owned[] = [];
+  #metrics: MetricsEndpoint | undefined;
   #closed: Promise<void> | undefined;
 
   private constructor(volumes: readonly ServedVolume[], options: VolumeServerOptions) {
@@ -77,6 +81,7 @@ export class VolumeServer {
       if (options.control !== false) {
         for (const [i, volume] of volumes.entries()) await server.#control(volume, places[i]);
       }
+      if (options.metrics !== undefined) server.#metrics = await metricsAt(server, options.metrics);
       const address = await server.#listen(places[0]);
       server.#uris = server.#urisAt(address);
       return server;
@@ -89,6 +94,11 @@ export class VolumeServer {
   /** Where NBD clients find each volume. */
   get uris(): readonly string[] {
     return this.#uris;
+  }
+
+  /** Where figures can be had. */
+  get metricsUrl(): string | undefined {
+    return this.#metrics?.url;
   }
 
   /** What the server does, as clients of the control channel see it. */
@@ -163,6 +173,7 @@ export class VolumeServer {
 
   async #close(release: () => Promise<void>): Promise<void> {
     for (const { control } of this.#owned) control.refuse();
+    await this.#metrics?.close();
     this.#listener?.server.close();
     await this.#listener?.file.remove();
     await this.nbd.close();
@@ -182,6 +193,15 @@ export class VolumeServer {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
+}
+
+/** Loaded when somebody wants figures: no other command needs the library for them. */
+async function metricsAt(
+  server: VolumeServer,
+  address: { readonly host: string; readonly port: number },
+): Promise<MetricsEndpoint> {
+  const { MetricsEndpoint } = await import('./metrics-endpoint.js');
+  return MetricsEndpoint.listen(server, address);
 }
 
 /** @throws InvalidArgumentError if two have the same */

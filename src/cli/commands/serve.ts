@@ -17,6 +17,7 @@ interface ServeOptions extends WritingOptions {
   readonly insecure?: boolean;
   readonly readOnly?: boolean;
   readonly writeMode: WriteMode;
+  readonly metrics?: Address;
 }
 
 export const serveCommand = (run: Runner): Command =>
@@ -52,6 +53,11 @@ export const serveCommand = (run: Runner): Command =>
         .choices(['writeback', 'ordered'])
         .default('writeback'),
     )
+    .option(
+      '--metrics <HOST:PORT>',
+      'serve figures over HTTP, for Prometheus; a port alone: on this machine only',
+      parseAddress,
+    )
     .option('--read-only', 'open the volumes for reading; others may, too')
     .action(run(serve));
 
@@ -74,6 +80,7 @@ async function serve(session: Session, paths: readonly string[], options: ServeO
         ? {}
         : { listen: { ...options.listen, insecure: options.insecure ?? false } }),
       ...(tls === undefined ? {} : { tls }),
+      ...(options.metrics === undefined ? {} : { metrics: options.metrics }),
       readOnly: options.readOnly ?? false,
       onError: (error) => session.notes.warn(error instanceof Error ? error.message : String(error)),
     });
@@ -102,9 +109,13 @@ async function openToServe(session: Session, path: string, options: ServeOptions
   return volume;
 }
 
-async function tellReady({ output, json }: Session, { uris, exports }: VolumeServer): Promise<void> {
+async function tellReady(
+  { output, json }: Session,
+  { uris, exports, metricsUrl }: VolumeServer,
+): Promise<void> {
   if (!json) return output.print(...uris);
   const names = exports.list().map(({ name }) => name);
   // One line, for programs that wait for it.
-  await output.print(JSON.stringify({ uri: uris[0], uris, exports: names, pid: process.pid }));
+  const metrics = metricsUrl === undefined ? {} : { metrics: metricsUrl };
+  await output.print(JSON.stringify({ uri: uris[0], uris, exports: names, pid: process.pid, ...metrics }));
 }
