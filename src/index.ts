@@ -17,7 +17,7 @@ export { looksLikeUri, type NbdUri, parseNbdUri } from './nbd/client/uri.js';
 export type { NbdTls } from './nbd/server/tls.js';
 export { connectToOwner } from './serve/connect.js';
 export type { ServingState } from './serve/control-protocol.js';
-export type { RemoteVolume } from './serve/remote-volume.js';
+export { RemoteVolume } from './serve/remote-volume.js';
 export { VolumeServer, type VolumeServerOptions } from './serve/volume-server.js';
 export type { CreateSnapshotOptions } from './snapshot/create.js';
 export type { VolumeEvents } from './snapshot/events.js';

@@ -1,14 +1,15 @@
 /** `volsnap info`: a volume, its store, and the space it takes. */
 import { statfs } from 'node:fs/promises';
-import type { Command } from 'commander';
-import type { ByteLength, VolumeAccess } from '../../index.js';
+import { type Command, InvalidArgumentError } from 'commander';
+import { type ByteLength, NotFoundError, RemoteVolume, type VolumeAccess } from '../../index.js';
 import { formatAge } from '../age.js';
 import { type CommonOptions, volumeCommand } from '../command.js';
 import type { Output } from '../output.js';
 import type { Runner, Session } from '../session.js';
 import { formatCount, formatShare, formatSize } from '../size.js';
-import { pairLines } from '../text.js';
-import { readVolume } from '../volumes.js';
+import { pairLines, shellWord } from '../text.js';
+import { reachOwner, readVolume } from '../volumes.js';
+import { watch as watchVolume } from '../watch.js';
 
 const LAYOUTS = {
   directory: 'a directory',
@@ -20,10 +21,49 @@ export const infoCommand = (run: Runner): Command =>
   volumeCommand({
     name: 'info',
     summary: 'show a volume, its store and the space they take',
-    examples: ['volsnap info disk.img', "volsnap info disk.img --json | jq '.usedBytes'"],
-  }).action(run(info));
+    examples: [
+      'volsnap info disk.img',
+      "volsnap info disk.img --json | jq '.usedBytes'",
+      'volsnap info disk.img --watch',
+    ],
+  })
+    .option(
+      '--watch [SECONDS]',
+      'of a volume that is served: what it does, again and again (default: every 2 seconds)',
+      parseSeconds,
+    )
+    .action(run(info));
 
-async function info(session: Session, path: string, options: CommonOptions): Promise<undefined> {
+interface InfoOptions extends CommonOptions {
+  /** `true`: without a number. */
+  readonly watch?: number | true;
+}
+
+const WATCH_SECONDS = 2;
+const WATCH_SECONDS_MIN = 0.1;
+const WATCH_SECONDS_MAX = 86_400;
+
+/** @throws InvalidArgumentError of commander */
+function parseSeconds(text: string): number {
+  const seconds = Number(text);
+  if (seconds >= WATCH_SECONDS_MIN && seconds <= WATCH_SECONDS_MAX) return seconds;
+  throw new InvalidArgumentError(`Give seconds from ${WATCH_SECONDS_MIN} on, such as 5.`);
+}
+
+async function watchServed(session: Session, path: string, options: InfoOptions): Promise<undefined> {
+  const volume = await reachOwner(session, path, options);
+  if (volume === undefined) {
+    throw new NotFoundError(
+      `no process serves ${path}, so there is nothing to watch; begin with: volsnap serve ${shellWord(path)}`,
+    );
+  }
+  await using _ = volume;
+  const { watch } = options;
+  await watchVolume(session, volume, typeof watch === 'number' ? watch : WATCH_SECONDS);
+}
+
+async function info(session: Session, path: string, options: InfoOptions): Promise<undefined> {
+  if (options.watch !== undefined) return watchServed(session, path, options);
   const { output, json } = session;
   await readVolume(session, path, options, async (volume) => {
     const facts = await factsOf(volume);
@@ -53,8 +93,13 @@ async function factsOf(volume: VolumeAccess) {
     hostFreeBytes: layout === 'directory' ? await freeBytes(storeName) : null,
     tableMemoryBytes,
     closedCleanly: recovery.clean,
+    servedBy: servedBy(volume),
   };
 }
+
+/** The process that serves the volume, and where its clients find it. */
+const servedBy = (volume: VolumeAccess) =>
+  volume instanceof RemoteVolume ? { pid: volume.serving.pid, uris: volume.serving.uris } : null;
 
 const timeOf = (moment: Date | undefined): string | null =>
   moment === undefined || Number.isNaN(moment.getTime()) ? null : moment.toISOString();
@@ -87,7 +132,9 @@ function pairsOf(facts: Facts, { colors }: Output): [string, string][] {
     pairs.push(['free', `${formatSize(hostFreeBytes)} on the file system of the store`]);
   if (facts.layout !== 'windows') {
     pairs.push(['tables', `${formatSize(facts.tableMemoryBytes)} of memory while it is open`]);
-    pairs.push(['last use', facts.closedCleanly ? 'closed properly' : 'new, or not closed properly']);
+    if (facts.servedBy === null)
+      pairs.push(['last use', facts.closedCleanly ? 'closed properly' : 'new, or not closed properly']);
+    else pairs.push(['served', `by process ${facts.servedBy.pid} at ${facts.servedBy.uris.join(' ')}`]);
   }
   return pairs;
 }
