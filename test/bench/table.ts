@@ -38,11 +38,17 @@ export function markdown(figures: readonly Figures[]): string {
     ...contenders.map((contender) => format(values[contender])),
     ...others.map((other) => ratio(values[own], values[other])),
   ]);
+  return table(header, rows);
+}
+
+/** A Markdown table. */
+export function table(header: readonly string[], rows: readonly (readonly string[])[]): string {
   const lines = [header, header.map(() => '---'), ...rows];
   return lines.map((cells) => `| ${cells.join(' | ')} |`).join('\n');
 }
 
-const format = (value: number | undefined): string => {
+/** Three digits that count; nothing where nothing was measured. */
+export const format = (value: number | undefined): string => {
   if (value === undefined) return '';
   return value >= 100 ? value.toFixed(0) : value.toPrecision(3);
 };
