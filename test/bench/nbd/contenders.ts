@@ -50,9 +50,8 @@ export const CONTENDERS: readonly Contender[] = [
     start: (folder) =>
       serving(folder, '', [
         process.execPath,
-        '--import',
-        import.meta.resolve('tsx'),
-        join(import.meta.dirname, 'plain-server.ts'),
+        ...nodeOptions(),
+        join(import.meta.dirname, 'plain-server.mjs'),
         IMAGE,
         SOCKET,
       ]),
@@ -112,6 +111,10 @@ export const CONTENDERS: readonly Contender[] = [
 export const isInstalled = ({ programs }: Contender): boolean =>
   programs.every((program) => spawnSync(program, ['--version'], { stdio: 'ignore' }).status === 0);
 
+/** Options for Node.js where it serves, such as `--cpu-prof`. */
+const nodeOptions = (): string[] =>
+  (process.env.VOLSNAP_BENCH_NODE_OPTIONS ?? '').split(' ').filter((word) => word !== '');
+
 function volsnap(name: string, mode: string, keeps: string): Contender {
   return {
     name,
@@ -120,9 +123,8 @@ function volsnap(name: string, mode: string, keeps: string): Contender {
     async start(folder) {
       await run(folder, process.execPath, PROGRAM, 'init', IMAGE);
       const id = (await run(folder, process.execPath, PROGRAM, 'create', IMAGE)).trim();
-      const options = (process.env.VOLSNAP_BENCH_NODE_OPTIONS ?? '').split(' ').filter((word) => word !== '');
       const command = [PROGRAM, 'serve', IMAGE, '--socket', SOCKET, '--write-mode', mode];
-      return serving(folder, 'live', [process.execPath, ...options, ...command], `snapshot/${id}`);
+      return serving(folder, 'live', [process.execPath, ...nodeOptions(), ...command], `snapshot/${id}`);
     },
   };
 }
