@@ -3,6 +3,9 @@
  *
  * Contenders serve side by side, each with files of its own; a workload is put on one after the other. Before each, everything
  * that is still to be written is: what one left behind is not paid by the next. Images are random bytes in the page cache.
+ *
+ * Behind what is measured each volume has some more, where the same loads are run first: a server of a virtual machine has been
+ * running for long, and what is compiled while it runs is compiled.
  */
 import { execFile } from 'node:child_process';
 import { randomFillSync } from 'node:crypto';
@@ -19,6 +22,9 @@ import { type Cell, GROUPS, Workload } from './nbd/workloads.js';
 import { Place } from './place.js';
 import type { Figures } from './table.js';
 
+/** Bytes at the end of a volume that servers warm up with. */
+const warmUp = (size: number): number => Math.min(64 * 2 ** 20, Math.max(2 ** 20, size / 8));
+
 /** By name; all unless given. */
 export interface Choice {
   readonly contenders?: RegExp | undefined;
@@ -30,7 +36,7 @@ export interface Choice {
 export async function nbd(size: number, turn = 0, choice: Choice = {}): Promise<Figures[]> {
   const folder = await mkdtemp(join(process.env.VOLSNAP_BENCH_DIR ?? tmpdir(), 'volsnap-bench-nbd-'));
   try {
-    await randomFile(join(folder, IMAGE), size);
+    await randomFile(join(folder, IMAGE), size + warmUp(size));
     const figures: Figures[] = [];
     for (const group of GROUPS) {
       const isWanted = ({ name }: Cell) => choice.workloads?.test(name) ?? true;
@@ -58,6 +64,7 @@ class Course {
     try {
       await this.#start(new Set(cells.flatMap(({ contenders }) => contenders)));
       const figures: Figures[] = [];
+      for (const cell of cells) await this.#warmUp(cell);
       for (const cell of cells) figures.push(...(await this.#measure(cell, turn)));
       return figures;
     } finally {
@@ -73,7 +80,15 @@ class Course {
       await rm(own, { recursive: true, force: true });
       await mkdir(own, { recursive: true });
       await copyFile(join(this.folder, IMAGE), join(own, IMAGE));
-      this.#serving.set(name, await contender.start(own, this.size));
+      this.#serving.set(name, await contender.start(own, this.size + warmUp(this.size)));
+    }
+  }
+
+  async #warmUp(cell: Cell): Promise<void> {
+    const range = { offset: this.size, length: warmUp(this.size) };
+    for (const name of cell.contenders) {
+      const serving = this.#serving.get(name);
+      if (serving !== undefined) await fio(uriOf(serving, cell), range, { ...cell, share: 1 });
     }
   }
 
@@ -85,10 +100,10 @@ class Course {
     for (const name of rotated(cell.contenders, turn)) {
       const serving = this.#serving.get(name);
       if (serving === undefined) continue;
-      const { server, live, snapshot } = serving;
+      const { server } = serving;
       await settle(this.folder);
       const before = await server.processorSeconds();
-      speed[name] = await fio(cell.ofSnapshot ? snapshot : live, this.size, cell);
+      speed[name] = await fio(uriOf(serving, cell), { offset: 0, length: this.size }, cell);
       processor[name] = ((await server.processorSeconds()) - before) / gibibytes;
     }
     if (cell.name === Workload.firstLarge && this.#isWanted(Name.floor)) {
@@ -108,6 +123,8 @@ class Course {
     return this.choice.contenders?.test(name) ?? true;
   }
 }
+
+const uriOf = ({ live, snapshot }: Serving, { ofSnapshot }: Cell): string => (ofSnapshot ? snapshot : live);
 
 /** Ratios are taken in each run, between what was measured within seconds. */
 function ratios(figures: readonly Figures[]): Figures[] {

@@ -9,19 +9,25 @@ export interface NbdLoad {
   readonly request: number;
   /** Requests in flight. */
   readonly depth: number;
-  /** The part of the export that is gone through; all of it unless given. No request is made twice. */
+  /** The part of the range that is gone through; all of it unless given. No request is made twice. */
   readonly share?: number;
 }
 
 /** Is there a fio that speaks NBD? */
 export const hasFio = (): boolean => spawnSync('fio', ['--enghelp=nbd'], { stdio: 'ignore' }).status === 0;
 
+/** Of an export, in bytes. */
+export interface Range {
+  readonly offset: number;
+  readonly length: number;
+}
+
 /**
- * Puts a load on an export of `size` bytes; writes end with a flush, which counts.
+ * Puts a load on a range of an export; writes end with a flush, which counts.
  * @returns MiB a second
  */
-export async function fio(uri: string, size: number, load: NbdLoad): Promise<number> {
-  const bytes = Math.floor((size * (load.share ?? 1)) / load.request) * load.request;
+export async function fio(uri: string, { offset, length }: Range, load: NbdLoad): Promise<number> {
+  const bytes = Math.floor((length * (load.share ?? 1)) / load.request) * load.request;
   const { stdout } = await promisify(execFile)(
     'fio',
     [
@@ -31,6 +37,8 @@ export async function fio(uri: string, size: number, load: NbdLoad): Promise<num
       `--rw=${load.kind}`,
       `--bs=${load.request}`,
       `--iodepth=${load.depth}`,
+      `--offset=${offset}`,
+      `--size=${length}`,
       `--io_size=${bytes}`,
       '--end_fsync=1',
       '--output-format=json',
