@@ -33,6 +33,8 @@ describe('SyncBudget', () => {
     expect(it.admits(1000)).toBe(true);
     expect(it.admits(1001)).toBe(false);
     call(0.2);
+    expect(it.admits(1)).toBe(true);
+    call(0.2);
     for (let i = 0; i < 100; i++) expect(it.admits(1)).toBe(false);
   });
 
@@ -59,8 +61,14 @@ describe('SyncBudget', () => {
     expect(it.ready).toBe(true);
   });
 
+  test('makes nothing of a slow call between fast ones', () => {
+    const { call } = budget();
+    for (let calls = 0; calls < 100; calls += 1) expect(call(calls % 2 === 0 ? 0.2 : 0.01)).toBe(true);
+  });
+
   test('backs off further each time a trial is slow', () => {
     const { call, rest } = budget();
+    expect(call(0.2)).toBe(true);
     expect(call(0.2)).toBe(true);
     expect(Array.from({ length: 11 }, rest)).toEqual([
       16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 4096, 4096,
@@ -70,9 +78,11 @@ describe('SyncBudget', () => {
   test('a fast trial ends that', () => {
     const { call, rest } = budget();
     call(0.2);
+    call(0.2);
     rest();
     for (let calls = 0; calls < 32; calls += 1) expect(call(0)).toBe(false);
     expect(call(0.01)).toBe(true);
+    expect(call(0.2)).toBe(true);
     expect(call(0.2)).toBe(true);
     expect(rest()).toBe(16);
   });
