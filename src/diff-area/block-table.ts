@@ -96,9 +96,8 @@ export class BlockTable {
     let found = 0;
     for (let number = this.#find(first); start(this.#starts, number) < end; number++) {
       const leaf = this.#leafAt(number);
-      const count = leaf.blocksBetween(first, end, leafBlocks);
-      if (count === 0) continue;
       const index = leaf.rank(first);
+      const count = leaf.blocksBetween(first, end, index, leafBlocks);
       for (let i = 0; i < count; i++) {
         const at = (leafBlocks[i] ?? 0) - first;
         if (owners[at] !== 0) continue;
@@ -158,7 +157,7 @@ export class BlockTable {
   #merge(number: number, blocks: Numbers, slots: Uint32Array, from: number, to: number): void {
     const leaf = this.#leafAt(number);
     const leafStart = start(this.#starts, number);
-    const oldCount = leaf.blocksBetween(leafStart, leafStart + 2 * LEAF_RANGE_MAX, leafBlocks);
+    const oldCount = leaf.blocksBetween(leafStart, leafStart + 2 * LEAF_RANGE_MAX, 0, leafBlocks);
     leaf.slotsInto(leafSlots);
     let count = 0;
     let old = 0;
@@ -267,7 +266,8 @@ export class BlockTable {
     const first = page * BLOCKS_PER_PAGE;
     const end = first + BLOCKS_PER_PAGE;
     for (let number = this.#find(first); start(this.#starts, number) < end; number++) {
-      const count = this.#leafAt(number).blocksBetween(first, end, leafBlocks);
+      const leaf = this.#leafAt(number);
+      const count = leaf.blocksBetween(first, end, leaf.rank(first), leafBlocks);
       for (let i = 0; i < count; i++) {
         const bit = (leafBlocks[i] ?? 0) - first;
         bitmap[bit >>> 5] = (bitmap[bit >>> 5] ?? 0) | (1 << (bit & 31));

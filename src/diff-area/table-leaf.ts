@@ -229,27 +229,21 @@ export class TableLeaf {
 
   /**
    * Writes the blocks from `from` up to `to` that have a copy to `out`, ascending; returns how many they are.
-   * The copy of the first one is at position `rank(from)`, the others follow.
+   * @param index `rank(from)`: the position of the copy of the first one, if there is any; the others follow
    */
-  blocksBetween(from: BlockNumber, to: BlockNumber, out: Float64Array): number {
+  blocksBetween(from: BlockNumber, to: BlockNumber, index: number, out: Float64Array): number {
     const first = Math.max(0, from - this.#base);
     const end = Math.min(this.#range, to - this.#base);
-    if (first >= end) return 0;
-    return this.#bits === undefined
-      ? this.#listBetween(first, end, out)
-      : bitsBetween(this.#bits, first, end, this.#base, out);
-  }
-
-  #listBetween(first: number, end: number, out: Float64Array): number {
+    if (first >= end || index === this.#size) return 0;
+    if (this.#bits !== undefined) return bitsBetween(this.#bits, first, end, this.#base, out);
     const shift = this.#shift;
     const lastBucket = (end - 1) >>> shift;
     let count = 0;
-    let index = this.#rank(first);
-    for (let bucket = first >>> shift; bucket <= lastBucket; bucket++) {
+    for (let bucket = first >>> shift, at = index; bucket <= lastBucket; bucket++) {
       const stop = word16(this.#starts, bucket + 1);
       const bucketKey = bucket * (1 << shift);
-      for (; index < stop; index++) {
-        const key = bucketKey + keyPart(this.#lows, index);
+      for (; at < stop; at++) {
+        const key = bucketKey + keyPart(this.#lows, at);
         if (key >= end) return count;
         out[count++] = this.#base + key;
       }

@@ -1,38 +1,80 @@
-/** Question: what does it cost to read the oldest of many snapshots, when its blocks were copied in various younger ones? */
+/**
+ * Question: what does it cost to read the oldest of many snapshots, when its blocks were copied in various younger ones?
+ *
+ * All volumes are read in turn, several times over. Besides the time it says how long processors were busy, which other processes on the
+ * machine disturb less.
+ */
+import type { Volume } from '../../src/index.js';
 import { BLOCK_SIZE } from '../../src/units.js';
 import { Place } from './place.js';
 import type { Figures } from './table.js';
-import { run, type Target } from './workload.js';
+import { type Load, run, type Target } from './workload.js';
+
+const PASSES = 15;
+const MEBIBYTE = 2 ** 20;
+const LOAD: Load = { name: '', kind: 'read', request: MEBIBYTE, order: 'sequential', depth: 4 };
+
+interface Contender {
+  readonly name: string;
+  readonly target: Target;
+  /** Of each pass, microseconds a MiB. */
+  readonly elapsed: number[];
+  readonly busy: number[];
+}
 
 export async function depth(size: number): Promise<Figures[]> {
-  const values: Record<string, number> = {};
-  for (const count of size < 2 ** 26 ? [1, 8] : [1, 64, 512])
-    values[`${count} snapshots`] = await readOldest(size / 4, count);
-  return [{ name: 'oldest snapshot, 1 MiB sequential read', unit: 'MiB/s', values }];
+  const bytes = size / 4;
+  const opened: AsyncDisposable[] = [];
+  try {
+    const contenders: Contender[] = [];
+    for (const count of size < 2 ** 26 ? [1, 8] : [1, 64, 512]) {
+      const place = await Place.create(bytes);
+      opened.push(place);
+      const volume = await place.volume();
+      opened.push(volume);
+      const target = await withSnapshots(volume, count);
+      contenders.push({ name: `${count} snapshots`, target, elapsed: [], busy: [] });
+    }
+    for (let pass = 0; pass < PASSES; pass++) {
+      for (const contender of contenders) await measure(contender, bytes);
+    }
+    const row = (name: string, of: (contender: Contender) => number[]): Figures => ({
+      name: `oldest snapshot, 1 MiB sequential read, ${name}`,
+      unit: 'µs/MiB',
+      values: Object.fromEntries(contenders.map((contender) => [contender.name, median(of(contender))])),
+    });
+    return [row('time', ({ elapsed }) => elapsed), row('processors busy', ({ busy }) => busy)];
+  } finally {
+    for (const one of opened.reverse()) await one[Symbol.asyncDispose]();
+  }
 }
 
 /** Each snapshot gets its share of the blocks, spread over the volume. */
-async function readOldest(size: number, count: number): Promise<number> {
-  await using place = await Place.create(size);
-  const volume = await place.volume();
-  const blocks = size / BLOCK_SIZE;
+async function withSnapshots(volume: Volume, count: number): Promise<Target> {
+  const blocks = volume.size / BLOCK_SIZE;
   const bytes = new Uint8Array(BLOCK_SIZE).fill(9);
   for (let i = 0; i < count; i++) {
     await volume.createSnapshot();
-    for (let block = i; block < blocks; block += count) await volume.write(block * BLOCK_SIZE, bytes);
+    const writes: Promise<void>[] = [];
+    for (let block = i; block < blocks; block += count) writes.push(volume.write(block * BLOCK_SIZE, bytes));
+    await Promise.all(writes);
   }
   const [oldest] = volume.snapshots;
   if (oldest === undefined) throw new Error('no snapshot');
-  const target: Target = {
+  return {
     read: (offset, buffer) => oldest.read(offset, buffer),
     write: async () => undefined,
     flush: async () => undefined,
   };
-  const speed = await run(
-    { name: '', kind: 'read', request: 2 ** 20, order: 'sequential', depth: 4 },
-    target,
-    size,
-  );
-  await volume.close();
-  return speed;
 }
+
+async function measure({ target, elapsed, busy }: Contender, bytes: number): Promise<void> {
+  const before = process.cpuUsage();
+  const speed = await run(LOAD, target, bytes);
+  const { user, system } = process.cpuUsage(before);
+  elapsed.push(1e6 / speed);
+  busy.push((user + system) / (bytes / MEBIBYTE));
+}
+
+const median = (values: readonly number[]): number =>
+  [...values].sort((a, b) => a - b)[values.length >> 1] ?? Number.NaN;
