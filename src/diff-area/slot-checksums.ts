@@ -23,12 +23,12 @@ export class SlotChecksums {
 
   /** Checksum of the copy in `slot`; 0 if none was recorded. */
   get(slot: Slot): number {
-    return this.#segments[Math.floor(slot / SEGMENT_SLOTS)]?.[slot % SEGMENT_SLOTS] ?? 0;
+    return this.#segments[slot >>> SEGMENT_SHIFT]?.[slot & (SEGMENT_SLOTS - 1)] ?? 0;
   }
 
   set(slot: Slot, checksum: number): void {
-    const number = Math.floor(slot / SEGMENT_SLOTS);
-    const index = slot % SEGMENT_SLOTS;
+    const number = slot >>> SEGMENT_SHIFT;
+    const index = slot & (SEGMENT_SLOTS - 1);
     let segment = this.#segments[number];
     if (segment === undefined || index >= segment.length) segment = this.#lengthen(number, index, segment);
     segment[index] = checksum;

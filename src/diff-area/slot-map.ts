@@ -40,7 +40,9 @@ export class SlotMap {
       const start = slot;
       while (slot < this.count && !this.isUsed(slot)) slot++;
       if (slot > start) yield { start, length: slot - start };
-      while (slot < this.count && this.isUsed(slot)) slot++;
+      // Most of a file that has been in use for a while: eight at a time.
+      while (slot < this.count && this.isUsed(slot))
+        slot += (slot & 7) === 0 && this.#used[slot >>> 3] === 0xff ? 8 : 1;
     }
   }
 }

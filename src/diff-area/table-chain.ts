@@ -21,6 +21,7 @@ import {
   isEmptyEntry,
 } from '../format/table-block.js';
 import type { LocationList } from '../store/location-list.js';
+import type { Run } from '../store/runs.js';
 import type { AreaFile } from '../store/store.js';
 import { BLOCK_SIZE, type BlockNumber, type ByteOffset, offsetOfSlot, type Slot } from '../units.js';
 import { FixedSlot } from './area-slots.js';
@@ -69,6 +70,7 @@ export class TableChainReader {
   readonly #openBlocks: TableTail[] = [];
   readonly #openEntries: OpenEntry[] = [];
   #watermark = 0;
+  #recentRun: Run = { fileOffset: 0, volumeOffset: 0, length: 0 };
 
   /** @param table receives the proven entries, all of them after `finish`; `slots` what they use */
   constructor(file: AreaFile, list: LocationList, slots: SlotMap, table: BlockTable) {
@@ -196,8 +198,16 @@ export class TableChainReader {
       Number.isInteger(slot) &&
       slot >= FixedSlot.zeros &&
       slot < this.#slots.count &&
-      volumeOffset === this.#file.runs.locate(offsetOfSlot(slot))
+      volumeOffset === this.#locate(offsetOfSlot(slot))
     );
+  }
+
+  /** As `Runs.locate`. Neighbours in a table mostly lie in the same run, which is then not searched for. */
+  #locate(fileOffset: ByteOffset): ByteOffset {
+    const inside = fileOffset - this.#recentRun.fileOffset;
+    if (inside >= 0 && inside < this.#recentRun.length) return this.#recentRun.volumeOffset + inside;
+    this.#recentRun = this.#file.runs.runAt(fileOffset);
+    return this.#file.runs.locate(fileOffset);
   }
 
   /** Takes an open entry that has been proven. */

@@ -8,10 +8,10 @@
 import type { BlockNumber, Slot } from '../units.js';
 import type { BlockTable } from './block-table.js';
 
-const FIRST_BATCH = 2 ** 14;
+const FIRST_BATCH = 2 ** 10;
 const LARGEST_BATCH = 2 ** 20;
-/** A batch is this part of what the table holds already. */
-const SHARE = 4;
+/** A batch is up to one part in so many of what the table holds already. */
+const SHARE = 2;
 const DIGIT_BITS = 13;
 const DIGITS = 2 ** DIGIT_BITS;
 

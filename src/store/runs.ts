@@ -63,13 +63,13 @@ export class Runs {
 
   /** Device offset of the byte at `fileOffset`. */
   locate(fileOffset: ByteOffset): ByteOffset {
-    const run = this.#runAt(fileOffset);
+    const run = this.runAt(fileOffset);
     return run.volumeOffset + (fileOffset - run.fileOffset);
   }
 
   /** The same, if `length` bytes of the file from there lie together on the device. */
   locateWhole(fileOffset: ByteOffset, length: ByteLength): ByteOffset | undefined {
-    const run = this.#runAt(fileOffset);
+    const run = this.runAt(fileOffset);
     const inside = fileOffset - run.fileOffset;
     return inside + length <= run.length ? run.volumeOffset + inside : undefined;
   }
@@ -78,7 +78,7 @@ export class Runs {
   pieces(fileOffset: ByteOffset, length: ByteLength): Piece[] {
     const pieces: Piece[] = [];
     for (let at = fileOffset; at < fileOffset + length; ) {
-      const run = this.#runAt(at);
+      const run = this.runAt(at);
       const inside = at - run.fileOffset;
       const pieceLength = Math.min(run.length - inside, fileOffset + length - at);
       pieces.push({ volumeOffset: run.volumeOffset + inside, length: pieceLength });
@@ -87,7 +87,8 @@ export class Runs {
     return pieces;
   }
 
-  #runAt(fileOffset: ByteOffset): Run {
+  /** The run that holds the byte at `fileOffset`. */
+  runAt(fileOffset: ByteOffset): Run {
     let low = 0;
     let high = this.#runs.length;
     while (low < high) {

@@ -26,11 +26,9 @@ async function open(name: string): Promise<Opened> {
   }, 5);
   const turns = monitorEventLoopDelay({ resolution: 1 });
   turns.enable();
-  const c0 = process.cpuUsage();
   const started = performance.now();
   const volume = await Volume.open(await FileDevice.open(name, { writable: true }));
   const milliseconds = performance.now() - started;
-  if (process.env.CPU) console.error('cpu', (process.cpuUsage(c0).user + process.cpuUsage(c0).system) / 1000);
   mostBytes = Math.max(mostBytes, held() - before);
   turns.disable();
   clearInterval(look);
