@@ -83,6 +83,9 @@ async function serve(session: Session, paths: readonly string[], options: ServeO
       ...(options.metrics === undefined ? {} : { metrics: options.metrics }),
       readOnly: options.readOnly ?? false,
       onError: (error) => session.notes.warn(error instanceof Error ? error.message : String(error)),
+    }).catch((error: unknown) => {
+      // Where and how to listen is said on the command line only.
+      throw error instanceof InvalidArgumentError ? new UsageError(error.message, { cause: error }) : error;
     });
     try {
       await tellReady(session, server);
