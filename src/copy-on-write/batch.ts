@@ -4,7 +4,7 @@ import type { Copies } from '../diff-area/table-writer.js';
 import { BLOCK_SIZE, type BlockNumber, type ByteLength } from '../units.js';
 
 /** Blocks of one batch: 4 MiB, enough for the cost of a request to vanish behind that of its data. */
-export const BATCH_BLOCKS_MAX = 256;
+export const BATCH_BLOCKS_MAX = 64;
 
 export class Batch {
   readonly area: DiffArea;

@@ -202,13 +202,14 @@ export class CopyOnWrite {
     const slots = originals.map((data) =>
       data === stored[next] ? (reserved[next++] ?? 0) : FixedSlot.zeros,
     );
+    // Before the write, while the processor's cache still has what was read.
+    const checksums = originals.map((data, i) => area.checksum(blocks[i] ?? 0, slots[i] ?? 0, data));
     try {
       await area.writeData(reserved, stored);
     } catch (error) {
       area.cancel(reserved, blocks.length);
       throw error;
     }
-    const checksums = originals.map((data, i) => area.checksum(blocks[i] ?? 0, slots[i] ?? 0, data));
     this.#copied.push({ batch, blocks, slots, checksums });
     this.figures.batches++;
     this.figures.copiedBlocks += stored.length;

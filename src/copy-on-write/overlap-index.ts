@@ -1,12 +1,15 @@
 /**
  * Ranges of a volume, found by what they overlap.
  *
- * The volume is looked at in stretches of 64 KiB; each keeps a list of the ranges that touch it, in the order in which
- * they were added. So asking about a small range looks at one or two short lists, and costs nothing while there are none.
+ * The volume is looked at in stretches of 64 KiB, and a range is listed in every stretch that it touches. Stretches share
+ * a fixed number of lists, so nothing is allocated and nothing has to be looked up to find one; what is in a list because
+ * of another stretch is passed over. So asking about a small range looks at one or two short lists.
  */
+import { assert } from '../errors.js';
 import type { ByteOffset } from '../units.js';
 
 const STRETCH = 65_536;
+const LISTS = 2048;
 
 export interface IndexedRange {
   readonly offset: ByteOffset;
@@ -19,45 +22,48 @@ export interface IndexedRange {
 const NONE: readonly never[] = [];
 
 export class OverlapIndex<Item extends IndexedRange> {
-  readonly #stretches = new Map<number, Item[]>();
+  readonly #lists = Array.from({ length: LISTS }, (): Item[] => []);
+  #size = 0;
 
   get isEmpty(): boolean {
-    return this.#stretches.size === 0;
+    return this.#size === 0;
   }
 
+  #listOf(stretch: number): Item[] {
+    return this.#lists[stretch % LISTS] ?? [];
+  }
+
+  /** @param item later than all those there */
   add(item: Item): void {
-    const last = Math.floor((item.end - 1) / STRETCH);
-    for (let stretch = Math.floor(item.offset / STRETCH); stretch <= last; stretch++) {
-      const items = this.#stretches.get(stretch);
-      if (items === undefined) this.#stretches.set(stretch, [item]);
-      else items.push(item);
-    }
+    const last = stretchOf(item.end - 1);
+    for (let stretch = stretchOf(item.offset); stretch <= last; stretch++) this.#listOf(stretch).push(item);
+    this.#size++;
   }
 
   remove(item: Item): void {
-    const last = Math.floor((item.end - 1) / STRETCH);
-    for (let stretch = Math.floor(item.offset / STRETCH); stretch <= last; stretch++) {
-      const items = this.#stretches.get(stretch);
-      if (items === undefined) continue;
-      if (items.length > 1) items.splice(items.indexOf(item), 1);
-      else this.#stretches.delete(stretch);
+    const last = stretchOf(item.end - 1);
+    for (let stretch = stretchOf(item.offset); stretch <= last; stretch++) {
+      const list = this.#listOf(stretch);
+      const at = list.indexOf(item);
+      assert(at >= 0, () => `no range at ${item.offset} in the index`);
+      if (at === list.length - 1) list.pop();
+      else list.splice(at, 1);
     }
+    this.#size--;
   }
 
   /** What has a byte in `[offset, end)`, oldest first. */
   overlapping(offset: ByteOffset, end: ByteOffset): readonly Item[] {
-    if (this.#stretches.size === 0) return NONE;
-    const first = Math.floor(offset / STRETCH);
-    const last = Math.floor((end - 1) / STRETCH);
-    if (last - first >= this.#stretches.size) return this.#overlappingMuch(offset, end);
+    if (this.#size === 0) return NONE;
+    const first = stretchOf(offset);
+    const last = stretchOf(end - 1);
+    if (last - first >= LISTS) return this.#overlappingMuch(offset, end);
     let found: Item[] | undefined;
     for (let stretch = first; stretch <= last; stretch++) {
-      const items = this.#stretches.get(stretch);
-      if (items === undefined) continue;
-      for (const item of items) {
+      for (const item of this.#listOf(stretch)) {
         if (item.offset >= end || item.end <= offset) continue;
-        // One that touches several of the stretches counts in the first of them.
-        if (stretch > first && item.offset < stretch * STRETCH) continue;
+        // Counts once, in the first of the stretches that it touches.
+        if (stretch !== Math.max(first, stretchOf(item.offset))) continue;
         if (found === undefined) found = [item];
         else found.push(item);
       }
@@ -69,8 +75,10 @@ export class OverlapIndex<Item extends IndexedRange> {
   /** The range has more stretches than there are lists. */
   #overlappingMuch(offset: ByteOffset, end: ByteOffset): readonly Item[] {
     const found = new Set<Item>();
-    for (const items of this.#stretches.values())
+    for (const items of this.#lists)
       for (const item of items) if (item.offset < end && item.end > offset) found.add(item);
     return [...found].sort((a, b) => a.sequence - b.sequence);
   }
 }
+
+const stretchOf = (offset: ByteOffset): number => Math.floor(offset / STRETCH);

@@ -97,7 +97,7 @@ export class WriteBuffer implements Allocated {
     this.#turns = new TurnCredit(clock);
     this.#limit = limit;
     this.#room = new MemoryBudget(limit);
-    this.#pool = new BufferPool(limit / 2);
+    this.#pool = new BufferPool(limit);
     this.#writeOuts = new WriteOuts(device, (write, error) => this.#written(write, error));
   }
 

@@ -46,7 +46,7 @@ export const SMALL_BLOCKS: readonly Edit[] = [
   },
   {
     file: 'copy-on-write/batch.ts',
-    find: 'BATCH_BLOCKS_MAX = 256;',
+    find: 'BATCH_BLOCKS_MAX = 64;',
     replace: 'BATCH_BLOCKS_MAX = 3;',
   },
 ];
