@@ -12,6 +12,8 @@ export interface Clock {
   monotonic(): number;
   /** Calls `action` once after `milliseconds`; the returned function cancels it and may be called at any time. */
   after(milliseconds: number, action: () => void): () => void;
+  /** Calls `action` once everything else that is ready has had its turn. Without it `after(0)` serves. */
+  soon?(action: () => void): void;
 }
 
 /** Randomness, as the engine sees it. */
@@ -33,6 +35,9 @@ export const systemEnvironment: Environment = {
     after: (milliseconds, action) => {
       const timer = setTimeout(action, milliseconds);
       return () => clearTimeout(timer);
+    },
+    soon: (action) => {
+      setImmediate(action);
     },
   },
   random: { fill: (target) => randomFillSync(target) },

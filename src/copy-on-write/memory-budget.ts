@@ -8,7 +8,7 @@ import { assert } from '../errors.js';
 import type { ByteLength } from '../units.js';
 
 export class MemoryBudget {
-  #limit: ByteLength;
+  readonly #limit: ByteLength;
   #used = 0;
   readonly #waiting: { length: ByteLength; go: () => void }[] = [];
 
@@ -20,32 +20,18 @@ export class MemoryBudget {
     return this.#used;
   }
 
-  /** Takes `length` bytes if nobody has to wait for it. */
-  tryAcquire(length: ByteLength): boolean {
-    if (this.#waiting.length > 0 || !this.#fits(length)) return false;
-    this.#used += length;
-    return true;
-  }
-
   /** Resolves when `length` bytes may be used; they are in use from then until `release`. */
   async acquire(length: ByteLength): Promise<void> {
-    if (this.tryAcquire(length)) return;
+    if (this.#waiting.length === 0 && this.#fits(length)) {
+      this.#used += length;
+      return;
+    }
     await new Promise<void>((go) => this.#waiting.push({ length, go }));
   }
 
   release(length: ByteLength): void {
     assert(length <= this.#used, () => `releasing ${length} of ${this.#used} bytes`);
     this.#used -= length;
-    this.#serve();
-  }
-
-  /** Nobody waits any more: whoever does is served at once, and whoever asks. */
-  open(): void {
-    this.#limit = Number.POSITIVE_INFINITY;
-    this.#serve();
-  }
-
-  #serve(): void {
     for (
       let next = this.#waiting[0];
       next !== undefined && this.#fits(next.length);

@@ -7,7 +7,7 @@
 import type { Clock } from '../environment.js';
 import type { ByteLength } from '../units.js';
 
-const TURN_BYTES: ByteLength = 4 * 1024 * 1024;
+const TURN_BYTES: ByteLength = 1024 * 1024;
 /** What a write costs besides its bytes. */
 const WRITE_COST: ByteLength = 4096;
 
@@ -27,11 +27,13 @@ export class TurnCredit {
     this.#left -= length + WRITE_COST;
     if (this.#left > 0) return DONE;
     this.#turn ??= new Promise((resolve) => {
-      this.#clock.after(0, () => {
+      const turned = () => {
         this.#left = TURN_BYTES;
         this.#turn = undefined;
         resolve();
-      });
+      };
+      if (this.#clock.soon === undefined) this.#clock.after(0, turned);
+      else this.#clock.soon(turned);
     });
     return this.#turn;
   }

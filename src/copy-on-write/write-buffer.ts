@@ -26,36 +26,16 @@ import { BufferPool, pooledSize } from '../device/buffer-pool.js';
 import type { Clock } from '../environment.js';
 import { AssertionError, assert, DeviceError } from '../errors.js';
 import type { ByteLength, ByteOffset } from '../units.js';
+import { BufferRoom } from './buffer-room.js';
 import { type AwaitedAction, BufferedWrite } from './buffered-write.js';
 import type { CopyOnWrite } from './copy-on-write.js';
 import { Drains } from './drains.js';
 import { lessHeld } from './held-zeros.js';
-import { MemoryBudget } from './memory-budget.js';
 import { OverlapIndex } from './overlap-index.js';
 import { TurnCredit } from './turn-credit.js';
+import type { WriteBufferFigures } from './write-buffer-figures.js';
 import type { WriteGate } from './write-gate.js';
 import { WriteOuts } from './write-outs.js';
-
-/** What the write buffer holds, and what it has done since the volume was opened. */
-export interface WriteBufferFigures {
-  /** Memory taken by changes that are not in the volume yet, or are still being read. */
-  readonly bufferedBytes: ByteLength;
-  readonly limitBytes: ByteLength;
-  /** Changes that are not in the volume yet. */
-  readonly entries: number;
-  /** Writes acknowledged from the buffer. */
-  readonly buffered: number;
-  /** Of these, put in place of older bytes that had not been written yet. */
-  readonly absorbed: number;
-  /** Writes passed straight to the volume. */
-  readonly direct: number;
-  /** Writes of the device, each of one change or of several neighbours. */
-  readonly writeOuts: number;
-  /** Writes that had to wait for room. */
-  readonly roomWaits: number;
-  /** Changes that were tried again after a failure. */
-  readonly retries: number;
-}
 
 export interface WriteBufferParts {
   readonly device: BlockDevice;
@@ -66,6 +46,8 @@ export interface WriteBufferParts {
   readonly limit: ByteLength;
 }
 
+const LONG_WRITE: ByteLength = 262_144;
+
 const DONE = Promise.resolve();
 
 export class WriteBuffer implements Allocated {
@@ -73,7 +55,7 @@ export class WriteBuffer implements Allocated {
   readonly #gate: WriteGate;
   readonly #copyOnWrite: CopyOnWrite;
   readonly #limit: ByteLength;
-  readonly #room: MemoryBudget;
+  readonly #room: BufferRoom;
   readonly #pool: BufferPool;
   readonly #index = new OverlapIndex<BufferedWrite>();
   readonly #writeOuts: WriteOuts;
@@ -96,7 +78,7 @@ export class WriteBuffer implements Allocated {
     this.#copyOnWrite = copyOnWrite;
     this.#turns = new TurnCredit(clock);
     this.#limit = limit;
-    this.#room = new MemoryBudget(limit);
+    this.#room = new BufferRoom(limit);
     this.#pool = new BufferPool(limit);
     this.#writeOuts = new WriteOuts(device, (write, error) => this.#written(write, error));
   }
@@ -141,11 +123,11 @@ export class WriteBuffer implements Allocated {
       this.#counts.absorbed++;
       return this.#turns.spend(length);
     }
-    // What would take most of the buffer keeps the caller's memory instead, and the caller waiting.
-    if (pooledSize(length) > this.#limit / 2)
+    if (this.#room.tryAcquire(pooledSize(length))) return this.#take(offset, source, older);
+    // A long one is not slower when it stays in the caller's memory, and the caller waits until it is written.
+    if (length >= LONG_WRITE || pooledSize(length) > this.#limit)
       return this.#awaited(offset, length, (device, at) => device.write(at, source));
-    if (!this.#room.tryAcquire(pooledSize(length))) return this.#writeLater(offset, source);
-    return this.#take(offset, source, older);
+    return this.#writeLater(offset, source);
   }
 
   async #writeDirect(offset: ByteOffset, source: Uint8Array): Promise<void> {
@@ -355,16 +337,23 @@ export class WriteBuffer implements Allocated {
     await this.#device.flush();
   }
 
-  /** From now on changes are taken, but not passed on: `drained` then empties the volume's past. One at a time. */
+  /** Before and after a snapshot is taken: how much may gather. */
+  set level(level: 'low' | 'usual') {
+    this.#room.level = level;
+  }
+
+  /** From now on changes are taken, but not passed on; `drained` then waits for what is older. One at a time. */
   plug(): void {
     assert(!this.#isPlugged, () => 'the write buffer is plugged already');
     this.#epoch++;
+    this.#room.level = 'all';
   }
 
   /** Passes on what has gathered. */
   unplug(): void {
     assert(this.#isPlugged, () => 'the write buffer is not plugged');
     this.#openEpoch = this.#epoch;
+    this.#room.level = 'usual';
     const gathered = this.#plugged;
     this.#plugged = [];
     for (const write of gathered) this.#passIfFree(write);

@@ -14,7 +14,10 @@ import { createDiffArea } from '../diff-area/create.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import type { Environment } from '../environment.js';
 import { DeviceError, HoldTimeoutError, InvalidArgumentError, LimitError } from '../errors.js';
-import { encodeApplicationInformation } from '../format/application-information.js';
+import {
+  type ApplicationInformation,
+  encodeApplicationInformation,
+} from '../format/application-information.js';
 import { SNAPSHOTS_MAX } from '../format/constants.js';
 import { SnapshotFlag, type SnapshotItem } from '../format/control-block.js';
 import { filetimeFromMilliseconds } from '../format/filetime.js';
@@ -61,7 +64,7 @@ export async function createSnapshot(
   context: CreateContext,
   options: CreateSnapshotOptions,
 ): Promise<SnapshotRecord> {
-  const { chain, store, space, environment, gate } = context;
+  const { chain, environment, gate } = context;
   const { holdTimeoutMs = DEFAULT_HOLD_TIMEOUT_MS } = options;
   if (!(holdTimeoutMs > 0 && holdTimeoutMs <= HOLD_TIMEOUT_MAX_MS)) {
     throw new InvalidArgumentError(
@@ -81,7 +84,27 @@ export async function createSnapshot(
   });
   // Before anything is given up for it.
   encodeApplicationInformation(information);
+  const { writes } = context;
+  // Little is left to be written then when the moment comes.
+  if (writes !== undefined) writes.level = 'low';
+  try {
+    return await take(context, information, holdTimeoutMs);
+  } finally {
+    if (writes !== undefined) writes.level = 'usual';
+  }
+}
+
+async function take(
+  context: CreateContext,
+  information: ApplicationInformation,
+  holdTimeoutMs: number,
+): Promise<SnapshotRecord> {
+  const { store, space, environment } = context;
+  const id = information.snapshotId;
   await space.makeRoomForArea();
+  // Most of what is dirty goes to the device before anybody has to wait for it. If that fails, it is told below.
+  const flushed = flushAhead(context);
+  flushed.catch(() => undefined);
   const file = await store.createArea(id);
   try {
     const area = await createDiffArea(file, {
@@ -91,12 +114,18 @@ export async function createSnapshot(
       blockCount: blocksIn(context.device.size),
       length: space.firstLength,
     });
+    await flushed;
     return await holdAndCommit(context, area, holdTimeoutMs);
   } catch (error) {
     // With the gate shut the snapshot may exist after all; then it is whole, because nothing was written since.
     if (context.gate.failure === undefined) await discard(context, file);
     throw error;
   }
+}
+
+async function flushAhead({ device, store }: CreateContext): Promise<void> {
+  await device.flush();
+  await store.control.flush();
 }
 
 async function discard({ emit, store }: CreateContext, file: AreaFile): Promise<void> {
@@ -118,10 +147,6 @@ async function holdAndCommit(
 ): Promise<SnapshotRecord> {
   const { gate, writes, device, environment, figures, emit } = context;
   const { clock } = environment;
-  // Most of what is dirty goes to the device before anybody has to wait for it.
-  await writes?.drained();
-  await device.flush();
-  await context.store.control.flush();
   let held = false;
   let copying: Promise<void> | undefined;
   const heldSince = clock.monotonic();

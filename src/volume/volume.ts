@@ -315,7 +315,24 @@ const CLEARED_BYTES = 128 * 1024 * 1024;
 function writePart(engine: Engine, offset: ByteOffset, source: Uint8Array): Promise<void> {
   const { writes } = engine;
   if (writes !== undefined) return writes.write(offset, source);
-  return changePart(engine, offset, source.byteLength, (device) => device.write(offset, source));
+  return writeOrdered(engine, offset, source);
+}
+
+/** As `changePart`; apart from it because small writes would feel the closure. */
+async function writeOrdered(
+  { gate, copyOnWrite, device }: Engine,
+  offset: ByteOffset,
+  source: Uint8Array,
+): Promise<void> {
+  const wait = gate.enter();
+  if (wait !== undefined) await wait;
+  try {
+    const copies = copyOnWrite.protect(offset, source.byteLength);
+    if (copies !== undefined) await copies;
+    await device.write(offset, source);
+  } finally {
+    gate.leave();
+  }
 }
 
 async function changePart(
