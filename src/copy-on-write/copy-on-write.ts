@@ -241,12 +241,22 @@ export class CopyOnWrite {
       const offset = offsetOfBlock(first);
       const length = Math.min((end - start) * BLOCK_SIZE, this.#volume.size - offset);
       const from = start * BLOCK_SIZE;
-      reads.push(this.#volume.read(offset, buffer.subarray(from, from + length)));
+      const read = this.#readRun(offset, buffer.subarray(from, from + length));
+      if (read !== undefined) reads.push(read);
       buffer.fill(0, from + length, end * BLOCK_SIZE);
       start = end;
     }
     for (const result of await Promise.allSettled(reads))
       if (result.status === 'rejected') throw result.reason;
+  }
+
+  /** @returns `undefined` if it is done; a failure is always a rejection, so that reads under way are waited for */
+  #readRun(offset: ByteOffset, target: Uint8Array): Promise<void> | undefined {
+    try {
+      return this.#volume.readNow?.(offset, target) === true ? undefined : this.#volume.read(offset, target);
+    } catch (error) {
+      return Promise.reject(error);
+    }
   }
 
   async #reserve(area: DiffArea, slots: number, entries: number) {

@@ -297,16 +297,20 @@ export class WriteBuffer implements Allocated {
 
   /** Fills `target` with the volume as it is now. @throws DeviceError */
   read(offset: ByteOffset, target: Uint8Array): Promise<void> {
-    if (this.#index.isEmpty) return this.#device.read(offset, target);
+    if (this.#index.isEmpty) return this.#readDirect(offset, target);
     const end = offset + target.byteLength;
     const held = this.#index.overlapping(offset, end).filter(({ bytes }) => bytes !== undefined);
     const newest = held.at(-1);
-    if (newest === undefined) return this.#device.read(offset, target);
+    if (newest === undefined) return this.#readDirect(offset, target);
     if (newest.offset <= offset && newest.end >= end) {
       newest.layOver(offset, target);
       return DONE;
     }
     return this.#readUnder(held, offset, target);
+  }
+
+  #readDirect(offset: ByteOffset, target: Uint8Array): Promise<void> {
+    return this.#device.readNow?.(offset, target) === true ? DONE : this.#device.read(offset, target);
   }
 
   async #readUnder(held: readonly BufferedWrite[], offset: ByteOffset, target: Uint8Array): Promise<void> {

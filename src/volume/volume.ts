@@ -127,7 +127,9 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
       const { volume } = history;
       checkRange(offset, lengthOf(target), volume.size);
       const buffer = asTarget(target);
-      await (writer?.engine.writes ?? volume).read(offset, buffer);
+      const writes = writer?.engine.writes;
+      if (writes !== undefined) await writes.read(offset, buffer);
+      else if (volume.readNow?.(offset, buffer) !== true) await volume.read(offset, buffer);
       return buffer;
     } finally {
       life.leave();

@@ -36,8 +36,8 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: BUFFER,
-        find: 'if (this.#index.isEmpty) return this.#device.read(offset, target);',
-        replace: 'if (offset >= 0) return this.#device.read(offset, target);',
+        find: 'if (this.#index.isEmpty) return',
+        replace: 'if (offset >= 0) return',
       },
     ],
   },
