@@ -5,9 +5,16 @@ import { HISTORIES, TURN_OVER } from './histories.js';
 
 const LIMITS = { seed: 1, limit: 16, perMoment: 3 };
 
+/** Both layouts, both modes; all four ways are tried by `exhaustive.ts`. */
+const WAYS = [
+  ['directory', 'ordered'],
+  ['in-volume', 'ordered'],
+  ['directory', 'writeback'],
+] as const;
+
 test.each(HISTORIES.map((history) => [history.name, history] as const))('%s', async (_, history) => {
-  for (const layout of ['directory', 'in-volume'] as const) {
-    const { states, moments } = await explore(history, { ...LIMITS, layout });
+  for (const [layout, mode] of WAYS) {
+    const { states, moments } = await explore(history, { ...LIMITS, layout, mode });
     expect(moments).toBeGreaterThan(5);
     // Equal disks are looked at once: what opening writes is often what is there already.
     expect(states).toBeGreaterThan(1);
