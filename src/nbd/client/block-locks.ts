@@ -8,36 +8,42 @@ interface Claim {
   readonly start: number;
   readonly end: number;
   readonly alone: boolean;
-  go: () => void;
-  holds: boolean;
+  /** Of one that waits. */
+  go: (() => void) | undefined;
 }
 
 export class BlockLocks {
-  /** In the order of arrival. Changed between awaits only. */
+  /** In the order of arrival. All of this changes between awaits only. */
   readonly #claims: Claim[] = [];
+  #waiting = 0;
 
   /** Runs `action` when it may touch the bytes from `start` to `end`. */
   async run<T>(start: number, end: number, alone: boolean, action: () => Promise<T>): Promise<T> {
-    const claim: Claim = { start, end, alone, go: () => undefined, holds: false };
-    const granted = new Promise<void>((go) => {
-      claim.go = go;
-    });
+    const claim: Claim = { start, end, alone, go: undefined };
+    const isFree = !this.#claims.some((earlier) => conflict(earlier, claim));
     this.#claims.push(claim);
-    this.#serve();
+    if (!isFree) {
+      this.#waiting += 1;
+      await new Promise<void>((go) => {
+        claim.go = go;
+      });
+    }
     try {
-      await granted;
       return await action();
     } finally {
       this.#claims.splice(this.#claims.indexOf(claim), 1);
-      this.#serve();
+      if (this.#waiting > 0) this.#serve();
     }
   }
 
   #serve(): void {
     for (const [index, claim] of this.#claims.entries()) {
-      if (claim.holds || this.#claims.slice(0, index).some((earlier) => conflict(earlier, claim))) continue;
-      claim.holds = true;
-      claim.go();
+      const { go } = claim;
+      if (go === undefined || this.#claims.slice(0, index).some((earlier) => conflict(earlier, claim)))
+        continue;
+      claim.go = undefined;
+      this.#waiting -= 1;
+      go();
     }
   }
 }
