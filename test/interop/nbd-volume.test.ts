@@ -145,7 +145,8 @@ describe.skipIf(!hasServers)('the program on an NBD address', () => {
     bench.ok(['delete', uri, '--oldest', ...store]);
     expect(bench.json(['list', uri, ...store])).toEqual([]);
     expect(existsSync(bench.path('one.img'))).toBe(true);
-  });
+    // Some twenty processes, one after the other.
+  }, 180_000);
 
   test('keeps snapshots inside where the device has room behind the volume', async () => {
     const bench = new Bench();
