@@ -6,6 +6,7 @@ import { COPYING_BUGS } from './planted/copying.js';
 import { SNAPSHOT_BUGS } from './planted/snapshots.js';
 import { SPACE_BUGS } from './planted/space.js';
 import { TABLE_BUGS } from './planted/table.js';
+import { ZERO_BUGS } from './planted/zeros.js';
 
 export const PLANTED_BUGS: readonly PlantedBug[] = [
   ...COPYING_BUGS,
@@ -13,4 +14,5 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   ...TABLE_BUGS,
   ...SPACE_BUGS,
   ...SNAPSHOT_BUGS,
+  ...ZERO_BUGS,
 ];

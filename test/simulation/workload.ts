@@ -8,6 +8,7 @@
 import { isOutOfSpace } from '../../src/errors.js';
 import {
   AssertionError,
+  allocationOf,
   type ErrorCode,
   HoldTimeoutError,
   type Snapshot,
@@ -177,7 +178,11 @@ export class Workload {
     const result = await this.#outcome(GONE, () => snapshot.read(offset, bytes));
     if (read === undefined) return;
     this.#model.endSnapshotRead(read, offset, result === 'done' ? bytes : undefined);
-    if (result === 'done') this.#counters.snapshotsVerified++;
+    if (result !== 'done') return;
+    this.#counters.snapshotsVerified++;
+    // What is rotten may be zero at one moment and not at another.
+    if (this.tolerated.length === 0)
+      await this.#outcome(GONE, () => checkZeros(snapshot, { offset, length }, bytes));
   }
 
   /** Every block that differs is reported as changed: between two neighbouring snapshots, or the last and now. */
@@ -217,6 +222,21 @@ export class Workload {
       throw error;
     }
   }
+}
+
+/** What a snapshot knows to be zero reads as zeros, always: it does not change. */
+async function checkZeros(snapshot: Snapshot, { offset, length }: Range, bytes: Uint8Array): Promise<void> {
+  let at = 0;
+  for await (const extent of allocationOf(snapshot, offset, length)) {
+    const part = bytes.subarray(at, at + extent.length);
+    const wrong = extent.zero ? part.findIndex((byte) => byte !== 0) : -1;
+    if (wrong >= 0)
+      throw new ModelMismatch(
+        `byte ${offset + at + wrong} of ${snapshot.label} is not zero, but is said to be`,
+      );
+    at += extent.length;
+  }
+  if (at !== length) throw new ModelMismatch(`of ${length} bytes ${at} are described as zero or not`);
 }
 
 const blocksOf = (size: number): Range[] =>
