@@ -6,6 +6,7 @@
  * shows it in the volume too; another program that mounts the image's volume itself does not see it.
  */
 import { rm, writeFile } from 'node:fs/promises';
+import { allocationOf } from '../device/allocation.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { FileDevice } from '../device/file-device.js';
 import { FixedSlot } from '../diff-area/area-slots.js';
@@ -21,7 +22,15 @@ import type { ByteSource, Snapshot } from '../snapshot/snapshot.js';
 import { InVolumeStore, RESERVE_MIN } from '../store/in-volume-store.js';
 import { randomU64 } from '../store/new-start.js';
 import type { AttachedStore } from '../store/store.js';
-import { BLOCK_SIZE, type BlockNumber, type ByteLength, blocksIn, offsetOfBlock, roundUp } from '../units.js';
+import {
+  BLOCK_SIZE,
+  type BlockNumber,
+  type ByteLength,
+  type ByteOffset,
+  blocksIn,
+  offsetOfBlock,
+  roundUp,
+} from '../units.js';
 import type { VolumeAccess } from '../volume/access.js';
 
 export interface ExportVssOptions {
@@ -132,10 +141,26 @@ const areaLength = ({ blocks }: Layer): ByteLength =>
 const reserveFor = (layers: readonly Layer[]): ByteLength =>
   RESERVE_MIN + layers.reduce((sum, layer) => sum + areaLength(layer), 0);
 
+/** What is known to be zero is not read: the image is a file of holes to begin with. */
 async function copyVolume(source: ByteSource, device: BlockDevice, progress: Progress): Promise<void> {
-  const buffer = new Uint8Array(STEP_BLOCKS * BLOCK_SIZE);
-  for (let at = 0; at < source.size; at += buffer.byteLength) {
-    const part = buffer.subarray(0, Math.min(buffer.byteLength, source.size - at));
+  let at = 0;
+  for await (const { length, zero } of allocationOf(source)) {
+    if (zero) progress.add(length);
+    else await copyRange(source, at, at + length, device, progress);
+    at += length;
+  }
+}
+
+async function copyRange(
+  source: ByteSource,
+  start: ByteOffset,
+  end: ByteOffset,
+  device: BlockDevice,
+  progress: Progress,
+): Promise<void> {
+  const buffer = new Uint8Array(Math.min(STEP_BLOCKS * BLOCK_SIZE, end - start));
+  for (let at = start; at < end; at += buffer.byteLength) {
+    const part = buffer.subarray(0, Math.min(buffer.byteLength, end - at));
     await source.read(at, part);
     for (let inside = 0; inside < part.byteLength; inside += BLOCK_SIZE) {
       const block = part.subarray(inside, inside + BLOCK_SIZE);
