@@ -1,7 +1,7 @@
 /** `volsnap serve`: volumes and their snapshots for NBD clients, until a signal comes. */
 import { once } from 'node:events';
 import { type Command, Option } from 'commander';
-import { type NbdTls, Volume, VolumeServer, type WriteMode } from '../../index.js';
+import { InvalidArgumentError, type NbdTls, Volume, VolumeServer, type WriteMode } from '../../index.js';
 import { type Address, parseAddress } from '../address.js';
 import { volumeCommand, type WritingOptions } from '../command.js';
 import { UsageError } from '../failure.js';
