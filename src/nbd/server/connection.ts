@@ -115,13 +115,13 @@ export class Connection {
   }
 }
 
-function drained(stream: Duplex): Promise<void> {
-  if (!stream.writableNeedDrain || stream.destroyed) return Promise.resolve();
+function drained(stream: Duplex): Promise<boolean> {
+  if (!stream.writableNeedDrain || stream.destroyed) return Promise.resolve(!stream.destroyed);
   return new Promise((resolve) => {
     const done = () => {
       stream.off('drain', done);
       stream.off('close', done);
-      resolve();
+      resolve(!stream.destroyed);
     };
     stream.on('drain', done);
     stream.on('close', done);

@@ -3,6 +3,7 @@
  *
  * One negotiation belongs to one connection and handles its options one after the other, so its state needs no protection.
  */
+import { setImmediate as otherWork } from 'node:timers/promises';
 import type { ByteLength } from '../../units.js';
 import { HandshakeFlag, HeaderSize, Info, Option, OptionReply, type ReplyStyle } from '../wire/constants.js';
 import {
@@ -46,12 +47,14 @@ export interface NegotiationOptions {
   readonly clientFlags: number;
   readonly optionBytes: ByteLength;
   readonly send: (bytes: Buffer) => void;
-  /** Resolves when the client has read enough of what was sent, or is gone. */
-  readonly drained: () => Promise<void>;
+  /** Resolves when the client has read enough of what was sent: to false if it is gone. */
+  readonly drained: () => Promise<boolean>;
 }
 
 /** More than any client asks for, with an export for each of 512 snapshots. */
 const OPTIONS_MAX = 20_000;
+/** Options after which others have their turn. */
+const OPTIONS_A_TURN = 64;
 const CONTEXTS_MAX = 64;
 /** Data of options up to this is read and thrown away, so that the next one can be understood. */
 const SKIPPED_MAX = 1024 * 1024;
@@ -94,7 +97,8 @@ export class Negotiation {
       if (data === undefined) return 'close';
       const outcome = await this.#handle(option, data);
       if (outcome !== undefined) return outcome;
-      await this.#options.drained();
+      if (!(await this.#options.drained())) return 'close';
+      if (count % OPTIONS_A_TURN === OPTIONS_A_TURN - 1) await otherWork();
     }
     return 'close';
   }

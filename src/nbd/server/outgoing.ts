@@ -21,10 +21,21 @@ export class Outgoing {
   /** When each batch was given to the stream that it has not taken over yet; oldest first. */
   readonly #unsent: number[] = [];
   readonly #clock: Clock;
+  readonly #onSent: () => void;
+  /** Bytes of pieces without a release of their own, in all and in the batch that is being put together. */
+  #looseBytes = 0;
+  #looseInBatch = 0;
 
-  constructor(stream: Duplex, clock: Clock) {
+  /** @param onSent called when the operating system has taken over a batch, or never will */
+  constructor(stream: Duplex, clock: Clock, onSent: () => void) {
     this.#stream = stream;
     this.#clock = clock;
+    this.#onSent = onSent;
+  }
+
+  /** Bytes that have not left and that nobody counts but this: whoever adds to them has to look here. */
+  get looseBytes(): number {
+    return this.#looseBytes;
   }
 
   /** Milliseconds (monotonic) since which the peer has not read an answer; `undefined` if it has read all. */
@@ -44,6 +55,10 @@ export class Outgoing {
       this.#pieces.push(piece);
       if (release !== undefined) this.#releases.push(release);
     }
+    if (release === undefined || piece.byteLength <= PACK_MAX) {
+      this.#looseBytes += piece.byteLength;
+      this.#looseInBatch += piece.byteLength;
+    }
     if (this.#scheduled) return;
     this.#scheduled = true;
     // Runs after everything that this turn of the event loop has still to answer.
@@ -58,9 +73,13 @@ export class Outgoing {
     const releases = this.#releases;
     this.#pieces = [];
     this.#releases = [];
+    const loose = this.#looseInBatch;
+    this.#looseInBatch = 0;
     const done = () => {
       this.#unsent.shift();
+      this.#looseBytes -= loose;
       for (const release of releases) release();
+      this.#onSent();
     };
     if (pieces.length === 0) return;
     this.#unsent.push(this.#clock.monotonic());

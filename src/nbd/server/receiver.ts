@@ -8,6 +8,7 @@
  */
 import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { TLSSocket } from 'node:tls';
 import type { ByteLength } from '../../units.js';
 
 /** Who wants the bytes. */
@@ -27,7 +28,8 @@ export interface Receiver {
 /** @param received what arrived before */
 export function receive(stream: Duplex, received: Uint8Array, sink: Sink): Receiver {
   // Clients wait for the end of the negotiation; who does not gets the slower way, which has a place for what came early.
-  const handle = stream instanceof Socket && received.byteLength === 0 ? handleOf(stream) : undefined;
+  const isPlain = stream instanceof Socket && !(stream instanceof TLSSocket);
+  const handle = isPlain && received.byteLength === 0 ? handleOf(stream) : undefined;
   return stream instanceof Socket && handle !== undefined
     ? new SocketReceiver(stream, handle, sink)
     : new StreamReceiver(stream, received, sink);

@@ -20,12 +20,16 @@ import { Outgoing } from './outgoing.js';
 import { type Receiver, receive } from './receiver.js';
 import { type Arrived, type RequestHandler, RequestReader } from './request-reader.js';
 import { checkRequest, kindOf, statusQuery, warmCache } from './requests.js';
-import { collectExtents } from './status.js';
+import { collectExtents, EXTENTS_MAX } from './status.js';
 
 /** Answers to reads up to this are one piece, header and data. */
 const SMALL_READ = 32_768;
 /** What a request costs besides its bytes. */
 const REQUEST_OVERHEAD = 512;
+/** Bytes of answers that count with no request, and that the peer has not read, before no more requests are taken. */
+const LOOSE_MAX = 1024 * 1024;
+/** Requests after which other connections have their turn. */
+const REQUESTS_A_TURN = 256;
 
 /** What connections share. */
 export interface TransmissionHost {
@@ -51,6 +55,13 @@ export class Transmission implements Holder, RequestHandler {
   #waiting = false;
   #ending = false;
   #peerEnded = false;
+  /** Requests since others had their turn, and whether that is on its way. */
+  #sinceTurn = 0;
+  #turnIsDue = false;
+  /** The status request before: they are answered one after the other, as each may be long work with a long answer. */
+  #statusBefore: Promise<void> = Promise.resolve();
+  /** A status request waits until more of the answers before it has left. */
+  #onRoom: (() => void) | undefined;
   /** When the request began whose payload is coming. */
   #arrivingSince: number | undefined;
   #end: (() => void) | undefined;
@@ -66,7 +77,7 @@ export class Transmission implements Holder, RequestHandler {
     this.#extended = agreement.style === 'extended';
     this.#requests = new RequestReader(agreement.style, host.buffers, this);
     this.#receiver = receive(stream, received, this.#requests);
-    this.#outgoing = new Outgoing(this.stream, host.clock);
+    this.#outgoing = new Outgoing(this.stream, host.clock, () => this.#sent());
     host.memory.add(this);
     this.stream.on('end', () => {
       this.#peerEnded = true;
@@ -119,6 +130,13 @@ export class Transmission implements Holder, RequestHandler {
 
   admit(request: Request): boolean {
     const { limits, memory, clock } = this.#host;
+    if (this.#outgoing.looseBytes > LOOSE_MAX || !this.#hasTurn()) {
+      // Whoever waits for memory goes first meanwhile.
+      memory.remove(this);
+      memory.add(this);
+      this.#waiting = true;
+      return false;
+    }
     const cost = costOf(request);
     const fits = this.#memory === 0 || this.#memory + cost <= limits.memoryEach;
     this.#waiting = this.#inFlight >= limits.requestsEach || !fits || !memory.tryTake(this, cost);
@@ -127,6 +145,27 @@ export class Transmission implements Holder, RequestHandler {
       this.#arrivingSince = clock.monotonic();
     }
     return !this.#waiting;
+  }
+
+  /** One client's requests, however many came at once, must not keep the others waiting. */
+  #hasTurn(): boolean {
+    if (this.#turnIsDue) return false;
+    if (++this.#sinceTurn <= REQUESTS_A_TURN) return true;
+    this.#turnIsDue = true;
+    setImmediate(() => {
+      this.#turnIsDue = false;
+      this.#sinceTurn = 0;
+      this.resume();
+    });
+    return false;
+  }
+
+  #sent(): void {
+    if (this.#outgoing.looseBytes <= LOOSE_MAX) {
+      this.#onRoom?.();
+      this.#onRoom = undefined;
+    }
+    this.resume();
   }
 
   disconnected(): void {
@@ -159,8 +198,11 @@ export class Transmission implements Holder, RequestHandler {
         (error: unknown) => {
           const { value, message } = failureOf(error);
           if (value === ErrorValue.io) onError(error);
-          end(true);
-          this.#sendError(request, value, message);
+          try {
+            this.#sendError(request, value, message);
+          } finally {
+            end(true);
+          }
         },
       )
       .catch((error: unknown) => {
@@ -231,18 +273,30 @@ export class Transmission implements Holder, RequestHandler {
     this.#outgoing.send(answer, sent);
   }
 
-  async #blockStatus(request: Request, payload: Buffer | undefined): Promise<void> {
+  #blockStatus(request: Request, payload: Buffer | undefined): Promise<void> {
+    const answered = this.#statusBefore.then(() => this.#answerStatus(request, payload));
+    this.#statusBefore = answered.catch(() => undefined);
+    return answered;
+  }
+
+  async #answerStatus(request: Request, payload: Buffer | undefined): Promise<void> {
+    if (this.#outgoing.looseBytes > LOOSE_MAX)
+      await new Promise<void>((resolve) => {
+        this.#onRoom = resolve;
+      });
+    if (this.stream.destroyed) return;
     const { export: exported, contexts } = this.#agreement;
     const { offset, flags } = request;
     const { length, ids } = statusQuery(request, payload, contexts, exported.size);
     const reqOne = (flags & RequestFlag.reqOne) !== 0;
     const extended = this.#extended;
+    const most = Math.max(1, Math.floor(EXTENTS_MAX / ids.length));
     const answers: Buffer[] = [];
     for (const [i, id] of ids.entries()) {
       const context = contexts[id - 1];
       assert(context !== undefined, () => `context ${id} of ${contexts.length}`);
       const range = { offset, length, size: exported.size };
-      const extents = await collectExtents(context, range, { reqOne, extended });
+      const extents = await collectExtents(context, range, { reqOne, extended, most });
       answers.push(encodeBlockStatus(request, extended, { id, extents, done: i === ids.length - 1 }));
     }
     // Together: an error halfway would otherwise come after a part of the answer.
