@@ -215,7 +215,7 @@ export function print(report: FuzzReport): void {
 async function only(seed: string, index: number): Promise<void> {
   const plan = planOf(seed, index);
   console.log({ ...plan, bytes: plan.bytes.length });
-  console.log(plan.bytes.toString('hex').slice(0, 4000));
+  console.log(plan.bytes.toString('hex').slice(0, 1000));
   const arena = await Arena.create();
   console.log(await arena.run(plan));
   await arena.close();

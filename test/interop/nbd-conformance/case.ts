@@ -27,7 +27,6 @@ export interface Target {
   readonly tls?: Place & { readonly psk: Psk };
   /** A second export at the address of `writable`. */
   readonly otherExport?: string;
-  /** What the server has left of what clients used; undefined where that cannot be asked. */
   stop(): Promise<void>;
 }
 
@@ -124,11 +123,14 @@ export class Context {
     return new Transmission(negotiation.connection, { size, flags, style, contexts });
   }
 
-  /** The server is there and answers: a connection of its own reads. */
+  /** The server is there and answers: a connection of its own reads, wherever it is served. */
   async stillServes(): Promise<void> {
-    const transmission = await this.open('simple');
-    succeeded(await transmission.ask({ command: Command.READ, offset: 0, length: 512 }), 'READ');
-    await transmission.disconnect();
+    const { writable, readOnly, large } = this.target;
+    for (const place of [writable, readOnly, large]) {
+      const transmission = await this.open('simple', { place });
+      succeeded(await transmission.ask({ command: Command.READ, offset: 0, length: 512 }), 'READ');
+      await transmission.disconnect();
+    }
   }
 
   close(): void {
