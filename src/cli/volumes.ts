@@ -29,7 +29,7 @@ import type { Session } from './session.js';
  * Waits, in milliseconds, between attempts to open a volume that somebody has: a process that is about to serve it has it
  * before it can be reached, and one that ends has it for a moment after.
  */
-const IN_USE_WAITS_MS = [50, 150, 400];
+const IN_USE_WAITS_MS = [50, 150, 400, 1000];
 
 /** @throws VolsnapError as `NbdDevice.open` for a URI, else as `FileDevice.open` */
 export async function openDevice(volume: string, writable: boolean): Promise<FileDevice | NbdDevice> {

@@ -13,7 +13,8 @@ import { encodeFrame, type Frame, FrameDecoder, FrameKind, ProtocolError } from 
 
 /** Bytes of one read or write. */
 export const TRANSFER_MAX = 4 * 1024 * 1024;
-const REQUEST_LIMITS = { json: 64 * 1024, bytes: TRANSFER_MAX };
+/** The longest text is that of a label, which nobody has cut yet. */
+const REQUEST_LIMITS = { json: 1024 * 1024, bytes: TRANSFER_MAX };
 /** With `TRANSFER_MAX`, what a connection can make this process hold. */
 const REQUESTS_MAX = 16;
 /** Somebody who does not take events has that many bytes of them kept, and is cut off then. */

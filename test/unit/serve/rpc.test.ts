@@ -84,6 +84,18 @@ describe('messages', () => {
     expect(() => [...new FrameDecoder(LIMITS).push(head)]).toThrow(ProtocolError);
   });
 
+  test('that are given up half-way leave the buffer alone from then on', () => {
+    const target = Buffer.alloc(1000);
+    const decoder = new FrameDecoder(LIMITS, () => target);
+    expect([...decoder.push(encodeFrame(FrameKind.result, 7, {}, 1000))]).toEqual([]);
+    expect([...decoder.push(Buffer.alloc(300, 1))]).toEqual([]);
+    decoder.release(8); // Another one.
+    expect([...decoder.push(Buffer.alloc(100, 2))]).toEqual([]);
+    decoder.release(7);
+    expect([...decoder.push(Buffer.alloc(600, 3))]).toHaveLength(1);
+    expect([target[299], target[399], target[400], target[999]]).toEqual([1, 2, 0, 0]);
+  });
+
   test('with a text that is no JSON are refused', () => {
     const bytes = encodeFrame(FrameKind.request, 1, 'text');
     bytes.write('{', FRAME_HEADER_SIZE);
