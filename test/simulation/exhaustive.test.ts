@@ -12,13 +12,15 @@ const WAYS = [
   ['directory', 'writeback'],
 ] as const;
 
-test.each(HISTORIES.map((history) => [history.name, history] as const))('%s', async (_, history) => {
-  for (const [layout, mode] of WAYS) {
-    const { states, moments } = await explore(history, { ...LIMITS, layout, mode });
-    expect(moments).toBeGreaterThan(5);
-    // Equal disks are looked at once: what opening writes is often what is there already.
-    expect(states).toBeGreaterThan(1);
-  }
+const CASES = HISTORIES.flatMap((history) =>
+  WAYS.map(([layout, mode]) => [`${history.name}, ${layout}, ${mode}`, { history, layout, mode }] as const),
+);
+
+test.each(CASES)('%s', async (_, { history, ...way }) => {
+  const { states, moments } = await explore(history, { ...LIMITS, ...way });
+  expect(moments).toBeGreaterThan(5);
+  // Equal disks are looked at once: what opening writes is often what is there already.
+  expect(states).toBeGreaterThan(1);
 });
 
 test(TURN_OVER.name, async () => {
