@@ -10,6 +10,7 @@ export { MemoryFolder } from './device/memory-folder.js';
 export { SliceDevice } from './device/slice-device.js';
 export { type Clock, type Environment, type Random, systemEnvironment } from './environment.js';
 export * from './errors.js';
+export { type ExportQcow2Options, exportQcow2, type Qcow2Figures } from './export/qcow2.js';
 export { type ExportVssOptions, exportVss } from './export/vss.js';
 export type { BlockStatus } from './nbd/client/block-status.js';
 export { NbdDevice, type NbdDeviceOptions } from './nbd/client/nbd-device.js';

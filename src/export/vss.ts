@@ -32,6 +32,7 @@ import {
   roundUp,
 } from '../units.js';
 import type { VolumeAccess } from '../volume/access.js';
+import { isZeros } from './zeros.js';
 
 export interface ExportVssOptions {
   /** The newest snapshot to export: the image's volume is as this one, with it and all older ones inside. Default: all, and the volume as it is now; of a volume that is written meanwhile that is no single moment. */
@@ -164,7 +165,7 @@ async function copyRange(
     await source.read(at, part);
     for (let inside = 0; inside < part.byteLength; inside += BLOCK_SIZE) {
       const block = part.subarray(inside, inside + BLOCK_SIZE);
-      if (!isZero(block)) await device.write(at + inside, block);
+      if (!isZeros(block)) await device.write(at + inside, block);
     }
     progress.add(part.byteLength);
   }
@@ -214,7 +215,7 @@ async function copyBlocks(area: DiffArea, snapshot: Snapshot, blocks: readonly B
     const offset = offsetOfBlock(block);
     await snapshot.read(offset, data[index]?.subarray(0, Math.min(BLOCK_SIZE, snapshot.size - offset)) ?? 0);
   }
-  const stored = data.filter((bytes) => !isZero(bytes));
+  const stored = data.filter((bytes) => !isZeros(bytes));
   const reserved = area.reserve(stored.length, blocks.length);
   assert(
     reserved !== undefined,
@@ -227,7 +228,3 @@ async function copyBlocks(area: DiffArea, snapshot: Snapshot, blocks: readonly B
   area.append([{ blocks, slots, checksums }]);
   await area.writeEntries();
 }
-
-const ZEROS = Buffer.alloc(BLOCK_SIZE);
-const isZero = (bytes: Uint8Array): boolean =>
-  ZEROS.compare(bytes, 0, bytes.byteLength, 0, bytes.byteLength) === 0;
