@@ -107,12 +107,19 @@ export function* changedExtents(
   const end = Math.min(size, offset + length);
   if (offset >= end) return;
   const [first, last] = [Math.floor(offset / BLOCK_SIZE), blocksIn(end)];
-  const grownFrom = size > sizeBefore ? Math.floor(sizeBefore / BLOCK_SIZE) : last;
-  const known = Math.min(last, Math.max(first, grownFrom));
-  for (const extent of extentsOf(withEnd(runsOf(tables, first, known), known, last), end)) {
-    const from = Math.max(offset, extent.offset);
-    yield { offset: from, length: extent.offset + extent.length - from };
-  }
+  const known = Math.min(last, Math.max(first, grownFrom(sizeBefore, size)));
+  for (const extent of extentsOf(withEnd(runsOf(tables, first, known), known, last), end))
+    yield cutBefore(extent, offset);
+}
+
+/** The first block that was not there, or not whole, at the older moment; behind the end if the volume has not grown. */
+export const grownFrom = (sizeBefore: ByteLength, size: ByteLength): BlockNumber =>
+  size > sizeBefore ? Math.floor(sizeBefore / BLOCK_SIZE) : blocksIn(size);
+
+/** What is left of an extent, which ends behind `offset`, from there on. */
+export function cutBefore(extent: ChangedExtent, offset: ByteOffset): ChangedExtent {
+  const from = Math.max(offset, extent.offset);
+  return { offset: from, length: extent.offset + extent.length - from };
 }
 
 /** `runs` below `from`, then every block from there up to `end`. */

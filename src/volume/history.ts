@@ -37,6 +37,8 @@ export interface ChangedOptions {
   /** Only what lies in this range; default: all. */
   readonly offset?: ByteOffset | undefined;
   readonly length?: ByteLength | undefined;
+  /** Checked where finding out takes long. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 export interface History {

@@ -235,7 +235,7 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     const { since, until, compare = false, offset, length, signal } = options;
     const { history, life } = this.#opened;
     life.check();
-    for await (const extent of history.changed({ since, until, offset, length })) {
+    for await (const extent of history.changed({ since, until, offset, length, signal })) {
       life.check();
       signal?.throwIfAborted();
       if (compare) yield* differing(since, until ?? this, extent);

@@ -6,11 +6,19 @@ import type { BlockDevice } from '../device/block-device.js';
 import { FormatError, InvalidArgumentError, UnsupportedError } from '../errors.js';
 import { NIL_GUID } from '../format/guid.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
-import { BLOCK_SIZE, type BlockNumber, type ByteLength, type ByteOffset, blocksIn } from '../units.js';
+import {
+  type BlockNumber,
+  type ByteLength,
+  type ByteOffset,
+  blockOf,
+  blocksIn,
+  offsetOfBlock,
+} from '../units.js';
 import type { ForeignSnapshot } from '../windows/foreign-snapshot.js';
 import { ForeignStore } from '../windows/foreign-store.js';
-import { type ChangedExtent, extentsOf } from './changed-blocks.js';
+import { type BlockRun, type ChangedExtent, cutBefore, extentsOf, grownFrom } from './changed-blocks.js';
 import type { ChangedOptions, History, VolumeFigures } from './history.js';
+import { withUnused } from './windows-unused.js';
 
 export class WindowsHistory implements History {
   readonly volume: BlockDevice;
@@ -50,12 +58,8 @@ export class WindowsHistory implements History {
     };
   }
 
-  *changed({
-    since,
-    until,
-    offset = 0,
-    length = this.volume.size,
-  }: ChangedOptions): Generator<ChangedExtent> {
+  async *changed(options: ChangedOptions): AsyncGenerator<ChangedExtent> {
+    const { since, until, offset = 0, length = this.volume.size, signal } = options;
     const first = this.#indexOf(since);
     const end = until === undefined ? this.snapshots.length : this.#indexOf(until);
     if (end < first) {
@@ -63,17 +67,23 @@ export class WindowsHistory implements History {
         `snapshot ${since.id} is newer than ${until?.id}; give the older one first`,
       );
     }
-    const blocks = new Set<BlockNumber>();
-    for (const { foreign } of this.snapshots.slice(first, end)) {
-      if (foreign.reason !== undefined) throw new FormatError(foreign.reason);
-      for (const block of foreign.tableBlocks()) blocks.add(block);
-    }
-    const [from, to] = [Math.floor(offset / BLOCK_SIZE), blocksIn(offset + length)];
-    const wanted = [...blocks].filter((block) => block >= from && block < to).sort((a, b) => a - b);
-    const runs = wanted.map((block) => ({ start: block, end: block + 1 }));
-    for (const extent of extentsOf(runs, Math.min(this.volume.size, offset + length))) {
-      const start = Math.max(offset, extent.offset);
-      yield { offset: start, length: extent.offset + extent.length - start };
+    const size = until?.size ?? this.volume.size;
+    const stop = Math.min(size, offset + length);
+    if (end === first || offset >= stop) return;
+    const [from, to] = [blockOf(offset), blocksIn(stop)];
+    const known = Math.min(to, Math.max(from, grownFrom(since.size, size)));
+    const passed = this.snapshots.slice(first, end).map(({ foreign }) => foreign);
+    const last = this.snapshots[end]?.foreign;
+    const written = writtenBlocks(passed, last).filter((block) => block >= from && block < known);
+    // Only the newest snapshot has any, so of the two it is the one that has.
+    const unused = passed[0]?.unused ?? last?.unused;
+    const search = { start: from, end: known, size, a: since, b: until ?? this.volume, signal };
+    const groups = unused === undefined ? [written] : withUnused(written, { ...search, unused });
+    for await (const blocks of groups)
+      for (const extent of extentsOf(blocks.map(runOf), stop)) yield cutBefore(extent, offset);
+    if (known < to) {
+      const at = Math.max(offset, offsetOfBlock(known));
+      yield { offset: at, length: stop - at };
     }
   }
 
@@ -87,6 +97,22 @@ export class WindowsHistory implements History {
     // Nothing is open besides the device.
   }
 }
+
+/**
+ * What was written while each of `passed` was the newest, and what was written to either side itself, which shows there alone.
+ * Ascending.
+ * @throws FormatError where one of them cannot be read
+ */
+function writtenBlocks(passed: readonly ForeignSnapshot[], last: ForeignSnapshot | undefined): BlockNumber[] {
+  for (const { reason } of last === undefined ? passed : [...passed, last])
+    if (reason !== undefined) throw new FormatError(reason);
+  const blocks = new Set<BlockNumber>();
+  for (const snapshot of passed) for (const block of snapshot.tableBlocks()) blocks.add(block);
+  for (const side of [passed[0], last]) for (const block of side?.overlayBlocks() ?? []) blocks.add(block);
+  return [...blocks].sort((a, b) => a - b);
+}
+
+const runOf = (block: BlockNumber): BlockRun => ({ start: block, end: block + 1 });
 
 class WindowsSnapshot implements Snapshot {
   readonly label = undefined;

@@ -24,6 +24,7 @@ import {
 import { DeviceReads } from './device-reads.js';
 import type { ForeignDiffArea } from './foreign-diff-area.js';
 import type { ForeignTable } from './foreign-table.js';
+import type { UnusedBlocks } from './unused-blocks.js';
 
 /** A table that cannot be read, and whose it is. */
 export interface TableFault {
@@ -110,6 +111,19 @@ export class ForeignSnapshot {
    */
   tableBlocks(): Iterable<BlockNumber> {
     return this.#table().changedBlocks();
+  }
+
+  /**
+   * Blocks that something was written to in this snapshot itself, in no order: they are not as the volume was.
+   * @throws FormatError where its table cannot be read
+   */
+  overlayBlocks(): Iterable<BlockNumber> {
+    return this.#table().overlayBlocks();
+  }
+
+  /** What may read as zeros here, whatever the volume has: of the newest snapshot only, and only if it has a bitmap. */
+  get unused(): UnusedBlocks | undefined {
+    return this.#content?.unused;
   }
 
   /** @throws as `readInto` */

@@ -71,6 +71,11 @@ export class ForeignTable {
     return this.#overlays.get(block);
   }
 
+  /** Blocks that have an overlay, in no order. */
+  overlayBlocks(): Iterable<BlockNumber> {
+    return this.#overlays.keys();
+  }
+
   /** Whether a move that still counts has its content in `block`. */
   isMoveTarget(block: BlockNumber): boolean {
     return this.#sourceOfTarget.has(block);
