@@ -12,6 +12,7 @@ export { type Clock, type Environment, type Random, systemEnvironment } from './
 export * from './errors.js';
 export { type ExportQcow2Options, exportQcow2, type Qcow2Figures } from './export/qcow2.js';
 export { type ExportVssOptions, exportVss } from './export/vss.js';
+export { decodeQcow2Header, isQcow2, type Qcow2Header } from './format/qcow2.js';
 export type { BlockStatus } from './nbd/client/block-status.js';
 export { NbdDevice, type NbdDeviceOptions } from './nbd/client/nbd-device.js';
 export { looksLikeUri, type NbdUri, parseNbdUri } from './nbd/client/uri.js';

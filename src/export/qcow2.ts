@@ -39,7 +39,7 @@ export interface ExportQcow2Options {
     readonly format: 'qcow2' | 'raw';
   };
   readonly signal?: AbortSignal;
-  /** Bytes read and bytes to be read in all. */
+  /** Bytes of the snapshot up to which the export has come, and how many it has. */
   readonly onProgress?: (done: ByteLength, total: ByteLength) => void;
 }
 
@@ -111,18 +111,15 @@ async function writeImage(
     origin: { snapshotId: snapshot.id, sinceId: since?.id },
   });
   const { clusterSize } = writer;
-  const extents = (): AsyncIterable<ChangedExtent> =>
+  const extents: AsyncIterable<ChangedExtent> =
     since === undefined
       ? everything(snapshot)
       : volume.changedBlocks({ since, until: snapshot, ...(signal && { signal }) });
-  let total = 0;
-  for await (const { length } of extents()) total += length;
   await writer.begin();
-  const bytes = { data: 0, zero: 0, read: 0 };
-  for await (const units of unitsOf(snapshot, extents(), clusterSize, signal)) {
+  const bytes = { data: 0, zero: 0 };
+  for await (const units of unitsOf(snapshot, extents, clusterSize, signal)) {
     for (const { offset, bytes: content } of units) {
       const length = Math.min(clusterSize, size - offset);
-      bytes.read += Math.min(clusterSize, snapshot.size - offset);
       if (!isZeros(content)) {
         writer.data(offset / clusterSize, content);
         bytes.data += length;
@@ -132,7 +129,7 @@ async function writeImage(
       }
     }
     await writer.writePending();
-    onProgress?.(bytes.read, total);
+    onProgress?.(Math.min((units.at(-1)?.offset ?? 0) + clusterSize, snapshot.size), snapshot.size);
   }
   signal?.throwIfAborted();
   const fileBytes = await writer.finish();

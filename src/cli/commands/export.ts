@@ -3,11 +3,13 @@ import { stat } from 'node:fs/promises';
 import { type Command, Option } from 'commander';
 import {
   type ByteLength,
+  exportQcow2,
   exportVss,
   type Snapshot,
   UnsupportedError,
   type VolumeAccess,
 } from '../../index.js';
+import { type BackingChoice, backingFor } from '../backing.js';
 import { chunksOf, dataRuns } from '../chunks.js';
 import { type CommonOptions, volumeCommand } from '../command.js';
 import { type Destination, openDestination, withDestination } from '../destination.js';
@@ -16,12 +18,13 @@ import { findSnapshot } from '../ids.js';
 import { withProgress } from '../progress.js';
 import type { Runner, Session } from '../session.js';
 import { formatSize } from '../size.js';
+import { shellWord } from '../text.js';
 import { readVolume } from '../volumes.js';
 
 /** The unit of `blocks` in what stat(2) tells, in bytes. */
 const STAT_BLOCK = 512;
 
-interface ExportOptions extends CommonOptions {
+interface ExportOptions extends CommonOptions, BackingChoice {
   readonly output: string;
   readonly format: 'raw' | 'qcow2' | 'vss';
   readonly since?: string;
@@ -32,9 +35,10 @@ export const exportCommand = (run: Runner): Command =>
     name: 'export',
     summary: 'copy a snapshot out as an image',
     details:
-      'Format raw is the volume as it was, with holes where it holds zeros. Format vss is one image with the volume and its snapshots, up to ID (default: all), that readers of Windows shadow copies open.',
+      'Format raw is the volume as it was, with holes where it holds zeros. Format qcow2 is the same for QEMU; with --since it holds only what changed since an older snapshot, and is read through the image of that one. Format vss is one image with the volume and its snapshots, up to ID (default: all), that readers of Windows shadow copies open.',
     examples: [
       'volsnap export disk.img 1a2b3c4d -o before.img',
+      'volsnap export disk.img 5e6f7a8b -o tuesday.qcow2 --format qcow2 --since 1a2b3c4d --backing monday.qcow2',
       'volsnap export disk.img --format vss -o all.img && vshadowinfo all.img',
     ],
   })
@@ -46,7 +50,14 @@ export const exportCommand = (run: Runner): Command =>
     .addOption(
       new Option('--format <FORMAT>', 'of the image').choices(['raw', 'qcow2', 'vss']).default('raw'),
     )
-    .option('--since <ID>', 'only what changed since that snapshot')
+    .option('--since <ID>', 'only what changed since that older snapshot; format qcow2')
+    .option(
+      '--backing <FILE>',
+      'the image of that older snapshot (default: the one that is found beside FILE)',
+    )
+    .addOption(
+      new Option('--backing-format <FORMAT>', 'of that image (default: qcow2)').choices(['qcow2', 'raw']),
+    )
     .action(run(exportSnapshot));
 
 async function exportSnapshot(
@@ -55,24 +66,34 @@ async function exportSnapshot(
   id: string | undefined,
   options: ExportOptions,
 ): Promise<undefined> {
-  const { format, since, output: target } = options;
-  if (format !== 'vss' && id === undefined)
-    throw new UsageError('say which snapshot: volsnap export VOLUME ID -o FILE');
-  if (format === 'qcow2')
-    throw new UnsupportedError('export --format qcow2 is not there yet; use raw and qemu-img convert');
-  if (since !== undefined) throw new UnsupportedError('export --since is not there yet; see: volsnap diff');
+  const { output: target } = options;
+  checkUsage(id, options);
   const result = await readVolume(session, path, options, async (volume) => {
     const snapshot = id === undefined ? undefined : findSnapshot(volume, id);
-    return withDestination(target, volume.name, (destination) =>
-      snapshot !== undefined && format === 'raw'
-        ? exportRaw(session, snapshot, destination)
-        : exportAll(session, volume, snapshot, destination),
-    );
+    return withDestination(target, volume.name, (destination) => {
+      if (snapshot === undefined || options.format === 'vss')
+        return exportAll(session, volume, snapshot, destination);
+      if (options.format === 'raw') return exportRaw(session, snapshot, destination);
+      return exportImage(session, volume, { ...options, snapshot }, destination);
+    });
   });
   const { size, writtenBytes } = result;
   const { output } = session;
-  if (session.json) await output.json({ file: target, format, id: result.id, size, writtenBytes });
+  if (session.json) await output.json({ file: target, format: options.format, ...result });
   else await output.print(`${target}: ${formatSize(size)}, ${formatSize(writtenBytes)} of it data`);
+}
+
+function checkUsage(id: string | undefined, { format, since, backing, backingFormat }: ExportOptions): void {
+  if (format !== 'vss' && id === undefined)
+    throw new UsageError('say which snapshot: volsnap export VOLUME ID -o FILE');
+  if (since !== undefined && format !== 'qcow2')
+    throw new UsageError(
+      `--since needs --format qcow2: an image in format ${format} cannot leave out what did not change`,
+    );
+  if (backing !== undefined && since === undefined)
+    throw new UsageError('--backing goes with --since: an image of everything is not read through another');
+  if (backingFormat !== undefined && backing === undefined)
+    throw new UsageError('--backing-format goes with --backing');
 }
 
 interface Result {
@@ -80,6 +101,17 @@ interface Result {
   readonly size: ByteLength;
   /** How much of it is not a hole. */
   readonly writtenBytes: ByteLength;
+}
+
+interface ImageResult extends Result {
+  readonly since: string | null;
+  /** As the image names it. */
+  readonly backing: string | null;
+  readonly clusterSize: ByteLength;
+  /** What the image says to be zeros. */
+  readonly zeroBytes: ByteLength;
+  /** Bytes of the image. */
+  readonly allocatedBytes: ByteLength;
 }
 
 async function exportRaw(session: Session, snapshot: Snapshot, destination: Destination): Promise<Result> {
@@ -107,6 +139,54 @@ async function exportRaw(session: Session, snapshot: Snapshot, destination: Dest
   } finally {
     await device.close();
   }
+}
+
+async function exportImage(
+  session: Session,
+  volume: VolumeAccess,
+  options: ExportOptions & { readonly snapshot: Snapshot },
+  destination: Destination,
+): Promise<ImageResult> {
+  const { snapshot, output: target } = options;
+  const since = options.since === undefined ? undefined : findSnapshot(volume, options.since);
+  const backing = since && (await backingFor(target, since, options));
+  const device = await openDestination(destination, 0);
+  try {
+    const { size, dataBytes, zeroBytes, clusterSize, fileBytes } = await withProgress(
+      session,
+      'Exporting',
+      (update) =>
+        exportQcow2(volume, device, {
+          snapshot,
+          ...(since && { since }),
+          ...(backing && { backing }),
+          signal: session.signal,
+          onProgress: update,
+        }),
+    );
+    if (since !== undefined && backing === undefined) tellNoBacking(session, target, since);
+    return {
+      id: snapshot.id,
+      size,
+      writtenBytes: dataBytes,
+      zeroBytes,
+      allocatedBytes: fileBytes,
+      clusterSize,
+      since: since?.id ?? null,
+      backing: backing?.name ?? null,
+    };
+  } finally {
+    await device.close();
+  }
+}
+
+/** Such an image is of use where the older one is, which may be elsewhere; read alone it gives zeros. */
+function tellNoBacking({ notes }: Session, target: string, since: Snapshot): void {
+  const file = shellWord(target);
+  notes.warn(
+    `${target} names no image to be read through: none beside it holds snapshot ${since.id}. ` +
+      `Give --backing, or name it before use: qemu-img rebase -u -F qcow2 -b IMAGE-OF-${since.id} ${file}`,
+  );
 }
 
 async function exportAll(
