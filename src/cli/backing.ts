@@ -54,6 +54,8 @@ export async function backingFor(
   const [stats, own] = [await lookAt(backing), await lookAt(target)];
   if (stats === undefined)
     throw new NotFoundError(`there is no ${backing}; --backing names an existing image`);
+  if (!stats.isFile() && !stats.isBlockDevice())
+    throw new InvalidArgumentError(`${backing} is neither a file nor a block device: name an image`);
   if (stats.ino === own?.ino && stats.dev === own.dev) {
     throw new InvalidArgumentError(`${backing} would be replaced by the image that is read through it`);
   }

@@ -24,6 +24,9 @@ import { unitsOf } from './extent-reader.js';
 import { Qcow2Writer } from './qcow2-writer.js';
 import { isZeros } from './zeros.js';
 
+/** What an export needs of a volume. */
+export type ExportedVolume = Pick<Volume, 'name' | 'snapshots' | 'changedBlocks'>;
+
 export interface ExportQcow2Options {
   /** What to export. */
   readonly snapshot: Snapshot;
@@ -65,7 +68,7 @@ const BLOCK_CLUSTER_BITS = Math.log2(BLOCK_SIZE);
  *   small), DeviceError, the reason of an abort; then no file is left, and a device holds no image
  */
 export async function exportQcow2(
-  volume: Volume,
+  volume: ExportedVolume,
   target: string | BlockDevice,
   options: ExportQcow2Options,
 ): Promise<Qcow2Figures> {
@@ -81,7 +84,7 @@ export async function exportQcow2(
   }
 }
 
-function checkOptions(volume: Volume, { snapshot, since, backing }: ExportQcow2Options): void {
+function checkOptions(volume: ExportedVolume, { snapshot, since, backing }: ExportQcow2Options): void {
   for (const given of [snapshot, since]) {
     if (given !== undefined && !volume.snapshots.includes(given))
       throw new InvalidArgumentError(`snapshot ${given.id} is not one of ${volume.name}, or gone`);
@@ -99,7 +102,7 @@ function checkOptions(volume: Volume, { snapshot, since, backing }: ExportQcow2O
 }
 
 async function writeImage(
-  volume: Volume,
+  volume: ExportedVolume,
   device: BlockDevice,
   { snapshot, since, backing, signal, onProgress }: ExportQcow2Options,
 ): Promise<Qcow2Figures> {
