@@ -1,58 +1,62 @@
 /**
- * Bytes of some extents of a source in order, a batch at a time, the next one being read while one is used.
+ * Bytes of some parts of a source in order, a batch at a time, the next one being read while one is used.
  *
- * What changed often lies in many small places, so a batch gathers pieces of several extents and reads them together.
+ * What changed often lies in many small places, so a batch gathers pieces of several parts and reads them together. Parts
+ * that are known to be zero are passed on, not read.
  */
 import type { ByteSource } from '../snapshot/snapshot.js';
 import { type ByteLength, type ByteOffset, roundUp } from '../units.js';
-import type { ChangedExtent } from '../volume/changed-blocks.js';
+import type { Part } from './zero-parts.js';
 
 /** Bytes read, and later written, together. */
-export const BATCH_SIZE = 1024 * 1024;
+const BATCH_SIZE = 1024 * 1024;
+/** A piece of zeros is no longer: whoever describes them, unit by unit, needs memory for that. */
+const ZEROS_MAX = 256 * 1024 * 1024;
 
-/** `unit` bytes of the source; zeros behind its end. */
-export interface Unit {
+/** A part of a source with its bytes. */
+export interface Piece {
   readonly offset: ByteOffset;
-  /** Valid until the next batch is asked for. */
-  readonly bytes: Buffer;
+  readonly length: ByteLength;
+  /** Whole units, zeros behind the end of the source; valid until the next batch is asked for. `undefined`: all zeros. */
+  readonly bytes: Buffer | undefined;
 }
 
 interface Batch {
-  readonly units: readonly Unit[];
+  readonly pieces: readonly Piece[];
   readonly filled: Promise<unknown>;
 }
 
 /**
- * @param extents ascending, beginning at multiples of `unit`; only the end of the source may be no multiple
- * @param unit a divisor of `BATCH_SIZE`
- * @throws the reason of an abort, and what the source and `extents` throw
+ * @param parts ascending, beginning at multiples of `unit`; only the end of the source may be no multiple
+ * @param unit a divisor of 1 MiB
+ * @throws the reason of an abort, and what the source and `parts` throw
  */
-export async function* unitsOf(
+export async function* piecesOf(
   source: ByteSource,
-  extents: AsyncIterable<ChangedExtent>,
+  parts: AsyncIterable<Part>,
   unit: ByteLength,
   signal: AbortSignal | undefined,
-): AsyncGenerator<readonly Unit[]> {
+): AsyncGenerator<readonly Piece[]> {
   const buffers = [Buffer.allocUnsafeSlow(BATCH_SIZE), Buffer.allocUnsafeSlow(BATCH_SIZE)] as const;
-  const batches = batchesOf(extents);
+  const batches = batchesOf(parts, unit);
   let turn = 0;
   const startReading = async (): Promise<Batch | undefined> => {
-    const { value: pieces, done } = await batches.next();
+    const { value, done } = await batches.next();
     if (done === true) return undefined;
-    const buffer = turn++ % 2 === 0 ? buffers[0] : buffers[1];
-    const filled = Promise.all(fill(source, pieces, unit, buffer));
+    const pieces = placed(value, unit, turn++ % 2 === 0 ? buffers[0] : buffers[1]);
+    const filled = Promise.all(pieces.map((piece) => fill(source, piece)));
     filled.catch(() => undefined); // It is waited for below, but perhaps only after something else has failed.
-    return { units: [...unitsIn(pieces, unit, buffer)], filled };
+    return { pieces, filled };
   };
   let next: Batch | undefined;
   try {
     next = await startReading();
     while (next !== undefined) {
       signal?.throwIfAborted();
-      const { units, filled } = next;
+      const { pieces, filled } = next;
       await filled;
       next = await startReading();
-      yield units;
+      yield pieces;
     }
   } finally {
     await next?.filled.catch(() => undefined);
@@ -60,48 +64,41 @@ export async function* unitsOf(
   }
 }
 
-/** Extents cut and gathered, at most `BATCH_SIZE` bytes together. */
+/** Parts cut and gathered: `BATCH_SIZE` bytes to be read, a piece of zeros counting as a unit. */
 async function* batchesOf(
-  extents: AsyncIterable<ChangedExtent>,
-): AsyncGenerator<readonly ChangedExtent[], undefined> {
-  let pieces: ChangedExtent[] = [];
+  parts: AsyncIterable<Part>,
+  unit: ByteLength,
+): AsyncGenerator<readonly Part[], undefined> {
+  let batch: Part[] = [];
   let room = BATCH_SIZE;
-  for await (const { offset, length } of extents) {
+  for await (const { offset, length, zero } of parts) {
     for (let done = 0; done < length; ) {
-      const taken = Math.min(room, length - done);
-      pieces.push({ offset: offset + done, length: taken });
+      const taken = Math.min(zero ? ZEROS_MAX : room, length - done);
+      batch.push({ offset: offset + done, length: taken, zero });
       done += taken;
-      room -= taken;
+      room -= zero ? unit : roundUp(taken, unit);
       if (room > 0) continue;
-      yield pieces;
-      pieces = [];
+      yield batch;
+      batch = [];
       room = BATCH_SIZE;
     }
   }
-  if (pieces.length > 0) yield pieces;
+  if (batch.length > 0) yield batch;
   return undefined;
 }
 
-function* fill(
-  source: ByteSource,
-  pieces: readonly ChangedExtent[],
-  unit: ByteLength,
-  buffer: Buffer,
-): Generator<Promise<unknown>> {
-  let at = 0;
-  for (const { offset, length } of pieces) {
-    yield source.read(offset, buffer.subarray(at, at + length));
-    const end = at + roundUp(length, unit);
-    buffer.fill(0, at + length, end);
-    at = end;
-  }
+/** Gives each part that has to be read its place in the buffer. */
+function placed(parts: readonly Part[], unit: ByteLength, buffer: Buffer): Piece[] {
+  let end = 0;
+  return parts.map(({ offset, length, zero }) => {
+    const start = end;
+    if (!zero) end += roundUp(length, unit);
+    return { offset, length, bytes: zero ? undefined : buffer.subarray(start, end) };
+  });
 }
 
-function* unitsIn(pieces: readonly ChangedExtent[], unit: ByteLength, buffer: Buffer): Generator<Unit> {
-  let at = 0;
-  for (const { offset, length } of pieces) {
-    for (let inside = 0; inside < length; inside += unit, at += unit) {
-      yield { offset: offset + inside, bytes: buffer.subarray(at, at + unit) };
-    }
-  }
+async function fill(source: ByteSource, { offset, length, bytes }: Piece): Promise<void> {
+  if (bytes === undefined) return;
+  bytes.fill(0, length);
+  await source.read(offset, bytes.subarray(0, length));
 }
