@@ -11,6 +11,7 @@ export { SliceDevice } from './device/slice-device.js';
 export { type Clock, type Environment, type Random, systemEnvironment } from './environment.js';
 export * from './errors.js';
 export { type ExportQcow2Options, exportQcow2, type Qcow2Figures } from './export/qcow2.js';
+export { type ExportRawOptions, exportRaw } from './export/raw.js';
 export { type ExportVssOptions, exportVss } from './export/vss.js';
 export { decodeQcow2Header, isQcow2, type Qcow2Header } from './format/qcow2.js';
 export type { BlockStatus } from './nbd/client/block-status.js';

@@ -4,9 +4,6 @@ import type { ByteLength, ByteOffset, ByteSource } from '../index.js';
 export const CHUNK_SIZE = 1024 * 1024;
 /** Reads under way while a chunk is used: enough to keep a process that serves the volume busy. */
 const READS_AHEAD = 3;
-/** Zeros are left out in this unit: the block of most file systems. */
-const HOLE_SIZE = 4096;
-const ZEROS = Buffer.alloc(HOLE_SIZE);
 
 export interface Chunk {
   readonly offset: ByteOffset;
@@ -56,19 +53,4 @@ export async function* chunksOf(
   } finally {
     await Promise.allSettled(underWay.map(({ filled }) => filled));
   }
-}
-
-/** The parts of `data` that are not zeros, in units of 4 KiB, as ranges within it. */
-export function* dataRuns(data: Buffer): Generator<{ readonly start: number; readonly end: number }> {
-  let start: number | undefined;
-  for (let at = 0; at < data.byteLength; at += HOLE_SIZE) {
-    const end = Math.min(at + HOLE_SIZE, data.byteLength);
-    const isHole = ZEROS.compare(data, at, end, 0, end - at) === 0;
-    if (!isHole) start ??= at;
-    else if (start !== undefined) {
-      yield { start, end: at };
-      start = undefined;
-    }
-  }
-  if (start !== undefined) yield { start, end: data.byteLength };
 }

@@ -1,5 +1,5 @@
 /**
- * Bytes of some parts of a source in order, a batch at a time, the next one being read while one is used.
+ * Bytes of some parts of a source in order, a batch at a time, the next ones being read while one is used.
  *
  * What changed often lies in many small places, so a batch gathers pieces of several parts and reads them together. Parts
  * that are known to be zero are passed on, not read.
@@ -10,6 +10,8 @@ import type { Part } from './zero-parts.js';
 
 /** Bytes read, and later written, together. */
 const BATCH_SIZE = 1024 * 1024;
+/** Batches being read while one is used: enough to keep a process that serves the volume busy. */
+const READS_AHEAD = 3;
 /** A piece of zeros is no longer: whoever describes them, unit by unit, needs memory for that. */
 const ZEROS_MAX = 256 * 1024 * 1024;
 
@@ -37,29 +39,31 @@ export async function* piecesOf(
   unit: ByteLength,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<readonly Piece[]> {
-  const buffers = [Buffer.allocUnsafeSlow(BATCH_SIZE), Buffer.allocUnsafeSlow(BATCH_SIZE)] as const;
+  const buffers = Array.from({ length: READS_AHEAD + 1 }, () => Buffer.allocUnsafeSlow(BATCH_SIZE));
   const batches = batchesOf(parts, unit);
+  const underWay: Batch[] = [];
   let turn = 0;
-  const startReading = async (): Promise<Batch | undefined> => {
-    const { value, done } = await batches.next();
-    if (done === true) return undefined;
-    const pieces = placed(value, unit, turn++ % 2 === 0 ? buffers[0] : buffers[1]);
-    const filled = Promise.all(pieces.map((piece) => fill(source, piece)));
-    filled.catch(() => undefined); // It is waited for below, but perhaps only after something else has failed.
-    return { pieces, filled };
+  const readAhead = async (): Promise<void> => {
+    while (underWay.length < READS_AHEAD) {
+      const { value, done } = await batches.next();
+      if (done === true) return;
+      const pieces = placed(value, unit, buffers[turn++ % buffers.length] ?? Buffer.alloc(BATCH_SIZE));
+      const filled = Promise.all(pieces.map((piece) => fill(source, piece)));
+      filled.catch(() => undefined); // It is waited for below, but perhaps only after another one has failed.
+      underWay.push({ pieces, filled });
+    }
   };
-  let next: Batch | undefined;
   try {
-    next = await startReading();
-    while (next !== undefined) {
+    await readAhead();
+    for (let next = underWay[0]; next !== undefined; next = underWay[0]) {
       signal?.throwIfAborted();
-      const { pieces, filled } = next;
-      await filled;
-      next = await startReading();
-      yield pieces;
+      await next.filled;
+      underWay.shift();
+      await readAhead();
+      yield next.pieces;
     }
   } finally {
-    await next?.filled.catch(() => undefined);
+    await Promise.allSettled(underWay.map(({ filled }) => filled));
     await batches.return(undefined);
   }
 }

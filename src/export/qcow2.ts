@@ -17,13 +17,13 @@ import { FileDevice } from '../device/file-device.js';
 import { explained } from '../device/system-error.js';
 import { InvalidArgumentError } from '../errors.js';
 import { isBackingName } from '../format/qcow2.js';
-import type { ByteSource, Snapshot } from '../snapshot/snapshot.js';
+import type { Snapshot } from '../snapshot/snapshot.js';
 import { BLOCK_SIZE, type ByteLength, roundUp, SECTOR_SIZE } from '../units.js';
 import type { VolumeAccess } from '../volume/access.js';
 import type { ChangedExtent } from '../volume/changed-blocks.js';
 import { piecesOf } from './extent-reader.js';
 import { Qcow2Writer } from './qcow2-writer.js';
-import { zeroParts } from './zero-parts.js';
+import { everything, zeroParts } from './zero-parts.js';
 import { isZeros } from './zeros.js';
 
 /** What an export needs of a volume. */
@@ -145,8 +145,4 @@ async function writeImage(
   signal?.throwIfAborted();
   const fileBytes = await writer.finish();
   return { size, clusterSize, ...figures, fileBytes };
-}
-
-async function* everything({ size }: ByteSource): AsyncGenerator<ChangedExtent> {
-  yield { offset: 0, length: size };
 }

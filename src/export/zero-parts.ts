@@ -52,3 +52,8 @@ async function* partsOf(
   }
   if (done < end) yield { offset: done, length: end - done, zero: false };
 }
+
+/** One extent: the whole source. */
+export async function* everything({ size }: { readonly size: ByteLength }): AsyncGenerator<ChangedExtent> {
+  yield { offset: 0, length: size };
+}

@@ -4,13 +4,13 @@ import { type Command, Option } from 'commander';
 import {
   type ByteLength,
   exportQcow2,
+  exportRaw,
   exportVss,
   type Snapshot,
   UnsupportedError,
   type VolumeAccess,
 } from '../../index.js';
 import { type BackingChoice, backingFor } from '../backing.js';
-import { chunksOf, dataRuns } from '../chunks.js';
 import { type CommonOptions, volumeCommand } from '../command.js';
 import { type Destination, openDestination, withDestination } from '../destination.js';
 import { UsageError } from '../failure.js';
@@ -73,7 +73,7 @@ async function exportSnapshot(
     return withDestination(target, volume.name, (destination) => {
       if (snapshot === undefined || options.format === 'vss')
         return exportAll(session, volume, snapshot, destination);
-      if (options.format === 'raw') return exportRaw(session, snapshot, destination);
+      if (options.format === 'raw') return exportBytes(session, snapshot, destination);
       return exportImage(session, volume, { ...options, snapshot }, destination);
     });
   });
@@ -114,27 +114,17 @@ interface ImageResult extends Result {
   readonly allocatedBytes: ByteLength;
 }
 
-async function exportRaw(session: Session, snapshot: Snapshot, destination: Destination): Promise<Result> {
+async function exportBytes(session: Session, snapshot: Snapshot, destination: Destination): Promise<Result> {
   const { id, size } = snapshot;
   const device = await openDestination(destination, size);
   try {
-    const writtenBytes = await withProgress(session, 'Exporting', async (update) => {
-      let written = 0;
-      for await (const { offset, data } of chunksOf(snapshot, {
-        offset: 0,
-        length: size,
+    const writtenBytes = await withProgress(session, 'Exporting', (update) =>
+      exportRaw(snapshot, device, {
+        isBlank: destination.isNew,
         signal: session.signal,
-      })) {
-        const whole = [{ start: 0, end: data.byteLength }];
-        for (const { start, end } of destination.isNew ? dataRuns(data) : whole) {
-          await device.write(offset + start, data.subarray(start, end));
-          written += end - start;
-        }
-        update(offset + data.byteLength, size);
-      }
-      await device.flush();
-      return written;
-    });
+        onProgress: update,
+      }),
+    );
     return { id, size, writtenBytes };
   } finally {
     await device.close();
