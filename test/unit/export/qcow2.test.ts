@@ -3,8 +3,15 @@ import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { MemoryContent, MemoryDevice } from '../../../src/device/memory-device.ts';
 import { SliceDevice } from '../../../src/device/slice-device.ts';
-import { DeviceError, InvalidArgumentError, NoSpaceError } from '../../../src/errors.ts';
+import {
+  DeviceError,
+  InvalidArgumentError,
+  LimitError,
+  NoSpaceError,
+  UnsupportedError,
+} from '../../../src/errors.ts';
 import { type ExportQcow2Options, exportQcow2 } from '../../../src/export/qcow2.ts';
+import { Qcow2Writer } from '../../../src/export/qcow2-writer.ts';
 import { decodeQcow2Header, isQcow2 } from '../../../src/format/qcow2.ts';
 import type { Snapshot } from '../../../src/snapshot/snapshot.ts';
 import { BLOCK_SIZE, roundUp } from '../../../src/units.ts';
@@ -281,5 +288,17 @@ describe('an export', () => {
     await expect(attempt).rejects.toThrow(NoSpaceError);
     await expect(attempt).rejects.toThrow('too few for the image');
     expect(content.bytes.subarray(0, 512).every((byte) => byte === 0)).toBe(true);
+    // A block special file has the method, but cannot grow either.
+    const fixed = new MemoryDevice(content);
+    fixed.resize = () => Promise.reject(new UnsupportedError('resize it with the tools of its driver'));
+    const again = exportQcow2(world.volume, fixed, { snapshot: at(snapshots, 1) });
+    await expect(again).rejects.toThrow(NoSpaceError);
+  });
+
+  test('of more than QEMU opens is refused', () => {
+    const disk = { clusterBits: 14, backing: undefined, origin: undefined };
+    const make = (size: number) => new Qcow2Writer(new MemoryDevice(0), { ...disk, size });
+    expect(make(2 ** 47).clusterSize).toBe(BLOCK_SIZE);
+    expect(() => make(2 ** 47 + 512)).toThrow(LimitError);
   });
 });
