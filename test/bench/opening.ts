@@ -47,6 +47,7 @@ async function openings(copies: number): Promise<Figures[]> {
   });
   return [
     row('', 'ms', ({ milliseconds }) => milliseconds),
+    row(', processors busy', 'ms', ({ busy }) => busy),
     row(', heap and buffers once open', 'MiB', ({ bytes }) => bytes / MEBIBYTE),
     row(', at the most', 'MiB', ({ mostBytes }) => mostBytes / MEBIBYTE),
     row(', longest turn of the event loop', 'ms', ({ longestTurn }) => longestTurn),
