@@ -2,15 +2,16 @@
  * A raw image or a block special file, as a device.
  *
  * Long ranges are discarded and zeroed by a tool (see hole-tool.ts); where that does not work, and for short ones, zeros
- * are written. It does not work on a disk that is held exclusively: the kernel lets nobody else drop its cached pages. A file
- * without holes keeps its space when it is zeroed, one with holes may get more of them.
+ * are written. It does not work on a disk that is held exclusively: the kernel lets nobody else drop its cached pages. So a
+ * disk has no `discard`: writing all of it would be a poor way to say that it is not needed. A file without holes keeps its
+ * space when it is zeroed, one with holes may get more of them.
  */
 import { constants } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { DeviceError, InvalidArgumentError, UnsupportedError } from '../errors.js';
 import { type ByteLength, type ByteOffset, roundUp } from '../units.js';
 import type { AllocationExtent } from './allocation.js';
-import type { ResizableDevice } from './block-device.js';
+import type { BlockDevice, ResizableDevice } from './block-device.js';
 import { byteLength, Descriptor } from './descriptor.js';
 import { FileAllocation } from './file-allocation.js';
 import { findHoles } from './file-holes.js';
@@ -50,6 +51,8 @@ const STAT_BLOCK = 512;
 export class FileDevice implements ResizableDevice {
   readonly path: string;
   readonly writable: boolean;
+  /** Of a file; gives its space back. */
+  readonly discard?: NonNullable<BlockDevice['discard']>;
   readonly #descriptor: Descriptor;
   readonly #isBlockSpecial: boolean;
   readonly #lifetime: Lifetime;
@@ -75,6 +78,10 @@ export class FileDevice implements ResizableDevice {
     this.#isBlockSpecial = isBlockSpecial;
     this.#lifetime = new Lifetime(path);
     this.#tool = new HoleTool(descriptor.number);
+    if (!isBlockSpecial) {
+      this.discard = (offset, length) =>
+        this.#zero(offset, length, TOOL_FROM_DISCARDING, async () => 'punch-hole');
+    }
   }
 
   /**
@@ -191,10 +198,6 @@ export class FileDevice implements ResizableDevice {
     } finally {
       this.#lifetime.leave();
     }
-  }
-
-  discard(offset: ByteOffset, length: ByteLength): Promise<void> {
-    return this.#zero(offset, length, TOOL_FROM_DISCARDING, async () => 'punch-hole');
   }
 
   writeZeroes(offset: ByteOffset, length: ByteLength): Promise<void> {

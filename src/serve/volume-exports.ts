@@ -193,8 +193,9 @@ class LiveExport implements NbdExport {
     return counting(this.figures, zeroed);
   }
 
-  discard(offset: ByteOffset, length: ByteLength): Promise<void> {
-    return counting(this.figures, this.volume.discard(offset, length));
+  /** A hint in this protocol: where it would only mean to write zeros, nothing is done. */
+  async discard(offset: ByteOffset, length: ByteLength): Promise<void> {
+    if (this.volume.discards) await counting(this.figures, this.volume.discard(offset, length));
   }
 
   flush(): Promise<void> {

@@ -174,6 +174,11 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     await this.#clear(offset, length, zero);
   }
 
+  /** Whether `discard` can give space back; else it writes zeros. */
+  get discards(): boolean {
+    return this.#opened.history.volume.discard !== undefined;
+  }
+
   /** Says that the range is not needed any more; it reads as zeros afterwards. For snapshots it is a write. */
   async discard(offset: ByteOffset, length: ByteLength): Promise<void> {
     await this.#clear(

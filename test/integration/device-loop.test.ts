@@ -77,6 +77,28 @@ describe.skipIf(!canLoop)('FileDevice on a loop device', () => {
     );
   });
 
+  test('a long range is zeroed though nobody else may touch the disk; it cannot be discarded', async () => {
+    const size = 4 << 20;
+    const device = await open(loop(pattern(size)), { writable: true });
+    expect(device.discard).toBeUndefined();
+    const allocation = async () => {
+      const extents = [];
+      for await (const extent of device.allocation(0, size)) extents.push(extent);
+      return extents;
+    };
+    expect(await allocation()).toEqual([{ length: size, zero: false }]);
+    await device.writeZeroes(1000, 3 << 20);
+    const expected = pattern(size).fill(0, 1000, 1000 + (3 << 20));
+    const content = new Uint8Array(size);
+    await device.read(0, content);
+    expect(Buffer.compare(content, expected)).toBe(0);
+    expect(await allocation()).toEqual([
+      { length: 4096, zero: false },
+      { length: (3 << 20) - 4096, zero: true },
+      { length: size - (3 << 20), zero: false },
+    ]);
+  });
+
   test('has no time of change and cannot be resized', async () => {
     const device = await open(loop(pattern(SECTOR)), { writable: true });
     expect(await device.modifiedAt()).toBeUndefined();

@@ -80,7 +80,7 @@ describe('what a file device knows to be zero', () => {
     const device = await open(await temporaryFile(pattern(MIB)));
     expect(await extentsOf(device)).toEqual([data(MIB)]);
     await device.writeZeroes(8192, 8192);
-    await device.discard(64 * KIB, 512 * KIB);
+    await device.discard?.(64 * KIB, 512 * KIB);
     expect(await extentsOf(device)).toEqual([
       data(8192),
       zero(8192),
@@ -111,9 +111,9 @@ describe('what a file device knows to be zero', () => {
     const device = await open(await sparseFile(4 * MIB, { 0: pattern(4 * MIB) }));
     await extentsOf(device);
     await Promise.all([
-      device.discard(0, 2 * MIB),
+      device.discard?.(0, 2 * MIB),
       device.write(MIB, pattern(10)),
-      device.discard(2 * MIB, MIB),
+      device.discard?.(2 * MIB, MIB),
     ]);
     expect(await extentsOf(device)).toEqual([data(2 * MIB), zero(MIB), data(MIB)]);
   });
@@ -218,7 +218,7 @@ describe('what a file device knows to be zero', () => {
               await device.close();
               device = await FileDevice.open(path, { writable: true });
             } else {
-              if (kind === 'discard') await device.discard(offset, length);
+              if (kind === 'discard') await device.discard?.(offset, length);
               else await device.writeZeroes(offset, length);
               model.fill(0, offset, offset + length);
             }
@@ -238,7 +238,7 @@ describe('discarding and zeroing a file', () => {
   test('a long range gives its space back, to the byte', async () => {
     const path = await temporaryFile(pattern(4 * MIB));
     const device = await open(path);
-    await device.discard(1000, 3 * MIB);
+    await device.discard?.(1000, 3 * MIB);
     const expected = pattern(4 * MIB);
     expected.fill(0, 1000, 1000 + 3 * MIB);
     expect(Buffer.compare(await readFile(path), expected)).toBe(0);
@@ -248,7 +248,7 @@ describe('discarding and zeroing a file', () => {
   test('1 TiB takes no longer than a hole takes to punch', async () => {
     const path = await sparseFile(2 ** 40, { [2 ** 35]: pattern(MIB) });
     const device = await open(path);
-    await device.discard(0, 2 ** 40);
+    await device.discard?.(0, 2 ** 40);
     expect(await spaceOf(path)).toBe(0);
     await device.writeZeroes(0, 2 ** 40);
     expect(await spaceOf(path)).toBe(0);
@@ -267,7 +267,7 @@ describe('discarding and zeroing a file', () => {
     const path = await temporaryFile(pattern(4 * MIB));
     const device = await open(path);
     vi.stubEnv('PATH', '/nowhere');
-    await device.discard(MIB, MIB);
+    await device.discard?.(MIB, MIB);
     await device.writeZeroes(2 * MIB, MIB);
     const content = await readFile(path);
     expect(isZero(content.subarray(MIB, 3 * MIB))).toBe(true);
@@ -279,8 +279,8 @@ describe('discarding and zeroing a file', () => {
     const path = await temporaryFile(pattern(4 * MIB));
     const device = await open(path);
     const directory = await stubProgram('fallocate', 'echo "$1" >> "$(dirname "$0")/calls"; exit 1');
-    await Promise.all([device.discard(0, MIB), device.discard(MIB, MIB)]);
-    await device.discard(2 * MIB, MIB);
+    await Promise.all([device.discard?.(0, MIB), device.discard?.(MIB, MIB)]);
+    await device.discard?.(2 * MIB, MIB);
     expect(isZero((await readFile(path)).subarray(0, 3 * MIB))).toBe(true);
     const calls = (await readFile(`${directory}/calls`, 'utf8')).trim().split('\n');
     expect(calls.length).toBeLessThanOrEqual(2);
@@ -290,14 +290,14 @@ describe('discarding and zeroing a file', () => {
     const path = await temporaryFile(pattern(4 * MIB));
     const device = await open(path);
     await stubProgram('fallocate', 'kill -9 "$PPID"');
-    await device.discard(0, 4 * MIB);
+    await device.discard?.(0, 4 * MIB);
     expect(isZero(await readFile(path))).toBe(true);
   });
 
   test('nothing is left running or open by close, and the file is free', async () => {
     const path = await temporaryFile(pattern(4 * MIB));
     const device = await FileDevice.open(path, { writable: true });
-    const discarding = device.discard(0, 4 * MIB);
+    const discarding = device.discard?.(0, 4 * MIB);
     await device.close();
     await discarding;
     const openPaths = readdirSync('/proc/self/fd').map((fd) => {
