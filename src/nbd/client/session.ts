@@ -37,8 +37,6 @@ export interface SessionSettings extends LinkSettings {
 const IN_FLIGHT_MAX = { requests: 128, bytes: 64 * 1024 * 1024 };
 /** How often one request is sent at most. */
 const SENDS_MAX = 8;
-/** Connections lost one after the other without a single answer in between. */
-const LOSSES_MAX = 16;
 
 export class Session implements LinkOwner {
   readonly facts: ExportFacts;
@@ -49,7 +47,6 @@ export class Session implements LinkOwner {
   /** All of this changes between awaits only. Once set, a failure stays. */
   #failure: VolsnapError | undefined;
   #isClosing = false;
-  #losses = 0;
   /** Changes that were answered; how many of them, from the first on, are on stable storage. */
   #answered = 0;
   #durable: number | undefined;
@@ -111,7 +108,6 @@ export class Session implements LinkOwner {
   ended(end: ConnectionEnd, changesInFlight: boolean): void {
     if (this.#isClosing || this.#failure !== undefined) return;
     const { uri } = this.#address;
-    this.#losses += 1;
     const failed = (why: string) =>
       void this.fail(new DeviceError(`${uri} cannot be used any more: ${why}`, { cause: end }));
     if (end.kind === 'malformed') failed(end.message);
@@ -121,8 +117,6 @@ export class Session implements LinkOwner {
       );
     else if (end.kind !== 'lost' && changesInFlight)
       failed(`${end.message}, and may yet carry out what it was asked to write; open it again`);
-    else if (this.#losses > LOSSES_MAX)
-      failed(`the connection was lost ${this.#losses} times, the last time because: ${end.message}`);
   }
 
   fail(error: VolsnapError): VolsnapError {
@@ -154,7 +148,6 @@ export class Session implements LinkOwner {
       if (this.#failure !== undefined) throw this.#failure;
       try {
         const answer = await connection.request(this.#withFlags(command));
-        this.#losses = 0;
         if (answer.error?.value === ErrorValue.shutdown) {
           // It wants us to go; where it goes on is another connection.
           connection.giveUp(lost('the server is shutting down'));

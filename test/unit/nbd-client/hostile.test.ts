@@ -323,6 +323,21 @@ describe('replies, damaged', () => {
     expect(() => reader.filled(head.byteLength)).toThrow(ConnectionEnd);
   });
 
+  test.each([
+    [[0, 100, 50, 100]],
+    [[100, 100, 0, 101]],
+    [[100, 100, 150, 10]],
+    [[0, 50, 100, 50, 40, 70]],
+    [[400, 100, 100, 100, 150, 300]],
+    [[0, 512, 0, 512]],
+  ])('content that comes twice ends the connection: %j', (ranges) => {
+    const pending = new Pending({ type: RequestType.read, flags: 0, offset: 0, length: 512 }, 0);
+    const coverAll = () => {
+      for (let at = 0; at < ranges.length; at += 2) pending.cover(ranges[at] ?? 0, ranges[at + 1] ?? 0);
+    };
+    expect(coverAll).toThrow('more than once');
+  });
+
   test('a reply in ever smaller chunks ends', () => {
     const length = 200_000;
     const command = {
