@@ -3,10 +3,12 @@ import { expect, test } from 'vitest';
 import { SeededRandom } from '../../src/testing/seeded-random.ts';
 import { Deviation } from '../interop/nbd-conformance/verdict.ts';
 import { checkOutput } from './nbd-check.ts';
+import { SETTLE_MS } from './nbd-client.ts';
 import { Conversation } from './nbd-conversation.ts';
 import { fuzz, HEAP_GROWTH_LIMIT } from './nbd-fuzz.ts';
 import { understand } from './nbd-model.ts';
-import { Arena, FUZZ_LIMITS, type Plan, planOf, SETTLE_MS } from './nbd-trial.ts';
+import { type Plan, planOf } from './nbd-plan.ts';
+import { Arena, FUZZ_LIMITS } from './nbd-trial.ts';
 
 const SEED = process.env.VOLSNAP_SEED ?? 'vitest';
 const CASES = Number(process.env.VOLSNAP_NBD_FUZZ_CASES ?? 3000);
@@ -18,7 +20,8 @@ const politely = (conversation: Conversation): Plan => ({
   seams: [],
   cuts: [],
   manner: 'polite',
-  toTls: false,
+  channel: 'plain',
+  others: [],
 });
 
 test('the same case comes from the same seed', () => {

@@ -11,7 +11,8 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { Arena, type Outcome, planOf } from './nbd-trial.ts';
+import { planOf } from './nbd-plan.ts';
+import { Arena, type Outcome } from './nbd-trial.ts';
 
 /** Wall time; the server's own limits are far below. */
 const SILENCE_LIMIT_MS = 30_000;
@@ -182,7 +183,8 @@ async function work(seed: string): Promise<void> {
       const detail = [outcome.wrong, ...unhandled.splice(0).map((text) => `unhandled: ${text}`)]
         .filter((text) => text !== '')
         .join('; ');
-      const description = `${plan.manner}: ${plan.description}`;
+      const company = plan.others.length > 0 ? ` with ${plan.others.length} others` : '';
+      const description = `${plan.channel}, ${plan.manner}${company}: ${plan.description}`;
       if (detail !== '') findings.push({ index, kind: 'wrong', description, detail });
     }
     globalThis.gc?.();
@@ -214,7 +216,11 @@ export function print(report: FuzzReport): void {
 
 async function only(seed: string, index: number): Promise<void> {
   const plan = planOf(seed, index);
-  console.log({ ...plan, bytes: plan.bytes.length });
+  console.log({
+    ...plan,
+    bytes: plan.bytes.length,
+    others: plan.others.map(({ description }) => description),
+  });
   console.log(plan.bytes.toString('hex').slice(0, 1000));
   const arena = await Arena.create();
   console.log(await arena.run(plan));

@@ -1,30 +1,26 @@
 /**
- * One case of the NBD fuzzer: a client that does what its seed says, against a server in this process, while a second
+ * One case of the NBD fuzzer: clients that do what their seed says, against a server in this process, while one more
  * client is served on a connection of its own.
  *
- * A case is right if what the server sent fits the model, everything is given back when the client is gone (connections,
- * requests in flight, memory, exports), the second client got its bytes, and nothing was thrown that nobody handled.
+ * A case is right if what the server sent fits the model, everything is given back when the clients are gone
+ * (connections, requests in flight, memory, exports), the well-behaved client got its bytes, and nothing was thrown that
+ * nobody handled.
  */
-import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DEFAULT_LIMITS, type NbdLimits } from '../../src/nbd/server/limits.ts';
 import { NbdServer } from '../../src/nbd/server/server.ts';
-import { SeededRandom } from '../../src/testing/seeded-random.ts';
+import { u32 } from '../interop/nbd-conformance/bytes.ts';
 import { Option } from '../interop/nbd-conformance/constants.ts';
-import { Negotiation, optionHeader } from '../interop/nbd-conformance/negotiation.ts';
+import { Negotiation } from '../interop/nbd-conformance/negotiation.ts';
 import { RawConnection } from '../interop/nbd-conformance/raw-connection.ts';
 import { Transmission } from '../interop/nbd-conformance/transmission.ts';
 import { checkOutput } from './nbd-check.ts';
-import { Conversation } from './nbd-conversation.ts';
+import { converse, type Output, SETTLE_MS, TLS_KEY, TLS_USER, turn } from './nbd-client.ts';
 import { FuzzCatalog, ON_PURPOSE } from './nbd-exports.ts';
 import { understand } from './nbd-model.ts';
-import { type Mutated, mutate } from './nbd-mutate.ts';
-
-/** From the client's end until everything is given back, milliseconds. */
-export const SETTLE_MS = 5000;
+import { type Plan, sentBytes } from './nbd-plan.ts';
 
 /** Small, so that they are reached. */
 export const FUZZ_LIMITS: NbdLimits = {
@@ -35,82 +31,13 @@ export const FUZZ_LIMITS: NbdLimits = {
   memoryTotal: 2 * 1024 * 1024,
   optionBytes: 4096,
   handshakeMs: 500,
-  stallMs: 100,
+  // Longer than a busy machine keeps a client of this process from reading.
+  stallMs: 2000,
   closeMs: 1000,
 };
+/** Who stops in the middle of a TLS handshake is waited for as long as this. */
+const TLS_HANDSHAKE_MS = 200;
 const MODEL_LIMITS = { optionBytes: 4096, skippedBytes: 1024 * 1024, payloadBytes: 32 * 1024 * 1024 };
-
-/** How the client behaves after it has said what it had to say. */
-export type Manner =
-  /** Reads everything, closes its half, waits for the end. */
-  | 'polite'
-  /** Goes away as soon as its bytes are sent. */
-  | 'vanishes'
-  /** Goes away in the middle. */
-  | 'breaks-off'
-  /** Reads nothing for a while, then everything. */
-  | 'deaf'
-  /** Reads nothing, then goes away. */
-  | 'deaf-vanishes';
-
-const MANNERS: readonly Manner[] = [
-  'polite',
-  'polite',
-  'polite',
-  'polite',
-  'vanishes',
-  'breaks-off',
-  'deaf',
-  'deaf-vanishes',
-];
-
-export interface Plan extends Mutated {
-  readonly manner: Manner;
-  /** Ends of the pieces in which the bytes are written. */
-  readonly cuts: readonly number[];
-  /** Spoken to the server that wants TLS: nothing of it may be answered but STARTTLS and ABORT. */
-  readonly toTls: boolean;
-}
-
-/** Case `index` of a seed is always the same. */
-export function planOf(seed: string, index: number): Plan {
-  const random = new SeededRandom(`${seed}/${index}`);
-  const mutated = mutate(new Conversation(random), random);
-  const toTls = random.chance(0.08);
-  const injected = toTls ? behindStartTls(mutated) : mutated;
-  return { ...injected, manner: random.pick(MANNERS), cuts: cutsOf(injected, random), toTls };
-}
-
-/** Client flags, STARTTLS, and behind it in plain what should only be said under TLS. */
-function behindStartTls({ bytes, description, seams }: Mutated): Mutated {
-  const start = Buffer.concat([bytes.subarray(0, 4), optionHeader(Option.STARTTLS, 0)]);
-  return {
-    bytes: Buffer.concat([start, bytes.subarray(4)]),
-    description: `STARTTLS, then in plain: ${description}`,
-    seams: seams.map((seam) => seam + 16),
-  };
-}
-
-function cutsOf({ bytes, seams }: Mutated, random: SeededRandom): number[] {
-  const style = random.below(5);
-  if (style === 0 || bytes.length === 0) return [];
-  if (style === 1) return seams.filter(() => random.chance(0.7));
-  if (style === 2) {
-    // Byte by byte somewhere.
-    const from = random.below(bytes.length);
-    return Array.from({ length: random.below(40) }, (_, index) => from + index + 1).filter(
-      (cut) => cut < bytes.length,
-    );
-  }
-  const cuts = Array.from({ length: 1 + random.below(6) }, () => random.below(bytes.length));
-  return [...new Set(cuts)].sort((a, b) => a - b);
-}
-
-interface Output {
-  readonly bytes: Buffer;
-  /** The connection ended with an error. */
-  readonly cutOff: boolean;
-}
 
 export interface Outcome {
   /** What is wrong; empty if nothing is. */
@@ -120,9 +47,7 @@ export interface Outcome {
   readonly milliseconds: number;
 }
 
-const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
-
-/** The server, and the client that must be served right all the time. */
+/** The servers, and the client that must be served right all the time. */
 export class Arena {
   readonly #folder: string;
   readonly #catalog = new FuzzCatalog();
@@ -140,17 +65,16 @@ export class Arena {
     };
     this.#server = new NbdServer(this.#catalog, { limits: FUZZ_LIMITS, onError });
     this.#tlsServer = new NbdServer(this.#catalog, {
-      // Who stops in the middle of a TLS handshake is waited for as long as this.
-      limits: { ...FUZZ_LIMITS, handshakeMs: 100 },
+      limits: { ...FUZZ_LIMITS, handshakeMs: TLS_HANDSHAKE_MS },
       onError,
-      tls: { kind: 'psk', keys: new Map([['fuzz', Buffer.alloc(32, 7)]]) },
+      tls: { kind: 'psk', keys: new Map([[TLS_USER, TLS_KEY]]) },
     });
   }
 
   static async create(): Promise<Arena> {
     const arena = new Arena(await mkdtemp(join(tmpdir(), 'volsnap-nbd-fuzz-')));
-    await arena.#server.listen({ path: arena.#path(false) });
-    await arena.#tlsServer.listen({ path: arena.#path(true) });
+    await arena.#server.listen({ path: arena.#path('plain') });
+    await arena.#tlsServer.listen({ path: arena.#path('tls') });
     arena.#witness = await arena.#openWitness();
     return arena;
   }
@@ -166,9 +90,15 @@ export class Arena {
     const counts = { options: 0, replies: 0 };
     let wrong = '';
     try {
-      const [output] = await Promise.all([this.#converse(plan), this.#serveWitness()]);
-      if (plan.toTls) checkPlain(output.bytes);
-      else Object.assign(counts, checkedCounts(output, plan));
+      const clients = [plan, ...plan.others].map(async (one) => {
+        const output = await converse(one, this.#path(one.channel));
+        const { options, replies } = check(output, one);
+        counts.options += options;
+        counts.replies += replies;
+      });
+      // All are waited for, also when one is wrong: none may reach into the next case.
+      const ends = await Promise.allSettled([...clients, this.#serveWitness()]);
+      for (const end of ends) if (end.status === 'rejected') throw end.reason;
       await this.#settled();
     } catch (error) {
       wrong = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
@@ -178,12 +108,12 @@ export class Arena {
     return { wrong, ...counts, milliseconds: performance.now() - started };
   }
 
-  #path(tls: boolean): string {
-    return join(this.#folder, tls ? 'tls.sock' : 'plain.sock');
+  #path(channel: Plan['channel']): string {
+    return join(this.#folder, channel === 'plain' ? 'plain.sock' : 'tls.sock');
   }
 
   async #openWitness(): Promise<Transmission> {
-    const negotiation = await Negotiation.begin(await RawConnection.open({ path: this.#path(false) }));
+    const negotiation = await Negotiation.begin(await RawConnection.open({ path: this.#path('plain') }));
     await negotiation.option(Option.STRUCTURED_REPLY);
     const { size = 0n, flags = 0 } = await negotiation.info('witness', [], Option.GO);
     return new Transmission(negotiation.connection, { size, flags, style: 'structured', contexts: [] });
@@ -200,57 +130,10 @@ export class Arena {
     await witness.write(offset, bytes);
     const read = await witness.read(offset, 512);
     if (!read.equals(bytes))
-      throw new Error(`the second client reads other bytes than it wrote at ${offset}`);
+      throw new Error(`the well-behaved client reads other bytes than it wrote at ${offset}`);
   }
 
-  /** Plays the case. */
-  async #converse({ bytes, cuts, manner, toTls }: Plan): Promise<Output> {
-    const socket = connect({ path: this.#path(toTls), allowHalfOpen: true });
-    const received: Buffer[] = [];
-    socket.on('data', (chunk: Buffer) => received.push(chunk));
-    let cutOff = false;
-    // Written to after the server closed: what it had sent and was not read yet is lost.
-    socket.on('error', () => {
-      cutOff = true;
-    });
-    await once(socket, 'connect');
-    const isDeaf = manner === 'deaf' || manner === 'deaf-vanishes';
-    if (isDeaf) socket.pause();
-    const ends = [...cuts, bytes.length];
-    const last = manner === 'breaks-off' ? Math.floor(ends.length / 2) : ends.length;
-    let from = 0;
-    for (const end of ends.slice(0, last)) {
-      if (end > from) socket.write(bytes.subarray(from, end));
-      from = Math.max(from, end);
-      await turn();
-    }
-    if (isDeaf) for (let turns = 0; turns < 20; turns++) await turn();
-    if (manner === 'polite' || manner === 'deaf') {
-      socket.resume();
-      socket.end();
-      await this.#closed(socket);
-    }
-    socket.destroy();
-    return { bytes: Buffer.concat(received), cutOff };
-  }
-
-  async #closed(socket: Socket): Promise<void> {
-    if (socket.readableEnded || socket.destroyed) return;
-    await new Promise<void>((resolve, reject) => {
-      const timer = setTimeout(
-        () => reject(new Error(`the connection is still open ${SETTLE_MS} ms after the client's end`)),
-        SETTLE_MS,
-      );
-      const done = () => {
-        clearTimeout(timer);
-        resolve();
-      };
-      socket.once('end', done);
-      socket.once('close', done);
-    });
-  }
-
-  /** Nothing is left of the client. */
+  /** Nothing is left of the clients. */
   async #settled(): Promise<void> {
     const until = performance.now() + SETTLE_MS;
     const state = () => ({
@@ -261,7 +144,7 @@ export class Arena {
     });
     for (;;) {
       const { connections, inFlight, memory, users } = state();
-      // The second client and the export that it uses stay.
+      // The well-behaved client and the export that it uses stay.
       if (connections === 1 && inFlight === 0 && memory === 0 && users === 1) return;
       if (performance.now() > until) throw new Error(`left behind: ${JSON.stringify(state())}`);
       await turn();
@@ -272,18 +155,22 @@ export class Arena {
 const stackOf = (error: unknown): string =>
   error instanceof Error ? (error.stack ?? error.message) : String(error);
 
-function checkedCounts({ bytes, cutOff }: Output, plan: Plan): { options: number; replies: number } {
-  const sent = plan.manner === 'breaks-off' ? plan.bytes.subarray(0, sentBeforeBreak(plan)) : plan.bytes;
-  const understood = understand(sent, MODEL_LIMITS);
-  const isRead = plan.manner === 'polite' || plan.manner === 'deaf';
-  const complete = isRead && !(cutOff && understood.closes);
-  const { options, replies } = checkOutput(bytes, understood, complete);
-  return { options, replies };
-}
-
-function sentBeforeBreak({ cuts, bytes }: Plan): number {
-  const ends = [...cuts, bytes.length];
-  return ends[Math.floor(ends.length / 2) - 1] ?? 0;
+/** @throws Deviation */
+function check(
+  { bytes, cutOff }: Output,
+  plan: Plan,
+): { readonly options: number; readonly replies: number } {
+  const { channel, manner } = plan;
+  if (channel === 'injected') {
+    checkPlain(bytes);
+    return { options: 0, replies: 0 };
+  }
+  const sent = sentBytes(plan);
+  // Flags were sent before TLS, and are right. A connection under TLS has no halves to close.
+  const heard = channel === 'tls' ? Buffer.concat([u32(3), sent.subarray(4)]) : sent;
+  const understood = understand(heard, MODEL_LIMITS);
+  const isRead = channel === 'plain' && (manner === 'polite' || manner === 'deaf');
+  return checkOutput(bytes, understood, isRead && !(cutOff && understood.closes));
 }
 
 /** In plain there is the greeting, at most one answer (to STARTTLS, or ABORT), and then only TLS. */

@@ -79,6 +79,11 @@ async function isServed(client: Transmission, seed: number): Promise<void> {
   expect((await client.read(31 * MIB, 4096)).equals(bytes)).toBe(true);
 }
 
+function pass(clock: SimulatedClock, milliseconds: number): void {
+  clock.advance(milliseconds * 1000);
+  while (clock.fireDue());
+}
+
 const memory = (): number => {
   const { heapUsed, external } = process.memoryUsage();
   return heapUsed + external;
@@ -106,7 +111,7 @@ test.each([
   await slow.receive(18);
   await slow.send(sent());
   const client = await enter();
-  clock.advance(5_000_000);
+  pass(clock, 5000);
   await slow.untilClosed();
   await isServed(client, 1);
   expect(server.figures.connections).toBe(1);
@@ -116,10 +121,10 @@ test('options without end do not prolong the time to negotiate', async () => {
   const { clock } = await serve({ handshakeMs: 5000 });
   const negotiation = await Negotiation.begin(await connect());
   for (let second = 0; second < 4; second++) {
-    clock.advance(1_000_000);
+    pass(clock, 1000);
     expect((await negotiation.list()).names).toHaveLength(500);
   }
-  clock.advance(1_000_000);
+  pass(clock, 1000);
   await negotiation.connection.untilClosed();
 });
 
@@ -156,7 +161,7 @@ test('clients that announce much and send it drop by drop keep nobody from small
   for (let round = 0; round < 20; round++) {
     for (const one of drops) one.connection.push(Buffer.alloc(1));
     await isServed(await enter(), round);
-    clock.advance(500_000);
+    pass(clock, 500);
   }
   expect(await waiting).toHaveLength(8 * MIB);
   expect(server.memoryBytes).toBeLessThanOrEqual(16 * MIB);

@@ -17,8 +17,6 @@ const CASES: readonly Case[] = CHAPTERS.flatMap(({ cases }) => cases);
 /** Where we do not do what a `should` or a `may` says, and why. None of a `must` may be here. */
 const DIFFERENT: Readonly<Record<string, string>> = {
   'sends a hole as a hole': 'zeros are sent as data',
-  'BLOCK_STATUS tells holes from data, structured replies': 'a hole has status 0',
-  'BLOCK_STATUS tells holes from data, extended replies': 'a hole has status 0',
 };
 
 let folder = '';
