@@ -17,9 +17,9 @@ function prepared(): Bench {
 
 describe('TCP', () => {
   test.each([
-    [['--listen', '127.0.0.1:0'], 1, 'TLS'],
-    [['--listen', '0.0.0.0:0', '--insecure'], 1, 'loopback'],
-    [['--listen', '[::]:0', '--insecure'], 1, 'loopback'],
+    [['--listen', '127.0.0.1:0'], 2, 'TLS'],
+    [['--listen', '0.0.0.0:0', '--insecure'], 2, 'loopback'],
+    [['--listen', '[::]:0', '--insecure'], 2, 'loopback'],
     [['--listen', 'nowhere'], 2, 'HOST:PORT'],
     [['--listen', '127.0.0.1:99999'], 2, 'HOST:PORT'],
     [['--listen', '127.0.0.1:0', '--socket', 'x'], 2, 'socket'],
