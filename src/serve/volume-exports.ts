@@ -50,18 +50,11 @@ export class VolumeExports implements ExportCatalog {
     live: new ExportFigures(),
     snapshot: new ExportFigures(),
   };
-  /** Connections by snapshot. */
-  readonly #readers = new Map<Snapshot, number>();
 
   /** @param volumes with names that differ */
   constructor(volumes: readonly ServedVolume[], { readOnly = false }: VolumeExportsOptions = {}) {
     this.#volumes = volumes;
     this.#readOnly = readOnly;
-  }
-
-  /** Connections that read the snapshot now. */
-  readersOf(snapshot: Snapshot): number {
-    return this.#readers.get(snapshot) ?? 0;
   }
 
   list(): { name: string; description: string }[] {
@@ -108,12 +101,7 @@ export class VolumeExports implements ExportCatalog {
   #snapshot(volume: Volume, snapshot: Snapshot, name: string): NbdExport {
     const figures = this.figures.snapshot;
     figures.users++;
-    this.#readers.set(snapshot, this.readersOf(snapshot) + 1);
-    return new SnapshotExport(name, volume, snapshot, figures, () => {
-      const left = this.readersOf(snapshot) - 1;
-      if (left > 0) this.#readers.set(snapshot, left);
-      else this.#readers.delete(snapshot);
-    });
+    return new SnapshotExport(name, volume, snapshot, figures);
   }
 }
 
@@ -220,7 +208,6 @@ class SnapshotExport implements NbdExport {
     volume: Volume,
     private readonly snapshot: Snapshot,
     private readonly figures: ExportFigures,
-    private readonly onRelease: () => void,
   ) {
     this.description = describe(snapshot);
     this.size = snapshot.size;
@@ -254,7 +241,6 @@ class SnapshotExport implements NbdExport {
 
   release(): void {
     this.figures.users--;
-    this.onRelease();
   }
 }
 

@@ -55,6 +55,12 @@ describe.each(['writeback', 'ordered'])('while a client writes (%s)', (mode) => 
     // An export is made by who asks for it.
     await run('export', 'a.img', first, '-o', 'first.raw');
     expectSame(readFileSync(bench.path('first.raw')).subarray(0, SIZE / 2), content.subarray(0, SIZE / 2));
+    await run('export', 'a.img', first, '-o', 'first.qcow2', '--format', 'qcow2');
+    const increment = ['--format', 'qcow2', '--since', first, '--backing', 'first.qcow2'];
+    expect(await json('export', 'a.img', second, '-o', 'second.qcow2', ...increment)).toMatchObject({
+      id: second,
+      since: first,
+    });
     await run('export', 'a.img', '--format', 'vss', '-o', 'all.vss');
     expect(statSync(bench.path('all.vss')).size).toBeGreaterThan(SIZE);
     expect(await json('check', 'a.img', '--scrub')).toEqual({ sound: true, problems: [] });
