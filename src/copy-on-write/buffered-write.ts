@@ -2,6 +2,7 @@
 import type { BlockDevice } from '../device/block-device.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { IndexedRange } from './overlap-index.js';
+import type { Shift } from './write-gate.js';
 
 /**
  * - `kept`: waits for older changes of the same bytes, or for a snapshot that is being taken
@@ -34,6 +35,8 @@ export class BufferedWrite implements IndexedRange {
   /** Newer ones that this one blocks. */
   followers: BufferedWrite[] | undefined;
   wasTriedAgain = false;
+  /** What to leave the gate with. */
+  shift: Shift = 0;
   /** The memory of `bytes`, from the pool; whole, as it goes back there. */
   readonly memory: Uint8Array | undefined;
   /** The buffer itself, and readers who will lay the bytes over what they read. At 0 the memory goes back. */

@@ -34,7 +34,7 @@ import { lessHeld } from './held-zeros.js';
 import { OverlapIndex } from './overlap-index.js';
 import { TurnCredit } from './turn-credit.js';
 import type { WriteBufferFigures } from './write-buffer-figures.js';
-import type { WriteGate } from './write-gate.js';
+import type { Shift, WriteGate } from './write-gate.js';
 import { WriteOuts } from './write-outs.js';
 
 export interface WriteBufferParts {
@@ -79,7 +79,7 @@ export class WriteBuffer implements Allocated {
     this.#turns = new TurnCredit(clock);
     this.#limit = limit;
     this.#room = new BufferRoom(limit);
-    this.#pool = new BufferPool(limit);
+    this.#pool = new BufferPool(limit / 4);
     this.#writeOuts = new WriteOuts(device, (write, error) => this.#written(write, error));
   }
 
@@ -131,13 +131,13 @@ export class WriteBuffer implements Allocated {
   }
 
   async #writeDirect(offset: ByteOffset, source: Uint8Array): Promise<void> {
-    const wait = this.#gate.enter();
-    assert(wait === undefined, () => `a write at ${offset} to a gate that is held without the buffer`);
+    const shift = this.#gate.enter();
+    assert(typeof shift === 'number', () => `a write at ${offset} to a gate that is held without the buffer`);
     try {
       await this.#device.write(offset, source);
       this.#counts.direct++;
     } finally {
-      this.#gate.leave();
+      this.#gate.leave(shift);
     }
   }
 
@@ -196,14 +196,14 @@ export class WriteBuffer implements Allocated {
   #passIfFree(write: BufferedWrite): void {
     if (write.blockers > 0 || write.state !== 'kept' || write.epoch > this.#openEpoch) return;
     write.state = 'passed';
-    const wait = this.#gate.enter();
-    if (wait === undefined) this.#protect(write);
+    const entered = this.#gate.enter();
+    const pass = (shift: Shift) => {
+      write.shift = shift;
+      this.#protect(write);
+    };
+    if (typeof entered === 'number') pass(entered);
     // The gate is shut, or about to be. (It is never held while something may be passed on.)
-    else
-      wait.then(
-        () => this.#protect(write),
-        (error: unknown) => this.#giveUp(write, error),
-      );
+    else entered.then(pass, (error: unknown) => this.#giveUp(write, error));
   }
 
   #protect(write: BufferedWrite): void {
@@ -232,10 +232,10 @@ export class WriteBuffer implements Allocated {
   /** The volume has it, or an attempt has failed. */
   #written(write: BufferedWrite, error: unknown): void {
     if (error === undefined || write.action !== undefined) {
-      this.#gate.leave();
+      this.#gate.leave(write.shift);
       this.#end(write, error);
     } else if (write.wasTriedAgain) {
-      this.#gate.leave();
+      this.#gate.leave(write.shift);
       this.#giveUp(write, error);
     } else {
       // Alone, and its copies from the beginning: one failure may be a passing one.

@@ -2,17 +2,29 @@
  * The gate through which every write of a volume passes: it can be held, and then counts as empty once the writes
  * that had passed are done.
  *
- * Shared state: the number inside and the queue; both change only between awaits.
+ * Those inside are counted in two shifts, so that one can wait for all who are inside now while others come and go: a new
+ * shift begins, and the old one is over when nobody of it is left.
+ *
+ * Shared state: the numbers inside and the queue; all change only between awaits.
  */
+import { Mutex } from 'async-mutex';
 import type { Clock } from '../environment.js';
 import { assert, HoldTimeoutError } from '../errors.js';
+
+/** Which shift a write belongs to: what `enter` gave, for `leave`. */
+export type Shift = 0 | 1;
 
 export class WriteGate {
   readonly #clock: Clock;
   #inside = 0;
+  /** Of them, those of each shift. */
+  readonly #ofShift: Record<Shift, number> = { 0: 0, 1: 0 };
+  #shift: Shift = 0;
+  readonly #changing = new Mutex();
+  #onShiftOver: (() => void) | undefined;
   #held = false;
   #failure: Error | undefined;
-  readonly #queue: { resolve: () => void; reject: (error: Error) => void }[] = [];
+  readonly #queue: { resolve: (shift: Shift) => void; reject: (error: Error) => void }[] = [];
   #onEmpty: (() => void) | undefined;
 
   constructor(clock: Clock) {
@@ -31,21 +43,37 @@ export class WriteGate {
 
   /**
    * Asks to pass. `leave` must be called once afterwards.
-   * @returns `undefined` if the write may go on at once; else a promise that resolves when it may
+   * @returns what to leave with if the write may go on at once; else a promise that resolves when it may
    */
-  enter(): Promise<void> | undefined {
+  enter(): Promise<Shift> | Shift {
     if (this.#failure !== undefined) return Promise.reject(this.#failure);
     if (!this.#held) {
       this.#inside++;
-      return undefined;
+      this.#ofShift[this.#shift]++;
+      return this.#shift;
     }
     return new Promise((resolve, reject) => this.#queue.push({ resolve, reject }));
   }
 
-  leave(): void {
-    assert(this.#inside > 0, () => 'leaving an empty gate');
+  leave(shift: Shift): void {
+    assert(this.#ofShift[shift] > 0, () => 'leaving an empty gate');
     this.#inside--;
+    this.#ofShift[shift]--;
     if (this.#inside === 0) this.#onEmpty?.();
+    if (this.#ofShift[shift] === 0 && shift !== this.#shift) this.#onShiftOver?.();
+  }
+
+  /** Resolves when everybody who is inside now has left. */
+  async whenLeft(): Promise<void> {
+    await this.#changing.runExclusive(async () => {
+      const old = this.#shift;
+      this.#shift = old === 0 ? 1 : 0;
+      if (this.#ofShift[old] === 0) return;
+      await new Promise<void>((resolve) => {
+        this.#onShiftOver = resolve;
+      });
+      this.#onShiftOver = undefined;
+    });
   }
 
   /**
@@ -76,7 +104,8 @@ export class WriteGate {
     this.#held = false;
     for (const { resolve } of this.#queue.splice(0)) {
       this.#inside++;
-      resolve();
+      this.#ofShift[this.#shift]++;
+      resolve(this.#shift);
     }
   }
 

@@ -78,7 +78,7 @@ export class WriteOuts {
   }
 }
 
-/** Sorted by offset, neighbours together. */
+/** Sorted by offset, neighbours together; one that failed goes alone, so that it cannot make others fail again. */
 function runsOf(writes: BufferedWrite[]): BufferedWrite[][] {
   writes.sort((a, b) => a.offset - b.offset);
   const runs: BufferedWrite[][] = [];
@@ -86,13 +86,14 @@ function runsOf(writes: BufferedWrite[]): BufferedWrite[][] {
   let end = -1;
   let bytes = 0;
   for (const write of writes) {
-    if (write.offset !== end || bytes + write.length > RUN_BYTES_MAX || run.length === RUN_PIECES_MAX) {
+    const isFull = bytes + write.length > RUN_BYTES_MAX || run.length === RUN_PIECES_MAX;
+    if (write.offset !== end || isFull || write.wasTriedAgain) {
       run = [];
       runs.push(run);
       bytes = 0;
     }
     run.push(write);
-    end = write.end;
+    end = write.wasTriedAgain ? -1 : write.end;
     bytes += write.length;
   }
   return runs;

@@ -193,13 +193,15 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     await this.#runWriting(async ({ engine }) => {
       checkRange(offset, length, engine.device.size);
       const partLimit = engine.copyOnWrite.target === undefined ? CLEARED_BYTES : PART_BYTES;
-      const { writes, device } = engine;
+      const { writes, device, gate } = engine;
       await clearRange(
         writes ?? device,
         { offset, length },
         partLimit,
         (at, part) => writes?.change(at, part, action) ?? changePart(engine, at, part, action),
       );
+      // Zeros that were passed over may be those of a change that has not ended yet; a flush would not cover them.
+      await gate.whenLeft();
     });
   }
 
@@ -331,14 +333,14 @@ async function writeOrdered(
   offset: ByteOffset,
   source: Uint8Array,
 ): Promise<void> {
-  const wait = gate.enter();
-  if (wait !== undefined) await wait;
+  const entered = gate.enter();
+  const shift = typeof entered === 'number' ? entered : await entered;
   try {
     const copies = copyOnWrite.protect(offset, source.byteLength);
     if (copies !== undefined) await copies;
     await device.write(offset, source);
   } finally {
-    gate.leave();
+    gate.leave(shift);
   }
 }
 
@@ -348,14 +350,14 @@ async function changePart(
   length: ByteLength,
   action: Change,
 ): Promise<void> {
-  const wait = gate.enter();
-  if (wait !== undefined) await wait;
+  const entered = gate.enter();
+  const shift = typeof entered === 'number' ? entered : await entered;
   try {
     const copies = copyOnWrite.protect(offset, length);
     if (copies !== undefined) await copies;
     await action(device, offset, length);
   } finally {
-    gate.leave();
+    gate.leave(shift);
   }
 }
 

@@ -8,6 +8,11 @@ const HISTORY = 'volume/stored-history.ts';
 
 export const BUFFERING_BUGS: readonly PlantedBug[] = [
   {
+    name: 'a discard does not wait for the changes whose zeros it passes over',
+    breaks: 'discarded data comes back after a flush and a power cut',
+    edits: [{ file: 'volume/volume.ts', find: 'await gate.whenLeft();', replace: '' }],
+  },
+  {
     name: 'a flush does not wait for the write buffer',
     breaks: 'flushed data is lost with the process',
     edits: [
@@ -162,8 +167,8 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
       },
       {
         file: BUFFER,
-        find: 'const wait = this.#gate.enter();\n    assert(wait === undefined, ',
-        replace: 'const wait = this.#gate.enter();\n    await wait;\n    assert(offset >= 0, ',
+        find: 'const shift = this.#gate.enter();\n    assert(typeof shift',
+        replace: 'const shift = await this.#gate.enter();\n    assert(typeof shift',
       },
     ],
   },
@@ -183,8 +188,8 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: BUFFER,
-        find: 'this.#gate.leave();\n      this.#giveUp(write, error);',
-        replace: 'this.#gate.leave();\n      this.#end(write, undefined);',
+        find: 'this.#gate.leave(write.shift);\n      this.#giveUp(write, error);',
+        replace: 'this.#gate.leave(write.shift);\n      this.#end(write, undefined);',
       },
     ],
   },

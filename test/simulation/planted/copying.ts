@@ -57,8 +57,8 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: VOLUME,
-        find: 'if (copies !== undefined) await copies;',
-        replace: 'copies?.catch(() => undefined);',
+        find: 'if (copies !== undefined) await copies;\n    await device.write(offset, source);',
+        replace: 'copies?.catch(() => undefined);\n    await device.write(offset, source);',
       },
     ],
   },

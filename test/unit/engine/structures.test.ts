@@ -214,11 +214,11 @@ function manualClock() {
 describe('WriteGate', () => {
   test('lets writes pass, queues them while held, and releases them in the order in which they came', async () => {
     const gate = new WriteGate(manualClock());
-    expect(gate.enter()).toBeUndefined();
-    gate.leave();
+    expect(gate.enter()).toBe(0);
+    gate.leave(0);
     await gate.hold(1000);
     const passed: number[] = [];
-    for (let i = 0; i < 10; i++) void gate.enter()?.then(() => passed.push(i));
+    for (let i = 0; i < 10; i++) void Promise.resolve(gate.enter()).then(() => passed.push(i));
     await settle();
     expect(passed).toEqual([]);
     expect(gate.queued).toBe(10);
@@ -237,10 +237,10 @@ describe('WriteGate', () => {
     const holding = gate.hold(1000).then(() => {
       held = true;
     });
-    gate.leave();
+    gate.leave(0);
     await settle();
     expect(held).toBe(false);
-    gate.leave();
+    gate.leave(0);
     await holding;
     expect(held).toBe(true);
     expect(clock.pending, 'no timer is left behind').toBe(0);
@@ -252,7 +252,7 @@ describe('WriteGate', () => {
     gate.enter();
     const holding = gate.hold(1000);
     const passed: number[] = [];
-    for (let i = 0; i < 3; i++) void gate.enter()?.then(() => passed.push(i));
+    for (let i = 0; i < 3; i++) void Promise.resolve(gate.enter()).then(() => passed.push(i));
     clock.pass(999);
     await settle();
     expect(passed).toEqual([]);
@@ -260,7 +260,7 @@ describe('WriteGate', () => {
     await expect(holding).rejects.toThrow(HoldTimeoutError);
     await settle();
     expect(passed).toEqual([0, 1, 2]);
-    for (let i = 0; i < 4; i++) gate.leave();
+    for (let i = 0; i < 4; i++) gate.leave(0);
     await gate.hold(1000); // usable as before
     gate.release();
   });
@@ -273,9 +273,33 @@ describe('WriteGate', () => {
     clock.pass(10);
     await expect(first).rejects.toThrow(HoldTimeoutError);
     const second = gate.hold(10);
-    gate.leave();
+    gate.leave(0);
     await second;
     gate.release();
+  });
+
+  test('tells when all who were inside have left, while others come and go', async () => {
+    const gate = new WriteGate(manualClock());
+    const old = [gate.enter(), gate.enter()];
+    const ended: string[] = [];
+    const first = gate.whenLeft().then(() => ended.push('first'));
+    const next = gate.enter();
+    const second = gate.whenLeft().then(() => ended.push('second'));
+    for (const shift of old) {
+      await settle();
+      expect(ended).toEqual([]);
+      gate.leave(await shift);
+    }
+    await first;
+    await settle();
+    expect(ended).toEqual(['first']);
+    const last = gate.enter();
+    gate.leave(await next);
+    await second;
+    expect(ended).toEqual(['first', 'second']);
+    gate.leave(await last);
+    await gate.whenLeft();
+    await gate.hold(1000);
   });
 
   test('refuses everybody, queued or new, once it is shut', async () => {
@@ -292,7 +316,7 @@ describe('WriteGate', () => {
 
   test('never counts below zero and is never held twice', async () => {
     const gate = new WriteGate(manualClock());
-    expect(() => gate.leave()).toThrow(AssertionError);
+    expect(() => gate.leave(0)).toThrow(AssertionError);
     await gate.hold(1);
     await expect(gate.hold(1)).rejects.toThrow(AssertionError);
   });

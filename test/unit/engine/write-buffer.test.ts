@@ -346,11 +346,12 @@ describe('a device that fails a write-out', () => {
     const world = await bufferedWorld();
     await world.snapshot();
     world.hooks.before = (operation) => {
-      if (isVolumeWrite(operation) && operation.offset === 4 * BLOCK_SIZE) throw systemFailure('EIO');
+      const { offset, length } = operation;
+      const isBad = offset < 5 * BLOCK_SIZE && offset + length > 4 * BLOCK_SIZE;
+      if (isVolumeWrite(operation) && isBad) throw systemFailure('EIO');
       return undefined;
     };
-    await world.writeBlock(4);
-    await world.writeBlock(40);
+    for (const block of [2, 4, 5, 40]) await world.writeBlock(block);
     await expect(world.volume.flush()).rejects.toThrow('cannot be written to volume');
     await expect(world.volume.flush()).rejects.toThrow(DeviceError);
     await expect(world.volume.write(0, new Uint8Array(1))).rejects.toThrow(DeviceError);
@@ -359,12 +360,12 @@ describe('a device that fails a write-out', () => {
     expectSame(await world.volume.read(0, world.size), world.model.bytes, 'the volume');
     await expect(world.volume.close()).rejects.toThrow(DeviceError);
     // What could be written was.
-    const at = 40 * BLOCK_SIZE;
-    expectSame(
-      world.content.bytes.subarray(at, at + BLOCK_SIZE),
-      world.model.bytes.subarray(at, at + BLOCK_SIZE),
-      'the other block',
-    );
+    for (const at of [2, 5, 40].map((block) => block * BLOCK_SIZE))
+      expectSame(
+        world.content.bytes.subarray(at, at + BLOCK_SIZE),
+        world.model.bytes.subarray(at, at + BLOCK_SIZE),
+        `the block at ${at}`,
+      );
   });
 
   test('of a discard: the caller hears of it, and nothing else is refused', async () => {
