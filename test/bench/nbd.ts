@@ -23,7 +23,7 @@ import { Place } from './place.js';
 import type { Figures } from './table.js';
 
 /** Bytes at the end of a volume that servers warm up with. */
-const warmUp = (size: number): number => Math.min(64 * 2 ** 20, Math.max(2 ** 20, size / 8));
+const warmUp = (size: number): number => Math.min(128 * 2 ** 20, Math.max(2 ** 20, size / 4));
 
 /** By name; all unless given. */
 export interface Choice {
