@@ -10,7 +10,9 @@ import type { Case } from './nbd-conformance/case.ts';
 import { CHAPTERS } from './nbd-conformance/cases/index.ts';
 import { type Lie, runThrough, saying } from './nbd-conformance/middleman.ts';
 import { runCase } from './nbd-conformance/run-cases.ts';
+import { startNbdkit, startQemuNbd } from './nbd-conformance/servers/others.ts';
 import { type OurTarget, startOurs } from './nbd-conformance/servers/ours.ts';
+import { requireTool } from './support/writer-tools.ts';
 
 const CASES: readonly Case[] = CHAPTERS.flatMap(({ cases }) => cases);
 
@@ -162,4 +164,26 @@ describe('a server that is wrong in one way is seen to be', () => {
       expect(outcome.kind, JSON.stringify(outcome)).not.toBe('as-written');
       expect(outcome.kind).not.toBe('absent');
     });
+});
+
+describe.skipIf(!requireTool('qemu-nbd', 'nbdkit'))('other servers are judged by the same cases', () => {
+  test.each([
+    ['qemu-nbd', startQemuNbd],
+    ['nbdkit', startNbdkit],
+  ] as const)('%s', async (name, start) => {
+    const other = await start(await mkdtemp(join(folder, 'other-')));
+    const counts = { 'as-written': 0, absent: 0, deviates: 0, broke: 0 };
+    try {
+      const chapters = CHAPTERS.filter(({ title }) => title === 'Reading' || title === 'INFO and GO');
+      for (const one of chapters.flatMap(({ cases }) => cases)) {
+        const outcome = await runCase(one, other);
+        counts[outcome.kind]++;
+        if (outcome.kind === 'broke') expect.fail(`${name}, ${one.name}: ${outcome.detail}`);
+      }
+    } finally {
+      await other.stop();
+    }
+    // It says what they do otherwise, and what they lack; neither is a failure here.
+    expect(counts['as-written']).toBeGreaterThan(70);
+  });
 });
