@@ -1,5 +1,6 @@
 /** What `import … from 'volsnap'` gives. */
 export { type CheckOptions, checkVolume, type Problem } from './check/check.js';
+export { checkServedVolume, type ServedCheckOptions } from './check/served.js';
 export { type AllocationExtent, allocationOf } from './device/allocation.js';
 export type { BlockDevice, ResizableDevice } from './device/block-device.js';
 export { FileDevice, type FileDeviceOptions } from './device/file-device.js';

@@ -21,7 +21,7 @@ const OTHERS = 0o077;
 export interface VolumePlace {
   /** Path, links followed, or URI. */
   readonly volume: string;
-  readonly store: string | undefined;
+  readonly store?: string | undefined;
 }
 
 /** A folder for sockets and what their names begin with. */

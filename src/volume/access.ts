@@ -25,4 +25,5 @@ export interface VolumeAccess extends ByteSource {
   setMaximumSize(maximumSize: ByteLength): Promise<void>;
   on<Name extends keyof VolumeEvents>(name: Name, listener: (...event: VolumeEvents[Name]) => void): unknown;
   close(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
 }

@@ -8,6 +8,7 @@ import { promisify } from 'node:util';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { MemoryDevice } from '../../src/device/memory-device.js';
 import { describeLayout } from '../../src/format/layout.js';
+import { DirectoryStore, FileDevice, Volume, VolumeServer } from '../../src/index.js';
 import { DeviceExport, FixedCatalog } from '../../src/nbd/server/device-export.js';
 import { NbdServer } from '../../src/nbd/server/server.js';
 
@@ -46,6 +47,33 @@ test('the volume behind NBD is protected', async () => {
   const uri = `nbd+unix:///?socket=${path}`;
   expect(await example('nbd-volume.ts', uri, join(folder, 'nbd-store'))).toBe('now 1, before 0\n');
   expect(memory.bytes[1024 * 1024]).toBe(1);
+});
+
+test('a served volume gives its clients what was and what is', async () => {
+  const image = join(folder, 'served.img');
+  await writeFile(image, '');
+  await truncate(image, 4 * 1024 * 1024);
+  expect(await example('serve-volume.ts', image, join(folder, 'served.sock'))).toBe('now 2, before 1\n');
+});
+
+test('a backup asks the process that serves the volume, or opens it', async () => {
+  const image = join(folder, 'owned.img');
+  await writeFile(image, '');
+  await truncate(image, 4 * 1024 * 1024);
+  const device = await FileDevice.open(image, { writable: true });
+  const store = new DirectoryStore(`${image}.volsnap`);
+  await Volume.initialize(device, { store });
+  {
+    await using volume = await Volume.open(device, { store });
+    await using _ = await VolumeServer.start([volume]);
+    await volume.createSnapshot({ label: 'evening' });
+    await volume.write(0, new Uint8Array(10));
+    await volume.write(100_000, new Uint8Array(10).fill(1));
+    expect(await example('remote-volume.ts', image)).toBe(
+      `served by process ${process.pid}: 32768 bytes changed since evening\n`,
+    );
+  }
+  expect(await example('remote-volume.ts', image)).toBe('opened here: 0 bytes changed since nightly\n');
 });
 
 test('the crash test finds nothing lost', async () => {

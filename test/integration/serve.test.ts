@@ -246,7 +246,7 @@ test('what was written and flushed through NBD is there after the server has end
 test('the library reaches a served volume, too', async () => {
   const bench = new Bench();
   bench.volume('a.img', noise(MEBIBYTE, 1));
-  const place = { volume: bench.path('a.img'), store: undefined };
+  const place = { volume: bench.path('a.img') };
   expect(await connectToOwner(place)).toBeUndefined();
   await serve(bench, ['a.img']);
   await using volume = await connectToOwner(place);

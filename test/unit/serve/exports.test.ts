@@ -159,7 +159,7 @@ describe('the folder of sockets', () => {
     onTestFinished(() => void vi.unstubAllEnvs());
     const own = join(folder, 'volsnap');
     await mkdir(own, { mode: 0o755 });
-    const places = () => controlSocketsOf({ volume: folder, store: undefined });
+    const places = () => controlSocketsOf({ volume: folder });
     expect((await places()).filter((path) => path.startsWith(own))).toEqual([]);
     await rm(own, { recursive: true });
     const { control } = await makePlaceInMemory((await identityOf(folder)) ?? '');
