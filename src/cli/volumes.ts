@@ -59,23 +59,41 @@ export async function reachOwner(
   return connectToOwner({ volume: await withoutLink(path), store }, signal);
 }
 
-/** Runs `served` where a process serves the volume, else `local`; once more if that meets somebody on the way in or out. */
-export async function reachOrOpen<T>(
+interface Ways<Opened, T> {
+  /** What to do where a process serves the volume. */
+  readonly served: (volume: RemoteVolume) => Promise<T>;
+  /** What to open where none does, and what to do with it. */
+  readonly open: () => Promise<Opened>;
+  readonly local: (opened: Opened) => Promise<T>;
+}
+
+/** Does something with a volume, wherever it is; begins anew if it meets somebody on the way in or out. */
+export async function reachOrOpen<Opened, T>(
   session: Session,
   path: string,
   options: CommonOptions,
-  { served, local }: { served: (volume: RemoteVolume) => Promise<T>; local: () => Promise<T> },
+  { served, open, local }: Ways<Opened, T>,
 ): Promise<T> {
   for (let attempt = 0; ; attempt++) {
-    const remote = await reachOwner(session, path, options);
-    if (remote !== undefined) return useVolume(remote, () => served(remote));
     const wait = IN_USE_WAITS_MS[attempt];
+    const remote = await reachOwner(session, path, options);
+    if (remote !== undefined) {
+      try {
+        return await useVolume(remote, () => served(remote));
+      } catch (error) {
+        if (!remote.isRefused(error) || wait === undefined) throw error;
+        continue;
+      }
+    }
+    let opened: Opened;
     try {
-      return await local();
+      opened = await open();
     } catch (error) {
       if (!(error instanceof InUseError) || wait === undefined) throw error;
       await sleep(wait, undefined, { signal: session.signal });
+      continue;
     }
+    return local(opened);
   }
 }
 
@@ -86,15 +104,9 @@ export async function readVolume<T>(
   options: CommonOptions,
   body: (volume: VolumeAccess) => Promise<T>,
 ): Promise<T> {
-  const local = async () => {
-    const device = await openDevice(path, false);
-    const volume = await Volume.open(device, { ...storeOf(options), readOnly: true });
-    return useVolume(volume, () => {
-      tellRecovery(session, volume);
-      return body(volume);
-    });
-  };
-  return reachOrOpen(session, path, options, { served: body, local });
+  const open = async () =>
+    Volume.open(await openDevice(path, false), { ...storeOf(options), readOnly: true });
+  return reachOrOpen(session, path, options, { served: body, open, local: useOpened(session, body) });
 }
 
 /** Runs `body` on the volume, open for reading and writing. What happens to snapshots meanwhile is told. */
@@ -104,19 +116,21 @@ export async function changeVolume<T>(
   options: WritingOptions,
   body: (volume: VolumeAccess) => Promise<T>,
 ): Promise<T> {
-  const local = async () => {
-    const volume = await openForChange(session, path, options, 'refuse');
-    return useVolume(volume, () => {
-      tellRecovery(session, volume);
-      return body(volume);
-    });
-  };
+  const open = () => openForChange(session, path, options, 'refuse');
   const served = (volume: RemoteVolume) => {
     tellEvents(session, volume);
     return body(volume);
   };
-  return reachOrOpen(session, path, options, { served, local });
+  return reachOrOpen(session, path, options, { served, open, local: useOpened(session, body) });
 }
+
+const useOpened =
+  <T>(session: Session, body: (volume: VolumeAccess) => Promise<T>) =>
+  (volume: Volume): Promise<T> =>
+    useVolume(volume, () => {
+      tellRecovery(session, volume);
+      return body(volume);
+    });
 
 /** Opens the volume for writing, which puts right what can be, without its damaged snapshots; then runs `body`. */
 export async function repairVolume<T>(

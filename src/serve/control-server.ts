@@ -10,6 +10,7 @@ import type { EventEmitter } from 'node:events';
 import { createServer, type Socket } from 'node:net';
 import type { Problem } from '../check/check.js';
 import { allocationOf } from '../device/allocation.js';
+import { BufferPool } from '../device/buffer-pool.js';
 import { InUseError, InvalidArgumentError, NotFoundError } from '../errors.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import type { ChangedBlocksOptions, Volume } from '../volume/volume.js';
@@ -29,6 +30,8 @@ import { type Call, type Reply, RpcConnection, TRANSFER_MAX } from './rpc/server
 import { SocketFile } from './socket-file.js';
 
 const CONNECTIONS_MAX = 64;
+/** Buffers kept for the next reads, in bytes. */
+const KEPT_BUFFERS = 32 * 1024 * 1024;
 /** Events that clients hear of. */
 const EVENTS = ['created', 'deleted', 'backgroundFailure', 'overflow'] as const;
 
@@ -50,6 +53,8 @@ export class ControlServer {
   readonly #server = createServer({ allowHalfOpen: true }, (socket) => this.#accept(socket));
   readonly #connections = new Map<Socket, RpcConnection>();
   readonly #listeners: (() => unknown)[] = [];
+  /** For reads: new memory for each would cost as much as the copying. */
+  readonly #buffers = new BufferPool(KEPT_BUFFERS);
   #file: SocketFile | undefined;
   #refusing = false;
 
@@ -162,9 +167,15 @@ export class ControlServer {
     if (!Number.isSafeInteger(length) || length < 0 || length > TRANSFER_MAX)
       throw new InvalidArgumentError(`${length} bytes cannot be read at once, at most ${TRANSFER_MAX}`);
     const source = snapshot === undefined ? this.#options.volume : this.#find(snapshot);
-    const bytes = Buffer.allocUnsafeSlow(length);
-    await source.read(offset, bytes);
-    return { bytes };
+    const buffer = this.#buffers.take(length);
+    const bytes = buffer.subarray(0, length);
+    try {
+      await source.read(offset, bytes);
+    } catch (error) {
+      this.#buffers.give(buffer);
+      throw error;
+    }
+    return { bytes, sent: () => this.#buffers.give(buffer) };
   }
 
   async #create({ params, bytes }: Call): Promise<Reply> {

@@ -31,6 +31,7 @@ import {
 } from './control-protocol.js';
 import { RemoteSnapshot } from './remote-snapshot.js';
 import type { Answer, RequestOptions, RpcClient } from './rpc/client.js';
+import { ClosingError } from './rpc/errors.js';
 import { TRANSFER_MAX } from './rpc/server.js';
 
 export interface RemoteCheckOptions {
@@ -43,6 +44,7 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
   readonly #client: RpcClient;
   readonly #handles = new Map<string, RemoteSnapshot>();
   #state: VolumeState;
+  #isUsed = false;
   #snapshots: readonly RemoteSnapshot[] = [];
 
   /** As whoever connected calls it; where the other process runs, the same path may be another file. */
@@ -256,8 +258,17 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
     await this.close();
   }
 
-  #request(method: string, params?: unknown, options: RequestOptions = {}): Promise<Answer> {
-    return this.#client.request(method, params, options);
+  /** Was it refused, because the owner closes the volume, before anything was asked or given? Then the caller may begin anew. */
+  isRefused(error: unknown): boolean {
+    return error instanceof ClosingError && !this.#isUsed;
+  }
+
+  async #request(method: string, params?: unknown, options: RequestOptions = {}): Promise<Answer> {
+    // What is sent along may be gone where it came from.
+    if (options.bytes !== undefined) this.#isUsed = true;
+    const answer = await this.#client.request(method, params, options);
+    this.#isUsed = true;
+    return answer;
   }
 }
 

@@ -1,6 +1,7 @@
 /** `volsnap check`: is everything that the snapshots are made of sound? */
 import type { Command } from 'commander';
 import {
+  type BlockDevice,
   checkVolume,
   FormatError,
   InUseError,
@@ -64,15 +65,15 @@ async function look(session: Session, path: string, options: CheckOptions): Prom
     const how = { scrub: options.scrub ?? false, signal: session.signal, onProgress };
     return reachOrOpen(session, path, options, {
       served: (volume) => volume.check(how),
-      local: () => lookAt(path, options, how),
+      open: () => openDevice(path, false),
+      local: (device) => lookAt(device, options, how),
     });
   });
   for (const { code, message } of found) if (code === 'note') session.notes.warn(message);
   return found.filter(({ code }) => code !== 'note');
 }
 
-async function lookAt(path: string, options: CheckOptions, how: LibraryOptions): Promise<Problem[]> {
-  const device = await openDevice(path, false);
+async function lookAt(device: BlockDevice, options: CheckOptions, how: LibraryOptions): Promise<Problem[]> {
   try {
     return await checkVolume(device, { ...storeOf(options), ...how });
   } finally {

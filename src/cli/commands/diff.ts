@@ -38,9 +38,8 @@ async function diff(
     let count = 0;
     let length: ByteLength = 0;
     let lines: string[] = [];
-    if (json) await output.write(Buffer.from('['));
     for await (const extent of volume.changedBlocks({ since, ...until, signal })) {
-      lines.push((json && count > 0 ? ',\n' : json ? '\n' : '') + line(extent) + (json ? '' : '\n'));
+      lines.push((json ? (count > 0 ? ',\n' : '[\n') : '') + line(extent) + (json ? '' : '\n'));
       count++;
       length += extent.length;
       if (lines.length < BATCH) continue;
@@ -49,7 +48,7 @@ async function diff(
       if (output.closed) return;
     }
     await output.write(Buffer.from(lines.join('')));
-    if (json) await output.write(Buffer.from(count > 0 ? '\n]\n' : ']\n'));
+    if (json) await output.write(Buffer.from(count > 0 ? '\n]\n' : '[]\n'));
     else if (output.isTerminal) {
       const where = count === 1 ? 'one place' : `${formatCount(count)} places`;
       const share = formatShare(length, volume.size);

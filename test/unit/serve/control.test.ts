@@ -1,0 +1,225 @@
+/** A volume through the control channel of its owner, both in one process. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { createConnection } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, expect, onTestFinished, test } from 'vitest';
+import { checkServedVolume } from '../../../src/check/served.ts';
+import { connectToOwner } from '../../../src/serve/connect.ts';
+import { ControlServer } from '../../../src/serve/control-server.ts';
+import type { RemoteVolume } from '../../../src/serve/remote-volume.ts';
+import { RpcClient } from '../../../src/serve/rpc/client.ts';
+import type { DeletionReason } from '../../../src/snapshot/record.ts';
+import { BLOCK_SIZE } from '../../../src/units.ts';
+import type { ChangedExtent } from '../../../src/volume/changed-blocks.ts';
+import { expectSame, World, type WorldOptions } from '../engine/world.ts';
+
+async function owned(options: WorldOptions = {}) {
+  const world = await World.create(options);
+  const folder = await mkdtemp(join(tmpdir(), 'volsnap-control-'));
+  const path = join(folder, 'control.sock');
+  const server = await ControlServer.listen(path, {
+    volume: world.volume,
+    identity: undefined,
+    serving: () => ({
+      pid: process.pid,
+      uris: [],
+      forMs: 0,
+      connections: 0,
+      inFlight: 0,
+      reads: 0,
+      readBytes: 0,
+      writes: 0,
+      writtenBytes: 0,
+      flushes: 0,
+      failures: 0,
+    }),
+    check: (how) => checkServedVolume(world.volume, how),
+  });
+  const remotes: RemoteVolume[] = [];
+  onTestFinished(async () => {
+    for (const remote of remotes) await remote.close();
+    await server.withdraw();
+    await server.end();
+    await rm(folder, { recursive: true });
+  });
+  const reach = () => connectToOwner({ volume: join(folder, 'nothing'), store: folder });
+  const connect = async () => {
+    const remote = await reach();
+    if (remote === undefined) throw new Error('nobody answers');
+    remotes.push(remote);
+    return remote;
+  };
+  return { world, server, connect, reach, path };
+}
+
+async function all(extents: AsyncIterable<ChangedExtent>): Promise<ChangedExtent[]> {
+  const found: ChangedExtent[] = [];
+  for await (const extent of extents) found.push(extent);
+  return found;
+}
+
+describe('a remote volume', () => {
+  test('reads, writes and takes snapshots like the volume itself', async () => {
+    const { world, connect } = await owned({ size: 10 * 1024 * 1024 });
+    const remote = await connect();
+    const snapshot = await remote.createSnapshot({ label: 'one', applicationInfo: Buffer.from([1, 2, 3]) });
+    world.model.snapshots.set(snapshot.id, world.model.bytes.slice());
+    const bytes = world.random.fill(new Uint8Array(9 * 1024 * 1024)); // In more than two requests.
+    await remote.write(1000, bytes);
+    world.model.write(1000, bytes);
+    await remote.flush();
+    await world.expectRight();
+    expectSame(await remote.read(0, remote.size), world.model.bytes, 'the volume');
+    expectSame(await snapshot.read(0, snapshot.size), world.model.of(snapshot.id), 'the snapshot');
+    const [own] = world.volume.snapshots;
+    const { id, storeId, setId, label, createdAt, order, size, state, problem } = snapshot;
+    expect({ id, storeId, setId, label, createdAt, order, size, state, problem }).toEqual({
+      id: own?.id,
+      storeId: own?.storeId,
+      setId: own?.setId,
+      label: 'one',
+      createdAt: own?.createdAt,
+      order: 1,
+      size: world.size,
+      state: 'ok',
+      problem: undefined,
+    });
+    expect([...(snapshot.applicationInfo ?? [])]).toEqual([1, 2, 3]);
+    expect(await remote.check({ scrub: true })).toEqual([]);
+    for (const offset of [remote.size, -1, 0.5]) {
+      const refusal = { code: 'INVALID_ARGUMENT' };
+      await expect(remote.read(offset, 1)).rejects.toMatchObject(refusal);
+      await expect(remote.write(offset, new Uint8Array(1))).rejects.toMatchObject(refusal);
+    }
+  });
+
+  test('tells the same changes as the volume, in any range', async () => {
+    const { world, connect } = await owned();
+    const remote = await connect();
+    const since = await remote.createSnapshot();
+    await world.writeRandomly(20);
+    const until = await remote.createSnapshot();
+    await world.writeRandomly(20);
+    const [a, b] = world.volume.snapshots;
+    if (a === undefined || b === undefined) throw new Error('two snapshots were taken');
+    const range = { offset: 5000, length: 40 * BLOCK_SIZE };
+    expect(await all(remote.changedBlocks({ since }))).toEqual(
+      await all(world.volume.changedBlocks({ since: a })),
+    );
+    expect(await all(remote.changedBlocks({ since, until, ...range }))).toEqual(
+      await all(world.volume.changedBlocks({ since: a, until: b, ...range })),
+    );
+    expect(await all(remote.changedBlocks({ since, until, compare: true }))).toEqual(
+      await all(world.volume.changedBlocks({ since: a, until: b, compare: true })),
+    );
+    await expect(all(remote.changedBlocks({ since: until, until: since }))).rejects.toMatchObject({
+      code: 'INVALID_ARGUMENT',
+    });
+    const signal = AbortSignal.abort();
+    await expect(all(remote.changedBlocks({ since, signal }))).rejects.toMatchObject({ name: 'AbortError' });
+  });
+
+  test('hears of deletions before the answer to what caused them', async () => {
+    const { world, connect } = await owned();
+    const remote = await connect();
+    const snapshots = [await remote.createSnapshot(), await remote.createSnapshot()];
+    await world.writeRandomly(40);
+    const gone: [string, DeletionReason][] = [];
+    remote.on('deleted', ({ id, reason }) => void gone.push([id, reason]));
+    await remote.setMaximumSize(1);
+    expect(gone).toEqual(snapshots.map(({ id }) => [id, 'limit-lowered']));
+    expect(remote.snapshots).toEqual([]);
+    expect(snapshots.map(({ state }) => state)).toEqual(['deleted', 'deleted']);
+    expect(remote.figures.maximumBytes).toBe(1);
+  });
+
+  test('deletes what its user saw, or nothing', async () => {
+    const { world, connect } = await owned();
+    const [one, other] = [await connect(), await connect()];
+    for (let i = 0; i < 3; i++) await world.snapshot();
+    await one.refresh();
+    await other.refresh();
+    const [first, second] = one.snapshots;
+    await one.deleteOldest();
+    expect(one.snapshots[0]).toBe(second);
+    await expect(other.deleteOldest()).rejects.toThrow(`snapshot ${first?.id} of volume has gone`);
+    expect(world.volume.snapshots).toHaveLength(2);
+    await expect(one.snapshots[1]?.delete()).rejects.toMatchObject({ code: 'UNSUPPORTED' });
+    await second?.delete();
+    expect(world.volume.snapshots).toHaveLength(1);
+  });
+});
+
+describe('the end of an owner', () => {
+  test('lets who comes in between wait until it is over, and then try elsewhere', async () => {
+    const { server, reach, connect } = await owned();
+    const early = await connect();
+    const used = await connect();
+    await used.flush();
+    server.refuse();
+    let isOver = false;
+    const late = reach().then((remote) => ({ remote, isOver }));
+    const refusal = await early.flush().catch((error: unknown) => error);
+    expect(refusal).toMatchObject({ code: 'CLOSED' });
+    expect(early.isRefused(refusal)).toBe(true);
+    // Who has been given something must not begin anew by itself.
+    const later = await used.flush().catch((error: unknown) => error);
+    expect(used.isRefused(later)).toBe(false);
+    await server.withdraw();
+    expect(await reach()).toBeUndefined();
+    isOver = true;
+    await server.end();
+    expect(await late).toEqual({ remote: undefined, isOver: true });
+  });
+
+  test('fails the requests of those who are connected', async () => {
+    const { server, connect } = await owned();
+    const remote = await connect();
+    await server.end();
+    await expect(remote.flush()).rejects.toMatchObject({ code: 'DEVICE' });
+  });
+});
+
+test('requests that make no sense get an error, and the next ones an answer', async () => {
+  const { world, path } = await owned();
+  const socket = createConnection(path);
+  const client = new RpcClient(socket, 'the owner', () => undefined);
+  socket.on('data', (chunk: Buffer) => client.receive(chunk));
+  for (const [method, params] of [
+    ['explode', {}],
+    ['read', undefined],
+    ['read', { offset: 0, length: 1e9 }],
+    ['read', { offset: -5, length: 10 }],
+    ['read', { offset: 0, length: 'ten' }],
+    ['read', { snapshot: 'none', offset: 0, length: 1 }],
+    ['write', { offset: 'here' }],
+    ['deleteOldest', undefined],
+    ['deleteOldest', { ids: ['none'] }],
+    ['changed', { since: 7 }],
+    ['resize', { maximumSize: -1 }],
+    ['create', null],
+    ['check', undefined],
+  ] as const) {
+    await expect(client.request(method, params), method).rejects.toThrow();
+  }
+  const { value } = await client.request('state', undefined);
+  expect(value).toMatchObject({ size: world.size, snapshots: [] });
+  await client.close();
+});
+
+test('a greeting for another volume is refused', async () => {
+  const world = await World.create();
+  const folder = await mkdtemp(join(tmpdir(), 'volsnap-control-'));
+  onTestFinished(() => rm(folder, { recursive: true }));
+  const server = await ControlServer.listen(join(folder, 'control.sock'), {
+    volume: world.volume,
+    identity: 'file 1 2',
+    serving: () => {
+      throw new Error('not asked');
+    },
+    check: async () => [],
+  });
+  onTestFinished(() => server.end());
+  await expect(connectToOwner({ volume: folder, store: folder })).rejects.toMatchObject({ code: 'IN_USE' });
+});
