@@ -283,6 +283,7 @@ describe('WriteGate', () => {
     const old = [gate.enter(), gate.enter()];
     const ended: string[] = [];
     const first = gate.whenLeft().then(() => ended.push('first'));
+    await settle();
     const next = gate.enter();
     const second = gate.whenLeft().then(() => ended.push('second'));
     for (const shift of old) {
