@@ -134,7 +134,7 @@ export class WriteBuffer implements Allocated {
     const shift = this.#gate.enter();
     assert(typeof shift === 'number', () => `a write at ${offset} to a gate that is held without the buffer`);
     try {
-      await this.#device.write(offset, source);
+      if (this.#device.writeNow?.(offset, [source]) !== true) await this.#device.write(offset, source);
       this.#counts.direct++;
     } finally {
       this.#gate.leave(shift);

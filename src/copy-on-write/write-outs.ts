@@ -7,7 +7,7 @@
  * Shared state: the lists and the count change between awaits only.
  */
 import { type BlockDevice, writeAll } from '../device/block-device.js';
-import type { ByteLength } from '../units.js';
+import type { ByteLength, ByteOffset } from '../units.js';
 import type { BufferedWrite } from './buffered-write.js';
 
 /** Runs that are written at the same time. */
@@ -52,29 +52,38 @@ export class WriteOuts {
       if (this.#runs.length === 0) this.#runs = runsOf(this.#ready.splice(0)).reverse();
       const run = this.#runs.pop();
       if (run === undefined) return;
-      this.#writing++;
-      void this.#write(run);
+      for (const write of run) write.state = 'writing';
+      const offset = run[0]?.offset ?? 0;
+      const sources = run.flatMap(({ bytes }) => bytes ?? []);
+      let isWritten: boolean;
+      try {
+        isWritten = this.#device.writeNow?.(offset, sources) === true;
+      } catch (error) {
+        this.#written(run, error);
+        continue;
+      }
+      if (isWritten) this.#written(run, undefined);
+      else void this.#write(run, offset, sources);
     }
   }
 
-  async #write(run: readonly BufferedWrite[]): Promise<void> {
+  /** Never rejects. */
+  async #write(run: readonly BufferedWrite[], offset: ByteOffset, sources: readonly Uint8Array[]) {
+    this.#writing++;
     let failure: unknown;
     try {
-      for (const write of run) write.state = 'writing';
-      const [first] = run;
-      if (first !== undefined)
-        await writeAll(
-          this.#device,
-          first.offset,
-          run.flatMap(({ bytes }) => bytes ?? []),
-        );
-      this.count++;
+      await writeAll(this.#device, offset, sources);
     } catch (error) {
       failure = error;
     }
     this.#writing--;
-    for (const write of run) this.#onWritten(write, failure);
+    this.#written(run, failure);
     this.#startRuns();
+  }
+
+  #written(run: readonly BufferedWrite[], error: unknown): void {
+    if (error === undefined) this.count++;
+    for (const write of run) this.#onWritten(write, error);
   }
 }
 

@@ -34,6 +34,8 @@ export interface BlockDevice extends Allocated {
    * `false`: then it is for `read` to do. @throws as `read`
    */
   readNow?(offset: ByteOffset, target: Uint8Array): boolean;
+  /** The same for writing several buffers one after the other. `false`: nothing was written. @throws as `write` */
+  writeNow?(offset: ByteOffset, sources: readonly Uint8Array[]): boolean;
   /** Writes several buffers one after the other, in as few operations as the device can. */
   writev?(offset: ByteOffset, sources: readonly Uint8Array[]): Promise<void>;
   /** Makes the range read as zeros, giving its space back where the device can. */

@@ -91,6 +91,20 @@ export class Descriptor {
     }
   }
 
+  /** The same without a promise; `false`: a promise is the better choice, nothing was written. */
+  writeNow(sources: readonly Uint8Array[], position: ByteOffset): boolean {
+    const length = byteLength(sources);
+    if (sources.length > VECTOR_LIMIT || !this.#writes.admits(length)) return false;
+    let left = sources;
+    for (let done = 0; done < length; ) {
+      const count = this.#writeNow(left, position + done);
+      if (count === 0) throw new Error(`a write of ${length} bytes at ${position} ended after ${done}`);
+      done += count;
+      if (done < length) left = dropBytes(left, count);
+    }
+    return true;
+  }
+
   /** Sets access and modification time, in seconds since 1970. */
   setTimes(seconds: number): Promise<void> {
     return futimes(this.number, seconds, seconds);

@@ -181,6 +181,20 @@ export class FileDevice implements ResizableDevice {
     return this.writev(offset, [source]);
   }
 
+  writeNow(offset: ByteOffset, sources: readonly Uint8Array[]): boolean {
+    this.#lifetime.check();
+    checkWritable(this);
+    const length = byteLength(sources);
+    checkRange(this, offset, length);
+    try {
+      return this.#descriptor.writeNow(sources, offset);
+    } catch (cause) {
+      throw systemError(`write ${length} bytes at offset ${offset} of ${this.path}`, cause);
+    } finally {
+      this.#allocation.written(offset, length);
+    }
+  }
+
   async writev(offset: ByteOffset, sources: readonly Uint8Array[]): Promise<void> {
     this.#lifetime.enter();
     try {

@@ -22,6 +22,7 @@ export class SliceDevice implements BlockDevice {
   readonly size: ByteLength;
   readonly writable: boolean;
   readonly readNow?: NonNullable<BlockDevice['readNow']>;
+  readonly writeNow?: NonNullable<BlockDevice['writeNow']>;
   readonly writev?: NonNullable<BlockDevice['writev']>;
   readonly discard?: NonNullable<BlockDevice['discard']>;
   readonly writeZeroes?: NonNullable<BlockDevice['writeZeroes']>;
@@ -48,12 +49,19 @@ export class SliceDevice implements BlockDevice {
     this.#owns = options.owns ?? false;
     this.#lifetime = new Lifetime(this.name);
 
-    const { readNow, writev, discard, writeZeroes, allocation, modifiedAt } = device;
+    const { readNow, writeNow, writev, discard, writeZeroes, allocation, modifiedAt } = device;
     if (readNow !== undefined) {
       this.readNow = (at, target) => {
         this.#lifetime.check();
         checkRange(this, at, target.byteLength);
         return readNow.call(device, offset + at, target);
+      };
+    }
+    if (writeNow !== undefined) {
+      this.writeNow = (at, sources) => {
+        this.#lifetime.check();
+        checkRange(this, at, byteLength(sources));
+        return writeNow.call(device, offset + at, sources);
       };
     }
     if (writev !== undefined) {

@@ -338,7 +338,7 @@ async function writeOrdered(
   try {
     const copies = copyOnWrite.protect(offset, source.byteLength);
     if (copies !== undefined) await copies;
-    await device.write(offset, source);
+    if (device.writeNow?.(offset, [source]) !== true) await device.write(offset, source);
   } finally {
     gate.leave(shift);
   }

@@ -25,6 +25,11 @@ const SOON: readonly string[] = [
   'held writes go on before the snapshot is committed',
   'a sector of the control file is not flushed',
   'a reader looks at the newest diff area first',
+  'a flush does not wait for the write buffer',
+  'a buffered write is written out before its copy is committed',
+  'overlapping writes of the buffer are written out in any order',
+  'a read misses the write buffer',
+  'a snapshot is taken before the buffer is in the volume',
 ];
 const SEEDS_MAX = 40;
 

@@ -57,8 +57,8 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: VOLUME,
-        find: 'if (copies !== undefined) await copies;\n    await device.write(offset, source);',
-        replace: 'copies?.catch(() => undefined);\n    await device.write(offset, source);',
+        find: 'if (copies !== undefined) await copies;\n    if (device.writeNow',
+        replace: 'copies?.catch(() => undefined);\n    if (device.writeNow',
       },
     ],
   },

@@ -74,6 +74,28 @@ export function blockDeviceSuite(name: string, fixture: BlockDeviceFixture): voi
         expect(() => device.readNow?.(0, target)).toThrow(ClosedError);
       });
 
+      test('writes at once all that it was given, or nothing', async (context) => {
+        const device = await make();
+        if (device.writeNow === undefined) context.skip();
+        const expected = pattern(SIZE);
+        let [first, second] = [pattern(1500, 5), pattern(700, 6)];
+        while (first.byteLength > 0 && !device.writeNow?.(300, [first, second])) {
+          expect(same(await read(device), expected)).toBe(true);
+          [first, second] = [
+            first.subarray(0, first.byteLength >> 1),
+            second.subarray(0, second.byteLength >> 1),
+          ];
+        }
+        expected.set(first, 300);
+        expected.set(second, 300 + first.byteLength);
+        expect(same(await read(device), expected)).toBe(true);
+        expect(() => device.writeNow?.(SIZE - 1, [new Uint8Array(1), first.subarray(0, 1), first])).toThrow(
+          InvalidArgumentError,
+        );
+        await device.close();
+        expect(() => device.writeNow?.(0, [first])).toThrow(ClosedError);
+      });
+
       test('a write is seen by a later read, and its neighbours keep their bytes', async () => {
         const device = await make();
         await device.write(4095, pattern(514, 9));

@@ -29,6 +29,7 @@ describe('SliceDevice', () => {
     const slice = new SliceDevice(new MemoryDevice(10), 0, 10);
     expect(slice.discard).toBeDefined();
     expect(slice.readNow).toBeUndefined();
+    expect(slice.writeNow).toBeUndefined();
     expect(slice.writev).toBeUndefined();
     expect(slice.modifiedAt).toBeUndefined();
   });
