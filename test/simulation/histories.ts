@@ -184,6 +184,13 @@ export const TURN_OVER: History = {
 /** For the small blocks of `SMALL_BLOCKS`: further table blocks and location blocks all the time. */
 export const CHAIN_HISTORIES: readonly History[] = [
   {
+    name: 'a range is made zero twice at once',
+    blocks: 8,
+    before: [],
+    opened: stage(1, write(0, 6), FLUSH),
+    explored: stage(3, zeroes(1, 2), zeroes(1, 2), zeroes(1, 2), FLUSH, FLUSH, FLUSH),
+  },
+  {
     name: 'a table of small blocks goes on in a further block',
     blocks: 48,
     growth: 24,
