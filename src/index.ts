@@ -18,6 +18,10 @@ export { decodeQcow2Header, isQcow2, type Qcow2Header } from './format/qcow2.js'
 export type { BlockStatus } from './nbd/client/block-status.js';
 export { NbdDevice, type NbdDeviceOptions } from './nbd/client/nbd-device.js';
 export { looksLikeUri, type NbdUri, parseNbdUri } from './nbd/client/uri.js';
+export { DeviceExport, FixedCatalog } from './nbd/server/device-export.js';
+export type { ExportCatalog, NbdExport, StatusContext, StatusContexts } from './nbd/server/export.js';
+export { DEFAULT_LIMITS, type NbdLimits } from './nbd/server/limits.js';
+export { type NbdAddress, NbdServer, type NbdServerOptions } from './nbd/server/server.js';
 export type { NbdTls } from './nbd/server/tls.js';
 export { connectToOwner } from './serve/connect.js';
 export type { ServingState } from './serve/control-protocol.js';

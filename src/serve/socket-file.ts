@@ -46,6 +46,8 @@ export class SocketFile {
       const made = inside(folder, name + NEW_SUFFIX);
       await unlink(made).catch(ifThere);
       await listen(server, made);
+      // A client that could not be accepted comes again; the others go on.
+      server.on('error', () => undefined);
       await rename(made, inside(folder, name));
       return new SocketFile(path, folder, await lstat(inside(folder, name)));
     } catch (cause) {

@@ -10,6 +10,7 @@ import { createServer, type Server } from 'node:net';
 import { basename, resolve } from 'node:path';
 import { checkServedVolume } from '../check/served.js';
 import { InvalidArgumentError } from '../errors.js';
+import type { NbdLimits } from '../nbd/server/limits.js';
 import { type NbdAddress, NbdServer } from '../nbd/server/server.js';
 import type { NbdTls } from '../nbd/server/tls.js';
 import type { Volume } from '../volume/volume.js';
@@ -25,6 +26,8 @@ export interface VolumeServerOptions {
   readonly socket?: string;
   /** A TCP address instead. Without TLS only on loopback, and `insecure` has to say so. */
   readonly listen?: { readonly host: string; readonly port: number; readonly insecure?: boolean };
+  /** What NBD clients may take; default: `DEFAULT_LIMITS`. */
+  readonly limits?: Partial<NbdLimits>;
   /** What NBD clients have to prove. */
   readonly tls?: NbdTls;
   /** NBD clients may not write; default: they may if the volume can be written. */
@@ -55,11 +58,12 @@ export class VolumeServer {
   #closed: Promise<void> | undefined;
 
   private constructor(volumes: readonly ServedVolume[], options: VolumeServerOptions) {
-    const { tls, onError } = options;
+    const { limits, tls, onError } = options;
     this.#options = options;
     this.volumes = volumes;
     this.exports = new VolumeExports(volumes, { readOnly: options.readOnly ?? false });
     this.nbd = new NbdServer(this.exports, {
+      ...(limits === undefined ? {} : { limits }),
       ...(tls === undefined ? {} : { tls }),
       ...(onError === undefined ? {} : { onError }),
     });
@@ -79,7 +83,7 @@ export class VolumeServer {
       const places: (SocketPlace | undefined)[] = [];
       for (const volume of volumes) places.push(await placeFor(volume));
       if (options.control !== false) {
-        for (const [i, volume] of volumes.entries()) await server.#control(volume, places[i]);
+        for (const [i, volume] of volumes.entries()) await server.#control(volume, i, places[i]);
       }
       if (options.metrics !== undefined) server.#metrics = await metricsAt(server, options.metrics);
       const address = await server.#listen(places[0]);
@@ -121,12 +125,12 @@ export class VolumeServer {
   }
 
   /** Only a volume that is open for writing has one owner. Others can open a volume that is only read as well. */
-  async #control(volume: Volume, place: SocketPlace | undefined): Promise<void> {
+  async #control(volume: Volume, index: number, place: SocketPlace | undefined): Promise<void> {
     if (!volume.writable || place === undefined) return;
     const control = await ControlServer.listen(place.control, {
       volume,
       identity: await identityOf(volume.name),
-      serving: () => this.serving,
+      serving: () => ({ ...this.serving, uris: this.#uris.slice(index, index + 1) }),
       check: (options) => checkServedVolume(volume, options),
     });
     this.#owned.push({ volume, control });

@@ -1,5 +1,6 @@
 /** `volsnap serve`: volumes and their snapshots for NBD clients, until a signal comes. */
 import { once } from 'node:events';
+import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import { InvalidArgumentError, type NbdTls, Volume, VolumeServer, type WriteMode } from '../../index.js';
 import { type Address, parseAddress } from '../address.js';
@@ -64,6 +65,8 @@ export const serveCommand = (run: Runner): Command =>
 async function serve(session: Session, paths: readonly string[], options: ServeOptions): Promise<undefined> {
   if (options.store !== undefined && paths.length > 1)
     throw new UsageError('--store names the store of one volume; serve the others by processes of their own');
+  const twice = paths.find((path, i) => paths.some((other, j) => j < i && resolve(other) === resolve(path)));
+  if (twice !== undefined) throw new UsageError(`${twice} is named twice`);
   const tls = await tlsOf(options);
   const volumes: Volume[] = [];
   const closeAll = async () => {
