@@ -58,6 +58,8 @@ export class Conversation {
   readonly messages: Message[] = [];
   readonly #random: SeededRandom;
   #extended = false;
+  /** Of the export that the requests are for, bytes. */
+  #size = 0;
   #cookie: bigint;
 
   constructor(random: SeededRandom) {
@@ -131,6 +133,7 @@ export class Conversation {
 
   #entry(): Message {
     const name = this.#name();
+    this.#size = PLANS.find((plan) => plan.name === name)?.size ?? 0;
     if (!this.#extended && this.#random.chance(0.25)) {
       return optionMessage(Option.EXPORT_NAME, Buffer.from(name));
     }
@@ -146,11 +149,11 @@ export class Conversation {
     const command = random.pick([0, 0, 0, 1, 1, 1, 3, 4, 5, 6, 6, 7, 7, 7, 8, random.below(65536)]);
     let flags = random.pick(FLAG_SETS);
     if (command === Command.WRITE_ZEROES) flags = random.below(32) & 0x13;
-    const size = random.pick(OPEN_TO_ALL).size;
+    const size = random.chance(0.9) ? this.#size : random.pick(OPEN_TO_ALL).size;
     const length = random.pick([0, 1, 512, 4096, 5000, 65536, random.below(1 << 18)]);
-    const offset = BigInt(
-      random.chance(0.9) ? random.below(Math.max(1, size - length)) : random.below(size + 9),
-    );
+    // A quarter lies at the end, or a byte to either side of it.
+    const edge = size - length + random.pick([0, 0, 1, -1, length, length + 1]);
+    const offset = BigInt(Math.max(0, random.chance(0.25) ? edge : random.below(Math.max(1, size - length))));
     if (command === Command.FLUSH) return this.#requestOf(command, flags, 0n, 0n, Buffer.alloc(0));
     if (command === Command.WRITE) {
       const payload = Buffer.alloc(Math.min(length, 20_000), random.below(256));
