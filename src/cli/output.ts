@@ -16,6 +16,8 @@ import { oneLine } from './text.js';
 const STDOUT = 1;
 const STDERR = 2;
 const RETRY_MS = 5;
+/** Warnings that are remembered, so that they are not said twice. */
+const REMEMBERED_MAX = 1000;
 const NARROWEST = 40;
 const USUAL_WIDTH = 80;
 
@@ -107,6 +109,8 @@ export class Notes {
   /** Something that the user should know; said once. */
   warn(text: string): void {
     if (this.#said.has(text)) return;
+    // A server goes on for years, and may have a lot to say.
+    if (this.#said.size >= REMEMBERED_MAX) this.#said.clear();
     this.#said.add(text);
     if (this.#json) this.#line(JSON.stringify({ warning: { message: text } }));
     else this.#line(`${this.colors.yellow('volsnap: warning:')} ${oneLine(text)}`);

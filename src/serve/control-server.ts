@@ -40,6 +40,8 @@ export interface ControlOptions {
   /** Of the volume's file or device. */
   readonly identity: string | undefined;
   readonly serving: () => ServingState;
+  /** Told of connections that cannot be taken. */
+  readonly onError: (error: unknown) => void;
   /** Looks for damage while the volume is in use. */
   readonly check: (options: {
     readonly scrub: boolean;
@@ -65,6 +67,7 @@ export class ControlServer {
   /** Whoever calls owns the volume. @throws DeviceError */
   static async listen(path: string, options: ControlOptions): Promise<ControlServer> {
     const control = new ControlServer(options);
+    control.#server.on('error', options.onError);
     for (const name of EVENTS) control.#forward(name);
     control.#file = await SocketFile.publish(control.#server, path);
     return control;

@@ -20,10 +20,11 @@ export class MetricsEndpoint {
     this.#http.maxConnections = CONNECTIONS_MAX;
   }
 
-  /** @param port 0: any free one. @throws DeviceError if the address cannot be had */
+  /** @param onError told of connections that cannot be taken. @throws DeviceError if the address cannot be had */
   static async listen(
     server: VolumeServer,
     { host, port }: { readonly host: string; readonly port: number },
+    onError: (error: unknown) => void,
   ): Promise<MetricsEndpoint> {
     const endpoint = new MetricsEndpoint(server);
     const http = endpoint.#http;
@@ -34,6 +35,7 @@ export class MetricsEndpoint {
       });
       http.listen(port, host, resolve);
     });
+    http.removeAllListeners('error').on('error', onError);
     return endpoint;
   }
 

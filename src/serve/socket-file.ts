@@ -37,7 +37,7 @@ export class SocketFile {
     this.#identity = identity;
   }
 
-  /** Lets `server` listen at `path`. @throws DeviceError */
+  /** Lets `server`, which has a listener for errors of later on, listen at `path`. @throws DeviceError */
   static async publish(server: Server, path: string): Promise<SocketFile> {
     let folder: FileHandle | undefined;
     try {
@@ -46,8 +46,6 @@ export class SocketFile {
       const made = inside(folder, name + NEW_SUFFIX);
       await unlink(made).catch(ifThere);
       await listen(server, made);
-      // A client that could not be accepted comes again; the others go on.
-      server.on('error', () => undefined);
       await rename(made, inside(folder, name));
       return new SocketFile(path, folder, await lstat(inside(folder, name)));
     } catch (cause) {
@@ -119,9 +117,10 @@ function ifThere(error: unknown): void {
 const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 
 /**
+ * @param advice what to do if somebody listens there
  * @throws InvalidArgumentError if something else than a socket is there; InUseError if somebody listens on it
  */
-export async function checkFree(path: string): Promise<void> {
+export async function checkFree(path: string, advice: string): Promise<void> {
   const found = await lstat(path).catch(() => undefined);
   if (found === undefined) return;
   if (!found.isSocket()) throw new InvalidArgumentError(`${path} is there already, and no socket`);
@@ -130,5 +129,5 @@ export async function checkFree(path: string): Promise<void> {
   );
   if (socket === undefined) return;
   socket.destroy();
-  throw new InUseError(`${path} is another server's: choose another path with --socket`);
+  throw new InUseError(`${path} is another server's: ${advice}`);
 }

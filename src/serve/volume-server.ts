@@ -50,6 +50,7 @@ export class VolumeServer {
   readonly nbd: NbdServer;
   readonly volumes: readonly ServedVolume[];
   readonly #options: VolumeServerOptions;
+  readonly #onError: (error: unknown) => void;
   readonly #since = performance.now();
   #uris: readonly string[] = [];
   #listener: { readonly server: Server; readonly file: SocketFile } | undefined;
@@ -58,14 +59,15 @@ export class VolumeServer {
   #closed: Promise<void> | undefined;
 
   private constructor(volumes: readonly ServedVolume[], options: VolumeServerOptions) {
-    const { limits, tls, onError } = options;
+    const { limits, tls, onError = () => undefined } = options;
     this.#options = options;
+    this.#onError = onError;
     this.volumes = volumes;
     this.exports = new VolumeExports(volumes, { readOnly: options.readOnly ?? false });
     this.nbd = new NbdServer(this.exports, {
       ...(limits === undefined ? {} : { limits }),
       ...(tls === undefined ? {} : { tls }),
-      ...(onError === undefined ? {} : { onError }),
+      onError,
     });
   }
 
@@ -85,7 +87,8 @@ export class VolumeServer {
       if (options.control !== false) {
         for (const [i, volume] of volumes.entries()) await server.#control(volume, i, places[i]);
       }
-      if (options.metrics !== undefined) server.#metrics = await metricsAt(server, options.metrics);
+      if (options.metrics !== undefined)
+        server.#metrics = await metricsAt(server, options.metrics, server.#onError);
       const address = await server.#listen(places[0]);
       server.#uris = server.#urisAt(address);
       return server;
@@ -127,11 +130,14 @@ export class VolumeServer {
   /** Only a volume that is open for writing has one owner. Others can open a volume that is only read as well. */
   async #control(volume: Volume, index: number, place: SocketPlace | undefined): Promise<void> {
     if (!volume.writable || place === undefined) return;
+    // The lock of the volume says as much, where it has one: behind an NBD address it has none.
+    await checkFree(place.control, 'use the volume through that one, or end it');
     const control = await ControlServer.listen(place.control, {
       volume,
       identity: await identityOf(volume.name),
       serving: () => ({ ...this.serving, uris: this.#uris.slice(index, index + 1) }),
       check: (options) => checkServedVolume(volume, options),
+      onError: this.#onError,
     });
     this.#owned.push({ volume, control });
   }
@@ -149,8 +155,9 @@ export class VolumeServer {
         `${path}: paths of sockets have at most ${SOCKET_PATH_MAX} bytes; choose a shorter one`,
       );
     }
-    await checkFree(path);
+    await checkFree(path, 'choose another path with --socket');
     const server = createServer({ allowHalfOpen: true }, (client) => this.nbd.accept(client));
+    server.on('error', this.#onError);
     this.#listener = { server, file: await SocketFile.publish(server, path) };
     return { path: resolve(path) };
   }
@@ -203,9 +210,10 @@ export class VolumeServer {
 async function metricsAt(
   server: VolumeServer,
   address: { readonly host: string; readonly port: number },
+  onError: (error: unknown) => void,
 ): Promise<MetricsEndpoint> {
   const { MetricsEndpoint } = await import('./metrics-endpoint.js');
-  return MetricsEndpoint.listen(server, address);
+  return MetricsEndpoint.listen(server, address, onError);
 }
 
 /** @throws InvalidArgumentError if two have the same */

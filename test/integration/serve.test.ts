@@ -2,7 +2,7 @@
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
-import { connectToOwner, NbdDevice } from '../../src/index.js';
+import { connectToOwner, FileDevice, NbdDevice, Volume, VolumeServer } from '../../src/index.js';
 import { Bench, ended, expectSame, MEBIBYTE, noise } from './cli-support.js';
 import { exportAt, Load, runBeside, serve } from './serve-support.js';
 
@@ -260,4 +260,19 @@ test('the library reaches a served volume, too', async () => {
   await snapshot?.delete();
   expect(snapshot?.state).toBe('deleted');
   await expect(snapshot?.read(0, 1)).rejects.toMatchObject({ code: 'NOT_FOUND' });
+});
+
+test('a second server of the same volume is refused, also where nothing is locked', async () => {
+  const bench = new Bench();
+  const image = bench.path(bench.volume('a.img', MEBIBYTE));
+  await using volume = await Volume.open(await FileDevice.open(image, { writable: true }));
+  await using first = await VolumeServer.start([volume]);
+  const second = VolumeServer.start([volume], { socket: bench.path('second.sock') });
+  await expect(second).rejects.toMatchObject({ code: 'IN_USE' });
+  // The first one has not noticed, and one without a control channel does no harm.
+  await using device = await NbdDevice.open(first.uris[0] ?? '');
+  expect(device.size).toBe(MEBIBYTE);
+  await using _ = await VolumeServer.start([volume], { socket: bench.path('third.sock'), control: false });
+  const { stdout } = await runBeside(bench, ['info', 'a.img', '--json']);
+  expect(JSON.parse(stdout).servedBy.pid).toBe(process.pid);
 });

@@ -34,6 +34,9 @@ async function owned(options: WorldOptions = {}) {
       flushes: 0,
       failures: 0,
     }),
+    onError: (error) => {
+      throw error;
+    },
     check: (how) => checkServedVolume(world.volume, how),
   });
   const remotes: RemoteVolume[] = [];
@@ -218,6 +221,7 @@ test('a greeting for another volume is refused', async () => {
     serving: () => {
       throw new Error('not asked');
     },
+    onError: () => undefined,
     check: async () => [],
   });
   onTestFinished(() => server.end());
