@@ -1,8 +1,9 @@
 /** TLS over a connection that began in the clear, as `NBD_OPT_STARTTLS` wants it. */
+import { X509Certificate } from 'node:crypto';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { createServer, type TlsOptions } from 'node:tls';
-import { DeviceError } from '../../errors.js';
+import { createSecureContext, createServer, type TlsOptions } from 'node:tls';
+import { DeviceError, InvalidArgumentError } from '../../errors.js';
 
 /** Clients prove who they are by a certificate that `ca` signed, or by a key that both sides know. */
 export type NbdTls =
@@ -31,6 +32,7 @@ const PSK_CIPHERS = [
 export class TlsUpgrade {
   readonly #options: TlsOptions;
 
+  /** @throws InvalidArgumentError if the certificates or the key are none, or do not belong together */
   constructor(tls: NbdTls) {
     this.#options =
       tls.kind === 'certificates'
@@ -49,6 +51,17 @@ export class TlsUpgrade {
             ciphers: PSK_CIPHERS,
             pskCallback: (_socket, identity) => tls.keys.get(identity) ?? null,
           };
+    try {
+      // Without an authority Node.js would trust those that browsers trust.
+      if (tls.kind === 'certificates') new X509Certificate(tls.ca);
+      // Made anew for each client, but only here somebody hears that it cannot be made.
+      createSecureContext(this.#options);
+    } catch (cause) {
+      throw new InvalidArgumentError(
+        `the certificates or the key cannot be used for TLS (${cause instanceof Error ? cause.message : cause}): give PEM, and the key that belongs to the server's certificate`,
+        { cause },
+      );
+    }
   }
 
   /**

@@ -1,4 +1,6 @@
 /** The server around its connections: who may connect, how many, for how long, and how it ends. */
+import { execFileSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { mkdtemp, rm, stat } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -6,6 +8,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { MemoryDevice } from '../../../src/device/memory-device.ts';
 import { systemEnvironment } from '../../../src/environment.ts';
+import { InvalidArgumentError } from '../../../src/errors.ts';
 import { DeviceExport, FixedCatalog } from '../../../src/nbd/server/device-export.ts';
 import type { NbdLimits } from '../../../src/nbd/server/limits.ts';
 import { NbdServer } from '../../../src/nbd/server/server.ts';
@@ -112,6 +115,28 @@ describe('NbdServer', () => {
   test('listens on a socket that only its owner can use', async () => {
     await serve();
     expect((await stat(path)).mode & 0o777).toBe(0o600);
+  });
+
+  describe('refuses, before any client comes,', () => {
+    const pem = (name: string) => readFileSync(join(folder, `${name}.pem`), 'utf8');
+    const made = (ca: string, cert: string, key: string) => () =>
+      new NbdServer(new FixedCatalog([]), { tls: { kind: 'certificates', ca, cert, key } });
+
+    test('certificates and keys that cannot be used', () => {
+      for (const name of ['own', 'other']) {
+        const out = ['-keyout', join(folder, `${name}-key.pem`), '-out', join(folder, `${name}.pem`)];
+        const newKey = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-subj', '/CN=x'];
+        execFileSync('openssl', ['req', '-x509', ...newKey, ...out], { stdio: 'ignore' });
+      }
+      const [cert, key] = [pem('own'), pem('own-key')];
+      expect(made(cert, cert, key)).not.toThrow();
+      expect(made(cert, cert, pem('other-key'))).toThrow(InvalidArgumentError);
+      expect(made(cert, cert, 'none')).toThrow(InvalidArgumentError);
+      expect(made(cert, 'none', key)).toThrow(InvalidArgumentError);
+      expect(made('none', cert, key)).toThrow(InvalidArgumentError);
+      // Node.js would take it for none, and let in whoever has a certificate of a public authority.
+      expect(made('', cert, key)).toThrow(InvalidArgumentError);
+    });
   });
 
   test('refuses TCP without TLS, but on loopback if told so', async () => {
