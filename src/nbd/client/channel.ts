@@ -5,7 +5,7 @@
  * somewhere, so there it is copied. What is sent within one turn leaves in one system call.
  */
 import { connect, type Socket } from 'node:net';
-import { type ConnectionOptions, connect as connectTls, type TLSSocket } from 'node:tls';
+import { type ConnectionOptions, connect as connectTls } from 'node:tls';
 import { ConnectionEnd, lost } from './failure.js';
 import type { NbdPlace } from './uri.js';
 
@@ -98,11 +98,6 @@ export class Channel {
       socket.once('close', refuse);
     });
     socket.on('data', (chunk: Buffer) => this.#copy(chunk));
-  }
-
-  /** For a socket with TLS: what was agreed on. */
-  get cipher(): string | undefined {
-    return 'getCipher' in this.#socket ? (this.#socket as TLSSocket).getCipher()?.name : undefined;
   }
 
   /** From now on `reader` takes what arrives. */
