@@ -30,6 +30,7 @@ import { type Call, type Reply, RpcConnection, TRANSFER_MAX } from './rpc/server
 import { SocketFile } from './socket-file.js';
 
 const CONNECTIONS_MAX = 64;
+const CLOSING = 'the process that serves the volume is closing it';
 /** Buffers kept for the next reads, in bytes. */
 const KEPT_BUFFERS = 32 * 1024 * 1024;
 /** Events that clients hear of. */
@@ -76,6 +77,7 @@ export class ControlServer {
   /** Requests are refused from now on; clients wait for the end of their connection. */
   refuse(): void {
     this.#refusing = true;
+    for (const connection of this.#connections.values()) connection.giveUp(new ClosingError(CLOSING));
   }
 
   /** New clients find nothing any more. */
@@ -116,7 +118,7 @@ export class ControlServer {
   }
 
   async #answer(method: string, call: Call): Promise<Reply> {
-    if (this.#refusing) throw new ClosingError('the process that serves the volume is closing it');
+    if (this.#refusing) throw new ClosingError(CLOSING);
     call.signal.throwIfAborted();
     const { volume } = this.#options;
     switch (method) {

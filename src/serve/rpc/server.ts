@@ -68,8 +68,7 @@ export class RpcConnection {
     socket.on('error', () => socket.destroy());
     socket.on('end', () => socket.destroy());
     socket.on('close', () => {
-      const gone = new DOMException('the client has gone', 'AbortError');
-      for (const controller of this.#underWay.values()) controller.abort(gone);
+      this.giveUp(new DOMException('the client has gone', 'AbortError'));
     });
   }
 
@@ -78,6 +77,11 @@ export class RpcConnection {
     if (!this.#isGreeted) return;
     if (this.#socket.writableLength > UNREAD_MAX) this.#socket.destroy();
     else this.#send(encodeFrame(FrameKind.event, 0, value));
+  }
+
+  /** Gives up what is under way, where it can be. */
+  giveUp(reason: Error): void {
+    for (const controller of this.#underWay.values()) controller.abort(reason);
   }
 
   #receive(chunk: Buffer): void {
