@@ -16,6 +16,7 @@ import { Option, RequestType } from '../../../src/nbd/wire/constants.ts';
 import { encodeInfoRequest, encodeOption } from '../../../src/nbd/wire/option.ts';
 import { encodeRequest } from '../../../src/nbd/wire/request.ts';
 import { SimulatedClock } from '../../../src/testing/simulated-clock.ts';
+import { requireTool } from '../../interop/support/writer-tools.ts';
 
 const SIZE = 1024 * 1024;
 const GREETING = 18;
@@ -117,7 +118,7 @@ describe('NbdServer', () => {
     expect((await stat(path)).mode & 0o777).toBe(0o600);
   });
 
-  describe('refuses, before any client comes,', () => {
+  describe.skipIf(!requireTool('openssl'))('refuses, before any client comes,', () => {
     const pem = (name: string) => readFileSync(join(folder, `${name}.pem`), 'utf8');
     const made = (ca: string, cert: string, key: string) => () =>
       new NbdServer(new FixedCatalog([]), { tls: { kind: 'certificates', ca, cert, key } });
