@@ -59,6 +59,27 @@ export class SimulatedDevice implements ResizableDevice {
     });
   }
 
+  readNow(offset: ByteOffset, target: Uint8Array): boolean {
+    this.#life.check();
+    checkRange(this, offset, target.byteLength);
+    if (this.#isDead || !this.#disk.drawAtOnce()) return false;
+    this.#suffer(this.#strike('read', offset, target.byteLength), 'read', offset, target.byteLength);
+    this.#disk.content.read(offset, target);
+    return true;
+  }
+
+  writeNow(offset: ByteOffset, sources: readonly Uint8Array[]): boolean {
+    this.#life.check();
+    checkWritable(this);
+    const length = sources.reduce((sum, source) => sum + source.byteLength, 0);
+    checkRange(this, offset, length);
+    if (this.#isDead || !this.#disk.drawAtOnce()) return false;
+    const { effect, settle } = this.#beginWrite('write', offset, length, [...sources]);
+    effect();
+    settle();
+    return true;
+  }
+
   write(offset: ByteOffset, source: Uint8Array): Promise<void> {
     return this.#life.run(() => this.#write('write', offset, source.byteLength, [source]));
   }
@@ -169,6 +190,17 @@ export class SimulatedDevice implements ResizableDevice {
     checkWritable(this);
     checkRange(this, offset, length);
     if (this.#isDead) return never();
+    const { fault, effect, settle } = this.#beginWrite(kind, offset, length, sources);
+    return this.#submit(kind, offset, length, fault, effect, settle);
+  }
+
+  /** Begins a write; what happens is up to `effect`, and that it was acknowledged to `settle`. */
+  #beginWrite(
+    kind: 'write' | 'discard',
+    offset: ByteOffset,
+    length: ByteLength,
+    sources: readonly Uint8Array[],
+  ) {
     this.#checkOverlap(kind, offset, length);
     const bytes = joined(sources, length);
     const disk = this.#disk;
@@ -187,10 +219,11 @@ export class SimulatedDevice implements ResizableDevice {
       disk.faults.rewritten(this.name, offset, length);
       if (fault?.effect === 'rot') disk.rotWithin(offset, length);
     };
-    return this.#submit(kind, offset, length, fault, effect, () => {
+    const settle = () => {
       disk.content.acknowledge(change);
       this.#checkSources(kind, offset, sources, bytes);
-    });
+    };
+    return { fault, effect, settle };
   }
 
   #strike(kind: DiskOperation, offset: ByteOffset, length: ByteLength): Fault | undefined {

@@ -33,6 +33,7 @@ export interface SimulatedDirectoryOptions {
   readonly faults?: FaultPlan;
   /** For its files: see `SimulatedDiskOptions`. */
   readonly strictOverlap?: boolean;
+  readonly atOnce?: boolean;
   /** Bytes that all files together may have; growing beyond is ENOSPC. */
   readonly capacity?: ByteLength;
 }
@@ -221,6 +222,7 @@ export class SimulatedDirectory {
       random: this.random.fork(name),
       faults: this.faults,
       strictOverlap: this.#options.strictOverlap ?? false,
+      atOnce: this.#options.atOnce ?? false,
       admits: (growth) => this.usedBytes + growth <= this.#capacity,
     });
   }

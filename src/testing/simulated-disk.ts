@@ -35,6 +35,8 @@ export interface SimulatedDiskOptions {
    * offset on, where a store lies behind the volume.
    */
   readonly strictOverlap?: boolean | ByteOffset;
+  /** Reads and writes are sometimes done at the call (`readNow`, `writeNow`), as by a device whose content is in memory. */
+  readonly atOnce?: boolean;
   /** May the disk grow by so much? `false` is ENOSPC. */
   readonly admits?: (growth: ByteLength) => boolean;
 }
@@ -64,6 +66,8 @@ export class SimulatedDisk {
   /** Flushes that failed; a device opened before the last of them never flushes again. */
   flushFailures = 0;
   readonly #admits: (growth: ByteLength) => boolean;
+  /** Decides what is done at once; `undefined`: nothing. */
+  readonly #atOnce: SeededRandom | undefined;
   #modified: Modified = { milliseconds: 0, changes: 0 };
   #durableModified = this.#modified;
 
@@ -75,6 +79,7 @@ export class SimulatedDisk {
     const { strictOverlap = false } = options;
     this.strictFrom = typeof strictOverlap === 'number' ? strictOverlap : strictOverlap ? 0 : Infinity;
     this.#admits = options.admits ?? (() => true);
+    this.#atOnce = options.atOnce ? this.random.fork('at once') : undefined;
     this.content = new CachedContent(
       options.size ?? 0,
       options.noise ? this.random.fork('noise') : undefined,
@@ -85,6 +90,11 @@ export class SimulatedDisk {
   open({ writable = true }: { writable?: boolean } = {}): SimulatedDevice {
     this.content.dropForgotten();
     return new SimulatedDevice(this, writable);
+  }
+
+  /** Whether the next read or write that could be done at once is. */
+  drawAtOnce(): boolean {
+    return this.#atOnce?.chance(0.5) ?? false;
   }
 
   get size(): ByteLength {

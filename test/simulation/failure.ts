@@ -6,8 +6,12 @@ export interface SeedOptions extends PlanOptions {
 }
 
 /** The command that runs one seed again. */
-export function replayOf({ seed, cycles, faults, rot }: SeedOptions): string {
-  const flags = [...(faults ? [] : ['--no-faults']), ...(rot ? ['--rot'] : [])];
+export function replayOf({ seed, cycles, faults, rot, atOnce }: SeedOptions): string {
+  const flags = [
+    ...(faults ? [] : ['--no-faults']),
+    ...(rot ? ['--rot'] : []),
+    ...(atOnce ? ['--at-once'] : []),
+  ];
   return ['npm run simulate --', `--seed ${seed} --runs 1 --cycles ${cycles}`, ...flags].join(' ');
 }
 

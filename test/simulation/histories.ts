@@ -240,6 +240,7 @@ export const CHAIN_HISTORIES: readonly History[] = [
 export function planOf(history: History, layout: Plan['layout'], seed: number): Plan {
   const { name, blocks, growth = 9, maximum = 0, room = Math.max(64, blocks + 64) } = history;
   return {
+    atOnce: false,
     seed: `${name} ${seed}`,
     layout,
     // A short last block, and no whole number of them.

@@ -55,6 +55,8 @@ export interface Cycle {
 
 export interface Plan {
   readonly seed: string;
+  /** Devices read and write at the call, now and then. */
+  readonly atOnce: boolean;
   readonly layout: 'directory' | 'in-volume';
   readonly volumeSize: number;
   /** In-volume: bytes of the reserve. */
@@ -80,6 +82,8 @@ export interface PlanOptions {
   readonly faults: boolean;
   /** Do bits of the store rot? Then devices do not fail. */
   readonly rot: boolean;
+  /** Do devices read and write at the call, now and then? */
+  readonly atOnce?: boolean;
 }
 
 /** What the cycles of one plan have in common. */
@@ -127,6 +131,7 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
   const crashesWhileInitializing = Array.from({ length: crashes }, () => random.below(50));
   return {
     seed,
+    atOnce: options.atOnce ?? false,
     layout,
     volumeSize,
     reserve: 10 * BLOCK_SIZE + (tight ? Math.max(scarce, 64 * BLOCK_SIZE) : roomy * BLOCK_SIZE),

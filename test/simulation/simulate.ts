@@ -19,6 +19,7 @@ const HELP = `Runs the engine in a simulated world, crashes it, and compares wha
   --jobs N      processes to spread the seeds over (default 1)
   --no-faults   no device ever fails
   --rot         bits rot in the store; then reads must be right or fail, and check must find it
+  --at-once     devices read and write at the call, now and then, as from a page cache
   --small-blocks  in a copy of the engine whose table and location blocks are soon full
   --shrink      make the plan of --seed shorter while it fails, and print it
   --progress N  seconds between two lines of progress (default 10; on a terminal one line, all the time)
@@ -35,6 +36,7 @@ const { values } = parseArgs({
     jobs: { type: 'string', default: '1' },
     'no-faults': { type: 'boolean', default: false },
     rot: { type: 'boolean', default: false },
+    'at-once': { type: 'boolean', default: false },
     'small-blocks': { type: 'boolean', default: false },
     shrink: { type: 'boolean', default: false },
     progress: { type: 'string', default: '10' },
@@ -60,6 +62,7 @@ function optionsOf(): SimulationOptions {
     stride: whole('stride', values.stride),
     faults: !values['no-faults'],
     rot: values.rot,
+    atOnce: values['at-once'],
   };
 }
 
@@ -94,6 +97,7 @@ const argsForJobs = (): string[] => [
   ...(values.seconds === undefined ? [] : ['--seconds', values.seconds]),
   ...(values['no-faults'] ? ['--no-faults'] : []),
   ...(values.rot ? ['--rot'] : []),
+  ...(values['at-once'] ? ['--at-once'] : []),
 ];
 
 /** As a job: tells the parent process of every seed. */

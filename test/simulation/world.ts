@@ -36,13 +36,13 @@ export class RunWorld {
   constructor(plan: Plan, options: SchedulerOptions = {}) {
     this.plan = plan;
     this.world = new SimulatedWorld(plan.seed, { stragglers: plan.stragglers, ...options });
-    const { noise } = plan;
+    const { noise, atOnce } = plan;
     const room = noise ? roundUp(plan.volumeSize, BLOCK_SIZE) + plan.reserve : plan.volumeSize;
     const areas = roundUp(plan.volumeSize, BLOCK_SIZE) + (CONTROL_BLOCKS + 1) * BLOCK_SIZE;
-    this.world.addDisk('volume', { size: room, strictOverlap: areas, noise });
+    this.world.addDisk('volume', { size: room, strictOverlap: areas, noise, atOnce });
     if (!this.#inside) {
       const capacity = plan.hostSpace === 0 ? Infinity : plan.hostSpace;
-      this.world.addDirectory('store', { strictOverlap: true, capacity });
+      this.world.addDirectory('store', { strictOverlap: true, capacity, atOnce });
     }
     this.initial = new Uint8Array(plan.volumeSize);
     // The second half begins as zeros.
