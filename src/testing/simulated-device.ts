@@ -75,8 +75,11 @@ export class SimulatedDevice implements ResizableDevice {
     checkRange(this, offset, length);
     if (this.#isDead || !this.#disk.drawAtOnce()) return false;
     const { effect, settle } = this.#beginWrite('write', offset, length, [...sources]);
-    effect();
-    settle();
+    try {
+      effect();
+    } finally {
+      settle();
+    }
     return true;
   }
 
@@ -194,7 +197,7 @@ export class SimulatedDevice implements ResizableDevice {
     return this.#submit(kind, offset, length, fault, effect, settle);
   }
 
-  /** Begins a write; what happens is up to `effect`, and that it was acknowledged to `settle`. */
+  /** Begins a write; what happens is up to `effect`, and that it completed, well or badly, to `settle`. */
   #beginWrite(
     kind: 'write' | 'discard',
     offset: ByteOffset,
