@@ -2,6 +2,7 @@
  * Question: what does the engine cost once there is nothing to copy: writes to blocks copied already, reads of the live
  * volume, reads of a snapshot whose every block was copied?
  */
+import type { Volume, WriteMode } from '../../src/index.js';
 import { Place } from './place.js';
 import type { Figures } from './table.js';
 import { type Load, run, type Target } from './workload.js';
@@ -44,29 +45,33 @@ const SNAPSHOT_LOADS: readonly Load[] = [
 
 export async function steadyState(size: number): Promise<Figures[]> {
   await using place = await Place.create(size);
-  const volume = await place.volume();
+  await using other = await Place.create(size);
+  const volumes: Record<WriteMode, Volume> = {
+    ordered: await place.volume(),
+    writeback: await other.volume('directory', true, { writeMode: 'writeback' }),
+  };
   const bare = await place.file('bare.img');
-  const snapshot = await volume.createSnapshot();
-  await run({ name: '', kind: 'write', request: 2 ** 20, order: 'sequential', depth: 16 }, volume, size);
+  const snapshot = await volumes.ordered.createSnapshot();
+  await volumes.writeback.createSnapshot();
+  for (const volume of Object.values(volumes))
+    await run({ name: '', kind: 'write', request: 2 ** 20, order: 'sequential', depth: 16 }, volume, size);
   const all: Figures[] = [];
-  for (const load of LOADS) {
-    all.push({
-      name: load.name,
-      unit: 'MiB/s',
-      values: { directory: await run(load, volume, size), bare: await run(load, bare, size) },
-    });
-  }
-  const readOnly: Target = { ...nothing, read: (offset, buffer) => snapshot.read(offset, buffer) };
-  for (const load of SNAPSHOT_LOADS) {
-    all.push({
-      name: load.name,
-      unit: 'MiB/s',
-      values: { directory: await run(load, readOnly, size), bare: await run(load, bare, size) },
-    });
-  }
-  await volume.close();
+  for (const load of LOADS) all.push(await inTurn(load, { ...volumes, bare }, size));
+  const copied: Target = { ...nothing, read: (offset, buffer) => snapshot.read(offset, buffer) };
+  for (const load of SNAPSHOT_LOADS) all.push(await inTurn(load, { ordered: copied, bare }, size));
+  await volumes.ordered.close();
+  await volumes.writeback.close();
   await bare.close();
   return all;
+}
+
+/** Twice, and the better one counts: whoever comes first pays for what the load before has left. */
+async function inTurn(load: Load, targets: Readonly<Record<string, Target>>, size: number): Promise<Figures> {
+  const values: Record<string, number> = {};
+  for (let round = 0; round < 2; round++)
+    for (const [name, target] of Object.entries(targets))
+      values[name] = Math.max(values[name] ?? 0, await run(load, target, size));
+  return { name: load.name, unit: 'MiB/s', values };
 }
 
 const nothing = { write: async () => undefined, flush: async () => undefined };
