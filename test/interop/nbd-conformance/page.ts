@@ -77,7 +77,7 @@ of today expect. **no**: against a *must*. **broke**: afterwards the server did 
 "May" cases and those of the last chapter are not demanded by the document.
 
 ${summary(servers)}
-Where a server **broke** it was started again for the next case. The two of nbdkit 1.32.5 are its own assertions, which end the process:
+Where a server **broke** it was started again for the next case. Those of nbdkit 1.32.5 are two of its own assertions, which end the process:
 \`backend.c:725\` when a client sets FAST_ZERO that was not offered, \`connections.c:402\` when a client vanishes with answers on their way (not every time). qemu reads
 the magic number of a request as any other field and answers EINVAL, so nothing is dropped there; where it wants TLS it refuses ABORT before it; what is in flight at DISC it answers or not, by chance.
 Extended headers are younger than the installed versions of all three.

@@ -1,8 +1,8 @@
 /** BLOCK_STATUS with base:allocation. */
-import { type Case, type Context, contentAt, EXPORT_SIZE, LARGE_SIZE, MIB } from '../case.ts';
-import { Command, CommandFlag, Errno, STATE_ZERO } from '../constants.ts';
+import { agreeOn, type Case, type Context, contentAt, EXPORT_SIZE, LARGE_SIZE, MIB } from '../case.ts';
+import { Command, CommandFlag, Errno, Option, STATE_ZERO } from '../constants.ts';
 import { describe, type Extent, failedWith, type Style, type Transmission } from '../transmission.ts';
-import { expectThat, must } from '../verdict.ts';
+import { expectThat, must, offered } from '../verdict.ts';
 
 const ALLOCATION = 'base:allocation';
 const SECTION = 'NBD_CMD_BLOCK_STATUS';
@@ -74,6 +74,32 @@ const forStyle = (style: Style): Case[] => [
     async run(context) {
       const extents = await walk(await open(context, style), 0, CommandFlag.REQ_ONE);
       checkZeros(extents);
+    },
+  },
+  {
+    name: `BLOCK_STATUS answers every one of several contexts once, with and without REQ_ONE, ${style} replies`,
+    section: SECTION,
+    level: 'must',
+    async run(context) {
+      const { exportName } = context.target.writable;
+      const negotiation = await context.negotiate();
+      await agreeOn(negotiation, style);
+      const list = await negotiation.metaContexts(Option.LIST_META_CONTEXT, exportName, []);
+      // A name that ends like this is a wildcard, and selects nothing.
+      const names = list.contexts.map(({ name }) => name).filter((name) => !name.endsWith(':'));
+      offered(names.length > 1, 'a second context');
+      const set = await negotiation.metaContexts(Option.SET_META_CONTEXT, exportName, names);
+      const transmission = await context.go(negotiation, exportName, style, set.contexts);
+      for (const flags of [0, CommandFlag.REQ_ONE]) {
+        const reply = await transmission.ask({
+          command: Command.BLOCK_STATUS,
+          offset: 4096,
+          length: MIB,
+          flags,
+        });
+        expectThat(reply.error === 0, `it fails with ${describe(reply)}`);
+        expectThat(reply.extents.size === set.contexts.length, `${reply.extents.size} contexts are answered`);
+      }
     },
   },
   {

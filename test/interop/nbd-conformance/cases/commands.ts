@@ -102,6 +102,18 @@ const forStyle = (style: Style): Case[] => [
     },
   },
   {
+    name: `CACHE with FUA is not refused for its flag where FUA is offered, ${style} replies`,
+    section: 'Command flags',
+    level: 'must',
+    async run(context) {
+      const transmission = await context.open(style, { needs: { CACHE: true, FUA: true } });
+      const request = { command: Command.CACHE, offset: 0, length: 65_536 };
+      const plain = await transmission.ask(request);
+      const fua = await transmission.ask({ ...request, flags: CommandFlag.FUA });
+      expectThat(plain.error === fua.error, `${describe(plain)} without FUA, ${describe(fua)} with it`);
+    },
+  },
+  {
     name: `returns every cookie as it came, ${style} replies`,
     section: 'Transmission',
     level: 'must',
