@@ -169,7 +169,7 @@ async function work(seed: string): Promise<void> {
     unhandled.push(error instanceof Error ? (error.stack ?? error.message) : String(error));
   process.on('unhandledRejection', note);
   process.on('uncaughtException', note);
-  const arena = await Arena.create();
+  let arena = await Arena.create();
   process.once('disconnect', () => process.exit());
   process.on('message', async ({ from, to }: Work) => {
     const findings: Finding[] = [];
@@ -177,6 +177,11 @@ async function work(seed: string): Promise<void> {
     for (let index = from; index < to; index++) {
       const plan = planOf(seed, index);
       const outcome: Outcome = await arena.run(plan);
+      if (outcome.wrong !== '') {
+        // What it left behind would be laid to every case that follows.
+        await arena.close();
+        arena = await Arena.create();
+      }
       sums.options += outcome.options;
       sums.replies += outcome.replies;
       sums.slowestMs = Math.max(sums.slowestMs, outcome.milliseconds);
