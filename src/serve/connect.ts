@@ -1,11 +1,11 @@
 /** Reaching the process that serves a volume. */
 import { DeviceError } from '../errors.js';
+import { connectTo } from '../nbd/server/socket-file.js';
 import { controlSocketsOf, identityOf, type VolumePlace } from './control-place.js';
 import { type Greeting, Method, type VolumeState } from './control-protocol.js';
 import { RemoteVolume } from './remote-volume.js';
 import { RpcClient } from './rpc/client.js';
 import { ClosingError, PeerGoneError } from './rpc/errors.js';
-import { connectTo } from './socket-file.js';
 
 /** Received at once from the kernel, bytes. */
 const RECEIVE_SIZE = 1024 * 1024;

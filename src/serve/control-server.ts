@@ -12,6 +12,7 @@ import type { Problem } from '../check/check.js';
 import { allocationOf } from '../device/allocation.js';
 import { BufferPool } from '../device/buffer-pool.js';
 import { InUseError, InvalidArgumentError, NotFoundError } from '../errors.js';
+import { SocketFile } from '../nbd/server/socket-file.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import type { ChangedBlocksOptions, Volume } from '../volume/volume.js';
 import {
@@ -27,7 +28,6 @@ import {
 } from './control-protocol.js';
 import { ClosingError } from './rpc/errors.js';
 import { type Call, type Reply, RpcConnection, TRANSFER_MAX } from './rpc/server.js';
-import { SocketFile } from './socket-file.js';
 
 const CONNECTIONS_MAX = 64;
 const CLOSING = 'the process that serves the volume is closing it';

@@ -6,19 +6,18 @@
  *     await using server = await VolumeServer.start([volume]);
  *     console.log(server.uris[0]);
  */
-import { createServer, type Server } from 'node:net';
-import { basename, resolve } from 'node:path';
+import { basename } from 'node:path';
 import { checkServedVolume } from '../check/served.js';
 import { InvalidArgumentError } from '../errors.js';
 import type { NbdLimits } from '../nbd/server/limits.js';
 import { type NbdAddress, NbdServer } from '../nbd/server/server.js';
+import { checkFree, SOCKET_PATH_MAX } from '../nbd/server/socket-file.js';
 import type { NbdTls } from '../nbd/server/tls.js';
 import type { Volume } from '../volume/volume.js';
 import { identityOf, makePlaceInMemory, placeInStore, type SocketPlace } from './control-place.js';
 import type { ServingState } from './control-protocol.js';
 import { ControlServer } from './control-server.js';
 import type { MetricsEndpoint } from './metrics-endpoint.js';
-import { checkFree, SOCKET_PATH_MAX, SocketFile } from './socket-file.js';
 import { type ServedVolume, VolumeExports } from './volume-exports.js';
 
 export interface VolumeServerOptions {
@@ -53,7 +52,6 @@ export class VolumeServer {
   readonly #onError: (error: unknown) => void;
   readonly #since = performance.now();
   #uris: readonly string[] = [];
-  #listener: { readonly server: Server; readonly file: SocketFile } | undefined;
   readonly #owned: Owned[] = [];
   #metrics: MetricsEndpoint | undefined;
   #closed: Promise<void> | undefined;
@@ -150,16 +148,7 @@ export class VolumeServer {
     }
     const path = socket ?? place?.nbd;
     if (path === undefined) throw new InvalidArgumentError('say where to listen: a socket or an address');
-    if (Buffer.byteLength(resolve(path)) > SOCKET_PATH_MAX) {
-      throw new InvalidArgumentError(
-        `${path}: paths of sockets have at most ${SOCKET_PATH_MAX} bytes; choose a shorter one`,
-      );
-    }
-    await checkFree(path, 'choose another path with --socket');
-    const server = createServer({ allowHalfOpen: true }, (client) => this.nbd.accept(client));
-    server.on('error', this.#onError);
-    this.#listener = { server, file: await SocketFile.publish(server, path) };
-    return { path: resolve(path) };
+    return this.nbd.listen({ path });
   }
 
   #urisAt(address: NbdAddress): string[] {
@@ -185,8 +174,6 @@ export class VolumeServer {
   async #close(release: () => Promise<void>): Promise<void> {
     for (const { control } of this.#owned) control.refuse();
     await this.#metrics?.close();
-    this.#listener?.server.close();
-    await this.#listener?.file.remove();
     await this.nbd.close();
     try {
       // What takes long comes before the control socket goes: until then commands can be told to wait.

@@ -1,7 +1,8 @@
-/** Listening sockets: private ones of the Unix domain, TCP ones. */
-import { chmod, unlink } from 'node:fs/promises';
-import { connect, createServer, isIP, type Server, type Socket } from 'node:net';
-import { DeviceError, InUseError } from '../../errors.js';
+/** Where a server accepts clients: a private socket of the Unix domain, or a TCP port. */
+import { createServer, isIP, type Server, type Socket } from 'node:net';
+import { resolve } from 'node:path';
+import { DeviceError, InUseError, InvalidArgumentError } from '../../errors.js';
+import { checkFree, SOCKET_PATH_MAX, SocketFile } from './socket-file.js';
 
 export type NbdAddress =
   | {
@@ -16,71 +17,75 @@ export type NbdAddress =
       readonly insecure?: boolean;
     };
 
-export const nameOf = (address: NbdAddress): string =>
-  'path' in address ? address.path : `${address.host}:${address.port}`;
-
 export const isLoopback = (host: string): boolean =>
   host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));
 
-/**
- * Listens; a socket that a killed process left behind is replaced.
- * @throws InUseError, DeviceError
- */
-export async function listen(address: NbdAddress, accept: (socket: Socket) => void): Promise<Server> {
-  try {
-    return await tryListen(address, accept);
-  } catch (error) {
-    if (!isAddressInUse(error)) throw failed(address, error);
-    if (!('path' in address) || (await isAnswered(address.path))) {
-      throw new InUseError(`${nameOf(address)} is in use by another server`, { cause: error });
+export class Listener {
+  /** With the port that was chosen. */
+  readonly address: NbdAddress;
+  readonly #server: Server;
+  readonly #file: SocketFile | undefined;
+
+  private constructor(address: NbdAddress, server: Server, file: SocketFile | undefined) {
+    this.address = address;
+    this.#server = server;
+    this.#file = file;
+  }
+
+  /**
+   * Listens; a socket that a killed process left behind is replaced.
+   * @param onError told of clients that could not be accepted; the others go on
+   * @throws InvalidArgumentError (no place for a socket), InUseError, DeviceError
+   */
+  static async open(
+    address: NbdAddress,
+    accept: (socket: Socket) => void,
+    onError: (error: unknown) => void,
+  ): Promise<Listener> {
+    // A client may close its half and still wait for answers.
+    const server = createServer({ allowHalfOpen: true }, accept);
+    if ('path' in address) {
+      const path = resolve(address.path);
+      if (Buffer.byteLength(path) > SOCKET_PATH_MAX) {
+        throw new InvalidArgumentError(
+          `${path}: paths of sockets have at most ${SOCKET_PATH_MAX} bytes; choose a shorter one`,
+        );
+      }
+      await checkFree(path, 'choose another path for the socket');
+      server.on('error', onError);
+      return new Listener({ path }, server, await SocketFile.publish(server, path));
     }
-    await unlink(address.path);
+    await listenOnPort(server, address.host, address.port);
+    server.on('error', onError);
+    const bound = server.address();
+    const port = typeof bound === 'object' && bound !== null ? bound.port : address.port;
+    return new Listener({ ...address, port }, server, undefined);
   }
-  try {
-    return await tryListen(address, accept);
-  } catch (error) {
-    throw failed(address, error);
-  }
-}
 
-const failed = (address: NbdAddress, cause: unknown): DeviceError =>
-  new DeviceError(`cannot listen on ${nameOf(address)}: ${cause instanceof Error ? cause.message : cause}`, {
-    cause,
-  });
-
-const isAddressInUse = (error: unknown): boolean =>
-  error instanceof Error && 'code' in error && error.code === 'EADDRINUSE';
-
-async function tryListen(address: NbdAddress, accept: (socket: Socket) => void): Promise<Server> {
-  // A client may close its half and still wait for answers.
-  const server = createServer({ allowHalfOpen: true }, accept);
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject);
-    if ('path' in address) withMask(0o177, () => server.listen(address.path, resolve));
-    else server.listen(address.port, address.host, resolve);
-  });
-  if ('path' in address) await chmod(address.path, 0o600);
-  return server;
-}
-
-/** A socket must never be there for others, not even for a moment. */
-function withMask(mask: number, action: () => void): void {
-  const before = process.umask(mask);
-  try {
-    action();
-  } finally {
-    process.umask(before);
-  }
-}
-
-/** Does a process accept connections there? The file of a socket outlives its owner. */
-function isAnswered(path: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect(path);
-    socket.once('connect', () => {
-      socket.destroy();
-      resolve(true);
+  /** Accepts nobody any more. Resolves when all who were accepted are gone. */
+  async close(): Promise<void> {
+    const closed = new Promise<void>((done) => {
+      this.#server.close(() => done());
     });
-    socket.once('error', (error) => resolve(!('code' in error) || error.code !== 'ECONNREFUSED'));
+    await this.#file?.remove();
+    await closed;
+  }
+}
+
+function listenOnPort(server: Server, host: string, port: number): Promise<void> {
+  return new Promise((listening, reject) => {
+    const failed = (cause: NodeJS.ErrnoException) => {
+      const name = `${host}:${port}`;
+      reject(
+        cause.code === 'EADDRINUSE'
+          ? new InUseError(`${name} is in use by another server`, { cause })
+          : new DeviceError(`cannot listen on ${name}: ${cause.message}`, { cause }),
+      );
+    };
+    server.once('error', failed);
+    server.listen(port, host, () => {
+      server.off('error', failed);
+      listening();
+    });
   });
 }

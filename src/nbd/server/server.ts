@@ -6,7 +6,7 @@
  *
  * Shared state: the set of connections, changed between awaits only.
  */
-import type { Server, Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import { BufferPool } from '../../device/buffer-pool.js';
 import { type Environment, systemEnvironment } from '../../environment.js';
 import { ClosedError, InvalidArgumentError } from '../../errors.js';
@@ -14,7 +14,7 @@ import { Connection, type ConnectionHost } from './connection.js';
 import type { ExportCatalog } from './export.js';
 import { NbdFigures } from './figures.js';
 import { DEFAULT_LIMITS, Memory, type NbdLimits } from './limits.js';
-import { isLoopback, listen, type NbdAddress } from './listener.js';
+import { isLoopback, Listener, type NbdAddress } from './listener.js';
 import { type NbdTls, TlsUpgrade } from './tls.js';
 
 export interface NbdServerOptions {
@@ -34,7 +34,7 @@ const KEPT_BUFFERS = 64 * 1024 * 1024;
 export class NbdServer {
   readonly #host: ConnectionHost;
   readonly #connections = new Set<Connection>();
-  readonly #listeners: Server[] = [];
+  readonly #listeners: Listener[] = [];
   #closed = false;
 
   constructor(catalog: ExportCatalog, options: NbdServerOptions = {}) {
@@ -64,17 +64,14 @@ export class NbdServer {
   /**
    * Accepts clients there until `close`; may be called for several addresses.
    * @returns the address, with the port that was chosen
-   * @throws InvalidArgumentError for TCP without TLS, InUseError, DeviceError if the address cannot be had
+   * @throws InvalidArgumentError for TCP without TLS or a path that is no place for a socket, InUseError, DeviceError if the address cannot be had
    */
   async listen(address: NbdAddress): Promise<NbdAddress> {
     if (this.#closed) throw new ClosedError('the NBD server is closed');
     if (!('path' in address)) this.#checkPlain(address);
-    const server = await listen(address, (socket) => this.accept(socket));
-    server.on('error', this.#host.onError);
-    this.#listeners.push(server);
-    if ('path' in address) return address;
-    const bound = server.address();
-    return typeof bound === 'object' && bound !== null ? { ...address, port: bound.port } : address;
+    const listener = await Listener.open(address, (socket) => this.accept(socket), this.#host.onError);
+    this.#listeners.push(listener);
+    return listener.address;
   }
 
   /** Serves a client whose connection came from elsewhere. */
@@ -100,12 +97,7 @@ export class NbdServer {
   async close(): Promise<void> {
     this.#closed = true;
     const { clock, limits } = this.#host;
-    const stopped = this.#listeners.splice(0).map(
-      (server) =>
-        new Promise<void>((resolve) => {
-          server.close(() => resolve());
-        }),
-    );
+    const stopped = this.#listeners.splice(0).map((listener) => listener.close());
     const ended = [...this.#connections].map((connection) => {
       connection.finish();
       return connection.ended;

@@ -13,7 +13,7 @@ import { constants } from 'node:fs';
 import { type FileHandle, lstat, open, rename, unlink } from 'node:fs/promises';
 import { createConnection, type Server, type Socket } from 'node:net';
 import { basename, dirname, join } from 'node:path';
-import { DeviceError, InUseError, InvalidArgumentError } from '../errors.js';
+import { DeviceError, InUseError, InvalidArgumentError } from '../../errors.js';
 
 /** Bytes of the longest path that clients can connect to directly. */
 export const SOCKET_PATH_MAX = 107;
