@@ -36,6 +36,16 @@ export interface BlockDevice extends Allocated {
   readNow?(offset: ByteOffset, target: Uint8Array): boolean;
   /** The same for writing several buffers one after the other. `false`: nothing was written. @throws as `write` */
   writeNow?(offset: ByteOffset, sources: readonly Uint8Array[]): boolean;
+  /**
+   * Reads, and computes checksums beside the main thread: of as many equal parts of the target as there are seeds, each the CRC-32 that
+   * continues its seed. Where the device would rather not, for whatever reason, the answer is `undefined`, the target holds anything,
+   * and `seeds` may not have been asked. @throws ClosedError, InvalidArgumentError
+   */
+  readSummed?(
+    offset: ByteOffset,
+    target: Uint8Array,
+    seeds: () => Uint32Array,
+  ): Promise<Uint32Array | undefined>;
   /** Writes several buffers one after the other, in as few operations as the device can. */
   writev?(offset: ByteOffset, sources: readonly Uint8Array[]): Promise<void>;
   /** Makes the range read as zeros, giving its space back where the device can. */

@@ -3,6 +3,7 @@
  * copying them to a file does.
  *
  * Buffers come in powers of two; what is given back is kept up to a limit. Their content is whatever was there.
+ * Large ones are shared memory if that is wanted, so that `readSummed` can fill them.
  */
 import type { ByteLength } from '../units.js';
 
@@ -10,21 +11,30 @@ import type { ByteLength } from '../units.js';
 export const pooledSize = (length: ByteLength): ByteLength =>
   length <= 1 ? 1 : 2 ** (32 - Math.clz32(length - 1));
 
+/** Buffers from this size on are worth sharing with another thread. */
+const SHARED_FROM = 262_144;
+
 export class BufferPool {
   readonly #limit: ByteLength;
+  readonly #shared: boolean;
   readonly #free = new Map<ByteLength, Uint8Array[]>();
   #kept = 0;
 
   /** @param limit bytes of buffers not in use that are kept */
-  constructor(limit: ByteLength) {
+  constructor(limit: ByteLength, { shared = false }: { readonly shared?: boolean } = {}) {
     this.#limit = limit;
+    this.#shared = shared;
   }
 
   /** A buffer of at least `length` bytes. */
   take(length: ByteLength): Uint8Array {
     const size = pooledSize(length);
     const buffer = this.#free.get(size)?.pop();
-    if (buffer === undefined) return Buffer.allocUnsafeSlow(size);
+    if (buffer === undefined) {
+      return this.#shared && size >= SHARED_FROM
+        ? new Uint8Array(new SharedArrayBuffer(size))
+        : Buffer.allocUnsafeSlow(size);
+    }
     this.#kept -= size;
     return buffer;
   }

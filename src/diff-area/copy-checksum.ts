@@ -26,9 +26,14 @@ export class CopyChecksum {
 
   /** @param data 16 KiB, the content of `block` */
   of(block: BlockNumber, slot: Slot, data: Uint8Array): number {
+    return crc32(data, this.seed(block, slot));
+  }
+
+  /** The checksum as far as it does not depend on the data, which it is to be continued with. */
+  seed(block: BlockNumber, slot: Slot): number {
     const fileOffset = offsetOfSlot(slot);
     writeOrdinaryEntry(this.#view, 0, offsetOfBlock(block), fileOffset, this.#runs.locate(fileOffset), 0, 0);
     this.#view.setBigUint64(ENTRY_CHECKED_SIZE, this.#epoch, true);
-    return crc32(data, crc32(this.#checked));
+    return crc32(this.#checked);
   }
 }

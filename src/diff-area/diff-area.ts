@@ -206,8 +206,9 @@ export class DiffArea {
       target.fill(0);
       return;
     }
-    await this.#readSlots(slot, target);
-    this.#verify(block, slot, target);
+    const sums = await this.#readSummed(block, slot, target);
+    if (sums === undefined) await this.#readSlots(slot, target);
+    this.#verify(block, slot, target, sums);
   }
 
   /** The same at once, if the device does that; `false`: nothing was read. */
@@ -224,11 +225,15 @@ export class DiffArea {
     return true;
   }
 
-  /** @throws IntegrityError unless `data` is what was copied of the blocks from `block` on to the slots from `slot` on */
-  #verify(block: BlockNumber, slot: Slot, data: Uint8Array): void {
+  /**
+   * @param sums checksums of the copies, if they have been computed already
+   * @throws IntegrityError unless `data` is what was copied of the blocks from `block` on to the slots from `slot` on
+   */
+  #verify(block: BlockNumber, slot: Slot, data: Uint8Array, sums?: Uint32Array): void {
     for (let i = 0; i * BLOCK_SIZE < data.byteLength; i++) {
-      const copy = data.subarray(i * BLOCK_SIZE, (i + 1) * BLOCK_SIZE);
-      if (this.checksum(block + i, slot + i, copy) !== this.table.checksumAt(slot + i)) {
+      const sum =
+        sums?.[i] ?? this.checksum(block + i, slot + i, data.subarray(i * BLOCK_SIZE, (i + 1) * BLOCK_SIZE));
+      if (sum !== this.table.checksumAt(slot + i)) {
         throw new IntegrityError(
           `snapshot ${this.storeId}: the copy of block ${block + i} (offset ${offsetOfBlock(block + i)}) in slot ${slot + i} fails its checksum`,
         );
@@ -241,6 +246,17 @@ export class DiffArea {
     const block = new Uint8Array(BLOCK_SIZE);
     await this.#readSlots(FixedSlot.zeros, block);
     return isZero(block);
+  }
+
+  /** Reads copies and computes their checksums, if the device can do both together; else `undefined`. */
+  async #readSummed(block: BlockNumber, slot: Slot, target: Uint8Array): Promise<Uint32Array | undefined> {
+    const { device, runs } = this.#file;
+    if (device.readSummed === undefined) return undefined;
+    const offset = runs.locateWhole(offsetOfSlot(slot), target.byteLength);
+    if (offset === undefined) return undefined;
+    return device.readSummed(offset, target, () =>
+      new Uint32Array(target.byteLength / BLOCK_SIZE).map((_, i) => this.#checksum.seed(block + i, slot + i)),
+    );
   }
 
   async #readSlots(slot: Slot, target: Uint8Array): Promise<void> {
