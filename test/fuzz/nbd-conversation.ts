@@ -61,14 +61,17 @@ export class Conversation {
   /** Of the export that the requests are for, bytes. */
   #size = 0;
   #cookie: bigint;
+  readonly #about: string;
 
   constructor(random: SeededRandom) {
     this.#random = random;
     this.#cookie = BigInt(random.next()) << 32n;
+    this.#about = random.pick(OPEN_TO_ALL).name;
     const flags = random.pick([3, 3, 3, 1, 2, 0]);
     this.messages.push({ name: 'client flags', bytes: u32(flags), fields: [{ at: 0, width: 4 }] });
     const options = random.pick([0, 0, 1, 1, 2, 3, 6]);
     for (let count = 0; count < options; count++) this.messages.push(this.#option());
+    if (random.chance(0.3)) this.#select();
     if (random.chance(0.06)) return;
     this.messages.push(this.#entry());
     const requests = random.pick([1, 2, 4, 8, 20]);
@@ -76,8 +79,10 @@ export class Conversation {
     if (random.chance(0.4)) this.messages.push(this.#requestOf(Command.DISC, 0, 0n, 0n, Buffer.alloc(0)));
   }
 
+  /** Mostly the one that the conversation is about: contexts count for the export that they were selected for. */
   #name(): string {
-    if (this.#random.chance(0.05)) return this.#random.pick(['nothing', 'stil', 'x'.repeat(300)]);
+    if (this.#random.chance(0.75)) return this.#about;
+    if (this.#random.chance(0.2)) return this.#random.pick(['nothing', 'stil', 'x'.repeat(300)]);
     return this.#random.pick(OPEN_TO_ALL).name;
   }
 
@@ -113,6 +118,13 @@ export class Conversation {
       default:
         return optionMessage(random.next(), random.fill(Buffer.alloc(random.below(64))) as Buffer);
     }
+  }
+
+  /** What it takes to ask for the status of blocks. */
+  #select(): void {
+    if (!this.#extended) this.messages.push(optionMessage(Option.STRUCTURED_REPLY, Buffer.alloc(0)));
+    this.messages.push(this.#meta(Option.SET_META_CONTEXT));
+    if (this.#random.chance(0.3)) this.messages.push(this.#meta(Option.SET_META_CONTEXT));
   }
 
   #meta(option: number): Message {
