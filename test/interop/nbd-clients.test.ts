@@ -171,7 +171,14 @@ describe.skipIf(!requireTool('nbdinfo', 'nbdcopy'))('libnbd', () => {
 describe.skipIf(!requireTool('fio'))('fio', () => {
   test('verifies what it wrote, with many requests in flight and several jobs', async () => {
     const { bench, before, live, snapshot } = await setUp();
-    const job = ['--ioengine=nbd', `--uri=${live}`, '--verify=crc32c', '--verify_fatal=1', '--do_verify=1'];
+    const job = [
+      '--ioengine=nbd',
+      `--uri=${live}`,
+      '--verify=crc32c',
+      '--verify_fatal=1',
+      '--verify_state_save=0',
+      '--do_verify=1',
+    ];
     const both = ['--name=a', '--rw=randwrite', '--bs=4k', '--size=16M', '--iodepth=32', ...job];
     const large = ['--name=b', '--rw=write', '--bs=1M', '--offset=16M', '--size=16M', '--iodepth=16', ...job];
     await runWell('fio', '--output-format=terse', ...both, ...large);
