@@ -18,7 +18,7 @@ async function make(content: Uint8Array, writable = true): Promise<SimulatedDevi
   const random = new SeededRandom(`contract ${made++}`);
   const scheduler = new Scheduler(random).autorun();
   const faults = new FaultPlan(random);
-  const disk = new SimulatedDisk({ size: content.byteLength, scheduler, random, faults });
+  const disk = new SimulatedDisk({ size: content.byteLength, scheduler, random, faults, atOnce: true });
   const device = disk.open();
   await device.write(0, content);
   const opened = disk.open({ writable });
