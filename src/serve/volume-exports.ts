@@ -10,8 +10,9 @@
  * Shared state: the counts of users, changed between awaits only.
  */
 
+import { writeZeros } from '../device/zeros.js';
 import { ReadOnlyError } from '../errors.js';
-import { allocationContext, FixedContexts, writeZeros } from '../nbd/server/device-export.js';
+import { allocationContext, FixedContexts } from '../nbd/server/device-export.js';
 import type { ExportCatalog, NbdExport, StatusContext, StatusContexts } from '../nbd/server/export.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';

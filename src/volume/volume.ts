@@ -11,6 +11,7 @@ import { Mutex } from 'async-mutex';
 import { asTarget, checkRange, checkWhole, lengthOf } from '../arguments.js';
 import { type AllocationExtent, allocationOf } from '../device/allocation.js';
 import type { BlockDevice } from '../device/block-device.js';
+import { writeZeros } from '../device/zeros.js';
 import { type Environment, systemEnvironment } from '../environment.js';
 import { ClosedError, ReadOnlyError } from '../errors.js';
 import { type CreateSnapshotOptions, createSnapshot } from '../snapshot/create.js';
@@ -361,11 +362,7 @@ async function changePart(
   }
 }
 
-const ZEROS = new Uint8Array(1024 * 1024);
-
 async function zero(device: BlockDevice, offset: ByteOffset, length: ByteLength): Promise<void> {
   if (device.writeZeroes !== undefined) return device.writeZeroes(offset, length);
-  for (let done = 0; done < length; done += ZEROS.byteLength) {
-    await device.write(offset + done, ZEROS.subarray(0, Math.min(ZEROS.byteLength, length - done)));
-  }
+  await writeZeros((at, source) => device.write(at, source), offset, length);
 }

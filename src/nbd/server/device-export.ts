@@ -1,22 +1,11 @@
 /** A block device, whatever it is, as an export. */
 import { type Allocated, allocationOf } from '../../device/allocation.js';
 import type { BlockDevice } from '../../device/block-device.js';
+import { writeZeros } from '../../device/zeros.js';
 import type { ByteLength, ByteOffset } from '../../units.js';
 import type { StatusExtent } from '../wire/block-status.js';
 import { AllocationStatus, BASE_ALLOCATION } from '../wire/constants.js';
 import type { ExportCatalog, NbdExport, StatusContext, StatusContexts } from './export.js';
-
-const ZEROS = Buffer.alloc(1024 * 1024);
-
-/** Writes zeros, whatever the device could do instead. */
-export async function writeZeros(
-  write: (offset: ByteOffset, source: Uint8Array) => Promise<void>,
-  offset: ByteOffset,
-  length: ByteLength,
-): Promise<void> {
-  for (let done = 0; done < length; done += ZEROS.byteLength)
-    await write(offset + done, ZEROS.subarray(0, Math.min(ZEROS.byteLength, length - done)));
-}
 
 /** A fixed list of contexts; a query is a name, or a namespace with its colon. */
 export class FixedContexts implements StatusContexts {
