@@ -99,6 +99,9 @@ export class DiffArea {
       allocatedSize: runs.size,
       previousBitmapOffset: 0,
       unknown: 0n,
+      state: 0,
+      heldUntil: 0n,
+      elderOrder: 0,
     };
   }
 

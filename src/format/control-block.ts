@@ -12,6 +12,7 @@ import {
   badField,
   checkAligned,
   checkReserved,
+  hex,
   type ReadContext,
   readU64,
   readU64Rounded,
@@ -39,6 +40,26 @@ export const SnapshotFlag = {
   offline: 0x100,
 } as const;
 
+/** Bits of a diff-area item's `state`: what volsnap knows of a snapshot beyond Windows' flags. A foreign store has none. */
+export const SnapshotState = {
+  /** It is being deleted: what older ones read through it is being merged into its elder neighbour. Nobody sees it. */
+  deleting: 0x01,
+  /** It is gone after the volume was closed, and after a crash. */
+  volatile: 0x02,
+  /** It goes when whoever took it goes. */
+  autoRelease: 0x04,
+  /** It counts only if the commit record of its set is there. */
+  setPending: 0x08,
+  /** Nothing may delete it: until `heldUntil`, or for good where that is 0. */
+  held: 0x10,
+  /** It was taken at the beginning of a revert and holds what the volume was before. */
+  beforeRevert: 0x20,
+  /** Of such a one: nobody wants it once the revert is done. */
+  dropAfterRevert: 0x40,
+} as const;
+
+const KNOWN_STATE = Object.values(SnapshotState).reduce((all, bit) => all | bit, 0);
+
 export interface SnapshotItem {
   readonly kind: 'snapshot';
   readonly volumeSize: ByteLength;
@@ -63,6 +84,12 @@ export interface DiffAreaItem {
   readonly allocatedSize: ByteLength;
   readonly previousBitmapOffset: ByteOffset;
   readonly unknown: bigint;
+  /** `SnapshotState`s; 0 in a foreign store, as are the two that follow. */
+  readonly state: number;
+  /** FILETIME up to which the snapshot is held; 0: no date. */
+  readonly heldUntil: bigint;
+  /** Order number of the next older snapshot where another than the number before; 0: that one. */
+  readonly elderOrder: number;
 }
 
 /** A place that was used once. */
@@ -99,7 +126,8 @@ export const SNAPSHOT_ITEM = structure('snapshot item', ITEM_SIZE, {
 });
 // 0 u32 type (3) | 4 u32 zero | 8 u64 table | 16 GUID store | 32 u64 application information | 40 u64 locations
 // 48 u64 bitmap | 56 u64 file reference | 64 u64 allocated size | 72 u64 previous bitmap | 80 u64 unknown
-// 88 u32 checksum of the pair (ours, see sealPair) | 92..127 zero
+// 88 u32 checksum of the pair (ours, see sealPair) | 92 u32 state (ours) | 96 u64 held until, FILETIME (ours)
+// 104 u64 elder order (ours) | 112..127 zero
 export const DIFF_AREA_ITEM = structure('diff-area item', ITEM_SIZE, {
   type: 4,
   typeReserved: 4,
@@ -113,7 +141,10 @@ export const DIFF_AREA_ITEM = structure('diff-area item', ITEM_SIZE, {
   previousBitmapOffset: 8,
   unknown: 8,
   pairChecksum: 4,
-  reserved: 36,
+  state: 4,
+  heldUntil: 8,
+  elderOrder: 8,
+  reserved: 16,
 });
 
 /** Byte offset of item `index` in its block. */
@@ -161,17 +192,22 @@ export function encodeItem(bytes: Uint8Array, at: number, item: ControlItem): vo
     writeU64(view, fields.allocatedSize, item.allocatedSize);
     writeU64(view, fields.previousBitmapOffset, item.previousBitmapOffset);
     view.setBigUint64(fields.unknown, item.unknown, true);
+    view.setUint32(fields.state, item.state, true);
+    view.setBigUint64(fields.heldUntil, item.heldUntil, true);
+    writeU64(view, fields.elderOrder, item.elderOrder);
   }
 }
 
 /**
- * CRC-32 over the epoch of the store and both items of the snapshot whose first item is `index`, as far as they lie
- * before the checksum itself. Rot in an order number or a time would otherwise pass unseen.
+ * CRC-32 over the epoch of the store and both items of the snapshot whose first item is `index`, without the checksum
+ * itself. Rot in an order number or a time would otherwise pass unseen.
  */
 function pairChecksum(block: Uint8Array, index: number, epoch: bigint): number {
   const start = itemPosition(index);
-  const end = itemPosition(index + 1) + DIFF_AREA_ITEM.at.pairChecksum;
-  return crc32(block.subarray(start, end), crc32(epochBytesOf(epoch)));
+  const end = itemPosition(index + 1) + ITEM_SIZE;
+  const hole = pairChecksumAt(index);
+  const before = crc32(block.subarray(start, hole), crc32(epochBytesOf(epoch)));
+  return crc32(block.subarray(hole + 4, end), before);
 }
 
 /** Stores the checksum of a pair of items of ours; needed after any change of either. */
@@ -240,7 +276,11 @@ function decodeDiffAreaItem(place: Uint8Array, name: string, context: ReadContex
     if (context.foreign !== true) checkAligned(value, `${name}: ${field}`, context);
     return value;
   };
-  if (context.foreign !== true) checkReserved(place, at.reserved, ITEM_SIZE, name, context);
+  const isOurs = context.foreign !== true;
+  if (isOurs) checkReserved(place, at.reserved, ITEM_SIZE, name, context);
+  const state = isOurs ? view.getUint32(at.state, true) : 0;
+  if ((state & ~KNOWN_STATE) !== 0)
+    throw badField(context, `${name}: state`, state, `within ${hex(KNOWN_STATE)}`);
   return {
     kind: 'diff-area',
     tableOffset: offset(at.tableOffset, 'table offset'),
@@ -252,6 +292,9 @@ function decodeDiffAreaItem(place: Uint8Array, name: string, context: ReadContex
     allocatedSize: number(view, at.allocatedSize, `${name}: allocated size`, context),
     previousBitmapOffset: offset(at.previousBitmapOffset, 'previous bitmap offset'),
     unknown: view.getBigUint64(at.unknown, true),
+    state,
+    heldUntil: isOurs ? view.getBigUint64(at.heldUntil, true) : 0n,
+    elderOrder: isOurs ? readU64(view, at.elderOrder, `${name}: elder order`, context) : 0,
   };
 }
 

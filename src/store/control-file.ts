@@ -209,15 +209,19 @@ export class ControlFile {
     await this.#device.flush();
   }
 
-  /** Replaces the diff-area item of a snapshot, unless that is gone meanwhile; durable when it returns. */
-  async update(storeId: Guid, change: Partial<Omit<DiffAreaItem, 'kind' | 'storeId'>>): Promise<void> {
+  /** Replaces the items of a snapshot, unless that is gone meanwhile; durable when it returns. */
+  async update(
+    storeId: Guid,
+    change: Partial<Omit<DiffAreaItem, 'kind' | 'storeId'>>,
+    snapshotChange: Partial<Pick<SnapshotItem, 'flags'>> = {},
+  ): Promise<void> {
     await this.#mutex.runExclusive(async () => {
       const known = this.#entries.get(storeId);
       if (known === undefined) return;
-      const { snapshot, diffArea } = known.entry;
-      const changed = { ...diffArea, ...change };
-      await this.#writePair(known.place, snapshot, changed);
-      known.entry = { snapshot, diffArea: changed };
+      const snapshot = { ...known.entry.snapshot, ...snapshotChange };
+      const diffArea = { ...known.entry.diffArea, ...change };
+      await this.#writePair(known.place, snapshot, diffArea);
+      known.entry = { snapshot, diffArea };
     });
   }
 

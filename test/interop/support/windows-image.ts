@@ -163,6 +163,9 @@ class ImageWriter {
         allocatedSize: 0,
         previousBitmapOffset: at('previous bitmap'),
         unknown: 0n,
+        state: 0,
+        heldUntil: 0n,
+        elderOrder: 0,
       },
     ];
   }

@@ -84,7 +84,10 @@ test('no field of the format has moved', () => {
        72   8 previousBitmapOffset
        80   8 unknown
        88   4 pairChecksum
-       92  36 reserved
+       92   4 state
+       96   8 heldUntil
+      104   8 elderOrder
+      112  16 reserved
     table entry: ends at 32
         0   8 originalOffset
         8   8 relativeOffset
