@@ -23,6 +23,7 @@ import {
   BLOCK_SIZE,
   type BlockNumber,
   type ByteLength,
+  type ByteOffset,
   offsetOfBlock,
   offsetOfSlot,
   type Slot,
@@ -134,6 +135,16 @@ export class DiffArea {
   /** Checksum for the entry of a copy. */
   checksum(block: BlockNumber, slot: Slot, data: Uint8Array): number {
     return this.#checksum.of(block, slot, data);
+  }
+
+  /** What the checksum of a copy continues: all of it that does not depend on the data. */
+  checksumSeed(block: BlockNumber, slot: Slot): number {
+    return this.#checksum.seed(block, slot);
+  }
+
+  /** Where a slot lies on the device of the file. */
+  positionOf(slot: Slot): ByteOffset {
+    return this.#file.runs.locate(offsetOfSlot(slot));
   }
 
   /** Writes copies: `data[i]` is 16 KiB for `slots[i]`. Contiguous slots go in one vectored write. */

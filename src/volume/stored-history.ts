@@ -86,7 +86,7 @@ export class StoredHistory implements History {
   }
 
   async close(): Promise<void> {
-    const { gate, writes, pools, chain, store } = this.#engine;
+    const { gate, writes, pools, chain, store, copyOnWrite } = this.#engine;
     try {
       // If that fails, acknowledged writes are lost: the close is not a clean one, and says so.
       await writes?.drained();
@@ -97,6 +97,7 @@ export class StoredHistory implements History {
       }
     } finally {
       await pools.idle();
+      await copyOnWrite.close();
       await closeAreas(chain.records);
       await store.close();
     }
