@@ -55,12 +55,12 @@ export class Engine {
     this.chain = new SnapshotChain(records, store.control, this.pools, options.emit);
     this.space = new Space(store, this.chain, this.pools, options.emit, options.growth);
     const { memoryLimit, copier = new ThreadCopier() } = options;
-    this.copyOnWrite = new CopyOnWrite(device, this.pools, memoryLimit, this.space, copier);
+    const { clock } = options.environment;
+    this.copyOnWrite = new CopyOnWrite(device, this.pools, memoryLimit, this.space, clock, copier);
     this.space.serve(this.copyOnWrite);
     this.copyOnWrite.setTarget(this.chain.newest?.area);
     const { writeBackLimit: limit } = options;
     const { gate, copyOnWrite } = this;
-    const { clock } = options.environment;
     this.writes =
       limit === undefined ? undefined : new WriteBuffer({ device, gate, copyOnWrite, clock, limit });
   }
