@@ -1,6 +1,7 @@
 /** Reads every copy and tests its checksum. */
+import type { BlockTable } from '../diff-area/block-table.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
-import { IntegrityError, SnapshotDeletedError } from '../errors.js';
+import { IntegrityError } from '../errors.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
 import { BLOCK_SIZE, type BlockNumber, type ByteLength, type Slot } from '../units.js';
 import type { Problem } from './check.js';
@@ -22,24 +23,24 @@ export async function scrub(
   const total = records.reduce((sum, { area }) => sum + (area?.table.size ?? 0) * BLOCK_SIZE, 0);
   const problems: Problem[] = [];
   let done = 0;
-  for (const record of records) {
+  for (const [index, record] of records.entries()) {
     const { area } = record;
     if (area === undefined) continue;
     const found: Problem[] = [];
     const tell = (message: string) => found.push({ code: 'checksum', snapshot: record.id, message });
-    try {
-      if (!(await record.whileReading(() => area.hasSoundZeros())))
-        tell('the block of zeros is not zero; other readers see it');
-      for (const { block, count } of runsOf(area)) {
-        signal?.throwIfAborted();
-        for (const message of await record.whileReading(() => testCopies(area, block, count))) tell(message);
-        done += count * BLOCK_SIZE;
-        onProgress?.(Math.min(done, total), total);
-      }
-    } catch (error) {
-      if (!(error instanceof SnapshotDeletedError)) throw error;
-      continue;
+    // Of a deleted one nobody needs what is merged already, and it may be cut off.
+    const elder = record.deleted === undefined ? undefined : records[index - 1]?.area?.table;
+    if ((await record.whileThere(() => area.hasSoundZeros())) === false)
+      tell('the block of zeros is not zero; other readers see it');
+    for (const { block, count } of runsOf(area)) {
+      signal?.throwIfAborted();
+      const messages = await record.whileThere(() => testNeeded(area, block, count, elder));
+      if (messages === undefined) break;
+      messages.forEach(tell);
+      done += count * BLOCK_SIZE;
+      onProgress?.(Math.min(done, total), total);
     }
+    if (record.isGone) continue;
     problems.push(...found);
   }
   return problems;
@@ -61,6 +62,20 @@ function* runsOf(area: DiffArea): Generator<{ block: BlockNumber; count: number 
     count = 1;
   }
   if (count > 0) yield { block, count };
+}
+
+/** As `testCopies`, of what `elder` has not: it is asked at the moment when reading begins. */
+async function testNeeded(
+  area: DiffArea,
+  block: BlockNumber,
+  count: number,
+  elder: BlockTable | undefined,
+): Promise<string[]> {
+  const blocks = Array.from({ length: count }, (_, i) => block + i);
+  if (elder === undefined || !blocks.some((each) => elder.has(each))) return testCopies(area, block, count);
+  const messages: string[] = [];
+  for (const each of blocks) if (!elder.has(each)) messages.push(...(await testCopies(area, each, 1)));
+  return messages;
 }
 
 const slotOf = ({ table }: DiffArea, block: BlockNumber): Slot => table.slotOf(block);

@@ -18,7 +18,7 @@ import type { VolumeAccess } from '../volume/access.js';
 import type { ChangedExtent } from '../volume/changed-blocks.js';
 import type { VolumeFigures } from '../volume/history.js';
 import type { Recovery } from '../volume/open.js';
-import type { ChangedBlocksOptions } from '../volume/volume.js';
+import type { ChangedBlocksOptions, SettledOptions } from '../volume/volume.js';
 import {
   type ChangedParams,
   type Created,
@@ -207,6 +207,18 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
   async deleteOldest(count = 1): Promise<void> {
     const ids = this.snapshots.slice(0, count).map(({ storeId }) => storeId);
     const { value } = await this.#request(Method.deleteOldest, { ids });
+    this.#take(value as VolumeState);
+  }
+
+  /** @internal Deletes one snapshot. */
+  async deleteOne(storeId: string): Promise<void> {
+    const { value } = await this.#request(Method.delete, { id: storeId });
+    this.#take(value as VolumeState);
+  }
+
+  async settled(options: SettledOptions = {}): Promise<void> {
+    const { signal, onProgress } = options;
+    const { value } = await this.#request(Method.settled, undefined, { signal, onProgress });
     this.#take(value as VolumeState);
   }
 

@@ -6,7 +6,7 @@ import type { ByteLength, ByteOffset } from '../units.js';
 import type { ChangedExtent } from './changed-blocks.js';
 import type { VolumeFigures } from './history.js';
 import type { Recovery } from './open.js';
-import type { ChangedBlocksOptions } from './volume.js';
+import type { ChangedBlocksOptions, SettledOptions } from './volume.js';
 
 /** See `Volume`, which says what each of these does and throws. */
 export interface VolumeAccess extends ByteSource {
@@ -21,6 +21,7 @@ export interface VolumeAccess extends ByteSource {
   flush(): Promise<void>;
   createSnapshot(options?: CreateSnapshotOptions): Promise<Snapshot>;
   deleteOldest(count?: number): Promise<void>;
+  settled(options?: SettledOptions): Promise<void>;
   changedBlocks(options: ChangedBlocksOptions): AsyncIterable<ChangedExtent>;
   setMaximumSize(maximumSize: ByteLength): Promise<void>;
   on<Name extends keyof VolumeEvents>(name: Name, listener: (...event: VolumeEvents[Name]) => void): unknown;

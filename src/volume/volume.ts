@@ -49,6 +49,13 @@ export interface ChangedBlocksOptions {
   readonly signal?: AbortSignal;
 }
 
+export interface SettledOptions {
+  /** Ends the waiting. */
+  readonly signal?: AbortSignal;
+  /** Bytes of copies gone through and in all, of the deleted snapshot that is being merged. */
+  readonly onProgress?: (done: ByteLength, total: ByteLength) => void;
+}
+
 export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
   #parts: VolumeParts | undefined;
   /** One snapshot is taken at a time. */
@@ -236,6 +243,18 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
   }
 
   /**
+   * Resolves when every deleted snapshot is merged and its space free. At once if nothing is open for writing.
+   * @throws NoSpaceError, IntegrityError, DeviceError if that cannot go on for now: it is tried again when there is room, and at
+   *   the next opening; ClosedError if the volume is closed before; the signal's reason
+   */
+  async settled({ signal, onProgress }: SettledOptions = {}): Promise<void> {
+    const { life, writer } = this.#opened;
+    life.check();
+    // Not as a call under way: a close does not wait for it, but ends it.
+    await writer?.engine.merging.done(undefined, { signal, onProgress });
+  }
+
+  /**
    * What changed from `since` to `until`, in ascending extents, exact at 16 KiB.
    * @throws SnapshotDeletedError, InvalidArgumentError
    */
@@ -254,9 +273,10 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
   /** Changes the limit on diff-area space, in bytes; 0: none. If more is in use, the oldest snapshots go. */
   async setMaximumSize(maximumSize: ByteLength): Promise<void> {
     checkWhole('maximum size', maximumSize);
-    await this.#runWriting(async ({ engine: { store, space } }) => {
+    await this.#runWriting(async ({ engine: { store, space, merging } }) => {
       await store.control.setMaximumSize(maximumSize);
       await space.shrinkTo(maximumSize);
+      merging.wake();
     });
   }
 
