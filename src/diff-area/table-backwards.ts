@@ -149,7 +149,10 @@ export class TableBackwards {
     await device.flush();
     this.#blocks.length = index + 1;
     this.#places = end;
-    let highest = Math.max(this.#blocks[index - 1]?.highest ?? 0, this.#blocks[index]?.slot ?? 0);
+    let highest: Slot = Math.max(
+      this.#blocks[index - 1]?.highest ?? FixedSlot.count - 1,
+      this.#blocks[index]?.slot ?? 0,
+    );
     for (const named of slotsIn(image, used)) highest = Math.max(highest, named);
     return highest;
   }

@@ -185,7 +185,12 @@ export class Workload {
     if ((await this.#outcome(GONE, () => snapshot.delete())) !== 'done') return;
     this.#counters.snapshotsDeleted++;
     // It may have to wait for room, or for the next opening.
-    if (wait) await this.#outcome(NOT_MERGED, () => volume.settled());
+    if (wait) await this.settle(volume);
+  }
+
+  /** Waits until what was deleted is merged, unless there is no room for that. */
+  async settle(volume: Volume): Promise<void> {
+    await this.#outcome(NOT_MERGED, () => volume.settled());
   }
 
   /** What comes back is right even if the snapshot was deleted meanwhile; it may also be refused then. */
