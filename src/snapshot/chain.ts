@@ -31,6 +31,8 @@ export class SnapshotChain {
   #removals = 0;
   readonly #areasFrom = new Map<SnapshotRecord, readonly DiffArea[]>();
   readonly #freeing = new Set<Promise<void>>();
+  /** Gone, but their readers may not have ended. */
+  readonly #unfreed = new Set<SnapshotRecord>();
 
   #onFreed: () => void = () => undefined;
 
@@ -225,9 +227,10 @@ export class SnapshotChain {
     this.retarget(copyOnWrite);
     if (wasVisible) this.#emit('deleted', { id: record.id, reason, cause });
     if (area === undefined) return;
+    const readers = [...this.#unfreed, record];
     // Its copies may be what asked for the removal, so they cannot be waited for here.
-    if (mayBeWaiting) this.#freeLater(record, area, [record], () => copyOnWrite.drained(area));
-    else await this.#free(record, area, [record]);
+    if (mayBeWaiting) this.#freeLater(record, area, readers, () => copyOnWrite.drained(area));
+    else await this.#free(record, area, readers);
   }
 
   /**
@@ -254,11 +257,15 @@ export class SnapshotChain {
       this.#areasFrom.clear();
       this.retarget(copyOnWrite);
       const { area } = record;
-      // Who reads an older one may have found copies here before.
-      const older = this.#records.slice(0, this.#records.indexOf(elder) + 1);
-      if (area !== undefined) this.#freeLater(record, area, [...older, record], async () => undefined);
+      const readers = [...this.readersThrough(elder), record];
+      if (area !== undefined) this.#freeLater(record, area, readers, async () => undefined);
       return true;
     });
+  }
+
+  /** Those whose readers may have found copies in the diff area of `record`: it and all older ones, with those just gone. */
+  readersThrough(record: SnapshotRecord): SnapshotRecord[] {
+    return [...this.#unfreed, ...this.#records.slice(0, this.#records.indexOf(record) + 1)];
   }
 
   /** Resolves when the space of all that was removed before is free. */
@@ -272,6 +279,7 @@ export class SnapshotChain {
     readers: readonly SnapshotRecord[],
     before: () => Promise<void>,
   ): void {
+    this.#unfreed.add(record);
     const freeing = this.#pools.background
       .add(async () => {
         await before();
@@ -285,7 +293,9 @@ export class SnapshotChain {
 
   /** Gives the space back. A failure leaves it to be found unused at the next opening. */
   async #free(record: SnapshotRecord, area: DiffArea, readers: readonly SnapshotRecord[]): Promise<void> {
+    this.#unfreed.add(record);
     await Promise.all(readers.map((reader) => reader.unread()));
+    this.#unfreed.delete(record);
     try {
       await record.resizing.runExclusive(() => area.remove());
     } catch (error) {

@@ -232,8 +232,7 @@ export class Merge {
     const { chain, control } = this.#context;
     const { record } = this.#from;
     // Who reads an older one may have found copies there before.
-    const older = chain.records.slice(0, chain.records.indexOf(record) + 1);
-    await Promise.all(older.map((reader) => reader.unread()));
+    await Promise.all(chain.readersThrough(record).map((reader) => reader.unread()));
     await record.resizing.runExclusive(async () => {
       if (!record.isGone)
         await area.cut(this.#table, this.#end, (change) => control.update(record.id, change));

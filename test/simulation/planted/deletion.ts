@@ -162,12 +162,18 @@ export const DELETION_BUGS: readonly PlantedBug[] = [
   {
     name: 'the space of a deleted snapshot is free while older ones are being read',
     breaks: 'a read fails, or shows what was put there since',
-    edits: [{ file: CHAIN, find: '[...older, record], async', replace: '[], async' }],
+    edits: [{ file: CHAIN, find: 'record, area, readers, async', replace: 'record, area, [], async' }],
   },
   {
     name: 'what is merged is cut off while older ones are being read',
     breaks: 'a read fails, or shows what was put there since',
-    edits: [{ file: MERGE, find: 'await Promise.all(older.map((reader) => reader.unread()));', replace: '' }],
+    edits: [
+      {
+        file: MERGE,
+        find: 'await Promise.all(chain.readersThrough(record).map((reader) => reader.unread()));',
+        replace: '',
+      },
+    ],
   },
   {
     name: 'a table is cut before its headers say so',

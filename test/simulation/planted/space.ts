@@ -145,7 +145,7 @@ export const SPACE_BUGS: readonly PlantedBug[] = [
       },
       {
         file: CHAIN,
-        find: 'else await this.#free(record, area, [record]);',
+        find: 'else await this.#free(record, area, readers);',
         replace: '',
       },
     ],
