@@ -31,6 +31,7 @@ import {
 import { type AreaSlots, FixedSlot, type RecordChange } from './area-slots.js';
 import type { BlockTable } from './block-table.js';
 import { CopyChecksum } from './copy-checksum.js';
+import { TableBackwards } from './table-backwards.js';
 import type { Copies, TableWriter } from './table-writer.js';
 
 export interface DiffAreaState {
@@ -54,6 +55,7 @@ export class DiffArea {
   readonly #slots: AreaSlots;
   /** Entries whose slots are reserved but which are not in the table chain yet: they may need further table blocks. */
   #promisedEntries = 0;
+  #isCut = false;
   readonly #checksum: CopyChecksum;
 
   constructor(state: DiffAreaState) {
@@ -168,6 +170,7 @@ export class DiffArea {
 
   /** Adds the entries of copies whose slots were reserved here to the table chain: all or, on an assertion, none. */
   append(groups: readonly Copies[]): void {
+    assert(!this.#isCut, () => `${this.storeId} was cut, it takes no entries`);
     const entries = groups.reduce((sum, { blocks }) => sum + blocks.length, 0);
     assert(entries <= this.#promisedEntries, () => `${entries} entries, ${this.#promisedEntries} promised`);
     const blocks = this.#writer.blocksNeeded(entries);
@@ -225,7 +228,22 @@ export class DiffArea {
     this.#verify(block, slot, target, sums);
   }
 
-  /** The same at once, if the device does that; `false`: nothing was read. */
+  /**
+   * Reads and verifies copies that lie in ascending slots, none of zeros; what lies together is read together.
+   * @throws IntegrityError, DeviceError
+   */
+  async readEach(blocks: readonly BlockNumber[], slots: readonly Slot[], target: Uint8Array): Promise<void> {
+    for (let from = 0, to: number; from < slots.length; from = to) {
+      to = from + 1;
+      const slot = slots[from] ?? 0;
+      while (to < slots.length && slots[to] === slot + (to - from)) to++;
+      await this.#readSlots(slot, target.subarray(from * BLOCK_SIZE, to * BLOCK_SIZE));
+    }
+    for (const [i, block] of blocks.entries())
+      this.#verify(block, slots[i] ?? 0, target.subarray(i * BLOCK_SIZE, (i + 1) * BLOCK_SIZE));
+  }
+
+  /** As `readCopies`, at once, if the device does that; `false`: nothing was read. */
   readCopiesNow(block: BlockNumber, slot: Slot, target: Uint8Array): boolean {
     if (slot === FixedSlot.zeros) {
       target.fill(0);
@@ -291,13 +309,32 @@ export class DiffArea {
     await this.#slots.trim(record);
   }
 
-  /** No copies come here any more: records that those there are durable, and gives back all space that is not used. */
-  async retire(record: RecordChange): Promise<void> {
-    assert(this.#promisedEntries === 0, () => `${this.#promisedEntries} entries are still promised`);
-    await this.flush();
-    await this.writeWatermark();
-    this.#slots.spokenFor = 0;
+  /** The same, while no copies come here: nothing is kept for the table but for copies that are on their way. */
+  async trimAll(record: RecordChange): Promise<void> {
+    if (this.#promisedEntries === 0) this.#slots.spokenFor = 0;
     await this.#slots.trim(record);
+  }
+
+  /** Its table, to be gone through from the end. No copies may come here any more. */
+  async tableBackwards(): Promise<TableBackwards> {
+    assert(this.#promisedEntries === 0, () => `${this.#promisedEntries} entries are still promised`);
+    return TableBackwards.open(this.#file, this.epoch);
+  }
+
+  /**
+   * Cuts off what is in the table from place `end` on, and gives back the space of it. `this.table` keeps what is gone:
+   * it must have been merged into an elder one, which is asked first.
+   */
+  async cut(table: TableBackwards, end: number, record: RecordChange): Promise<void> {
+    this.#isCut = true;
+    const highest = await table.cut(end);
+    this.#slots.freeFrom(highest + 1);
+    await this.trimAll(record);
+  }
+
+  /** Does `table` hold more than the file? */
+  get isCut(): boolean {
+    return this.#isCut;
   }
 
   async close(): Promise<void> {

@@ -12,6 +12,7 @@ import type { AllocationExtent } from '../device/allocation.js';
 import { DeviceError } from '../errors.js';
 import type { CreateSnapshotOptions } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
+import type { SettledOptions } from '../snapshot/merging.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { VolumeAccess } from '../volume/access.js';
@@ -207,6 +208,18 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
   async deleteOldest(count = 1): Promise<void> {
     const ids = this.snapshots.slice(0, count).map(({ storeId }) => storeId);
     const { value } = await this.#request(Method.deleteOldest, { ids });
+    this.#take(value as VolumeState);
+  }
+
+  /** @internal Deletes one snapshot. */
+  async deleteOne(storeId: string): Promise<void> {
+    const { value } = await this.#request(Method.delete, { id: storeId });
+    this.#take(value as VolumeState);
+  }
+
+  async settled(options: SettledOptions = {}): Promise<void> {
+    const { signal, onProgress } = options;
+    const { value } = await this.#request(Method.settled, undefined, { signal, onProgress });
     this.#take(value as VolumeState);
   }
 

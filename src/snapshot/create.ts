@@ -73,7 +73,7 @@ export async function createSnapshot(
   }
   const failure = context.writes?.failure ?? gate.failure;
   if (failure !== undefined) throw failure;
-  if (chain.records.length >= SNAPSHOTS_MAX)
+  if (chain.visible.length >= SNAPSHOTS_MAX)
     throw new LimitError(`a volume has at most ${SNAPSHOTS_MAX} snapshots; delete one first`);
   const id = guidFrom(environment.random);
   const information = describeSnapshot({
@@ -164,7 +164,7 @@ async function holdAndCommit(
       copying = copyFirstBlock(device, area);
       await limited('block 0 was not copied', copying);
     }
-    return await commit(context, area);
+    return await context.chain.whileOrdered(() => commit(context, area));
   } catch (error) {
     if (error instanceof HoldTimeoutError) emit('holdTimedOut', { limitMs });
     throw error;
@@ -200,7 +200,7 @@ async function commit(
   { chain, device, store, copyOnWrite, gate, space, environment }: CreateContext,
   area: DiffArea,
 ): Promise<SnapshotRecord> {
-  const { newest } = chain;
+  const { newest, newestVisible } = chain;
   const item: SnapshotItem = {
     kind: 'snapshot',
     volumeSize: device.size,
@@ -218,7 +218,7 @@ async function commit(
   const record = new SnapshotRecord(item, { area });
   copyOnWrite.setTarget(area);
   chain.add(record);
-  if (newest?.area !== undefined) space.retire(newest, newest.area);
+  if (newestVisible?.area !== undefined) space.retire(newestVisible, newestVisible.area);
   return record;
 }
 

@@ -16,6 +16,7 @@ import { type Environment, systemEnvironment } from '../environment.js';
 import { ClosedError, ReadOnlyError } from '../errors.js';
 import { type CreateSnapshotOptions, createSnapshot } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
+import type { SettledOptions } from '../snapshot/merging.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import type { Store } from '../store/store.js';
 import type { ByteLength, ByteOffset } from '../units.js';
@@ -235,6 +236,13 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     });
   }
 
+  /** Resolves when every deleted snapshot is merged and its space free; see `Merging.done` for what it throws. */
+  async settled(options: SettledOptions = {}): Promise<void> {
+    this.#opened.life.check();
+    // Not as a call under way: a close does not wait for it, but ends it.
+    await this.#opened.writer?.engine.merging.done(undefined, options);
+  }
+
   /**
    * What changed from `since` to `until`, in ascending extents, exact at 16 KiB.
    * @throws SnapshotDeletedError, InvalidArgumentError
@@ -254,9 +262,10 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
   /** Changes the limit on diff-area space, in bytes; 0: none. If more is in use, the oldest snapshots go. */
   async setMaximumSize(maximumSize: ByteLength): Promise<void> {
     checkWhole('maximum size', maximumSize);
-    await this.#runWriting(async ({ engine: { store, space } }) => {
+    await this.#runWriting(async ({ engine: { store, space, merging } }) => {
       await store.control.setMaximumSize(maximumSize);
       await space.shrinkTo(maximumSize);
+      merging.wake();
     });
   }
 

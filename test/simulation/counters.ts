@@ -6,6 +6,10 @@ export interface RunCounters {
   snapshotsTaken: number;
   snapshotsVerified: number;
   snapshotsGivenUp: number;
+  /** Deleted one by one, of any age; and those of them that older ones read through, merged to the end. */
+  snapshotsDeleted: number;
+  snapshotsMerged: number;
+  blocksMerged: number;
   /** Times that `check` read the whole store and found nothing. */
   checks: number;
   /** Device operations that were made to fail or to be late. */
@@ -22,6 +26,9 @@ export const noCounters = (): RunCounters => ({
   snapshotsTaken: 0,
   snapshotsVerified: 0,
   snapshotsGivenUp: 0,
+  snapshotsDeleted: 0,
+  snapshotsMerged: 0,
+  blocksMerged: 0,
   checks: 0,
   faults: 0,
   bitsRotted: 0,

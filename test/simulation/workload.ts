@@ -27,6 +27,7 @@ const NO_ERROR: Permitted = [];
 /** A snapshot may go at any moment. */
 const GONE: Permitted = ['SNAPSHOT_DELETED'];
 const NOT_CREATED: Permitted = ['HOLD_TIMEOUT', 'NO_SPACE', 'LIMIT'];
+const NOT_MERGED: Permitted = ['NO_SPACE', 'CLOSED'];
 /** Besides the others, while devices fail. */
 export const DEVICE_FAILS: Permitted = ['DEVICE', 'NO_SPACE'];
 /** Besides the others, where the store is known to be damaged. */
@@ -60,6 +61,10 @@ export class Workload {
     });
     volume.on('deleted', ({ reason, cause }) => {
       if (reason === 'copy-failed') this.#expectFault('a snapshot was given up', cause);
+    });
+    volume.on('merged', ({ blocks }) => {
+      this.#counters.snapshotsMerged++;
+      this.#counters.blocksMerged += blocks;
     });
     volume.on('backgroundFailure', ({ what, error }) => {
       if (!isOutOfSpace(error)) this.#expectFault(what, error);
@@ -114,6 +119,8 @@ export class Workload {
       case 'delete-all':
         await this.#outcome(NO_ERROR, () => volume.deleteOldest(volume.snapshots.length));
         return;
+      case 'delete':
+        return this.#delete(volume, operation);
       case 'read-snapshot': {
         const snapshot = volume.snapshots[operation.age % Math.max(1, volume.snapshots.length)];
         return snapshot && this.#readSnapshot(snapshot, operation);
@@ -169,6 +176,21 @@ export class Workload {
     // After an error of the device only the next opening tells.
     const failed = error instanceof HoldTimeoutError ? 'failed' : 'uncertain';
     this.#model.endSnapshot(label, error === undefined ? 'done' : failed);
+  }
+
+  async #delete(volume: Volume, { age, wait }: { age: number; wait: boolean }): Promise<void> {
+    const { snapshots } = volume;
+    const snapshot = snapshots[age % Math.max(1, snapshots.length)];
+    if (snapshot === undefined) return;
+    if ((await this.#outcome(GONE, () => snapshot.delete())) !== 'done') return;
+    this.#counters.snapshotsDeleted++;
+    // It may have to wait for room, or for the next opening.
+    if (wait) await this.settle(volume);
+  }
+
+  /** Waits until what was deleted is merged, unless there is no room for that. */
+  async settle(volume: Volume): Promise<void> {
+    await this.#outcome(NOT_MERGED, () => volume.settled());
   }
 
   /** What comes back is right even if the snapshot was deleted meanwhile; it may also be refused then. */
