@@ -1,8 +1,8 @@
 /** A snapshot of a volume that another process serves, as the last answer described it. */
 import type { AllocationExtent } from '../device/allocation.js';
+import type { SettledOptions } from '../snapshot/merging.js';
 import type { DeleteSnapshotOptions, Snapshot } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
-import type { SettledOptions } from '../volume/volume.js';
 import type { SnapshotState } from './control-protocol.js';
 
 /** The volume, as its snapshots need it. */

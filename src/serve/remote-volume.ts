@@ -12,13 +12,14 @@ import type { AllocationExtent } from '../device/allocation.js';
 import { DeviceError } from '../errors.js';
 import type { CreateSnapshotOptions } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
+import type { SettledOptions } from '../snapshot/merging.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { VolumeAccess } from '../volume/access.js';
 import type { ChangedExtent } from '../volume/changed-blocks.js';
 import type { VolumeFigures } from '../volume/history.js';
 import type { Recovery } from '../volume/open.js';
-import type { ChangedBlocksOptions, SettledOptions } from '../volume/volume.js';
+import type { ChangedBlocksOptions } from '../volume/volume.js';
 import {
   type ChangedParams,
   type Created,

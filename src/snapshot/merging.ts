@@ -13,12 +13,12 @@ import type { Emit } from './events.js';
 import { Merge, type MergeContext } from './merge.js';
 import type { SnapshotRecord } from './record.js';
 
-/** Called with bytes of copies gone through, and in all. */
-export type OnMergeProgress = (done: ByteLength, total: ByteLength) => void;
+type OnMergeProgress = (done: ByteLength, total: ByteLength) => void;
 
-export interface MergeWait {
+export interface SettledOptions {
   /** Ends the waiting, not the merge. */
   readonly signal?: AbortSignal | undefined;
+  /** Called with bytes of copies gone through, and in all, of the deleted snapshot that is being merged. */
   readonly onProgress?: OnMergeProgress | undefined;
 }
 
@@ -125,9 +125,10 @@ export class Merging {
 
   /**
    * Resolves when a deleted snapshot, or without one each, is merged and its space free.
-   * @throws NoSpaceError, DeviceError, IntegrityError if that cannot go on for now; ClosedError; the signal's reason
+   * @throws NoSpaceError, DeviceError, IntegrityError if that cannot go on for now (it is tried again when space became free,
+   *   and at the next opening); ClosedError if the volume is closed before; the signal's reason
    */
-  async done(record: SnapshotRecord | undefined, { signal, onProgress }: MergeWait = {}): Promise<void> {
+  async done(record: SnapshotRecord | undefined, { signal, onProgress }: SettledOptions = {}): Promise<void> {
     signal?.throwIfAborted();
     if (this.#isStopped) throw closed();
     const { chain } = this.#context;

@@ -1,12 +1,13 @@
 /** What can be asked of an open volume, be it open in this process or in the one that serves it. */
 import type { CreateSnapshotOptions } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
+import type { SettledOptions } from '../snapshot/merging.js';
 import type { ByteSource, Snapshot } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { ChangedExtent } from './changed-blocks.js';
 import type { VolumeFigures } from './history.js';
 import type { Recovery } from './open.js';
-import type { ChangedBlocksOptions, SettledOptions } from './volume.js';
+import type { ChangedBlocksOptions } from './volume.js';
 
 /** See `Volume`, which says what each of these does and throws. */
 export interface VolumeAccess extends ByteSource {

@@ -16,6 +16,7 @@ import { type Environment, systemEnvironment } from '../environment.js';
 import { ClosedError, ReadOnlyError } from '../errors.js';
 import { type CreateSnapshotOptions, createSnapshot } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
+import type { SettledOptions } from '../snapshot/merging.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import type { Store } from '../store/store.js';
 import type { ByteLength, ByteOffset } from '../units.js';
@@ -47,13 +48,6 @@ export interface ChangedBlocksOptions {
   readonly offset?: ByteOffset;
   readonly length?: ByteLength;
   readonly signal?: AbortSignal;
-}
-
-export interface SettledOptions {
-  /** Ends the waiting. */
-  readonly signal?: AbortSignal;
-  /** Bytes of copies gone through and in all, of the deleted snapshot that is being merged. */
-  readonly onProgress?: (done: ByteLength, total: ByteLength) => void;
 }
 
 export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
@@ -242,16 +236,11 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     });
   }
 
-  /**
-   * Resolves when every deleted snapshot is merged and its space free. At once if nothing is open for writing.
-   * @throws NoSpaceError, IntegrityError, DeviceError if that cannot go on for now: it is tried again when there is room, and at
-   *   the next opening; ClosedError if the volume is closed before; the signal's reason
-   */
-  async settled({ signal, onProgress }: SettledOptions = {}): Promise<void> {
-    const { life, writer } = this.#opened;
-    life.check();
+  /** Resolves when every deleted snapshot is merged and its space free; see `Merging.done` for what it throws. */
+  async settled(options: SettledOptions = {}): Promise<void> {
+    this.#opened.life.check();
     // Not as a call under way: a close does not wait for it, but ends it.
-    await writer?.engine.merging.done(undefined, { signal, onProgress });
+    await this.#opened.writer?.engine.merging.done(undefined, options);
   }
 
   /**

@@ -95,7 +95,7 @@ describe.each(LAYOUTS)('snapshots (%s)', (layout) => {
     expect(world.volume.snapshots).toHaveLength(there);
   });
 
-  test('go oldest first, or not at all', async () => {
+  test('that were deleted do not come back', async () => {
     const world = await World.create({ layout });
     const [a, b, c] = [await world.snapshot(), await world.snapshot(), await world.snapshot()];
     await a.delete();
