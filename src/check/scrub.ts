@@ -1,5 +1,4 @@
 /** Reads every copy and tests its checksum. */
-import type { BlockTable } from '../diff-area/block-table.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import { IntegrityError } from '../errors.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
@@ -28,13 +27,18 @@ export async function scrub(
     if (area === undefined) continue;
     const found: Problem[] = [];
     const tell = (message: string) => found.push({ code: 'checksum', snapshot: record.id, message });
-    // Of a deleted one nobody needs what is merged already, and it may be cut off.
-    const elder = record.deleted === undefined ? undefined : records[index - 1]?.area?.table;
+    // Of a deleted one nobody needs what is merged already, and it may be cut off; it may be deleted meanwhile.
+    const isNeeded = (block: BlockNumber) =>
+      record.deleted === undefined ||
+      records
+        .slice(0, index)
+        .findLast((older) => !older.isGone)
+        ?.area?.table.has(block) === false;
     if ((await record.whileThere(() => area.hasSoundZeros())) === false)
       tell('the block of zeros is not zero; other readers see it');
     for (const { block, count } of runsOf(area)) {
       signal?.throwIfAborted();
-      const messages = await record.whileThere(() => testNeeded(area, block, count, elder));
+      const messages = await record.whileThere(() => testNeeded(area, block, count, isNeeded));
       if (messages === undefined) break;
       messages.forEach(tell);
       done += count * BLOCK_SIZE;
@@ -67,25 +71,25 @@ function* runsOf(area: DiffArea): Generator<{ block: BlockNumber; count: number 
 const slotOf = ({ table }: DiffArea, block: BlockNumber): Slot => table.slotOf(block);
 
 /**
- * What is wrong with the copies of `count` blocks from `block`; one by one only if something is. What `elder` has by now is
- * needed no more, and its space may have been given back at any moment.
+ * What is wrong with the copies of `count` blocks from `block`; one by one only if something is. The space of what is not
+ * needed any more may have been given back.
  */
 async function testNeeded(
   area: DiffArea,
   block: BlockNumber,
   count: number,
-  elder: BlockTable | undefined,
+  isNeeded: (block: BlockNumber) => boolean,
 ): Promise<string[]> {
-  const isNeeded = () => {
-    for (let each = block; each < block + count; each++) if (elder?.has(each)) return false;
+  const areNeeded = () => {
+    for (let each = block; each < block + count; each++) if (!isNeeded(each)) return false;
     return true;
   };
-  if (isNeeded()) {
+  if (areNeeded()) {
     try {
       await area.readCopies(block, area.table.slotOf(block), new Uint8Array(count * BLOCK_SIZE));
       return [];
     } catch (error) {
-      if (isNeeded()) {
+      if (areNeeded()) {
         if (!(error instanceof IntegrityError)) throw error;
         if (count === 1) return [error.message];
       }
@@ -93,6 +97,6 @@ async function testNeeded(
   }
   if (count === 1) return [];
   const messages: string[] = [];
-  for (let i = 0; i < count; i++) messages.push(...(await testNeeded(area, block + i, 1, elder)));
+  for (let i = 0; i < count; i++) messages.push(...(await testNeeded(area, block + i, 1, isNeeded)));
   return messages;
 }
