@@ -123,7 +123,7 @@ export class CopyOnWrite {
     const area = this.#target;
     if (area === undefined || length === 0) return false;
     const end = endOf(area, offset, length);
-    for (let block: number = blockOf(offset); block < end; block++) if (!area.table.has(block)) return true;
+    for (let block: number = blockOf(offset); block < end; block++) if (area.needs(block)) return true;
     return false;
   }
 
@@ -137,7 +137,7 @@ export class CopyOnWrite {
     const end = endOf(area, offset, length);
     let waits: Batch[] | undefined;
     for (let block: number = blockOf(offset); block < end; block++) {
-      if (area.table.has(block)) continue;
+      if (!area.needs(block)) continue;
       const batch = this.#inFlight.get(block) ?? this.#enqueue(area, block);
       waits ??= [];
       if (waits.at(-1) !== batch) waits.push(batch);

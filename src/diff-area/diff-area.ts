@@ -29,9 +29,11 @@ import {
   type Slot,
 } from '../units.js';
 import { type AreaSlots, FixedSlot, type RecordChange } from './area-slots.js';
+import { type AreaBitmaps, bitmapSlotsFor, writeBitmap } from './bitmap-chain.js';
 import type { BlockTable } from './block-table.js';
 import { CopyChecksum } from './copy-checksum.js';
 import type { Copies, TableWriter } from './table-writer.js';
+import { bothOf, type PagedBlocks, UnusedBlocks } from './unused-blocks.js';
 
 export interface DiffAreaState {
   readonly storeId: Guid;
@@ -41,6 +43,7 @@ export interface DiffAreaState {
   readonly table: BlockTable;
   readonly writer: TableWriter;
   readonly slots: AreaSlots;
+  readonly bitmaps?: AreaBitmaps | undefined;
 }
 
 export class DiffArea {
@@ -55,6 +58,8 @@ export class DiffArea {
   /** Entries whose slots are reserved but which are not in the table chain yet: they may need further table blocks. */
   #promisedEntries = 0;
   readonly #checksum: CopyChecksum;
+  /** Set once, between two awaits, and never changed: what is skipped reads the same for ever. */
+  #bitmaps: AreaBitmaps | undefined;
 
   constructor(state: DiffAreaState) {
     this.storeId = state.storeId;
@@ -65,6 +70,7 @@ export class DiffArea {
     this.#writer = state.writer;
     this.#slots = state.slots;
     this.#checksum = new CopyChecksum(state.file.runs, state.epoch);
+    this.#bitmaps = state.bitmaps;
   }
 
   /** The file, for those who look at what it holds on its device. */
@@ -75,6 +81,11 @@ export class DiffArea {
   /** Bytes that the diff-area file has on its device. */
   get allocatedBytes(): ByteLength {
     return this.#slots.length;
+  }
+
+  /** Memory that table and bitmaps take. */
+  get memoryBytes(): ByteLength {
+    return this.table.memoryBytes + (this.unused?.memoryBytes ?? 0);
   }
 
   /** Bytes in use: copies and metadata. */
@@ -89,21 +100,79 @@ export class DiffArea {
   /** The item that describes this diff area in the control file. */
   get item(): DiffAreaItem {
     const { runs } = this.#file;
+    const bitmaps = this.#bitmaps;
+    const at = (slot: Slot | undefined) => (slot === undefined ? 0 : runs.locate(offsetOfSlot(slot)));
     return {
       kind: 'diff-area',
       storeId: this.storeId,
       tableOffset: runs.locate(offsetOfSlot(FixedSlot.table)),
       applicationInformationOffset: runs.locate(offsetOfSlot(FixedSlot.information)),
       locationOffset: runs.locate(offsetOfSlot(this.#slots.listSlot)),
-      bitmapOffset: 0,
+      bitmapOffset: at(bitmaps?.own),
       fileReference: 0n,
       allocatedSize: runs.size,
-      previousBitmapOffset: 0,
+      previousBitmapOffset: at(bitmaps?.previous),
       unknown: 0n,
       state: 0,
       heldUntil: 0n,
       elderOrder: 0,
     };
+  }
+
+  /** Blocks that are skipped: they have no copy, unless they got one before that was decided, and read as zeros. */
+  get unused(): UnusedBlocks | undefined {
+    return this.#bitmaps?.unused;
+  }
+
+  /** Must `block` be copied before it is overwritten? */
+  needs(block: BlockNumber): boolean {
+    return !this.table.has(block) && this.#bitmaps?.unused.has(block) !== true;
+  }
+
+  /** As `BlockTable.collect`, what is skipped included. */
+  collect(first: BlockNumber, slots: Uint32Array, owners: Uint16Array, owner: number): number {
+    const copies = this.table.collect(first, slots, owners, owner);
+    return copies + (this.#bitmaps?.unused.collect(first, slots, owners, owner) ?? 0);
+  }
+
+  /** What a reader of this or of an older snapshot finds here, and looks for no further: copies, and what is skipped. */
+  get found(): readonly PagedBlocks[] {
+    const { unused } = this;
+    return unused === undefined ? [this.table] : [this.table, unused];
+  }
+
+  /**
+   * Skips, from when this resolves, the blocks that are in both bitmaps.
+   * @param slots reserved here, enough for both
+   * @param own what was free at the moment of the snapshot
+   * @param previous what older snapshots do not need; `undefined`: there is none
+   * @param name names the bitmaps in the control file, durably; called once they are durable
+   */
+  async skip(
+    slots: readonly Slot[],
+    own: Uint8Array,
+    previous: Uint8Array | undefined,
+    name: (offsets: Pick<DiffAreaItem, 'bitmapOffset' | 'previousBitmapOffset'>) => Promise<void>,
+  ): Promise<void> {
+    const { blockCount } = this.table;
+    const count = bitmapSlotsFor(blockCount);
+    const chains = [slots.slice(0, count), slots.slice(count, 2 * count)] as const;
+    const [[ownSlot], [previousSlot]] = chains;
+    assert(ownSlot !== undefined, () => `no slots for bitmaps of ${blockCount} blocks`);
+    const bitmaps: AreaBitmaps = {
+      own: ownSlot,
+      previous: previous === undefined ? undefined : previousSlot,
+      unused: UnusedBlocks.of(bothOf(own, previous, blockCount)),
+    };
+    await writeBitmap(this.#file, this.epoch, chains[0], bothOf(own, undefined, blockCount));
+    if (previous !== undefined) await writeBitmap(this.#file, this.epoch, chains[1], previous);
+    await this.#file.device.flush();
+    const { runs } = this.#file;
+    await name({
+      bitmapOffset: runs.locate(offsetOfSlot(ownSlot)),
+      previousBitmapOffset: bitmaps.previous === undefined ? 0 : runs.locate(offsetOfSlot(bitmaps.previous)),
+    });
+    this.#bitmaps = bitmaps;
   }
 
   /** Bytes by which the file has to grow before `slots` slots can be reserved for `entries` entries; 0: not at all. */

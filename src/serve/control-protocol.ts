@@ -45,6 +45,8 @@ export interface ReadParams {
 export interface CreateParams {
   readonly label?: string | undefined;
   readonly holdTimeoutMs?: number | undefined;
+  /** Is what the file system does not use skipped? */
+  readonly skipsUnused?: boolean | undefined;
   readonly hasInformation: boolean;
 }
 
@@ -85,6 +87,7 @@ export interface SnapshotState {
   readonly order: number;
   readonly size: number;
   readonly usedBytes: number;
+  readonly unusedBytes: number;
   readonly allocatedBytes: number;
   readonly state: Snapshot['state'];
   readonly problem?: string | undefined;
@@ -114,6 +117,7 @@ export const snapshotState = (snapshot: Snapshot): SnapshotState => ({
   order: snapshot.order,
   size: snapshot.size,
   usedBytes: snapshot.usedBytes,
+  unusedBytes: snapshot.unusedBytes,
   allocatedBytes: snapshot.allocatedBytes,
   state: snapshot.state,
   problem: snapshot.problem,

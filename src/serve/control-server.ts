@@ -34,7 +34,7 @@ const CLOSING = 'the process that serves the volume is closing it';
 /** Buffers kept for the next reads, in bytes. */
 const KEPT_BUFFERS = 32 * 1024 * 1024;
 /** Events that clients hear of. */
-const EVENTS = ['created', 'deleted', 'backgroundFailure', 'overflow'] as const;
+const EVENTS = ['created', 'deleted', 'backgroundFailure', 'overflow', 'unusedSpaceUnknown'] as const;
 
 export interface ControlOptions {
   readonly volume: Volume;
@@ -184,11 +184,12 @@ export class ControlServer {
   }
 
   async #create({ params, bytes }: Call): Promise<Reply> {
-    const { label, holdTimeoutMs, hasInformation } = params as CreateParams;
+    const { label, holdTimeoutMs, hasInformation, skipsUnused } = params as CreateParams;
     const { storeId } = await this.#options.volume.createSnapshot({
       ...(label === undefined ? {} : { label }),
       ...(holdTimeoutMs === undefined ? {} : { holdTimeoutMs }),
       ...(hasInformation ? { applicationInfo: bytes } : {}),
+      ...(skipsUnused === true ? { unusedSpace: 'auto' } : {}),
     });
     return { value: { storeId, state: this.#state().value } };
   }

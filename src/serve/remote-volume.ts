@@ -9,7 +9,7 @@ import { EventEmitter } from 'node:events';
 import { asTarget, checkRange, lengthOf } from '../arguments.js';
 import type { Problem } from '../check/check.js';
 import type { AllocationExtent } from '../device/allocation.js';
-import { DeviceError } from '../errors.js';
+import { DeviceError, InvalidArgumentError } from '../errors.js';
 import type { CreateSnapshotOptions } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
@@ -189,8 +189,17 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
   }
 
   async createSnapshot(options: CreateSnapshotOptions = {}): Promise<Snapshot> {
-    const { label, holdTimeoutMs, applicationInfo } = options;
-    const params: CreateParams = { label, holdTimeoutMs, hasInformation: applicationInfo !== undefined };
+    const { label, holdTimeoutMs, applicationInfo, unusedSpace } = options;
+    if (unusedSpace !== undefined && unusedSpace !== 'auto')
+      throw new InvalidArgumentError(
+        "unusedSpace of a volume that another process serves can only be 'auto': a provider of yours cannot be sent there",
+      );
+    const params: CreateParams = {
+      label,
+      holdTimeoutMs,
+      hasInformation: applicationInfo !== undefined,
+      skipsUnused: unusedSpace === 'auto',
+    };
     const { value } = await this.#request(
       Method.create,
       params,
