@@ -173,6 +173,7 @@ export class DiffArea {
       previousBitmapOffset: bitmaps.previous === undefined ? 0 : runs.locate(offsetOfSlot(bitmaps.previous)),
     });
     this.#bitmaps = bitmaps;
+    if (previous === undefined) this.#slots.putBack(chains[1]);
   }
 
   /** Bytes by which the file has to grow before `slots` slots can be reserved for `entries` entries; 0: not at all. */

@@ -301,7 +301,7 @@ export function groupHead(
   const perBlock = blockSize / descriptorSize;
   const inMeta = Math.floor(group / perBlock) >= firstMetaGroup;
   const place = group % perBlock;
-  const isKeeper = place < 2 || place === perBlock - 1 || group === groupCount - 1;
+  const isKeeper = place < 2 || place === perBlock - 1;
   let length = inMeta && isKeeper ? 2 : 0;
   if (hasBackup(superblock, group)) {
     const descriptors = Math.min(firstMetaGroup, Math.ceil(groupCount / perBlock));

@@ -76,6 +76,7 @@ export class UnusedRanges {
   remove(start: ByteOffset, end: ByteOffset): void {
     this.#write(true);
     this.#start = this.#end = this.#size;
+    if (end <= start) return;
     this.#fill(Math.floor(start / BLOCK_SIZE), Math.ceil(Math.min(end, this.#size) / BLOCK_SIZE), false);
   }
 

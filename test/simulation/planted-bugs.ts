@@ -6,6 +6,7 @@ import { COPYING_BUGS } from './planted/copying.js';
 import { SNAPSHOT_BUGS } from './planted/snapshots.js';
 import { SPACE_BUGS } from './planted/space.js';
 import { TABLE_BUGS } from './planted/table.js';
+import { UNUSED_BUGS } from './planted/unused.js';
 import { ZERO_BUGS } from './planted/zeros.js';
 
 export const PLANTED_BUGS: readonly PlantedBug[] = [
@@ -14,5 +15,6 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   ...TABLE_BUGS,
   ...SPACE_BUGS,
   ...SNAPSHOT_BUGS,
+  ...UNUSED_BUGS,
   ...ZERO_BUGS,
 ];
