@@ -93,32 +93,29 @@ async function freeByDumpe2fs(
   return { blockSize, isFree: (block) => free.has(block) };
 }
 
-const EXT_KINDS: readonly (readonly [name: string, mebibytes: number, program: string, ...args: string[]])[] =
+type ExtKind = readonly [name: string, mebibytes: number, program: string, args: readonly string[]];
+const EXT_KINDS: readonly ExtKind[] = [
+  ['ext4', 96, 'mkfs.ext4', []],
+  ['ext4 of 4 KiB blocks', 300, 'mkfs.ext4', ['-b', '4096']],
+  ['ext4 of 64 KiB blocks', 96, 'mkfs.ext4', ['-b', '65536']],
+  ['ext4 with clusters', 200, 'mkfs.ext4', ['-b', '1024', '-O', 'bigalloc', '-C', '16384']],
+  ['ext4 with meta groups', 150, 'mkfs.ext4', ['-b', '1024', '-O', 'meta_bg,^resize_inode']],
+  ['ext4 with meta groups, 32 bit', 150, 'mkfs.ext4', ['-b', '1024', '-O', 'meta_bg,^resize_inode,^64bit']],
+  ['ext4 without flexible groups', 96, 'mkfs.ext4', ['-b', '1024', '-O', '^flex_bg,^64bit']],
+  ['ext4 with two backups', 96, 'mkfs.ext4', ['-b', '1024', '-O', 'sparse_super2,^resize_inode']],
   [
-    ['ext4', 96, 'mkfs.ext4'],
-    ['ext4 of 4 KiB blocks', 300, 'mkfs.ext4', '-b', '4096'],
-    ['ext4 of 64 KiB blocks', 96, 'mkfs.ext4', '-b', '65536'],
-    ['ext4 with clusters', 200, 'mkfs.ext4', '-b', '1024', '-O', 'bigalloc', '-C', '16384'],
-    ['ext4 with meta groups', 150, 'mkfs.ext4', '-b', '1024', '-O', 'meta_bg,^resize_inode'],
-    ['ext4 with meta groups, 32 bit', 150, 'mkfs.ext4', '-b', '1024', '-O', 'meta_bg,^resize_inode,^64bit'],
-    ['ext4 without flexible groups', 96, 'mkfs.ext4', '-b', '1024', '-O', '^flex_bg,^64bit'],
-    ['ext4 with two backups', 96, 'mkfs.ext4', '-b', '1024', '-O', 'sparse_super2,^resize_inode'],
-    [
-      'ext4 with checksums of descriptors alone',
-      96,
-      'mkfs.ext4',
-      '-b',
-      '1024',
-      '-O',
-      '^metadata_csum,uninit_bg',
-    ],
-    ['ext4 with a seed of its own', 96, 'mkfs.ext4', '-b', '1024', '-O', 'metadata_csum_seed'],
-    ['ext3', 64, 'mkfs.ext3', '-b', '1024'],
-    ['ext2', 64, 'mkfs.ext2', '-b', '1024'],
-  ];
+    'ext4 with checksums of descriptors alone',
+    96,
+    'mkfs.ext4',
+    ['-b', '1024', '-O', '^metadata_csum,uninit_bg'],
+  ],
+  ['ext4 with a seed of its own', 96, 'mkfs.ext4', ['-b', '1024', '-O', 'metadata_csum_seed']],
+  ['ext3', 64, 'mkfs.ext3', ['-b', '1024']],
+  ['ext2', 64, 'mkfs.ext2', ['-b', '1024']],
+];
 
 describe.skipIf(!hasExt)('ext2/3/4', () => {
-  test.each(EXT_KINDS)('%s: exactly what dumpe2fs calls free', async (_, mebibytes, program, ...args) => {
+  test.each(EXT_KINDS)('%s: exactly what dumpe2fs calls free', async (_, mebibytes, program, args) => {
     const path = await newImage(mebibytes * MEBIBYTE + 5000);
     await runWell(program, '-q', '-F', ...args, '-d', await someFiles(20, 400_000), path);
     await runWell('debugfs', '-w', '-R', 'rm file-3', path);

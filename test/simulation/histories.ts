@@ -54,7 +54,35 @@ function writeOf(offset: number, length: number): Operation {
   return { kind: 'write', offset, length, zeros: false };
 }
 
+/** Snapshots that leave out what nothing uses. */
+export const UNUSED_HISTORIES: readonly History[] = [
+  {
+    name: 'a snapshot leaves out what nothing uses, while writes go on',
+    blocks: 6,
+    before: [],
+    opened: stage(1, write(1, 4), CREATE, touch(0), touch(3)),
+    explored: stage(3, touch(1), CREATE_SKIPPING, touch(3), touch(4), FLUSH, touch(2), touch(1)),
+  },
+  {
+    name: 'the second snapshot that leaves out what nothing uses',
+    blocks: 6,
+    before: [],
+    opened: stage(1, write(0, 6), CREATE_SKIPPING, touch(1), touch(0)),
+    explored: stage(2, CREATE_SKIPPING, touch(3), touch(1), touch(2), DELETE_OLDEST, touch(4)),
+  },
+  {
+    name: 'opening after a killed process that left out what nothing uses',
+    blocks: 6,
+    before: [
+      { ...stage(2, write(0, 6), CREATE, touch(1), CREATE_SKIPPING, write(0, 3), touch(4)), end: 'kill' },
+    ],
+    opened: NOTHING,
+    explored: 'opening',
+  },
+];
+
 export const HISTORIES: readonly History[] = [
+  ...UNUSED_HISTORIES,
   {
     name: 'first write after a snapshot',
     blocks: 6,
@@ -135,29 +163,6 @@ export const HISTORIES: readonly History[] = [
     before: [],
     opened: stage(1, CREATE, touch(0), CREATE, touch(1)),
     explored: stage(2, limit(20), touch(2), touch(3)),
-  },
-  {
-    name: 'a snapshot leaves out what nothing uses, while writes go on',
-    blocks: 6,
-    before: [],
-    opened: stage(1, write(1, 4), CREATE, touch(0), touch(3)),
-    explored: stage(3, touch(1), CREATE_SKIPPING, touch(3), touch(4), FLUSH, touch(2), touch(1)),
-  },
-  {
-    name: 'the second snapshot that leaves out what nothing uses',
-    blocks: 6,
-    before: [],
-    opened: stage(1, write(0, 6), CREATE_SKIPPING, touch(1), touch(0)),
-    explored: stage(2, CREATE_SKIPPING, touch(3), touch(1), touch(2), DELETE_OLDEST, touch(4)),
-  },
-  {
-    name: 'opening after a killed process that left out what nothing uses',
-    blocks: 6,
-    before: [
-      { ...stage(2, write(0, 6), CREATE, touch(1), CREATE_SKIPPING, write(0, 3), touch(4)), end: 'kill' },
-    ],
-    opened: NOTHING,
-    explored: 'opening',
   },
   {
     name: 'a close after work',

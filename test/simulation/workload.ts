@@ -164,12 +164,14 @@ export class Workload {
     const label = `s${this.#label++}`;
     const unused = free === undefined ? undefined : drawUnused(free, volume.size);
     this.#model.beginSnapshot(label, undefined, unused);
-    const call = () =>
-      volume.createSnapshot({
+    const call = async () => {
+      const snapshot = await volume.createSnapshot({
         label,
         holdTimeoutMs: this.#holdTimeoutMs,
         ...(unused === undefined ? {} : { unusedSpace: providerOf(unused) }),
       });
+      if (snapshot.unusedBytes > 0) this.#counters.snapshotsSkipping++;
+    };
     const error = await this.#errorOf(NOT_CREATED, call);
     if (error === undefined) this.#counters.snapshotsTaken++;
     // Gone already: it was deleted before its creation returned.

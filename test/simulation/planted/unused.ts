@@ -6,10 +6,14 @@ const CHAIN = 'diff-area/bitmap-chain.ts';
 const BLOCKS = 'diff-area/unused-blocks.ts';
 const UNUSED = 'snapshot/unused-space.ts';
 
+/** The windows are short: a random crash seldom comes in them. */
+const history = { name: 'a snapshot leaves out', layout: 'directory' } as const;
+
 export const UNUSED_BUGS: readonly PlantedBug[] = [
   {
     name: 'bitmaps are in force before they are durable',
     breaks: 'after a crash a snapshot has neither a copy nor a bitmap of blocks that were overwritten',
+    history,
     edits: [
       {
         file: AREA,
@@ -21,6 +25,7 @@ export const UNUSED_BUGS: readonly PlantedBug[] = [
   {
     name: 'bitmaps are in force before the control file names them',
     breaks: 'after a crash a snapshot has neither a copy nor a bitmap of blocks that were overwritten',
+    history,
     edits: [
       {
         file: AREA,
@@ -32,6 +37,7 @@ export const UNUSED_BUGS: readonly PlantedBug[] = [
   {
     name: 'bitmaps are not flushed before the control file names them',
     breaks: 'after a power cut the control file names bitmaps that are not there',
+    history,
     edits: [
       {
         file: AREA,
