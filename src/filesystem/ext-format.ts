@@ -15,7 +15,7 @@ const MAGIC = 0xef53;
 const VALID = 1;
 const ERROR = 2;
 
-const Compatible = { excludeBitmap: 0x100, sparseSuper2: 0x200 } as const;
+const Compatible = { journal: 0x4, excludeBitmap: 0x100, sparseSuper2: 0x200 } as const;
 const Incompatible = {
   fileType: 0x2,
   recover: 0x4,
@@ -79,8 +79,12 @@ export interface ExtSuperblock {
 const viewOf = (bytes: Uint8Array): DataView =>
   new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 
-/** @param bytes the 1,024 bytes of the superblock; @param size bytes of the volume */
-export function decodeSuperblock(bytes: Uint8Array, size: number): ExtSuperblock {
+/**
+ * @param bytes the 1,024 bytes of the superblock
+ * @param size bytes of the volume
+ * @param isFrozen does the caller know that it is frozen or not mounted?
+ */
+export function decodeSuperblock(bytes: Uint8Array, size: number, isFrozen: boolean): ExtSuperblock {
   sure(bytes.byteLength === SUPERBLOCK_SIZE, () => `a superblock of ${bytes.byteLength} bytes`);
   const view = viewOf(bytes);
   const u16 = (at: number) => view.getUint16(at, true);
@@ -91,7 +95,7 @@ export function decodeSuperblock(bytes: Uint8Array, size: number): ExtSuperblock
   const incompatible = isRevised ? u32(0x60) : 0;
   const readOnly = isRevised ? u32(0x64) : 0;
   checkFeatures(compatible, incompatible, readOnly);
-  checkState(u16(0x3a), incompatible);
+  checkState(u16(0x3a), incompatible, isFrozen && (compatible & Compatible.journal) === 0);
 
   const logBlockSize = u32(0x18);
   sure(logBlockSize <= 6, () => `a block size of 2^${10 + logBlockSize}`);
@@ -184,14 +188,15 @@ function checkFeatures(compatible: number, incompatible: number, readOnly: numbe
 
 /**
  * While a journal holds what the bitmaps do not say yet, a block may be called free that has data by now. The same holds for
- * a file system without a journal that was not unmounted. A frozen one (fsfreeze) is as good as one that was unmounted.
+ * a file system without a journal that was not unmounted. One with a journal says itself that it is frozen (fsfreeze); one without does
+ * not, so there the caller's word counts.
  */
-function checkState(state: number, incompatible: number): void {
+function checkState(state: number, incompatible: number, isSaidToBeFrozen: boolean): void {
   sure(
     (incompatible & Incompatible.recover) === 0,
     () => 'it is mounted, or was not unmounted: its journal is newer than its bitmaps; freeze it first',
   );
-  sure((state & VALID) !== 0, () => 'it is mounted, or was not unmounted');
+  sure((state & VALID) !== 0 || isSaidToBeFrozen, () => 'it is mounted, or was not unmounted');
   sure((state & ERROR) === 0, () => 'it is known to have errors');
 }
 

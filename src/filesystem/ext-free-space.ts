@@ -23,10 +23,16 @@ import {
 /** Bitmaps of neighbouring groups mostly lie together, and are read together: at most so many bytes. */
 const READ_MAX = 256 * 1024;
 
-export const extFreeSpace: FreeSpaceProvider = {
+export interface ExtFreeSpaceOptions {
+  /** The caller knows that the file system is frozen or not mounted; matters only to one without a journal. Default: no. */
+  readonly frozen?: boolean;
+}
+
+export const extFreeSpace = ({ frozen = false }: ExtFreeSpaceOptions = {}): FreeSpaceProvider => ({
   name: 'ext2/3/4',
-  unusedBlocks: (source, size, signal) => unlessUnsure(() => new ExtReader(source, size, signal).read()),
-};
+  unusedBlocks: (source, size, signal) =>
+    unlessUnsure(() => new ExtReader(source, size, signal).read(frozen)),
+});
 
 class ExtReader {
   readonly #source: FileSystemSource;
@@ -41,11 +47,11 @@ class ExtReader {
     this.#ranges = new UnusedRanges(size);
   }
 
-  async read(): Promise<Uint8Array> {
+  async read(isFrozen: boolean): Promise<Uint8Array> {
     sure(this.#size >= SUPERBLOCK_OFFSET + SUPERBLOCK_SIZE, () => 'the volume is too small');
     const bytes = new Uint8Array(SUPERBLOCK_SIZE);
     await this.#source.read(SUPERBLOCK_OFFSET, bytes);
-    const superblock = decodeSuperblock(bytes, this.#size);
+    const superblock = decodeSuperblock(bytes, this.#size, isFrozen);
     await this.#eachBlock(superblock, (first, some) => this.#takeGroups(superblock, first, some));
     // The bitmaps say so themselves, but for those that were never written. Read again: there may be millions.
     await this.#eachBlock(superblock, (first, some) => {

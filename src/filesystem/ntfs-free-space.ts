@@ -1,8 +1,9 @@
 /**
  * What an NTFS volume does not use: its file `$Bitmap`, if that can be relied on.
  *
- * While the volume is mounted, what `$Bitmap` calls free may have data already, and only the log knows. Windows' log says whether
- * it was closed properly. Who has frozen the volume (its cache is flushed and nobody writes) may say so.
+ * While the volume is mounted, what `$Bitmap` calls free may have data already. Windows' log says whether it was closed properly.
+ * ntfs-3g keeps no log, and leaves an empty one: then it cannot be told. Who knows that the volume is not mounted, or frozen (its
+ * cache is flushed and nobody writes), may say so.
  */
 import { BLOCK_SIZE, type ByteLength, roundUp } from '../units.js';
 import {
@@ -31,7 +32,7 @@ import {
 } from './ntfs-format.js';
 
 export interface NtfsFreeSpaceOptions {
-  /** The caller has frozen the volume: `$Bitmap` is true whatever the log says. Default: no. */
+  /** The caller knows that the volume is frozen or not mounted: `$Bitmap` is true whatever the log says. Default: no. */
   readonly frozen?: boolean;
 }
 
@@ -112,7 +113,7 @@ class NtfsReader {
     );
   }
 
-  /** The newer of two restart pages counts; a log of nothing but ones is empty. */
+  /** The newer of two restart pages counts. */
   async #checkLog(boot: NtfsBoot, table: NonResident): Promise<void> {
     const content = await this.#content(boot, table, LOG_FILE);
     sure(content.size >= 2 * LOG_PAGE_SIZE, () => `a log of ${content.size} bytes`);
@@ -121,7 +122,11 @@ class NtfsReader {
     const first = decodeRestartPage(page);
     await this.#readContent(boot, content, LOG_PAGE_SIZE, page);
     const second = decodeRestartPage(page);
-    if (first.kind === 'empty' && second.kind === 'empty') return;
+    sure(
+      first.kind !== 'empty',
+      () =>
+        'its log is empty, so it cannot be told whether it is mounted; if it is not, say that it is frozen',
+    );
     sure(first.kind === 'restart' && second.kind === 'restart', () => 'its log is not understood');
     const newer = second.lsn > first.lsn ? second : first;
     sure(

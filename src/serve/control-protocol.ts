@@ -45,8 +45,8 @@ export interface ReadParams {
 export interface CreateParams {
   readonly label?: string | undefined;
   readonly holdTimeoutMs?: number | undefined;
-  /** Is what the file system does not use skipped? */
-  readonly skipsUnused?: boolean | undefined;
+  /** Is what the file system does not use skipped, and how? */
+  readonly unusedSpace?: 'auto' | 'frozen' | undefined;
   readonly hasInformation: boolean;
 }
 

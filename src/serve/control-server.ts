@@ -184,12 +184,12 @@ export class ControlServer {
   }
 
   async #create({ params, bytes }: Call): Promise<Reply> {
-    const { label, holdTimeoutMs, hasInformation, skipsUnused } = params as CreateParams;
+    const { label, holdTimeoutMs, hasInformation, unusedSpace } = params as CreateParams;
     const { storeId } = await this.#options.volume.createSnapshot({
       ...(label === undefined ? {} : { label }),
       ...(holdTimeoutMs === undefined ? {} : { holdTimeoutMs }),
       ...(hasInformation ? { applicationInfo: bytes } : {}),
-      ...(skipsUnused === true ? { unusedSpace: 'auto' } : {}),
+      ...(unusedSpace === undefined ? {} : { unusedSpace }),
     });
     return { value: { storeId, state: this.#state().value } };
   }

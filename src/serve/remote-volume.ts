@@ -190,15 +190,15 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
 
   async createSnapshot(options: CreateSnapshotOptions = {}): Promise<Snapshot> {
     const { label, holdTimeoutMs, applicationInfo, unusedSpace } = options;
-    if (unusedSpace !== undefined && unusedSpace !== 'auto')
+    if (typeof unusedSpace === 'object')
       throw new InvalidArgumentError(
-        "unusedSpace of a volume that another process serves can only be 'auto': a provider of yours cannot be sent there",
+        "unusedSpace of a volume that another process serves can only be 'auto' or 'frozen': a provider of yours cannot be sent there",
       );
     const params: CreateParams = {
       label,
       holdTimeoutMs,
       hasInformation: applicationInfo !== undefined,
-      skipsUnused: unusedSpace === 'auto',
+      unusedSpace,
     };
     const { value } = await this.#request(
       Method.create,

@@ -40,7 +40,7 @@ export interface CreateSnapshotOptions {
   /** How long writes may be held; default 10,000 ms, at most 600,000. */
   readonly holdTimeoutMs?: number;
   /**
-   * Skip what nothing uses: it is not copied, and reads as zeros in the snapshot. `'auto'` asks NTFS or ext2/3/4; where they are
+   * Skip what nothing uses: it is not copied, and reads as zeros in the snapshot. Where the file system (NTFS, ext2/3/4) is
    * not sure, nothing is skipped. Default: the snapshot has everything, as it was.
    */
   readonly unusedSpace?: UnusedSpace;

@@ -25,8 +25,11 @@ import type { Emit } from './events.js';
 import { readSnapshot } from './reader.js';
 import type { SnapshotRecord } from './record.js';
 
-/** Who tells what is unused; `'auto'`: NTFS or ext2/3/4, whichever is found. */
-export type UnusedSpace = FreeSpaceProvider | 'auto';
+/**
+ * Who tells what is unused. `'auto'`: NTFS or ext2/3/4, whichever is found, if it is not mounted or says itself that it is frozen;
+ * `'frozen'`: the same, and the caller knows that it is one of the two.
+ */
+export type UnusedSpace = FreeSpaceProvider | 'auto' | 'frozen';
 
 /** How long a provider may take. */
 const PROVIDER_LIMIT_MS = 60_000;
@@ -46,9 +49,12 @@ export interface UnusedContext {
 /** @throws InvalidArgumentError */
 export function providerOf(unusedSpace: UnusedSpace | undefined): FreeSpaceProvider | undefined {
   if (unusedSpace === undefined) return undefined;
-  if (unusedSpace === 'auto') return autoFreeSpace;
+  if (unusedSpace === 'auto' || unusedSpace === 'frozen')
+    return autoFreeSpace({ frozen: unusedSpace === 'frozen' });
   if (typeof unusedSpace.unusedBlocks !== 'function')
-    throw new InvalidArgumentError(`unusedSpace must be 'auto' or a provider, got ${String(unusedSpace)}`);
+    throw new InvalidArgumentError(
+      `unusedSpace must be 'auto', 'frozen' or a provider, got ${String(unusedSpace)}`,
+    );
   return unusedSpace;
 }
 

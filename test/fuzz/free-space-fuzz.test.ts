@@ -27,7 +27,7 @@ interface Base {
 
 const ext = (name: string, features: string, sealed: boolean, ...more: string[]): Base => ({
   name,
-  provider: extFreeSpace,
+  provider: extFreeSpace(),
   command: ['mkfs.ext4', '-q', '-F', '-b', '1024', '-O', features, ...more],
   sealed,
 });
@@ -39,7 +39,7 @@ const BASES: readonly Base[] = [
   ext('ext4 with clusters', 'bigalloc,^metadata_csum,uninit_bg', false, '-C', '8192'),
   {
     name: 'NTFS',
-    provider: ntfsFreeSpace(),
+    provider: ntfsFreeSpace({ frozen: true }),
     command: ['mkntfs', '-F', '-q', '-Q', '-s', '512'],
     sealed: false,
   },
@@ -58,7 +58,7 @@ test.skipIf(!requireTool('mkfs.ext4', 'mkntfs')).each(BASES)(
     for (let trial = 0; trial < TRIALS; trial++) {
       const undo = mutate(bytes, places, random);
       const size = random.chance(0.1) ? random.below(bytes.byteLength + 1) : bytes.byteLength;
-      const found = await unusedOf(bytes.subarray(0, size), random.chance(0.1) ? autoFreeSpace : provider);
+      const found = await unusedOf(bytes.subarray(0, size), random.chance(0.1) ? autoFreeSpace() : provider);
       if (found === undefined) unsure++;
       else if (sealed)
         for (const [at, byte] of found.entries())

@@ -17,6 +17,7 @@ interface CreateOptions extends WritingOptions {
   readonly label?: string;
   readonly appInfo?: string;
   readonly skipUnused?: true;
+  readonly frozen?: true;
 }
 
 export const createCommand = (run: Runner): Command =>
@@ -36,6 +37,10 @@ export const createCommand = (run: Runner): Command =>
       '--skip-unused',
       'leave out what the file system (NTFS, ext2/3/4) does not use; it reads as zeros',
     )
+    .option(
+      '--frozen',
+      'with --skip-unused: the file system is not mounted or frozen, whether it says so or not',
+    )
     .action(run(create));
 
 async function create(session: Session, path: string, options: CreateOptions): Promise<undefined> {
@@ -47,7 +52,7 @@ async function create(session: Session, path: string, options: CreateOptions): P
     const taken = await volume.createSnapshot({
       ...(label === undefined ? {} : { label }),
       ...(applicationInfo === undefined ? {} : { applicationInfo }),
-      ...(options.skipUnused === true ? { unusedSpace: 'auto' } : {}),
+      ...(options.skipUnused === true ? { unusedSpace: options.frozen === true ? 'frozen' : 'auto' } : {}),
     });
     const reason = unknown.get(taken.id);
     if (reason !== undefined) session.notes.warn(`nothing is left out of the snapshot: ${reason}`);
