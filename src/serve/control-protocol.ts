@@ -55,6 +55,7 @@ export interface ChangedParams {
   readonly since: string;
   readonly until?: string | undefined;
   readonly compare: boolean;
+  readonly copiedOnly?: boolean | undefined;
   readonly offset: number;
   readonly length?: number | undefined;
 }

@@ -211,11 +211,12 @@ export class ControlServer {
 
   /** One answer's worth of extents, and where the next one goes on. */
   async #changed({ params, signal }: Call): Promise<Reply> {
-    const { since, until, compare, offset, length } = params as ChangedParams;
+    const { since, until, compare, copiedOnly, offset, length } = params as ChangedParams;
     const options: ChangedBlocksOptions = {
       since: this.#find(since),
       ...(until === undefined ? {} : { until: this.#find(until) }),
       compare,
+      ...(copiedOnly === undefined ? {} : { copiedOnly }),
       offset,
       ...(length === undefined ? {} : { length }),
       signal,

@@ -220,7 +220,7 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
   }
 
   async *changedBlocks(options: ChangedBlocksOptions): AsyncGenerator<ChangedExtent> {
-    const { since, until, compare = false, offset = 0, length, signal } = options;
+    const { since, until, compare = false, copiedOnly, offset = 0, length, signal } = options;
     const end = length === undefined ? undefined : offset + length;
     let held: ChangedExtent | undefined;
     for (let at: number | undefined = offset; at !== undefined; ) {
@@ -228,6 +228,7 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
         since: since.storeId,
         until: until?.storeId,
         compare,
+        copiedOnly,
         offset: at,
         length: end === undefined ? undefined : end - at,
       };

@@ -96,7 +96,7 @@ export async function skipUnused(
     });
   } catch (error) {
     if (named) await unname(store, record, error);
-    else area.cancel(slots, 0);
+    area.cancel(slots, 0);
     tellUnknown(context, record, `the bitmaps could not be written`, error);
     return;
   }

@@ -56,7 +56,13 @@ export class StoredHistory implements History {
     };
   }
 
-  async *changed({ since, until, offset, length }: ChangedOptions): AsyncGenerator<ChangedExtent> {
+  async *changed({
+    since,
+    until,
+    copiedOnly,
+    offset,
+    length,
+  }: ChangedOptions): AsyncGenerator<ChangedExtent> {
     const { chain, store, device, writes } = this.#engine;
     // The tables know of what is in the volume, not of what is in the buffer.
     if (until === undefined) await writes?.drained();
@@ -69,7 +75,9 @@ export class StoredHistory implements History {
     }
     const areas = (some: readonly SnapshotRecord[]) => some.flatMap(({ area }) => area ?? []);
     const later = until === undefined ? [] : chain.records.slice(end);
-    const changed = blocksChanged(areas(chain.records.slice(first, end)), areas(later));
+    const passed = areas(chain.records.slice(first, end));
+    const changed =
+      copiedOnly === true ? passed.map(({ table }) => table) : blocksChanged(passed, areas(later));
     const size = until?.size ?? device.size;
     for (const extent of changedExtents(changed, { sizeBefore: since.size, size, offset, length })) {
       // Such a store keeps a copy of block 0 in every snapshot, changed or not.

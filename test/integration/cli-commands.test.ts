@@ -116,6 +116,8 @@ describe('create and list', () => {
     expect(unusedBytes).toBeGreaterThan(4 * MEBIBYTE);
     expect(bench.json(['info', 'b.img']).unusedBytes).toBe(unusedBytes);
     expect(bench.json(['list', 'b.img'])[0].unusedBytes).toBe(unusedBytes);
+    expect(bench.json(['map', 'b.img'])).toMatchObject({ changedBytes: 0, unusedBytes });
+    expect(bench.ok(['map', 'b.img']).stdout).toContain('left out, because nothing used it');
     expect(bench.ok(['info', 'b.img']).stdout).toMatch(/unused +\d.* that the newest snapshot leaves out/);
   });
 
