@@ -3,6 +3,7 @@ import { setImmediate as otherWork } from 'node:timers/promises';
 import { FixedSlot } from '../diff-area/area-slots.js';
 import { BLOCKS_PER_PAGE, emptyPresence, setBits } from '../diff-area/block-table.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
+import { foundIn } from '../diff-area/unused-blocks.js';
 import type { Guid } from '../format/guid.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
 import type { CatalogEntry } from '../store/control-file.js';
@@ -56,7 +57,7 @@ function firstLacking({ unused }: DiffArea, older: DiffArea): BlockNumber | unde
     if (unused?.hasPage(page) !== true) continue;
     const [skipped, found] = [emptyPresence(), emptyPresence()];
     unused.addPresence(page, skipped);
-    for (const blocks of older.found) blocks.addPresence(page, found);
+    for (const blocks of foundIn(older)) blocks.addPresence(page, found);
     for (let i = 0; i < skipped.length; i++) skipped[i] = (skipped[i] ?? 0) & ~(found[i] ?? 0);
     for (const block of setBits(skipped, page * BLOCKS_PER_PAGE))
       if (block < older.table.blockCount) return block;

@@ -5,7 +5,7 @@
  * skip it, or have a copy). It skips the blocks that are in both. They are written once, made durable, and only then named in
  * the control file; so a crash leaves both or none.
  */
-import { FormatError } from '../errors.js';
+import { assert, FormatError } from '../errors.js';
 import { bitmapBlocksFor, decodeBitmapBlock, encodeBitmapBlock } from '../format/bitmap-block.js';
 import { PAYLOAD_SIZE } from '../format/constants.js';
 import type { DiffAreaItem } from '../format/control-block.js';
@@ -22,11 +22,49 @@ export interface AreaBitmaps {
   readonly unused: UnusedBlocks;
 }
 
+/** Where the control file finds the bitmaps; 0: there is none. */
+export type BitmapOffsets = Pick<DiffAreaItem, 'bitmapOffset' | 'previousBitmapOffset'>;
+
+export function offsetsOf(bitmaps: AreaBitmaps | undefined, { runs }: AreaFile): BitmapOffsets {
+  const at = (slot: Slot | undefined) => (slot === undefined ? 0 : runs.locate(offsetOfSlot(slot)));
+  return { bitmapOffset: at(bitmaps?.own), previousBitmapOffset: at(bitmaps?.previous) };
+}
+
 /** Slots for one bitmap. */
 export const bitmapSlotsFor = bitmapBlocksFor;
 
+export interface NewBitmaps {
+  /** Enough for both. */
+  readonly slots: readonly Slot[];
+  readonly blockCount: number;
+  /** What was free at the moment of the snapshot. */
+  readonly own: Uint8Array;
+  /** What older snapshots do not need; `undefined`: there is none. */
+  readonly previous: Uint8Array | undefined;
+}
+
+/** Writes bitmaps that nothing names yet; durable when it returns. */
+export async function writeBitmaps(
+  file: AreaFile,
+  epoch: bigint,
+  { slots, blockCount, own, previous }: NewBitmaps,
+): Promise<AreaBitmaps> {
+  const count = bitmapSlotsFor(blockCount);
+  const chains = [slots.slice(0, count), slots.slice(count, 2 * count)] as const;
+  const [[ownSlot], [previousSlot]] = chains;
+  assert(ownSlot !== undefined, () => `no slots for bitmaps of ${blockCount} blocks`);
+  await writeBitmap(file, epoch, chains[0], bothOf(own, undefined, blockCount));
+  if (previous !== undefined) await writeBitmap(file, epoch, chains[1], previous);
+  await file.device.flush();
+  return {
+    own: ownSlot,
+    previous: previous === undefined ? undefined : previousSlot,
+    unused: UnusedBlocks.of(bothOf(own, previous, blockCount)),
+  };
+}
+
 /** Writes a bitmap into `slots`, as many as it needs; not flushed. */
-export async function writeBitmap(
+async function writeBitmap(
   { device, runs }: AreaFile,
   epoch: bigint,
   slots: readonly Slot[],

@@ -29,11 +29,11 @@ import {
   type Slot,
 } from '../units.js';
 import { type AreaSlots, FixedSlot, type RecordChange } from './area-slots.js';
-import { type AreaBitmaps, bitmapSlotsFor, writeBitmap } from './bitmap-chain.js';
+import { type AreaBitmaps, type BitmapOffsets, offsetsOf, writeBitmaps } from './bitmap-chain.js';
 import type { BlockTable } from './block-table.js';
 import { CopyChecksum } from './copy-checksum.js';
 import type { Copies, TableWriter } from './table-writer.js';
-import { bothOf, type PagedBlocks, UnusedBlocks } from './unused-blocks.js';
+import type { UnusedBlocks } from './unused-blocks.js';
 
 export interface DiffAreaState {
   readonly storeId: Guid;
@@ -58,7 +58,7 @@ export class DiffArea {
   /** Entries whose slots are reserved but which are not in the table chain yet: they may need further table blocks. */
   #promisedEntries = 0;
   readonly #checksum: CopyChecksum;
-  /** Set once, between two awaits, and never changed: what is skipped reads the same for ever. */
+  /** Set once, never changed: what is skipped reads the same for ever. */
   #bitmaps: AreaBitmaps | undefined;
 
   constructor(state: DiffAreaState) {
@@ -83,11 +83,6 @@ export class DiffArea {
     return this.#slots.length;
   }
 
-  /** Memory that table and bitmaps take. */
-  get memoryBytes(): ByteLength {
-    return this.table.memoryBytes + (this.unused?.memoryBytes ?? 0);
-  }
-
   /** Bytes in use: copies and metadata. */
   get usedBytes(): ByteLength {
     return this.allocatedBytes - this.freeBytes;
@@ -100,18 +95,15 @@ export class DiffArea {
   /** The item that describes this diff area in the control file. */
   get item(): DiffAreaItem {
     const { runs } = this.#file;
-    const bitmaps = this.#bitmaps;
-    const at = (slot: Slot | undefined) => (slot === undefined ? 0 : runs.locate(offsetOfSlot(slot)));
     return {
       kind: 'diff-area',
       storeId: this.storeId,
       tableOffset: runs.locate(offsetOfSlot(FixedSlot.table)),
       applicationInformationOffset: runs.locate(offsetOfSlot(FixedSlot.information)),
       locationOffset: runs.locate(offsetOfSlot(this.#slots.listSlot)),
-      bitmapOffset: at(bitmaps?.own),
       fileReference: 0n,
       allocatedSize: runs.size,
-      previousBitmapOffset: at(bitmaps?.previous),
+      ...offsetsOf(this.#bitmaps, this.#file),
       unknown: 0n,
       state: 0,
       heldUntil: 0n,
@@ -130,50 +122,25 @@ export class DiffArea {
   }
 
   /** As `BlockTable.collect`, what is skipped included. */
-  collect(first: BlockNumber, slots: Uint32Array, owners: Uint16Array, owner: number): number {
-    const copies = this.table.collect(first, slots, owners, owner);
-    return copies + (this.#bitmaps?.unused.collect(first, slots, owners, owner) ?? 0);
-  }
-
-  /** What a reader of this or of an older snapshot finds here, and looks for no further: copies, and what is skipped. */
-  get found(): readonly PagedBlocks[] {
-    const { unused } = this;
-    return unused === undefined ? [this.table] : [this.table, unused];
+  collect(...args: Parameters<BlockTable['collect']>): number {
+    return this.table.collect(...args) + (this.#bitmaps?.unused.collect(...args) ?? 0);
   }
 
   /**
    * Skips, from when this resolves, the blocks that are in both bitmaps.
-   * @param slots reserved here, enough for both
-   * @param own what was free at the moment of the snapshot
-   * @param previous what older snapshots do not need; `undefined`: there is none
    * @param name names the bitmaps in the control file, durably; called once they are durable
    */
   async skip(
     slots: readonly Slot[],
     own: Uint8Array,
     previous: Uint8Array | undefined,
-    name: (offsets: Pick<DiffAreaItem, 'bitmapOffset' | 'previousBitmapOffset'>) => Promise<void>,
+    name: (offsets: BitmapOffsets) => Promise<void>,
   ): Promise<void> {
-    const { blockCount } = this.table;
-    const count = bitmapSlotsFor(blockCount);
-    const chains = [slots.slice(0, count), slots.slice(count, 2 * count)] as const;
-    const [[ownSlot], [previousSlot]] = chains;
-    assert(ownSlot !== undefined, () => `no slots for bitmaps of ${blockCount} blocks`);
-    const bitmaps: AreaBitmaps = {
-      own: ownSlot,
-      previous: previous === undefined ? undefined : previousSlot,
-      unused: UnusedBlocks.of(bothOf(own, previous, blockCount)),
-    };
-    await writeBitmap(this.#file, this.epoch, chains[0], bothOf(own, undefined, blockCount));
-    if (previous !== undefined) await writeBitmap(this.#file, this.epoch, chains[1], previous);
-    await this.#file.device.flush();
-    const { runs } = this.#file;
-    await name({
-      bitmapOffset: runs.locate(offsetOfSlot(ownSlot)),
-      previousBitmapOffset: bitmaps.previous === undefined ? 0 : runs.locate(offsetOfSlot(bitmaps.previous)),
-    });
+    const wanted = { slots, blockCount: this.table.blockCount, own, previous };
+    const bitmaps = await writeBitmaps(this.#file, this.epoch, wanted);
+    await name(offsetsOf(bitmaps, this.#file));
     this.#bitmaps = bitmaps;
-    if (previous === undefined) this.#slots.putBack(chains[1]);
+    if (previous === undefined) this.#slots.putBack(slots.slice(slots.length / 2));
   }
 
   /** Bytes by which the file has to grow before `slots` slots can be reserved for `entries` entries; 0: not at all. */

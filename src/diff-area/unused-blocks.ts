@@ -106,6 +106,15 @@ export interface PagedBlocks {
   addPresence(page: number, bitmap: Uint32Array): void;
 }
 
+/** What a reader of this or of an older snapshot finds in a diff area, and looks for no further: copies, and what is skipped. */
+export const foundIn = ({
+  table,
+  unused,
+}: {
+  readonly table: PagedBlocks;
+  readonly unused: UnusedBlocks | undefined;
+}): readonly PagedBlocks[] => (unused === undefined ? [table] : [table, unused]);
+
 /** Bits, one a block, of the blocks that are in any of `sources`; and of those from `allFrom` on. */
 export function bitsOf(
   sources: readonly PagedBlocks[],

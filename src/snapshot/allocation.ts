@@ -14,6 +14,7 @@ import type { BlockDevice } from '../device/block-device.js';
 import { FixedSlot } from '../diff-area/area-slots.js';
 import { BLOCKS_PER_PAGE, emptyPresence, setBits } from '../diff-area/block-table.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
+import { foundIn } from '../diff-area/unused-blocks.js';
 import {
   BLOCK_SIZE,
   type BlockNumber,
@@ -103,7 +104,7 @@ function* copiesIn(
   for (let at = offset; at < end; ) {
     const page = Math.floor(at / PAGE_BYTES);
     const until = Math.min(end, (page + 1) * PAGE_BYTES);
-    const having = areas().filter(({ found }) => found.some((blocks) => blocks.hasPage(page)));
+    const having = areas().filter((area) => foundIn(area).some((blocks) => blocks.hasPage(page)));
     if (having.length === 0) yield { end: until, copiesAreZero: undefined };
     else yield* copiesInPage(having, page, at, until);
     at = until;

@@ -13,7 +13,7 @@ import type { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { bitmapSlotsFor } from '../diff-area/bitmap-chain.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
-import { bitsOf } from '../diff-area/unused-blocks.js';
+import { bitsOf, foundIn } from '../diff-area/unused-blocks.js';
 import type { Clock, Environment } from '../environment.js';
 import { DeviceError, InvalidArgumentError } from '../errors.js';
 import { autoFreeSpace } from '../filesystem/auto.js';
@@ -115,7 +115,7 @@ function olderDoWithout(
   // Where nothing is known of it, it needs everything. What the volume has grown by since is none of its own.
   return older.area === undefined
     ? new Uint8Array(Math.ceil(table.blockCount / 8))
-    : bitsOf(older.area.found, table.blockCount, Math.min(table.blockCount, older.area.table.blockCount));
+    : bitsOf(foundIn(older.area), table.blockCount, Math.min(table.blockCount, older.area.table.blockCount));
 }
 
 /** @returns `undefined` if all is in use, or may be */

@@ -5,7 +5,7 @@
  */
 import { BLOCKS_PER_PAGE, emptyPresence } from '../diff-area/block-table.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
-import type { PagedBlocks } from '../diff-area/unused-blocks.js';
+import { foundIn, type PagedBlocks } from '../diff-area/unused-blocks.js';
 import { BLOCK_SIZE, type BlockNumber, type ByteLength, type ByteOffset, blocksIn } from '../units.js';
 
 /** A range of bytes of a volume. */
@@ -121,7 +121,7 @@ export function* changedExtents(
  */
 export function blocksChanged(passed: readonly DiffArea[], later: readonly DiffArea[]): PagedBlocks[] {
   if (passed.every(({ unused }) => unused === undefined)) return passed.map(({ table }) => table);
-  const all = passed.flatMap(({ found }) => found);
+  const all = passed.flatMap(foundIn);
   return [
     {
       hasPage: (page) => all.some((blocks) => blocks.hasPage(page)),

@@ -48,7 +48,10 @@ export class StoredHistory implements History {
       usedBytes: areas.reduce((sum, area) => sum + area.usedBytes, 0),
       allocatedBytes: store.allocated(),
       maximumBytes: store.control.start.maximumSize,
-      tableMemoryBytes: areas.reduce((sum, area) => sum + area.memoryBytes, 0),
+      tableMemoryBytes: areas.reduce(
+        (sum, area) => sum + area.table.memoryBytes + (area.unused?.memoryBytes ?? 0),
+        0,
+      ),
       copies: copyOnWrite.figures,
       queues: { ...pools.lengths, held: gate.queued },
       writeBuffer: writes?.figures,

@@ -11,26 +11,14 @@ const history = { name: 'a snapshot leaves out', layout: 'directory' } as const;
 
 export const UNUSED_BUGS: readonly PlantedBug[] = [
   {
-    name: 'bitmaps are in force before they are durable',
-    breaks: 'after a crash a snapshot has neither a copy nor a bitmap of blocks that were overwritten',
-    history,
-    edits: [
-      {
-        file: AREA,
-        find: 'await writeBitmap(this.#file, this.epoch, chains[0]',
-        replace: 'this.#bitmaps = bitmaps;\n    await writeBitmap(this.#file, this.epoch, chains[0]',
-      },
-    ],
-  },
-  {
     name: 'bitmaps are in force before the control file names them',
     breaks: 'after a crash a snapshot has neither a copy nor a bitmap of blocks that were overwritten',
     history,
     edits: [
       {
         file: AREA,
-        find: 'const { runs } = this.#file;\n    await name({',
-        replace: 'const { runs } = this.#file;\n    this.#bitmaps = bitmaps;\n    await name({',
+        find: 'await name(offsetsOf(bitmaps, this.#file));',
+        replace: 'this.#bitmaps = bitmaps;\n    await name(offsetsOf(bitmaps, this.#file));',
       },
     ],
   },
@@ -40,8 +28,8 @@ export const UNUSED_BUGS: readonly PlantedBug[] = [
     history,
     edits: [
       {
-        file: AREA,
-        find: 'chains[1], previous);\n    await this.#file.device.flush();',
+        file: CHAIN,
+        find: 'chains[1], previous);\n  await file.device.flush();',
         replace: 'chains[1], previous);',
       },
     ],
@@ -96,8 +84,8 @@ export const UNUSED_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: AREA,
-        find: 'return copies + (this.#bitmaps?.unused.collect(first, slots, owners, owner) ?? 0);',
-        replace: 'return copies;',
+        find: ' + (this.#bitmaps?.unused.collect(...args) ?? 0);',
+        replace: ';',
       },
     ],
   },
