@@ -122,8 +122,9 @@ export class DiffArea {
   }
 
   /** As `BlockTable.collect`, what is skipped included. */
-  collect(...args: Parameters<BlockTable['collect']>): number {
-    return this.table.collect(...args) + (this.#bitmaps?.unused.collect(...args) ?? 0);
+  collect(first: BlockNumber, slots: Uint32Array, owners: Uint16Array, owner: number): number {
+    const found = this.table.collect(first, slots, owners, owner);
+    return found + (this.#bitmaps?.unused.collect(first, slots, owners, owner) ?? 0);
   }
 
   /**

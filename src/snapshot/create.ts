@@ -101,8 +101,7 @@ export async function createSnapshot(
     if (writes !== undefined) writes.level = 'usual';
   }
   const { record, area, bitmapSlots } = taken;
-  if (provider !== undefined && bitmapSlots !== undefined)
-    await skipUnused(context, record, area, bitmapSlots, provider);
+  if (provider !== undefined) await skipUnused(context, record, area, bitmapSlots, provider);
   record.pending = false;
   return record;
 }

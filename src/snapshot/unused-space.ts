@@ -76,10 +76,11 @@ export async function skipUnused(
   context: UnusedContext,
   record: SnapshotRecord,
   area: DiffArea,
-  slots: readonly Slot[],
+  slots: readonly Slot[] | undefined,
   provider: FreeSpaceProvider,
 ): Promise<void> {
   const { chain, store, copyOnWrite } = context;
+  if (slots === undefined) return tellUnknown(context, record, 'there is no room for its bitmaps');
   const free = await askProvider(context, record, provider);
   if (free === undefined) {
     area.cancel(slots, 0);
@@ -97,7 +98,7 @@ export async function skipUnused(
   } catch (error) {
     if (named) await unname(store, record, error);
     area.cancel(slots, 0);
-    tellUnknown(context, record, `the bitmaps could not be written`, error);
+    tellUnknown(context, record, 'its bitmaps could not be written', error);
     return;
   }
   // A copy that was under way is published all the same; from then on nothing changes any more.

@@ -84,7 +84,7 @@ export const UNUSED_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: AREA,
-        find: ' + (this.#bitmaps?.unused.collect(...args) ?? 0);',
+        find: ' + (this.#bitmaps?.unused.collect(first, slots, owners, owner) ?? 0);',
         replace: ';',
       },
     ],
