@@ -127,10 +127,7 @@ export class DiffArea {
     return found + (this.#bitmaps?.unused.collect(first, slots, owners, owner) ?? 0);
   }
 
-  /**
-   * Skips, from when this resolves, the blocks that are in both bitmaps.
-   * @param name names the bitmaps in the control file, durably; called once they are durable
-   */
+  /** Skips, once this resolves, what is in both bitmaps. @param name records durable bitmaps in the control file, durably */
   async skip(
     slots: readonly Slot[],
     own: Uint8Array,
