@@ -34,7 +34,14 @@ const CLOSING = 'the process that serves the volume is closing it';
 /** Buffers kept for the next reads, in bytes. */
 const KEPT_BUFFERS = 32 * 1024 * 1024;
 /** Events that clients hear of. */
-const EVENTS = ['created', 'deleted', 'merged', 'backgroundFailure', 'overflow'] as const;
+const EVENTS = [
+  'created',
+  'deleted',
+  'merged',
+  'backgroundFailure',
+  'overflow',
+  'unusedSpaceUnknown',
+] as const;
 
 export interface ControlOptions {
   readonly volume: Volume;
@@ -189,11 +196,12 @@ export class ControlServer {
   }
 
   async #create({ params, bytes }: Call): Promise<Reply> {
-    const { label, holdTimeoutMs, hasInformation } = params as CreateParams;
+    const { label, holdTimeoutMs, hasInformation, unusedSpace } = params as CreateParams;
     const { storeId } = await this.#options.volume.createSnapshot({
       ...(label === undefined ? {} : { label }),
       ...(holdTimeoutMs === undefined ? {} : { holdTimeoutMs }),
       ...(hasInformation ? { applicationInfo: bytes } : {}),
+      ...(unusedSpace === undefined ? {} : { unusedSpace }),
     });
     return { value: { storeId, state: this.#state().value } };
   }
@@ -220,11 +228,12 @@ export class ControlServer {
 
   /** One answer's worth of extents, and where the next one goes on. */
   async #changed({ params, signal }: Call): Promise<Reply> {
-    const { since, until, compare, offset, length } = params as ChangedParams;
+    const { since, until, compare, copiedOnly, offset, length } = params as ChangedParams;
     const options: ChangedBlocksOptions = {
       since: this.#find(since),
       ...(until === undefined ? {} : { until: this.#find(until) }),
       compare,
+      ...(copiedOnly === undefined ? {} : { copiedOnly }),
       offset,
       ...(length === undefined ? {} : { length }),
       signal,

@@ -17,6 +17,8 @@ export interface VolumeEvents {
   overflow: [{ readonly id: Guid; readonly neededBytes: ByteLength; readonly availableBytes: ByteLength }];
   /** A copy fails its checksum. */
   integrityFailure: [{ readonly id: Guid; readonly error: VolsnapError }];
+  /** What is unused could not be told for certain, so the snapshot skips nothing; `error` if something failed. */
+  unusedSpaceUnknown: [{ readonly id: Guid; readonly reason: string; readonly error: unknown }];
   holdTimedOut: [{ readonly limitMs: number }];
   /** Work in the background failed without harm; it is tried again when there is a reason to. */
   backgroundFailure: [{ readonly id: Guid; readonly what: string; readonly error: unknown }];

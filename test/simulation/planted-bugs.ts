@@ -7,6 +7,7 @@ import { DELETION_BUGS } from './planted/deletion.js';
 import { SNAPSHOT_BUGS } from './planted/snapshots.js';
 import { SPACE_BUGS } from './planted/space.js';
 import { TABLE_BUGS } from './planted/table.js';
+import { UNUSED_BUGS } from './planted/unused.js';
 import { ZERO_BUGS } from './planted/zeros.js';
 
 export const PLANTED_BUGS: readonly PlantedBug[] = [
@@ -16,5 +17,6 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   ...SPACE_BUGS,
   ...SNAPSHOT_BUGS,
   ...DELETION_BUGS,
+  ...UNUSED_BUGS,
   ...ZERO_BUGS,
 ];

@@ -10,12 +10,13 @@ import {
   AssertionError,
   allocationOf,
   type ErrorCode,
+  type FreeSpaceProvider,
   HoldTimeoutError,
   type Snapshot,
   VolsnapError,
   type Volume,
 } from '../../src/index.js';
-import { ModelMismatch, stampSectors, type VolumeModel } from '../../src/testing/index.js';
+import { ModelMismatch, SeededRandom, stampSectors, type VolumeModel } from '../../src/testing/index.js';
 import { BLOCK_SIZE, blocksIn } from '../../src/units.js';
 import type { RunCounters } from './counters.js';
 import type { Cycle, Operation, Range } from './plan.js';
@@ -69,6 +70,9 @@ export class Workload {
     volume.on('backgroundFailure', ({ what, error }) => {
       if (!isOutOfSpace(error)) this.#expectFault(what, error);
     });
+    volume.on('unusedSpaceUnknown', ({ reason, error }) => {
+      if (!isOutOfSpace(error)) this.#expectFault(reason, error ?? reason);
+    });
     volume.on('integrityFailure', ({ error }) => this.#expectFault('a copy is damaged', error));
   }
 
@@ -112,7 +116,7 @@ export class Workload {
       case 'read':
         return this.#read(volume, operation);
       case 'create':
-        return this.#create(volume);
+        return this.#create(volume, operation.free);
       case 'delete-oldest':
         await this.#outcome(NO_ERROR, () => volume.deleteOldest());
         return;
@@ -165,10 +169,18 @@ export class Workload {
     else this.#model.cancelRead(read);
   }
 
-  async #create(volume: Volume): Promise<void> {
+  async #create(volume: Volume, free: number | undefined): Promise<void> {
     const label = `s${this.#label++}`;
-    this.#model.beginSnapshot(label);
-    const call = () => volume.createSnapshot({ label, holdTimeoutMs: this.#holdTimeoutMs });
+    const unused = free === undefined ? undefined : drawUnused(free, volume.size);
+    this.#model.beginSnapshot(label, undefined, unused);
+    const call = async () => {
+      const snapshot = await volume.createSnapshot({
+        label,
+        holdTimeoutMs: this.#holdTimeoutMs,
+        ...(unused === undefined ? {} : { unusedSpace: providerOf(unused) }),
+      });
+      if (snapshot.unusedBytes > 0) this.#counters.snapshotsSkipping++;
+    };
     const error = await this.#errorOf(NOT_CREATED, call);
     if (error === undefined) this.#counters.snapshotsTaken++;
     // Gone already: it was deleted before its creation returned.
@@ -245,6 +257,34 @@ export class Workload {
     }
   }
 }
+
+/** Blocks that nothing uses, whatever they hold: here and there, long runs, none, all. */
+function drawUnused(seed: number, size: number): ReadonlySet<number> {
+  const random = new SeededRandom(`free ${seed}`);
+  const blocks = new Set<number>();
+  const count = blocksIn(size);
+  const share = random.pick([0.1, 0.5, 0.9, 1]);
+  const lengths = random.pick([1, 4, 16]);
+  for (let block = 0; block < count; ) {
+    const end = Math.min(count, block + 1 + random.below(lengths));
+    const isFree = random.chance(share);
+    for (; block < end; block++) if (isFree) blocks.add(block);
+  }
+  return blocks;
+}
+
+/** Looks at the volume first, as real ones do. */
+const providerOf = (unused: ReadonlySet<number>): FreeSpaceProvider => ({
+  name: 'drawn',
+  async unusedBlocks(source, size) {
+    const look = new Uint8Array(Math.min(size, 2 * BLOCK_SIZE));
+    await source.read(0, look);
+    await source.read(size - look.byteLength, look);
+    const bits = new Uint8Array(Math.ceil(blocksIn(size) / 8));
+    for (const block of unused) bits[block >>> 3] = (bits[block >>> 3] ?? 0) | (1 << (block & 7));
+    return { unused: bits };
+  },
+});
 
 /** What a snapshot knows to be zero reads as zeros, always: it does not change. */
 async function checkZeros(snapshot: Snapshot, { offset, length }: Range, bytes: Uint8Array): Promise<void> {
