@@ -12,7 +12,7 @@ import type { BlockTable } from './block-table.js';
 import { TableRun, WINDOW_BLOCKS } from './table-run.js';
 
 const FIRST_BATCH = 2 ** 10;
-const LARGEST_BATCH = 2 ** 18;
+const LARGEST_BATCH = 2 ** 17;
 /** Sorted copies that are gathered before leaves are made of them: at least one leaf and what is over. */
 const SORTED_MIN = 2 ** 13;
 /** Copies merged in one turn of the event loop: a few milliseconds. */
