@@ -16,6 +16,13 @@ export interface Clock {
   soon?(action: () => void): void;
 }
 
+/** Resolves once everything else that is ready has had its turn. */
+export const turnOf = (clock: Clock): Promise<void> =>
+  new Promise((resolve) => {
+    if (clock.soon === undefined) clock.after(0, resolve);
+    else clock.soon(resolve);
+  });
+
 /** Randomness, as the engine sees it. */
 export interface Random {
   /** Fills `target` with random bytes and returns it. */

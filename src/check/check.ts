@@ -89,6 +89,7 @@ async function checkWindowsVolume(device: BlockDevice): Promise<Problem[]> {
 
 async function checkStore(store: AttachedStore, options: CheckOptions): Promise<Problem[]> {
   const { records, recovery, change } = await loadStore(store, {
+    clock: systemEnvironment.clock,
     writable: false,
     onVolumeChanged: 'keep',
     onDamaged: 'refuse',

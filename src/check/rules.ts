@@ -1,8 +1,8 @@
 /** What must hold between the parts of a store, besides each part being well-formed. */
 import { setImmediate as otherWork } from 'node:timers/promises';
 import { FixedSlot } from '../diff-area/area-slots.js';
-import { BLOCKS_PER_PAGE, emptyPresence, setBits } from '../diff-area/block-table.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
+import { BLOCKS_PER_PAGE, emptyPresence, setBits } from '../diff-area/presence.js';
 import { foundIn } from '../diff-area/unused-blocks.js';
 import type { Guid } from '../format/guid.js';
 import type { SnapshotRecord } from '../snapshot/record.js';

@@ -12,9 +12,11 @@
  */
 import { isDeepStrictEqual } from 'node:util';
 import { FixedSlot } from '../diff-area/area-slots.js';
-import { BLOCKS_PER_PAGE, type BlockTable, emptyPresence, setBits } from '../diff-area/block-table.js';
+import type { BlockTable } from '../diff-area/block-table.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import { loadDiffArea } from '../diff-area/load.js';
+import { BLOCKS_PER_PAGE, emptyPresence, setBits } from '../diff-area/presence.js';
+import type { Clock } from '../environment.js';
 import { FormatError, ReadOnlyError, UnsupportedError } from '../errors.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
 import type { ControlFile } from '../store/control-file.js';
@@ -76,10 +78,11 @@ async function checkRecord(engine: Engine, record: SnapshotRecord): Promise<Prob
   const { area, damage } = record;
   if (damage !== undefined) return [damaged(record, damage.message)];
   if (area === undefined) return [];
+  const { clock } = engine.environment;
   const isNewest = () => engine.copyOnWrite.takesCopies(area);
-  const read = () => record.resizing.runExclusive(() => compare(record, area));
+  const read = () => record.resizing.runExclusive(() => compare(record, area, clock));
   if (!isNewest()) return read();
-  const found = await compareMoving(record, area);
+  const found = await compareMoving(record, area, clock);
   if (found.length === 0 || record.isGone) return [];
   // Whoever holds `resizing` waits for devices only, so the commit pool may wait for it.
   return (await engine.pools.commit.add(read)) ?? [];
@@ -92,10 +95,10 @@ const damaged = ({ id }: SnapshotRecord, message: string): Problem => ({
 });
 
 /** While nothing changes the diff area: it must be on its device as it is in memory. */
-async function compare(record: SnapshotRecord, area: DiffArea): Promise<Problem[]> {
+async function compare(record: SnapshotRecord, area: DiffArea, clock: Clock): Promise<Problem[]> {
   if (record.isGone) return [];
   try {
-    const loaded = await load(record, area);
+    const loaded = await load(record, area, clock);
     // Of one that is being merged the file may hold less by now.
     const missing = area.isCut
       ? await firstMissing(loaded.table.blocks(), loaded.table, area.table)
@@ -118,10 +121,10 @@ const skipsTheSame = ({ unused: a }: DiffArea, { unused: b }: DiffArea): boolean
   a === undefined || b === undefined ? a === b : a.isEqual(b);
 
 /** While copies are added: what was durable when this began must be on the device. */
-async function compareMoving(record: SnapshotRecord, area: DiffArea): Promise<Problem[]> {
+async function compareMoving(record: SnapshotRecord, area: DiffArea, clock: Clock): Promise<Problem[]> {
   const before = presenceOf(area.table);
   try {
-    const loaded = await load(record, area);
+    const loaded = await load(record, area, clock);
     const missing = await firstMissing(blocksIn(before), area.table, loaded.table);
     const problems = await checkTable(record.id, loaded);
     if (missing !== undefined)
@@ -134,7 +137,7 @@ async function compareMoving(record: SnapshotRecord, area: DiffArea): Promise<Pr
 }
 
 /** The diff area as the next opening would find it. */
-async function load(record: SnapshotRecord, { item, file }: DiffArea): Promise<DiffArea> {
+async function load(record: SnapshotRecord, { item, file }: DiffArea, clock: Clock): Promise<DiffArea> {
   const list = await readLocationList(file.device, item.locationOffset);
   const readOnly: AreaFile = {
     device: file.device,
@@ -144,7 +147,7 @@ async function load(record: SnapshotRecord, { item, file }: DiffArea): Promise<D
     close: refuse,
     remove: refuse,
   };
-  const { area } = await loadDiffArea({ file: readOnly, list }, item, record.item.volumeSize);
+  const { area } = await loadDiffArea({ file: readOnly, list }, item, record.item.volumeSize, clock);
   return area;
 }
 

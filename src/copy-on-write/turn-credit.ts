@@ -4,7 +4,7 @@
  * Acknowledging from memory needs no turn, so a caller that awaits one write after the other would keep devices and
  * sockets from being served. After so many bytes he waits for a turn.
  */
-import type { Clock } from '../environment.js';
+import { type Clock, turnOf } from '../environment.js';
 import type { ByteLength } from '../units.js';
 
 const TURN_BYTES: ByteLength = 1024 * 1024;
@@ -26,14 +26,9 @@ export class TurnCredit {
   spend(length: ByteLength): Promise<void> {
     this.#left -= length + WRITE_COST;
     if (this.#left > 0) return DONE;
-    this.#turn ??= new Promise((resolve) => {
-      const turned = () => {
-        this.#left = TURN_BYTES;
-        this.#turn = undefined;
-        resolve();
-      };
-      if (this.#clock.soon === undefined) this.#clock.after(0, turned);
-      else this.#clock.soon(turned);
+    this.#turn ??= turnOf(this.#clock).then(() => {
+      this.#left = TURN_BYTES;
+      this.#turn = undefined;
     });
     return this.#turn;
   }

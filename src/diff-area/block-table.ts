@@ -10,12 +10,18 @@
  */
 import { assert } from '../errors.js';
 import type { BlockNumber, Slot } from '../units.js';
+import { BLOCKS_PER_PAGE, emptyPresence, setBits } from './presence.js';
 import { SlotChecksums } from './slot-checksums.js';
-import { FINE_BUCKET, LEAF_ENTRIES_MAX, LEAF_RANGE_MAX, TableLeaf } from './table-leaf.js';
-
-/** Blocks described by one page: the unit in which presence is asked for. */
-export const BLOCKS_PER_PAGE = 4096;
-const PRESENCE_WORDS = BLOCKS_PER_PAGE / 32;
+import {
+  FINE_BUCKET,
+  LEAF_ENTRIES_MAX,
+  LEAF_RANGE_MAX,
+  type LeafPlan,
+  leafBytes,
+  SPARE_BYTES,
+  SPARE_LEAF_MIN,
+  TableLeaf,
+} from './table-leaf.js';
 
 /** Copies of a sorted batch that go into one leaf in one step. */
 const BATCH_MAX = 2 * LEAF_ENTRIES_MAX;
@@ -153,6 +159,59 @@ export class BlockTable {
     }
   }
 
+  /** Above every block that has a copy. */
+  get end(): BlockNumber {
+    const leaf = this.#leaves.findLast(({ size }) => size > 0);
+    return leaf === undefined ? 0 : leaf.lastBlock + 1;
+  }
+
+  /**
+   * Records copies past `end`, as `setSorted` does, but only as many as fill whole leaves, so that each leaf is built once.
+   * @param spare buffers of `SPARE_BYTES` that leaves may be made of; those that are, are taken out
+   * @returns how many were recorded; the rest is for the caller to try again with more
+   */
+  appendLeaves(blocks: Uint32Array, slots: Uint32Array, count: number, spare: ArrayBuffer[]): number {
+    for (let from = 0; ; ) {
+      const number = this.#find(blocks[from] ?? 0);
+      const bound = start(this.#starts, number + 1);
+      let to = Math.min(count, from + LEAF_ENTRIES_MAX);
+      // One that ends where leaves must end, for what they may span, is as large as it gets.
+      const isCut = to > from && (blocks[to - 1] ?? 0) >= bound;
+      if (to - from < LEAF_ENTRIES_MAX && !isCut) return from;
+      while ((blocks[to - 1] ?? 0) >= bound) to--;
+      mergedBlocks.set(blocks.subarray(from, to));
+      mergedSlots.set(slots.subarray(from, to));
+      from += this.#appendLeaf(number, to - from, spare);
+    }
+  }
+
+  /** Makes a leaf of the first of `count` merged copies, which are past all those in leaf `number`; returns of how many. */
+  #appendLeaf(number: number, count: number, spare: ArrayBuffer[]): number {
+    const before = this.#leafAt(number);
+    const first = mergedBlocks[0] ?? 0;
+    const lower =
+      before.size === 0 ? start(this.#starts, number) : Math.max(before.lastBlock + 1, bucketStart(first));
+    const upper = Math.min(this.blockCount, start(this.#starts, number + 1));
+    let taken = count;
+    let buffer: ArrayBuffer | undefined;
+    for (let size = count; spare.length > 0 && size >= SPARE_LEAF_MIN; size -= FINE_BUCKET) {
+      const bytes = leafBytes(planOf(0, size, lower, upper, NO_ROOM));
+      if (bytes > SPARE_BYTES) continue;
+      if (bytes < SPARE_BYTES - SPARE_BYTES / 16) break;
+      taken = size;
+      buffer = spare.pop();
+      break;
+    }
+    const leaf = this.#counted(leafOf(0, taken, lower, upper, NO_ROOM, buffer));
+    this.#size += taken;
+    if (before.size === 0) this.#leaves[number] = leaf;
+    else {
+      this.#starts.splice(number + 1, 0, lower);
+      this.#leaves.splice(number + 1, 0, leaf);
+    }
+    return taken;
+  }
+
   /** Builds leaf `number` anew, with copies `from` up to `to` of a sorted batch; all belong into it. */
   #merge(number: number, blocks: Numbers, slots: Uint32Array, from: number, to: number): void {
     const leaf = this.#leafAt(number);
@@ -276,11 +335,25 @@ export class BlockTable {
   }
 }
 
+/** A leaf of merged copies, as `planOf`. */
+function leafOf(
+  from: number,
+  to: number,
+  lower: BlockNumber,
+  upper: BlockNumber,
+  room: number,
+  buffer?: ArrayBuffer,
+): TableLeaf {
+  const leaf = new TableLeaf(planOf(from, to, lower, upper, room), buffer);
+  leaf.fill(mergedBlocks, mergedSlots, from, to);
+  return leaf;
+}
+
 /**
- * A leaf of merged copies `from` up to `to`, in the blocks from `lower` up to `upper`.
+ * For a leaf of merged copies `from` up to `to`, in the blocks from `lower` up to `upper`.
  * @param room for how many more, as a share of those there are
  */
-function leafOf(from: number, to: number, lower: BlockNumber, upper: BlockNumber, room: number): TableLeaf {
+function planOf(from: number, to: number, lower: BlockNumber, upper: BlockNumber, room: number): LeafPlan {
   const count = to - from;
   const first = mergedBlocks[from] ?? 0;
   const last = mergedBlocks[to - 1] ?? 0;
@@ -288,15 +361,13 @@ function leafOf(from: number, to: number, lower: BlockNumber, upper: BlockNumber
   for (let i = from; i < to; i++) largestSlot = Math.max(largestSlot, mergedSlots[i] ?? 0);
   // On both sides, so that growth outwards is as rare as growth in number.
   const margin = room === NO_ROOM ? 0 : Math.ceil((last - first) / 4);
-  const leaf = new TableLeaf({
+  return {
     base: bucketStart(Math.max(lower, first - margin)),
     limit: Math.min(upper, bucketStart(last + margin) + FINE_BUCKET),
     capacity:
       room === NO_ROOM ? count : Math.min(LEAF_ENTRIES_MAX, count + Math.max(8, Math.floor(count * room))),
     largestSlot,
-  });
-  leaf.fill(mergedBlocks, mergedSlots, from, to);
-  return leaf;
+  };
 }
 
 /** Stands for leaves that have no copy yet. */
@@ -306,18 +377,3 @@ const start = (starts: readonly BlockNumber[], number: number): BlockNumber =>
   starts[number] ?? Number.POSITIVE_INFINITY;
 
 const bucketStart = (block: BlockNumber): BlockNumber => Math.floor(block / FINE_BUCKET) * FINE_BUCKET;
-
-/** A bitmap with one bit for every block of a page, all clear. */
-export const emptyPresence = (): Uint32Array => new Uint32Array(PRESENCE_WORDS);
-
-/** Numbers of the set bits of `bitmap` plus `base`, ascending. */
-export function* setBits(bitmap: Uint32Array, base: BlockNumber): Generator<BlockNumber> {
-  for (let i = 0; i < bitmap.length; i++) {
-    let rest = bitmap[i] ?? 0;
-    while (rest !== 0) {
-      const lowest = 31 - Math.clz32(rest & -rest);
-      yield base + i * 32 + lowest;
-      rest &= rest - 1;
-    }
-  }
-}

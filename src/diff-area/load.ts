@@ -5,6 +5,7 @@
  * group was committed or not. One that fails behind the watermark belongs to a group that was never committed, so its block
  * of the volume was not overwritten and nothing is lost by dropping it; one that fails below is damage.
  */
+import { type Clock, turnOf } from '../environment.js';
 import { FormatError } from '../errors.js';
 import {
   type ApplicationInformation,
@@ -45,6 +46,7 @@ export async function loadDiffArea(
   opened: OpenedArea,
   item: DiffAreaItem,
   volumeSize: ByteLength,
+  clock: Clock,
 ): Promise<LoadedArea> {
   const { file, list } = opened;
   const { storeId } = item;
@@ -60,7 +62,7 @@ export async function loadDiffArea(
   const reader = new TableChainReader(file, list, slots, table);
   const chain = await reader.read(item.tableOffset);
   const { failed, proven } = await prove(opened, chain, reader);
-  reader.finish();
+  await reader.finish(() => turnOf(clock));
   const writer = new TableWriter(file, list.epoch, chain.openBlocks, chain.watermark);
   const areaSlots = new AreaSlots(file, list.epoch, slots.free(), listSlots);
   const area = new DiffArea({

@@ -220,8 +220,8 @@ export class TableChainReader {
     this.#filler.add(block, slot, checksum);
   }
 
-  /** Nothing more will be accepted: from here on the table has all. */
-  finish(): void {
-    this.#filler.finish();
+  /** Nothing more will be accepted: from here on the table has all. @param turn as of `TableFiller.finish` */
+  finish(turn: () => Promise<void>): Promise<void> {
+    return this.#filler.finish(turn);
   }
 }

@@ -1,119 +1,161 @@
 /**
  * Fills a translation table with the entries of a table chain, which come in the order in which blocks were first written.
  *
- * Entries are gathered, sorted by block and then merged into the leaves of the table, each leaf once a batch. One by one every entry
- * would cost a search and a move within its leaf: for 10 million in random order 10 seconds instead of one. The batches
- * grow with the table, so the whole is read, sorted and merged a few times over at most, with little memory besides.
+ * Entries are gathered in batches. One that goes on past everything before it fills leaves of the table at once. From the first that does
+ * not, batches are put by as runs: grouped by window of 65,536 blocks, in 5 bytes an entry. At the end the windows are gone
+ * through in order: all entries of one are laid out by block, the later over the earlier, and so are sorted; each leaf is built once.
+ * The buffers of runs become those of leaves as they are used up, so that never much more is held than the table and its entries once. (Merging
+ * each batch into the leaves took twice as long, and left as much again for the garbage collector.)
  */
 import type { BlockNumber, Slot } from '../units.js';
 import type { BlockTable } from './block-table.js';
+import { TableRun, WINDOW_BLOCKS } from './table-run.js';
 
 const FIRST_BATCH = 2 ** 10;
-const LARGEST_BATCH = 2 ** 20;
-/** A batch is up to one part in so many of what the table holds already. */
-const SHARE = 2;
-const DIGIT_BITS = 13;
-const DIGITS = 2 ** DIGIT_BITS;
-
-interface Batch {
-  readonly blocks: Uint32Array;
-  readonly slots: Uint32Array;
-}
+const LARGEST_BATCH = 2 ** 17;
+/** Sorted copies that are gathered before leaves are made of them: at least one leaf and what is over. */
+const SORTED_MIN = 2 ** 13;
+/** Copies merged in one turn of the event loop: a few milliseconds. */
+const TURN = 2 ** 17;
 
 export class TableFiller {
   readonly #table: BlockTable;
-  #batch: Batch;
-  /** As large as the batch; sorting goes to and fro between the two. Only made when something has to be sorted. */
-  #other: Batch | undefined;
+  #blocks = new Uint32Array(FIRST_BATCH);
+  #slots = new Uint32Array(FIRST_BATCH);
+  /** For making runs. */
+  #order = new Uint32Array(0);
   #count = 0;
   #isAscending = true;
+  /** What the batch has to go past to be added at once. */
+  #end: BlockNumber;
+  readonly #runs: TableRun[] = [];
+  /** Blocks beyond 64 TiB, which no window can name: such tables are filled one by one. */
+  readonly #isHuge: boolean;
 
   constructor(table: BlockTable) {
     this.#table = table;
-    this.#batch = newBatch(FIRST_BATCH);
+    this.#end = table.end;
+    this.#isHuge = table.blockCount > 2 ** 32;
   }
 
   /** Records the copy of `block`; a later one for the same block replaces the earlier. The table has it after `finish`. */
   add(block: BlockNumber, slot: Slot, checksum: number): void {
-    const { blocks, slots } = this.#batch;
-    if (this.#table.blockCount > 2 ** 32) {
+    if (this.#isHuge) {
       this.#table.set(block, slot, checksum);
       return;
     }
     this.#table.setChecksum(slot, checksum);
     const count = this.#count;
+    const blocks = this.#blocks;
     if (count > 0 && (blocks[count - 1] ?? 0) >= block) this.#isAscending = false;
     blocks[count] = block;
-    slots[count] = slot;
+    this.#slots[count] = slot;
     this.#count = count + 1;
     if (count + 1 === blocks.length) this.#flush();
   }
 
-  finish(): void {
-    this.#flush();
-    this.#batch = newBatch(0);
-    this.#other = undefined;
+  /** Nothing more will be added. @param turn called and awaited now and then, for others to have their turn */
+  async finish(turn: () => Promise<void>): Promise<void> {
+    if (this.#runs.length === 0 && this.#isPast()) {
+      this.#table.setSorted(this.#blocks, this.#slots, this.#count);
+    } else {
+      this.#putBy();
+      await this.#merge(turn);
+    }
+    this.#count = 0;
+    this.#runs.length = 0;
+  }
+
+  #isPast(): boolean {
+    return this.#isAscending && (this.#count === 0 || (this.#blocks[0] ?? 0) >= this.#end);
   }
 
   #flush(): void {
-    if (!this.#isAscending) this.#sort();
-    this.#table.setSorted(this.#batch.blocks, this.#batch.slots, this.#count);
+    if (this.#runs.length === 0 && this.#isPast()) this.#append([]);
+    else this.#putBy();
+    const { length } = this.#blocks;
+    if (length === LARGEST_BATCH) return;
+    const [blocks, slots] = [new Uint32Array(2 * length), new Uint32Array(2 * length)];
+    blocks.set(this.#blocks.subarray(0, this.#count));
+    slots.set(this.#slots.subarray(0, this.#count));
+    this.#blocks = blocks;
+    this.#slots = slots;
+  }
+
+  /** Fills leaves; what is left over stays in the batch. */
+  #append(spare: ArrayBuffer[]): void {
+    const taken = this.#table.appendLeaves(this.#blocks, this.#slots, this.#count, spare);
+    if (taken > 0) this.#end = (this.#blocks[taken - 1] ?? 0) + 1;
+    this.#blocks.copyWithin(0, taken, this.#count);
+    this.#slots.copyWithin(0, taken, this.#count);
+    this.#count -= taken;
+  }
+
+  #putBy(): void {
+    if (this.#order.length < this.#count) this.#order = new Uint32Array(this.#blocks.length);
+    if (this.#count > 0) this.#runs.push(new TableRun(this.#blocks, this.#slots, this.#count, this.#order));
     this.#count = 0;
     this.#isAscending = true;
-    const { length } = this.#batch.blocks;
-    if (length < LARGEST_BATCH && length * SHARE < this.#table.size) {
-      this.#batch = newBatch(2 * length);
-      this.#other = undefined;
+  }
+
+  async #merge(turn: () => Promise<void>): Promise<void> {
+    const spare: ArrayBuffer[] = [];
+    const window: Window = {
+      slots: new Uint32Array(WINDOW_BLOCKS),
+      presence: new Uint32Array(WINDOW_BLOCKS / 32),
+    };
+    if (this.#blocks.length < SORTED_MIN) {
+      this.#blocks = new Uint32Array(SORTED_MIN);
+      this.#slots = new Uint32Array(SORTED_MIN);
+    }
+    const windows = Math.ceil(this.#table.blockCount / WINDOW_BLOCKS);
+    let sinceTurn = 0;
+    for (let number = 0; number < windows; number++) {
+      let taken = 0;
+      for (const run of this.#runs) taken += run.take(number, window.slots, window.presence, spare);
+      if (taken === 0) continue;
+      this.#addWindow(number, window, spare);
+      sinceTurn += taken;
+      if (sinceTurn < TURN) continue;
+      sinceTurn = 0;
+      await turn();
+    }
+    this.#table.setSorted(this.#blocks, this.#slots, this.#count);
+  }
+
+  /** Adds the copies of a window, in order of blocks, to the batch, and that to the table whenever it is full. */
+  #addWindow(number: number, { slots, presence }: Window, spare: ArrayBuffer[]): void {
+    const first = number * WINDOW_BLOCKS;
+    for (let word = 0; word < presence.length; word++) {
+      let rest = presence[word] ?? 0;
+      if (rest === 0) continue;
+      presence[word] = 0;
+      if (this.#count + 32 > this.#blocks.length) this.#addSorted(spare);
+      const blocks = this.#blocks;
+      const sorted = this.#slots;
+      let count = this.#count;
+      for (; rest !== 0; rest &= rest - 1) {
+        const key = word * 32 + 31 - Math.clz32(rest & -rest);
+        blocks[count] = first + key;
+        sorted[count++] = slots[key] ?? 0;
+      }
+      this.#count = count;
     }
   }
 
-  /** Radix sort, which keeps the order of equals; of these the last one stays. */
-  #sort(): void {
-    this.#other ??= newBatch(this.#batch.blocks.length);
-    const digits = Math.ceil(Math.log2(this.#table.blockCount) / DIGIT_BITS);
-    for (let digit = 0; digit < digits; digit++) {
-      const other: Batch = this.#other;
-      scatter(this.#batch, other, this.#count, digit * DIGIT_BITS);
-      this.#other = this.#batch;
-      this.#batch = other;
+  #addSorted(spare: ArrayBuffer[]): void {
+    if ((this.#blocks[0] ?? 0) >= this.#end) {
+      this.#append(spare);
+    } else {
+      this.#table.setSorted(this.#blocks, this.#slots, this.#count);
+      this.#count = 0;
     }
-    this.#count = withoutRepeats(this.#batch, this.#count);
   }
 }
 
-/** Moves the first `count` copies to where they belong by `DIGIT_BITS` bits of their block number from bit `shift` on. */
-function scatter(from: Batch, to: Batch, count: number, shift: number): void {
-  const places = new Uint32Array(DIGITS + 1);
-  for (let i = 0; i < count; i++) {
-    const after = (((from.blocks[i] ?? 0) >>> shift) & (DIGITS - 1)) + 1;
-    places[after] = (places[after] ?? 0) + 1;
-  }
-  for (let digit = 1; digit <= DIGITS; digit++)
-    places[digit] = (places[digit] ?? 0) + (places[digit - 1] ?? 0);
-  for (let i = 0; i < count; i++) {
-    const block = from.blocks[i] ?? 0;
-    const digit = (block >>> shift) & (DIGITS - 1);
-    const place = places[digit] ?? 0;
-    places[digit] = place + 1;
-    to.blocks[place] = block;
-    to.slots[place] = from.slots[i] ?? 0;
-  }
+/** The copies of one window, laid out by block. */
+interface Window {
+  readonly slots: Uint32Array;
+  /** One bit for each block that has a copy; all clear between two windows. */
+  readonly presence: Uint32Array;
 }
-
-/** Drops all but the last of equal blocks; returns how many are left. */
-function withoutRepeats({ blocks, slots }: Batch, count: number): number {
-  let kept = 0;
-  for (let i = 0; i < count; i++) {
-    const block = blocks[i] ?? 0;
-    if (kept > 0 && blocks[kept - 1] === block) kept--;
-    blocks[kept] = block;
-    slots[kept] = slots[i] ?? 0;
-    kept++;
-  }
-  return kept;
-}
-
-const newBatch = (length: number): Batch => ({
-  blocks: new Uint32Array(length),
-  slots: new Uint32Array(length),
-});

@@ -41,6 +41,30 @@ export interface LeafPlan {
   readonly largestSlot: Slot;
 }
 
+/** The smallest form for what a leaf has to hold. */
+function formOf({ base, limit, capacity, largestSlot }: LeafPlan) {
+  const range = limit - base;
+  const bitsCost = 4 * Math.ceil(range / 32) + 2 * bucketsIn(range, FINE_SHIFT);
+  const bytesCost = capacity + 2 * bucketsIn(range, FINE_SHIFT);
+  const wordsCost = 2 * capacity + 2 * bucketsIn(range, COARSE_SHIFT);
+  const least = Math.min(bitsCost, bytesCost, wordsCost);
+  const wide = largestSlot >= NARROW_SLOTS;
+  return {
+    useBits: bitsCost === least,
+    useWords: bitsCost !== least && bytesCost !== least,
+    wide,
+    byteLength: least + 2 + (wide ? 4 : 3) * capacity,
+  };
+}
+
+/** Bytes of the buffer of a leaf. */
+export const leafBytes = (plan: LeafPlan): number => formOf(plan).byteLength;
+
+/** Size of the buffers that `appendLeaves` makes leaves of: a full one where one block in 16 has a copy, or more, takes hardly less. */
+export const SPARE_BYTES = 16.5 * 2 ** 10;
+/** Where copies are further apart a leaf made of one may be smaller, but not below this. */
+export const SPARE_LEAF_MIN = 3072;
+
 export class TableLeaf {
   readonly #base: BlockNumber;
   readonly #range: number;
@@ -56,40 +80,36 @@ export class TableLeaf {
   readonly #slotLimit: number;
   #size = 0;
 
-  /** An empty leaf. */
-  constructor({ base, limit, capacity, largestSlot }: LeafPlan) {
+  /** An empty leaf. @param buffer takes the place of a new one; it must be large enough, whatever is in it is cleared */
+  constructor(plan: LeafPlan, buffer?: ArrayBuffer) {
+    const { base, limit, capacity } = plan;
     const range = limit - base;
-    assert(range <= LEAF_RANGE_MAX + FINE_BUCKET && capacity <= LEAF_ENTRIES_MAX, () => `leaf of ${range}`);
-    const [bitsCost, bytesCost] = [
-      range / 8 + bucketBytes(range, FINE_SHIFT),
-      capacity + bucketBytes(range, FINE_SHIFT),
-    ];
-    const wordsCost = 2 * capacity + bucketBytes(range, COARSE_SHIFT);
-    const useBits = bitsCost <= bytesCost && bitsCost <= wordsCost;
-    const useWords = !useBits && wordsCost < bytesCost;
+    const { useBits, useWords, wide, byteLength } = formOf(plan);
+    assert(
+      range <= LEAF_RANGE_MAX + FINE_BUCKET &&
+        capacity <= LEAF_ENTRIES_MAX &&
+        (buffer === undefined || buffer.byteLength >= byteLength),
+      () => `leaf of ${range} in ${buffer?.byteLength} bytes`,
+    );
     const shift = useWords ? COARSE_SHIFT : FINE_SHIFT;
-    const wide = largestSlot >= NARROW_SLOTS;
     const bits = useBits ? Math.ceil(range / 32) : 0;
     const starts = bucketsIn(range, shift) + 1;
     const words = useWords ? capacity : 0;
     const bytes = useBits || useWords ? 0 : capacity;
-    const wideHighs = wide ? capacity : 0;
-    const narrowHighs = wide ? 0 : capacity;
-    const buffer = new ArrayBuffer(
-      4 * bits + 2 * (starts + capacity + words + wideHighs) + bytes + narrowHighs,
-    );
     const atStarts = 4 * bits;
     const atSlotLows = atStarts + 2 * starts;
     const atWords = atSlotLows + 2 * capacity;
     const atSlotHighs = atWords + 2 * words;
-    const atBytes = atSlotHighs + 2 * wideHighs + narrowHighs;
-    this.#bits = useBits ? new Uint32Array(buffer, 0, bits) : undefined;
-    this.#starts = new Uint16Array(buffer, atStarts, starts);
-    this.#slotLows = new Uint16Array(buffer, atSlotLows, capacity);
+    const atBytes = atSlotHighs + (wide ? 2 : 1) * capacity;
+    const whole = buffer ?? new ArrayBuffer(byteLength);
+    if (buffer !== undefined) new Uint8Array(buffer).fill(0);
+    this.#bits = useBits ? new Uint32Array(whole, 0, bits) : undefined;
+    this.#starts = new Uint16Array(whole, atStarts, starts);
+    this.#slotLows = new Uint16Array(whole, atSlotLows, capacity);
     this.#slotHighs = wide
-      ? new Uint16Array(buffer, atSlotHighs, capacity)
-      : new Uint8Array(buffer, atSlotHighs, capacity);
-    this.#lows = useWords ? new Uint16Array(buffer, atWords, words) : new Uint8Array(buffer, atBytes, bytes);
+      ? new Uint16Array(whole, atSlotHighs, capacity)
+      : new Uint8Array(whole, atSlotHighs, capacity);
+    this.#lows = useWords ? new Uint16Array(whole, atWords, words) : new Uint8Array(whole, atBytes, bytes);
     this.#base = base;
     this.#range = range;
     this.#capacity = capacity;
@@ -100,6 +120,17 @@ export class TableLeaf {
   /** Number of copies. */
   get size(): number {
     return this.#size;
+  }
+
+  /** The last block that has a copy; the leaf must have one. */
+  get lastBlock(): BlockNumber {
+    let bucket = this.#starts.length - 2;
+    while (word16(this.#starts, bucket) === this.#size) bucket--;
+    if (this.#bits === undefined)
+      return this.#base + bucket * 2 ** this.#shift + keyPart(this.#lows, this.#size - 1);
+    let word = this.#bits.length - 1;
+    while (word32(this.#bits, word) === 0) word--;
+    return this.#base + word * 32 + (31 - Math.clz32(word32(this.#bits, word)));
   }
 
   /** Bytes of memory, objects included. */
@@ -274,7 +305,6 @@ function bitsBetween(
 }
 
 const bucketsIn = (range: number, shift: number): number => Math.ceil(range / 2 ** shift);
-const bucketBytes = (range: number, shift: number): number => 2 * bucketsIn(range, shift);
 
 // An index computed here is always within the array; the fallback only satisfies the type checker. One function for each
 // type of array: shared by all, each access would have to find out which it is.

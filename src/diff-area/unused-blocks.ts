@@ -8,7 +8,7 @@
 import { assert } from '../errors.js';
 import type { BlockNumber } from '../units.js';
 import { FixedSlot } from './area-slots.js';
-import { BLOCKS_PER_PAGE, emptyPresence } from './block-table.js';
+import { BLOCKS_PER_PAGE, emptyPresence } from './presence.js';
 
 const PAGE_BYTES = BLOCKS_PER_PAGE / 8;
 

@@ -12,8 +12,8 @@
 import { type AllocationExtent, allocationOf } from '../device/allocation.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { FixedSlot } from '../diff-area/area-slots.js';
-import { BLOCKS_PER_PAGE, emptyPresence, setBits } from '../diff-area/block-table.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
+import { BLOCKS_PER_PAGE, emptyPresence, setBits } from '../diff-area/presence.js';
 import { foundIn } from '../diff-area/unused-blocks.js';
 import {
   BLOCK_SIZE,

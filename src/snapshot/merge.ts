@@ -15,8 +15,8 @@
 import type { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
 import type { Pools } from '../copy-on-write/pools.js';
 import { FixedSlot } from '../diff-area/area-slots.js';
-import { BLOCKS_PER_PAGE, emptyPresence, setBits } from '../diff-area/block-table.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
+import { BLOCKS_PER_PAGE, emptyPresence, setBits } from '../diff-area/presence.js';
 import type { TableBackwards } from '../diff-area/table-backwards.js';
 import type { Copies } from '../diff-area/table-writer.js';
 import { FormatError, NoSpaceError } from '../errors.js';

@@ -90,7 +90,7 @@ async function openStore(
   const store = await place.attach(device, { environment, writable });
   let loaded: LoadedStore | undefined;
   try {
-    loaded = await loadStore(store, { writable, onVolumeChanged, onDamaged });
+    loaded = await loadStore(store, { clock: environment.clock, writable, onVolumeChanged, onDamaged });
     if (loaded.drop.length === 0) return await assemble(device, store, loaded, writable, options, emit);
     // Before anything says that the volume is in use: a crash in between must find the same reason again.
     for (const { id } of loaded.drop) await store.control.remove(id);

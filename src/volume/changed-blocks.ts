@@ -3,8 +3,9 @@
  * newer one, or that only one of the two skips as unused. Exact at 16 KiB, and nothing has to be kept for it besides the tables. A range of the volume costs what
  * it covers, 32 blocks at a time.
  */
-import { BLOCKS_PER_PAGE, emptyPresence } from '../diff-area/block-table.js';
+
 import type { DiffArea } from '../diff-area/diff-area.js';
+import { BLOCKS_PER_PAGE, emptyPresence } from '../diff-area/presence.js';
 import { foundIn, type PagedBlocks } from '../diff-area/unused-blocks.js';
 import { BLOCK_SIZE, type BlockNumber, type ByteLength, type ByteOffset, blocksIn } from '../units.js';
 

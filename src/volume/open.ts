@@ -4,6 +4,7 @@
  */
 import type { BlockDevice } from '../device/block-device.js';
 import { loadDiffArea } from '../diff-area/load.js';
+import type { Clock } from '../environment.js';
 import {
   DeviceError,
   FormatError,
@@ -64,6 +65,7 @@ export async function findStore(device: BlockDevice): Promise<Store | typeof FOR
 }
 
 export interface LoadOptions {
+  readonly clock: Clock;
   readonly writable: boolean;
   readonly onVolumeChanged: 'refuse' | 'keep' | 'invalidate';
   readonly onDamaged: 'refuse' | 'drop';
@@ -105,7 +107,7 @@ export async function loadStore(store: AttachedStore, options: LoadOptions): Pro
       );
     warnings.push(change);
   }
-  const loaded = await loadSnapshots(store, writable);
+  const loaded = await loadSnapshots(store, options);
   const records = loaded.map(({ record }) => record);
   const droppedCopies = loaded.reduce((sum, { dropped }) => sum + dropped, 0);
   const damaged = await spreadDamage(records).catch(closing(records));
@@ -145,10 +147,10 @@ interface LoadedSnapshot {
   readonly repair: () => Promise<void>;
 }
 
-async function loadSnapshots(store: AttachedStore, writable: boolean): Promise<LoadedSnapshot[]> {
+async function loadSnapshots(store: AttachedStore, options: LoadOptions): Promise<LoadedSnapshot[]> {
   const loaded: LoadedSnapshot[] = [];
   try {
-    for (const entry of store.control.entries) loaded.push(await loadSnapshot(store, entry, writable));
+    for (const entry of store.control.entries) loaded.push(await loadSnapshot(store, entry, options));
   } catch (error) {
     return closing(loaded.map(({ record }) => record))(error);
   }
@@ -168,9 +170,9 @@ export async function putRight(store: AttachedStore, { repairs }: LoadedStore): 
 async function loadSnapshot(
   store: AttachedStore,
   entry: CatalogEntry,
-  writable: boolean,
+  options: LoadOptions,
 ): Promise<LoadedSnapshot> {
-  const loaded = await loadContent(store, entry, writable);
+  const loaded = await loadContent(store, entry, options);
   // Older ones read through it until it is merged.
   if (isDeleting(entry)) loaded.record.markDeleted('requested');
   return loaded;
@@ -179,13 +181,13 @@ async function loadSnapshot(
 async function loadContent(
   store: AttachedStore,
   entry: CatalogEntry,
-  writable: boolean,
+  { writable, clock }: LoadOptions,
 ): Promise<LoadedSnapshot> {
   const { snapshot, diffArea } = entry;
   try {
     const opened = await store.openArea(diffArea);
     try {
-      const { area, dropped, repair } = await loadDiffArea(opened, diffArea, snapshot.volumeSize);
+      const { area, dropped, repair } = await loadDiffArea(opened, diffArea, snapshot.volumeSize, clock);
       return { record: new SnapshotRecord(snapshot, { area }), dropped, repair };
     } catch (error) {
       await opened.file.close();

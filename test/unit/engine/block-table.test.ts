@@ -1,7 +1,8 @@
 /** The translation table against a plain map that does the same. */
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { BLOCKS_PER_PAGE, BlockTable } from '../../../src/diff-area/block-table.ts';
+import { BlockTable } from '../../../src/diff-area/block-table.ts';
+import { BLOCKS_PER_PAGE } from '../../../src/diff-area/presence.ts';
 import { SlotChecksums } from '../../../src/diff-area/slot-checksums.ts';
 import { TableFiller } from '../../../src/diff-area/table-filler.ts';
 import { LEAF_ENTRIES_MAX, LEAF_RANGE_MAX } from '../../../src/diff-area/table-leaf.ts';
@@ -33,6 +34,8 @@ const SHAPES: Record<string, (random: SeededRandom, blockCount: number, count: n
 
 const run = (first: number, step: number, count: number, blockCount: number): number[] =>
   Array.from({ length: count }, (_, i) => (((first + i * step) % blockCount) + blockCount) % blockCount);
+
+const turn = () => Promise.resolve();
 
 const shape = fc.constantFrom(...Object.keys(SHAPES));
 
@@ -99,23 +102,27 @@ describe('BlockTable', () => {
     );
   });
 
-  test('is filled in any order by a filler, one after the other and on top of what is there', () => {
-    fc.assert(
-      fc.property(fc.array(fc.tuple(shape, fc.nat(40_000)), { maxLength: 4 }), fc.nat(), (steps, seed) => {
-        const pair = new Pair(TEBIBYTE);
-        const random = new SeededRandom(seed);
-        for (const [name, count] of steps) {
-          const filler = new TableFiller(pair.table);
-          for (const block of SHAPES[name]?.(random, TEBIBYTE, count) ?? []) {
-            filler.add(block, pair.slotFor(block), checksumOf(block));
+  test('is filled in any order by a filler, one after the other and on top of what is there', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(fc.tuple(shape, fc.nat(40_000)), { maxLength: 4 }),
+        fc.nat(),
+        async (steps, seed) => {
+          const pair = new Pair(TEBIBYTE);
+          const random = new SeededRandom(seed);
+          for (const [name, count] of steps) {
+            const filler = new TableFiller(pair.table);
+            for (const block of SHAPES[name]?.(random, TEBIBYTE, count) ?? []) {
+              filler.add(block, pair.slotFor(block), checksumOf(block));
+            }
+            await filler.finish(turn);
           }
-          filler.finish();
-        }
-        pair.expectSame([]);
-        for (const [block, slot] of pair.model) {
-          if (pair.table.checksumAt(slot) !== checksumOf(block)) expect.fail(`checksum of slot ${slot}`);
-        }
-      }),
+          pair.expectSame([]);
+          for (const [block, slot] of pair.model) {
+            if (pair.table.checksumAt(slot) !== checksumOf(block)) expect.fail(`checksum of slot ${slot}`);
+          }
+        },
+      ),
       { numRuns: 15 },
     );
   });
@@ -157,7 +164,7 @@ describe('BlockTable', () => {
     );
   });
 
-  test('reaches beyond what one leaf may span, in volumes of more than 64 TiB too', () => {
+  test('reaches beyond what one leaf may span, in volumes of more than 64 TiB too', async () => {
     const blockCount = 2 ** 33;
     const pair = new Pair(blockCount);
     const blocks = [
@@ -173,7 +180,7 @@ describe('BlockTable', () => {
     ];
     const filler = new TableFiller(pair.table);
     for (const block of blocks) filler.add(block, pair.slotFor(block), 1);
-    filler.finish();
+    await filler.finish(turn);
     for (const block of blocks)
       expect(pair.table.slotOf(block), `block ${block}`).toBe(pair.model.get(block));
     for (const block of [2, LEAF_RANGE_MAX + 2, 2 ** 32 + 1, blockCount - 2])

@@ -1,7 +1,8 @@
 /** What changed in a part of a volume. */
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { BLOCKS_PER_PAGE, BlockTable } from '../../../src/diff-area/block-table.ts';
+import { BlockTable } from '../../../src/diff-area/block-table.ts';
+import { BLOCKS_PER_PAGE } from '../../../src/diff-area/presence.ts';
 import { BLOCK_SIZE } from '../../../src/units.ts';
 import { changedExtents } from '../../../src/volume/changed-blocks.ts';
 
