@@ -1,6 +1,6 @@
 /**
- * A thread of its own for work on files that would keep the main thread busy: reading with checksums, copying blocks from one
- * file to another, writing what is scattered. One for the process, there while anybody uses it.
+ * A thread of its own for work on files that would keep the main thread busy: reading with checksums, and copying blocks from
+ * one file to another. One for the process, there while anybody uses it.
  *
  * The main thread hands over a description of a few hundred bytes; what is read for a copy stays in the thread, in its processor's
  * cache. So it is less work in all, and the main thread has none of it.
@@ -24,13 +24,12 @@ const STEP = 16;
  */
 const PROGRAM = `
 const { parentPort } = require('node:worker_threads');
-const { readSync, writeSync, writevSync } = require('node:fs');
+const { readSync, writeSync } = require('node:fs');
 const { crc32 } = require('node:zlib');
 const BLOCK = ${BLOCK_SIZE}, STEP = ${STEP};
 const buffer = Buffer.allocUnsafeSlow(STEP * BLOCK);
 const blocks = Array.from({ length: STEP }, (_, i) => buffer.subarray(i * BLOCK, (i + 1) * BLOCK));
 const zero = Buffer.alloc(BLOCK);
-const memories = new Map();
 
 // 64 KiB at a time, to have them in the cache.
 function sum({ descriptor, position, target, sums }) {
@@ -76,29 +75,8 @@ function copy({ from, to, sources, targets, sums, lastLength }) {
   return { sums, zeros, readMs, reads };
 }
 
-// Pieces as numbers: memory, its offset, length, position; those that follow each other in the file go in one call.
-function write({ to, pieces }) {
-  for (let i = 0, next; i < pieces.length; i = next) {
-    const position = pieces[i + 3];
-    const views = [];
-    let length = 0;
-    for (next = i; next < pieces.length && pieces[next + 3] === position + length && views.length < 1024; next += 4) {
-      views.push(new Uint8Array(memories.get(pieces[next]), pieces[next + 1], pieces[next + 2]));
-      length += pieces[next + 2];
-    }
-    const written = views.length === 1 ? writeSync(to, views[0], 0, length, position) : writevSync(to, views, position);
-    if (written !== length) return undefined;
-  }
-  return true;
-}
-
-const kinds = { sum, copy, write };
+const kinds = { sum, copy };
 parentPort.on('message', (message) => {
-  if (message.kind === 'memory') {
-    if (message.buffer === undefined) memories.delete(message.id);
-    else memories.set(message.id, message.buffer);
-    return;
-  }
   let answer;
   try {
     answer = kinds[message.kind](message);
@@ -139,17 +117,8 @@ export interface CopyAnswer {
   readonly reads: number;
 }
 
-/** Writes pieces of memory that was `lent`: for each its number, offset and length there, and its position in the file. */
-export interface WriteRequest {
-  readonly kind: 'write';
-  readonly to: number;
-  readonly pieces: Float64Array;
-}
-
-type Request = SumRequest | CopyRequest | WriteRequest;
-type Answer<R extends Request> =
-  | (R extends SumRequest ? Uint32Array : R extends CopyRequest ? CopyAnswer : true)
-  | undefined;
+type Request = SumRequest | CopyRequest;
+type Answer<R extends Request> = (R extends SumRequest ? Uint32Array : CopyAnswer) | undefined;
 
 /** The thread that all share. */
 let current: FileThread | undefined;
@@ -158,8 +127,6 @@ export class FileThread {
   readonly #worker: Worker;
   /** Those who wait, in the order in which the thread answers. */
   readonly #waiting: ((answer: unknown) => void)[] = [];
-  readonly #memories = new Map<SharedArrayBuffer, number>();
-  #lastMemory = 0;
   #running = false;
   #users = 0;
 
@@ -207,23 +174,5 @@ export class FileThread {
       if (this.#waiting.push(resolve as (answer: unknown) => void) === 1) this.#worker.ref();
       this.#worker.postMessage(request);
     });
-  }
-
-  /** The number by which `WriteRequest`s name this memory, until it is taken back. */
-  lend(buffer: SharedArrayBuffer): number {
-    let id = this.#memories.get(buffer);
-    if (id === undefined) {
-      id = ++this.#lastMemory;
-      this.#memories.set(buffer, id);
-      this.#worker.postMessage({ kind: 'memory', id, buffer });
-    }
-    return id;
-  }
-
-  takeBack(buffer: SharedArrayBuffer): void {
-    const id = this.#memories.get(buffer);
-    if (id === undefined) return;
-    this.#memories.delete(buffer);
-    this.#worker.postMessage({ kind: 'memory', id, buffer: undefined });
   }
 }

@@ -22,8 +22,8 @@ import { type Cell, GROUPS, Workload } from './nbd/workloads.js';
 import { Place } from './place.js';
 import type { Figures } from './table.js';
 
-/** Bytes at the end of a volume that servers warm up with. */
-const warmUp = (size: number): number => Math.min(128 * 2 ** 20, Math.max(2 ** 20, size / 4));
+/** Bytes at the end of a volume that servers warm up with: what runs in them for long is compiled after some 500 MiB. */
+const warmUp = (size: number): number => Math.min(2 ** 30, 2 * size);
 
 /** By name; all unless given. */
 export interface Choice {
