@@ -22,7 +22,7 @@ const LAYERS = [
   ['.'],
   ['device'],
   ['format', 'filesystem', 'nbd'],
-  ['store', 'windows'],
+  ['store', 'windows', 'cache'],
   ['diff-area'],
   ['copy-on-write'],
   ['snapshot'],
@@ -61,7 +61,7 @@ test('formats know nothing of I/O', async () => {
 });
 
 test('time and randomness enter the engine only through its environment', async () => {
-  const engine = ['format', 'store', 'diff-area', 'copy-on-write', 'snapshot', 'volume', 'windows'];
+  const engine = ['format', 'store', 'cache', 'diff-area', 'copy-on-write', 'snapshot', 'volume', 'windows'];
   for (const { path, text } of await sources()) {
     if (!engine.includes(folderOf(path))) continue;
     expect(text, path).not.toMatch(

@@ -1,0 +1,153 @@
+/**
+ * Makes what is cached durable.
+ *
+ * A commit freezes the tree, writes the nodes that are new to places that the last commit does not name, flushes the backing and the image,
+ * and then writes one sector, the header, that names the new root; a second flush makes it the last commit. What the old one alone named is free then.
+ * So at every moment the image holds one whole tree. That what it says is cached equals the backing is up to the intents.
+ *
+ * Shared state: the tree is frozen between awaits; one commit at a time, under a mutex. After one that failed nothing is known for certain, and none follows.
+ */
+import { Mutex } from 'async-mutex';
+import { writeAll } from '../device/block-device.js';
+import { encodeBlockMapHeader, VCI_BLOCK_SIZE, type VciExtension, type VciHeader } from '../format/vci.js';
+import { encodeNode, NODE_BLOCKS } from '../format/vci-node.js';
+import type { Catalog } from './catalog.js';
+import type { ImageFile } from './image-file.js';
+import type { TreeNode } from './tree-nodes.js';
+
+/** What the backing says of itself, to be recorded with a commit. */
+export interface Settled {
+  readonly header?: Partial<Pick<VciHeader, 'modificationId'>>;
+  readonly extension?: Partial<Pick<VciExtension, 'derivedModification' | 'backingSize' | 'backingName'>>;
+}
+
+/** Nodes not written yet from which on a commit is due; their bytes are all in memory then. */
+export const DIRTY_NODES_MAX = 1024;
+/** Bytes of the bitmap that are written at once. */
+const BITMAP_STEP = 65_536;
+
+export class Commits {
+  readonly #file: ImageFile;
+  readonly #mutex = new Mutex();
+  #failure: Error | undefined;
+  #begun: Promise<void> | undefined;
+  #count = 0;
+  /** Makes durable what the backing was given: what is cached is what it would hold after a power cut. */
+  settle: () => Promise<Settled> = async () => ({});
+
+  constructor(file: ImageFile) {
+    this.#file = file;
+  }
+
+  /** Why nothing can be made durable any more. */
+  get failure(): Error | undefined {
+    return this.#failure;
+  }
+
+  /** How many there were; each made blocks free that a reader may still be reading. */
+  get count(): number {
+    return this.#count;
+  }
+
+  fail(error: unknown): void {
+    this.#failure ??= error instanceof Error ? error : new Error(String(error));
+  }
+
+  /** The image is about to change: from now on it was not closed cleanly. Durable with the next flush. */
+  begin(): Promise<void> {
+    if (this.#file.header.unclean) return DONE;
+    this.#begun ??= this.#file.update({ unclean: true }).finally(() => {
+      this.#begun = undefined;
+    });
+    return this.#begun;
+  }
+
+  /** Makes all that is cached now durable. @throws DeviceError: then this was the last one */
+  commit(catalog: Catalog): Promise<void> {
+    return this.#mutex.runExclusive(async () => {
+      if (this.#failure !== undefined) throw this.#failure;
+      try {
+        await this.#commit(catalog);
+      } catch (error) {
+        this.fail(error);
+        throw error;
+      }
+    });
+  }
+
+  async #commit(catalog: Catalog): Promise<void> {
+    const { device } = this.#file;
+    const generation = this.#file.header.extension.generation + 1;
+    // Frozen here, without an await in between.
+    const treeRoot = catalog.tree.root;
+    const nodes = catalog.nodes.freeze();
+    const images = nodes.map((node) => this.#encode(node, generation, catalog));
+    const release = catalog.deferred.take();
+    catalog.intents.freeze();
+    await this.#writeNodes(nodes, images);
+    const settled = await this.settle();
+    await device.flush();
+    await this.#file.update(
+      { treeRoot, unclean: true, ...settled.header },
+      { generation, ...settled.extension },
+    );
+    await device.flush();
+    catalog.nodes.written(nodes);
+    release(catalog.map);
+    this.#count++;
+    await catalog.intents.committed();
+  }
+
+  #encode({ columns }: TreeNode, generation: number, { recency }: Catalog): Uint8Array {
+    return encodeNode(columns, generation, (index) => recency.linksOf(columns.firsts[index] ?? 0));
+  }
+
+  /** Nodes that lie one behind the other in one write. */
+  async #writeNodes(nodes: readonly TreeNode[], images: readonly Uint8Array[]): Promise<void> {
+    const order = [...nodes.keys()].sort((a, b) => (nodes[a]?.address ?? 0) - (nodes[b]?.address ?? 0));
+    const runs: { readonly address: number; readonly bytes: Uint8Array[] }[] = [];
+    for (const index of order) {
+      const address = nodes[index]?.address ?? 0;
+      const bytes = images[index] ?? new Uint8Array(0);
+      const run = runs.at(-1);
+      if (run !== undefined && run.address + run.bytes.length * NODE_BLOCKS === address)
+        run.bytes.push(bytes);
+      else runs.push({ address, bytes: [bytes] });
+    }
+    for (const { address, bytes } of runs) await this.#file.reach(address + bytes.length * NODE_BLOCKS);
+    const writes = runs.map(({ address, bytes }) =>
+      writeAll(this.#file.device, address * VCI_BLOCK_SIZE, bytes),
+    );
+    await allOf(writes);
+  }
+
+  /** The image is whole, with its block map and nothing open. The last commit must be of what there is now. */
+  async finish(catalog: Catalog): Promise<void> {
+    const { device, header } = this.#file;
+    catalog.nodes.dropSpare();
+    await this.#file.reach(header.blockMap + header.blockMapSize);
+    await device.write(header.blockMap * VCI_BLOCK_SIZE, encodeBlockMapHeader(catalog.map.counts));
+    const bytes = (header.blockMapSize - 1) * VCI_BLOCK_SIZE;
+    for (let at = 0; at < bytes; at += BITMAP_STEP) {
+      const wanted = new Uint8Array(Math.min(BITMAP_STEP, bytes - at));
+      catalog.map.fillBitmap(8 * at, wanted);
+      const offset = (header.blockMap + 1) * VCI_BLOCK_SIZE + at;
+      const stored = new Uint8Array(wanted.byteLength);
+      await device.read(offset, stored);
+      // Most of a large map stays as it is, and what is a hole of the file stays one.
+      if (Buffer.compare(stored, wanted) !== 0) await device.write(offset, wanted);
+    }
+    const settled = await this.settle();
+    await device.flush();
+    await this.#file.update({ unclean: false, ...settled.header }, settled.extension);
+    await device.flush();
+  }
+}
+
+const DONE = Promise.resolve();
+
+/** Waits for all of them, whatever becomes of them. @throws the first error */
+export async function allOf(promises: readonly Promise<unknown>[]): Promise<void> {
+  for (const result of await Promise.allSettled(promises))
+    if (result.status === 'rejected') throw result.reason;
+}

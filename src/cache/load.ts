@@ -1,0 +1,290 @@
+/**
+ * Reads a cache image: header, tree, order of use, block map.
+ *
+ * The tree is walked once, as nothing else shows that no two extents share a block. What is in use follows from it; the block map of an image
+ * that was closed cleanly must say the same. After a crash the block map counts for nothing.
+ */
+import type { BlockDevice } from '../device/block-device.js';
+import { FormatError, LimitError } from '../errors.js';
+import { badField, hex } from '../format/binary.js';
+import { decodeBlockMapHeader, VCI_BLOCK_SIZE, VCI_HEADER_BLOCKS, type VciHeader } from '../format/vci.js';
+import { type DecodedNode, decodeNode, NODE_BLOCKS, NODE_SIZE } from '../format/vci-node.js';
+import { BlockMap } from './block-map.js';
+import { readHeader } from './image-file.js';
+import { Recency } from './recency.js';
+
+/** Levels of a tree; four hold more extents than any image. */
+const LEVELS_MAX = 8;
+/** Extents that may be counted in a key of `Usage`. */
+export const EXTENTS_MAX = 2 ** 21 - 1;
+const COUNT_LIMIT = 2 ** 20;
+/** Bytes of the bitmap that are compared at once. */
+const BITMAP_STEP = 65_536;
+
+export interface LoadedImage {
+  readonly header: VciHeader;
+  readonly map: BlockMap;
+  readonly recency: Recency;
+  /** Bits of regions that cannot be relied on; none in an image of another program. */
+  readonly intents: Uint8Array;
+}
+
+/** @param extentsMax most extents that there may be @throws FormatError, LimitError, DeviceError */
+export async function loadImage(device: BlockDevice, extentsMax: number): Promise<LoadedImage> {
+  const header = await readHeader(device);
+  const intents = new Uint8Array((header.extension?.intentsSize ?? 0) * VCI_BLOCK_SIZE);
+  if (header.extension !== undefined) await readBlocks(device, header.extension.intents, intents, 'intents');
+  const usage = new Usage(header, extentsMax);
+  await new Walk(device, header, usage).run();
+  const map = usage.map();
+  const isClean = !header.unclean;
+  if (isClean) await checkBlockMap(device, header, map);
+  return { header, map, recency: usage.order(isClean), intents };
+}
+
+async function readBlocks(
+  device: BlockDevice,
+  address: number,
+  target: Uint8Array,
+  what: string,
+): Promise<void> {
+  const offset = address * VCI_BLOCK_SIZE;
+  if (offset + target.byteLength > device.size)
+    throw new FormatError(
+      `${device.name}: the ${what} at ${hex(offset)} lie behind its ${device.size} bytes: it was cut off`,
+    );
+  await device.read(offset, target);
+}
+
+/** Reads all nodes, from the root on. */
+class Walk {
+  readonly #device: BlockDevice;
+  readonly #header: VciHeader;
+  readonly #usage: Usage;
+  #leafLevel: number | undefined;
+
+  constructor(device: BlockDevice, header: VciHeader, usage: Usage) {
+    this.#device = device;
+    this.#header = header;
+    this.#usage = usage;
+  }
+
+  async run(): Promise<void> {
+    await this.#visit(this.#header.treeRoot, 0, undefined);
+  }
+
+  async #visit(
+    address: number,
+    level: number,
+    covered: { readonly first: number; readonly count: number } | undefined,
+  ): Promise<void> {
+    const offset = address * VCI_BLOCK_SIZE;
+    const context = { offset };
+    this.#usage.addNode(address, context);
+    const bytes = new Uint8Array(NODE_SIZE);
+    await readBlocks(this.#device, address, bytes, 'tree nodes');
+    const decoded = decodeNode(bytes, context, this.#header.extension !== undefined);
+    const { node, generation } = decoded;
+    const newest = this.#header.extension?.generation ?? 0;
+    if (generation > newest)
+      throw badField(context, 'generation of the tree node', generation, `${newest} at most`);
+    const last = node.size - 1;
+    const end = (node.firsts[last] ?? 0) + (node.counts[last] ?? 0);
+    if (covered !== undefined) {
+      const isAs = node.size > 0 && node.firsts[0] === covered.first && end === covered.first + covered.count;
+      if (!isAs)
+        throw badField(
+          context,
+          'what the tree node covers',
+          `${node.firsts[0] ?? 0} to ${end}`,
+          `${covered.first} to ${covered.first + covered.count}`,
+        );
+    }
+    if (node.kind === 'leaf') {
+      this.#leafLevel ??= level;
+      if (level !== this.#leafLevel)
+        throw badField(context, 'level of the leaf', level, `${this.#leafLevel}, as of the others`);
+      this.#usage.addLeaf(decoded, context);
+      return;
+    }
+    if (level + 1 >= LEVELS_MAX)
+      throw badField(context, 'level of the node', level, `${LEVELS_MAX - 2} at most`);
+    for (let index = 0; index < node.size; index++) {
+      const child = node.addresses[index] ?? 0;
+      if (child + NODE_BLOCKS > this.#header.size)
+        throw badField(context, `child ${index}: address`, child, `within ${this.#header.size} blocks`);
+      await this.#visit(child, level + 1, { first: node.firsts[index] ?? 0, count: node.counts[index] ?? 0 });
+    }
+  }
+}
+
+/** What takes which blocks, and the extents with their links. */
+class Usage {
+  readonly #header: VciHeader;
+  readonly #extentsMax: number;
+  /** (address * 2^20 + count) * 2 + 1 for data. */
+  readonly #ranges: number[] = [];
+  readonly #firsts: number[] = [];
+  readonly #addresses: number[] = [];
+  readonly #next: number[] = [];
+  readonly #previous: number[] = [];
+  readonly #generations: number[] = [];
+  #nodes = 0;
+
+  constructor(header: VciHeader, extentsMax: number) {
+    this.#header = header;
+    this.#extentsMax = Math.min(extentsMax, EXTENTS_MAX);
+    const { blockMap, blockMapSize, extension } = header;
+    this.#add(0, VCI_HEADER_BLOCKS, 0);
+    this.#add(blockMap, blockMapSize, 0);
+    if (extension !== undefined) this.#add(extension.intents, extension.intentsSize, 0);
+  }
+
+  addNode(address: number, context: { readonly offset: number }): void {
+    // A loop in the tree would otherwise never end.
+    if (++this.#nodes * NODE_BLOCKS > this.#header.size)
+      throw badField(context, 'number of tree nodes', this.#nodes, 'no more than fit into the image');
+    this.#add(address, NODE_BLOCKS, 0);
+  }
+
+  addLeaf({ node, generation, previous, next }: DecodedNode, context: { readonly offset: number }): void {
+    for (let index = 0; index < node.size; index++) {
+      const address = node.addresses[index] ?? 0;
+      const count = node.counts[index] ?? 0;
+      if (address + count > this.#header.size)
+        throw badField(
+          context,
+          `extent ${index}: end in the image`,
+          address + count,
+          `${this.#header.size} at most`,
+        );
+      if (count >= COUNT_LIMIT)
+        throw badField(context, `extent ${index}: blocks`, count, `below ${COUNT_LIMIT}`);
+      if (this.#firsts.length >= this.#extentsMax)
+        throw new LimitError(
+          `the cache image has more than ${this.#extentsMax} extents: open it with more memory`,
+        );
+      this.#add(address, count, 1);
+      this.#firsts.push(node.firsts[index] ?? 0);
+      this.#addresses.push(address);
+      this.#previous.push(previous[index] ?? 0);
+      this.#next.push(next[index] ?? 0);
+      this.#generations.push(generation);
+    }
+  }
+
+  #add(address: number, count: number, kind: 0 | 1): void {
+    // A block map takes more blocks than a key holds only in an image larger than any.
+    for (let from = address, left = count; left > 0; from += COUNT_LIMIT - 1, left -= COUNT_LIMIT - 1)
+      this.#ranges.push((from * COUNT_LIMIT + Math.min(left, COUNT_LIMIT - 1)) * 2 + kind);
+  }
+
+  /** @throws FormatError if two take the same block */
+  map(): BlockMap {
+    const map = new BlockMap(this.#header.size);
+    const keys = Float64Array.from(this.#ranges).sort();
+    let end = 0;
+    let run = { start: 0, count: 0, kind: 0 };
+    const take = () => {
+      if (run.count > 0) map.allocateAt(run.start, run.count, run.kind === 1 ? 'data' : 'metadata');
+    };
+    for (const key of keys) {
+      const kind = key % 2;
+      const count = Math.floor(key / 2) % COUNT_LIMIT;
+      const start = Math.floor(key / 2 / COUNT_LIMIT);
+      if (start < end)
+        throw badField(undefined, 'block', start, 'used once, but two parts of the image lie there');
+      if (start === end && kind === run.kind) run.count += count;
+      else {
+        take();
+        run = { start, count, kind };
+      }
+      end = start + count;
+    }
+    take();
+    return map;
+  }
+
+  /** The extents in order of use: as linked, or, where that is not to be relied on, those of nodes written last. */
+  order(isLinked: boolean): Recency {
+    const recency = new Recency(this.#extentsMax);
+    const order = isLinked ? this.#linked() : this.#byGeneration();
+    for (const index of order) recency.add(this.#firsts[index] ?? 0, this.#addresses[index] ?? 0);
+    return recency;
+  }
+
+  #byGeneration(): Uint32Array {
+    const indexes = Uint32Array.from(this.#firsts.keys());
+    return indexes.sort((a, b) => (this.#generations[a] ?? 0) - (this.#generations[b] ?? 0) || a - b);
+  }
+
+  /** @throws FormatError unless the links lead through all extents */
+  #linked(): number[] {
+    const byAddress = Float64Array.from(
+      this.#addresses,
+      (address, index) => address * 2 ** 21 + index,
+    ).sort();
+    const indexOf = (address: number): number => {
+      let low = 0;
+      let high = byAddress.length;
+      while (low < high) {
+        const middle = (low + high) >> 1;
+        if ((byAddress[middle] ?? 0) < address * 2 ** 21) low = middle + 1;
+        else high = middle;
+      }
+      const key = byAddress[low] ?? -1;
+      return Math.floor(key / 2 ** 21) === address ? key % 2 ** 21 : -1;
+    };
+    const order: number[] = [];
+    let previous = 0;
+    for (let index = this.#previous.indexOf(0); index >= 0 && order.length < this.#firsts.length; ) {
+      if (this.#previous[index] !== previous) break;
+      order.push(index);
+      previous = this.#addresses[index] ?? 0;
+      const next = this.#next[index] ?? 0;
+      index = next === 0 ? -1 : indexOf(next);
+    }
+    const last = order.at(-1);
+    const isWhole = order.length === this.#firsts.length && (last === undefined || this.#next[last] === 0);
+    if (!isWhole)
+      throw badField(
+        undefined,
+        'order of use',
+        `a chain of ${order.length} extents`,
+        `one of all ${this.#firsts.length}`,
+      );
+    return order;
+  }
+}
+
+/** @throws FormatError unless the block map says what the tree says */
+async function checkBlockMap(device: BlockDevice, header: VciHeader, map: BlockMap): Promise<void> {
+  const offset = header.blockMap * VCI_BLOCK_SIZE;
+  const head = new Uint8Array(VCI_BLOCK_SIZE);
+  await readBlocks(device, header.blockMap, head, 'block map');
+  const counts = decodeBlockMapHeader(head, { offset });
+  const { counts: actual } = map;
+  for (const field of ['blocks', 'free', 'metadata', 'data'] as const)
+    if (counts[field] !== actual[field])
+      throw badField(
+        { offset },
+        `${field} of the block map`,
+        counts[field],
+        `${actual[field]}, as in the tree`,
+      );
+  const bytes = (header.blockMapSize - 1) * VCI_BLOCK_SIZE;
+  for (let at = 0; at < bytes; at += BITMAP_STEP) {
+    const stored = new Uint8Array(Math.min(BITMAP_STEP, bytes - at));
+    await readBlocks(device, header.blockMap + 1 + at / VCI_BLOCK_SIZE, stored, 'block map');
+    const expected = new Uint8Array(stored.byteLength);
+    map.fillBitmap(8 * at, expected);
+    if (Buffer.compare(stored, expected) === 0) continue;
+    const wrong = stored.findIndex((byte, index) => byte !== expected[index]);
+    throw badField(
+      { offset },
+      `block map, blocks from ${8 * (at + wrong)},`,
+      stored[wrong] ?? 0,
+      `${hex(expected[wrong] ?? 0)}, as in the tree`,
+    );
+  }
+}
