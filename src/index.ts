@@ -1,4 +1,9 @@
 /** What `import … from 'volsnap'` gives. */
+export type { CacheFigures } from './cache/cache-store.js';
+export { CachedDevice, type CachedDeviceFigures, type CachedDeviceOptions } from './cache/cached-device.js';
+export type { CacheProblem } from './cache/check.js';
+export type { CreateCacheOptions } from './cache/create.js';
+export { type CachedRun, CacheImage, type CacheImageOptions } from './cache/image.js';
 export { type CheckOptions, checkVolume, type Problem } from './check/check.js';
 export { checkServedVolume, type ServedCheckOptions } from './check/served.js';
 export { type AllocationExtent, allocationOf } from './device/allocation.js';

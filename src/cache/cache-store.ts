@@ -177,17 +177,15 @@ export class CacheStore {
   async drop(first: number, end: number): Promise<boolean> {
     let found = false;
     for (let at = first; at < end; ) {
-      await this.#load(at, at);
+      if (!(await this.#prepare(at, at, true))) throw new NoSpaceError('the cache has no room for its tree');
+      // Not a moment may pass from here to the cut.
       const { extents, next } = this.#catalog.tree.leafAt(at);
-      const [extent] = extents.filter((each) => each.first < end);
+      const extent = extents.find((each) => each.first < end);
       if (extent === undefined) {
         at = next;
         continue;
       }
-      if (!(await this.#prepare(at, at, true))) throw new NoSpaceError('the cache has no room for its tree');
-      // Looked up again: others went on while this waited.
-      const now = this.#catalog.find(extent.first).extent;
-      if (now !== undefined) this.#catalog.cut(now, first, end);
+      this.#catalog.cut(extent, first, end);
       found = true;
       at = Math.max(at, extent.first + extent.count);
     }
@@ -198,6 +196,7 @@ export class CacheStore {
   async move(extent: Extent): Promise<boolean> {
     const { map } = this.#catalog;
     const { first, count } = extent;
+    const commits = this.commits.count;
     await this.#begin();
     const address = map.allocate(count, 'data');
     if (address === undefined) return false;
@@ -209,7 +208,8 @@ export class CacheStore {
       await this.file.device.write(address * VCI_BLOCK_SIZE, bytes);
       if (!(await this.#prepare(first, first, true))) return false;
       const now = this.#catalog.find(first).extent;
-      // Cut, or taken out and cached again, meanwhile.
+      // Cut, or taken out, and maybe overwritten after a commit, meanwhile.
+      if (commits !== this.commits.count) return false;
       if (now?.first !== first || now.count !== count || now.address !== extent.address) return false;
       this.#catalog.move(now, address);
       isMoved = true;

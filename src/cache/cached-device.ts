@@ -214,11 +214,13 @@ export class CachedDevice implements BlockDevice {
     for (let at = offset; at < end; ) {
       const block = Math.floor(at / VCI_BLOCK_SIZE);
       const rest = target.subarray(at - offset);
-      const found = block < this.#blocks ? await this.#find(block) : undefined;
-      if (found === undefined) {
+      if (block >= this.#blocks || !(await this.#isLoaded(block))) {
         parts.push(this.backing.read(at, rest));
         break;
       }
+      // Looked up and used without an await in between: what was found may be gone after one.
+      const found = this.#store.findNow(block);
+      if (found === undefined) continue;
       const { extent, next } = found;
       const stop = extent === undefined ? Math.min(next, this.#blocks) : extent.first + extent.count;
       const part = rest.subarray(0, Math.min(end, stop * VCI_BLOCK_SIZE) - at);
@@ -228,13 +230,15 @@ export class CachedDevice implements BlockDevice {
     await allOf(parts);
   }
 
-  /** @returns `undefined`: the image is of no use any more */
-  async #find(block: number) {
+  /** @returns `false`: the image is of no use any more */
+  async #isLoaded(block: number): Promise<boolean> {
+    if (this.#store.findNow(block) !== undefined) return true;
     try {
-      return await this.#store.find(block);
+      await this.#store.find(block);
+      return true;
     } catch (error) {
       this.#store.fail(error);
-      return undefined;
+      return false;
     }
   }
 

@@ -7,6 +7,7 @@
  * What is cached is what the backing holds. Whoever changes the backing says so before, with `discard`, and may `write` what it holds afterwards;
  * `CachedDevice` does all that.
  */
+import { Mutex } from 'async-mutex';
 import type { BlockDevice } from '../device/block-device.js';
 import { Lifetime } from '../device/lifetime.js';
 import { checkRange, checkWritable } from '../device/range.js';
@@ -51,6 +52,8 @@ export class CacheImage implements AsyncDisposable {
   /** For `CachedDevice`. */
   readonly store: CacheStore;
   readonly #lifetime: Lifetime;
+  /** One at a time: the file gets shorter. */
+  readonly #compacting = new Mutex();
 
   private constructor(device: BlockDevice, writable: boolean, opened: OpenedStore) {
     const { wasUnclean, droppedExtents, isForeign } = opened;
@@ -188,7 +191,7 @@ export class CacheImage implements AsyncDisposable {
 
   /** Moves what is cached to the beginning of the image, and makes the file of a dynamic image shorter. @returns bytes that it is shorter by */
   compact(signal?: AbortSignal): Promise<ByteLength> {
-    return this.#change(() => compact(this.store, signal));
+    return this.#change(() => this.#compacting.runExclusive(() => compact(this.store, signal)));
   }
 
   /** A last commit with the order of use, and the mark that it was closed cleanly; then closes the device. May be called repeatedly. */
