@@ -6,6 +6,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
+import { cacheCommand } from './commands/cache.js';
 import { checkCommand } from './commands/check.js';
 import { createCommand } from './commands/create.js';
 import { deleteCommand } from './commands/delete.js';
@@ -38,6 +39,7 @@ const COMMANDS = [
   resizeStoreCommand,
   checkCommand,
   serveCommand,
+  cacheCommand,
 ] as const;
 
 /** Runs the command that `argv` (without program and script) names. @returns the exit status */

@@ -1,0 +1,160 @@
+/** `volsnap cache`: cache images, and devices served through one. What the commands do is in `../cache-commands.ts`, loaded when one runs. */
+import { Command, Option } from 'commander';
+import type { ByteLength } from '../../index.js';
+import { type Address, parseAddress } from '../address.js';
+import { Status } from '../failure.js';
+import type { Runner } from '../session.js';
+import { parseSize } from '../size.js';
+
+export interface CacheCreateOptions {
+  readonly size: ByteLength;
+  readonly fixed?: boolean;
+  readonly replace?: boolean;
+  readonly uuid?: string;
+}
+
+export interface CacheServeOptions {
+  readonly socket?: string;
+  readonly listen?: Address;
+  readonly tlsCertificates?: string;
+  readonly tlsPsk?: string;
+  readonly insecure?: boolean;
+  readonly readOnly?: boolean;
+  readonly policy: 'write-through' | 'write-around';
+  readonly readAhead: ByteLength;
+  readonly fill: ByteLength;
+  readonly memory: ByteLength;
+  readonly modificationUuid?: string;
+}
+
+const MEBIBYTE = 1024 * 1024;
+
+export const cacheCommand = (run: Runner): Command => {
+  const command = new Command('cache')
+    .summary('cache what is slow to reach, in an image')
+    .description(
+      'Cache what is slow to reach, in an image. Images are in the format of VirtualBox (VCI) and survive restarts and crashes.',
+    )
+    .helpOption('-h, --help', 'show this help')
+    .helpCommand('help [COMMAND]', 'show the help of a command')
+    .addHelpText(
+      'after',
+      examples('volsnap cache create disk.vci --size 20G', 'volsnap cache serve disk.vci nbd://host/export'),
+    );
+  for (const make of [create, info, check, dump, compact, serve])
+    command.addCommand(make(run).copyInheritedSettings(command));
+  return command;
+};
+
+function imageCommand(name: string, summary: string, details: string, ...lines: readonly string[]): Command {
+  return new Command(name)
+    .summary(summary)
+    .description(`${summary.charAt(0).toUpperCase()}${summary.slice(1)}. ${details}`.trimEnd())
+    .argument('<IMAGE>', 'path of the cache image')
+    .helpOption('-h, --help', 'show this help')
+    .option('--json', 'print JSON; errors too, on standard error')
+    .addHelpText('after', examples(...lines));
+}
+
+const examples = (...lines: readonly string[]): string =>
+  `\nExample${lines.length > 1 ? 's' : ''}:\n${lines.map((line) => `  $ ${line}\n`).join('')}`;
+
+const create = (run: Runner): Command =>
+  imageCommand(
+    'create',
+    'make an empty cache image',
+    '',
+    'volsnap cache create disk.vci --size 20G',
+    'volsnap cache create /dev/vg0/cache --size 100G --fixed',
+  )
+    .requiredOption('--size <SIZE>', 'bytes of the image at most, metadata included', parseSize)
+    .option('--fixed', 'take all of its space now, instead of growing')
+    .option('--uuid <UUID>', 'UUID of the image (default: a random one)')
+    .option('--replace', 'replace a cache image that is there')
+    .action(
+      run(async (session, image: string, options: CacheCreateOptions) =>
+        (await import('../cache-commands.js')).createImage(session, image, options),
+      ),
+    );
+
+const info = (run: Runner): Command =>
+  imageCommand('info', 'show what a cache image is and holds', '', 'volsnap cache info disk.vci').action(
+    run(async (session, image: string) => (await import('../cache-commands.js')).showImage(session, image)),
+  );
+
+const check = (run: Runner): Command =>
+  imageCommand(
+    'check',
+    'look for damage in a cache image',
+    'Exit status: 0 sound, 1 problems (each on a line), 2 could not run. One that was not closed cleanly is sound: opening it drops what is not certain.',
+    'volsnap cache check disk.vci',
+  ).action(
+    run(
+      async (session, image: string) => (await import('../cache-commands.js')).checkImage(session, image),
+      Status.usage,
+    ),
+  );
+
+const dump = (run: Runner): Command =>
+  imageCommand(
+    'dump',
+    'print the structures of a cache image',
+    'Numbers are blocks of 512 bytes.',
+    'volsnap cache dump disk.vci',
+  ).action(
+    run(async (session, image: string) => (await import('../cache-commands.js')).dumpImage(session, image)),
+  );
+
+const compact = (run: Runner): Command =>
+  imageCommand(
+    'compact',
+    'make the file of a cache image as short as it can be',
+    'Nothing that is cached is lost.',
+    'volsnap cache compact disk.vci',
+  ).action(
+    run(async (session, image: string) =>
+      (await import('../cache-commands.js')).compactImage(session, image),
+    ),
+  );
+
+const serve = (run: Runner): Command =>
+  imageCommand(
+    'serve',
+    'serve a device through a cache image, over NBD',
+    'The export has the empty name; the URI is printed when clients can connect. While it is served nothing else may write the backing. Ends with Ctrl-C or SIGTERM.',
+    'volsnap cache serve disk.vci nbd://host/export',
+    'volsnap cache serve disk.vci nbds://host/export --socket /run/vm/disk.sock --policy write-around',
+  )
+    .argument('<BACKING>', 'what is cached: an NBD address, or the path of an image or a block device')
+    .addOption(
+      new Option('--socket <PATH>', 'Unix socket to serve on (default: IMAGE.sock)').conflicts('listen'),
+    )
+    .option('--listen <HOST:PORT>', 'TCP address to serve on; needs TLS, or --insecure', parseAddress)
+    .addOption(
+      new Option(
+        '--tls-certificates <DIR>',
+        'clients need a certificate: folder with ca-cert.pem, server-cert.pem, server-key.pem',
+      ).conflicts('tlsPsk'),
+    )
+    .option('--tls-psk <FILE>', 'clients need a key: file with lines of USER:KEY')
+    .option('--insecure', 'allow TCP without TLS, on loopback only')
+    .addOption(
+      new Option('--policy <POLICY>', 'whether what is written is cached')
+        .choices(['write-through', 'write-around'])
+        .default('write-through'),
+    )
+    .option(
+      '--read-ahead <SIZE>',
+      'read ahead of who reads in order, at most; 0: not',
+      parseSize,
+      4 * MEBIBYTE,
+    )
+    .option('--fill <SIZE>', 'read so much around what is missing, a power of two', parseSize, 65_536)
+    .option('--memory <SIZE>', 'for the tree and the order of use', parseSize, 64 * MEBIBYTE)
+    .option('--modification-uuid <UUID>', 'of which state the backing is; of another, the cache is emptied')
+    .option('--read-only', 'open the backing for reading')
+    .action(
+      run(async (session, image: string, backing: string, options: CacheServeOptions) =>
+        (await import('../cache-commands.js')).serveCached(session, image, backing, options),
+      ),
+    );
