@@ -83,7 +83,8 @@ class CacheRun {
     this.#world = new SimulatedWorld(`cache ${seed}`);
     this.#random = this.#world.random;
     this.#backingSize =
-      this.#random.pick([131_072, 131_072, 262_144, 262_144, MEBIBYTE, 2 * MEBIBYTE]) + SECTOR * this.#random.below(9);
+      this.#random.pick([131_072, 131_072, 262_144, 262_144, MEBIBYTE, 2 * MEBIBYTE]) +
+      SECTOR * this.#random.below(9);
     this.#imageSize = this.#random.pick([MEBIBYTE, MEBIBYTE + 65_536, 2 * MEBIBYTE]);
     this.#policy = this.#random.chance(0.8) ? 'write-through' : 'write-around';
     this.#isTimed = this.#random.chance(0.2);
