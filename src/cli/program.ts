@@ -108,6 +108,7 @@ Example:
   for (const commandOf of COMMANDS) {
     const command = commandOf(run);
     program.addCommand(command.copyInheritedSettings(program));
+    for (const part of command.commands) part.copyInheritedSettings(command);
   }
   return program;
 }

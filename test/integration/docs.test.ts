@@ -86,6 +86,12 @@ test('the crash test finds nothing lost', async () => {
   );
 });
 
+test('the cache page takes apart the image that the code makes', async () => {
+  const text = await readFile(join(ROOT, 'docs/cache-image.md'), 'utf8');
+  const [, image] = text.match(/```text image\n([\s\S]*?)```/) ?? [];
+  expect(await example('small-cache-image.ts')).toBe(image);
+});
+
 test('guides show the examples as they are', async () => {
   for (const name of await readdir(join(ROOT, 'docs'))) {
     if (!name.endsWith('.md')) continue;

@@ -41,8 +41,7 @@ export const cacheCommand = (run: Runner): Command => {
       'after',
       examples('volsnap cache create disk.vci --size 20G', 'volsnap cache serve disk.vci nbd://host/export'),
     );
-  for (const make of [create, info, check, dump, compact, serve])
-    command.addCommand(make(run).copyInheritedSettings(command));
+  for (const make of [create, info, check, dump, compact, serve]) command.addCommand(make(run));
   return command;
 };
 
