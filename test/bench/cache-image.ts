@@ -1,0 +1,106 @@
+/**
+ * `npx tsx --expose-gc test/bench/cache-image.ts [memory|hits] [FOLDER]`
+ *
+ * `memory`: a sparse backing of 1 TiB and a sparse image of 64 GiB, filled all over; prints the memory of the process. `hits`: cached reads against the same
+ * reads of the file itself.
+ */
+import { mkdtemp, open, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type BlockDevice, CachedDevice, CacheImage, FileDevice, MemoryDevice } from '../../src/index.js';
+import { SeededRandom } from '../../src/testing/index.js';
+
+const MEBIBYTE = 2 ** 20;
+const GIBIBYTE = 2 ** 30;
+const [mode = 'hits', place = tmpdir()] = process.argv.slice(2);
+
+async function sparse(path: string, size: number): Promise<string> {
+  const file = await open(path, 'w');
+  await file.truncate(size);
+  await file.close();
+  return path;
+}
+
+async function newImage(path: string, size: number): Promise<void> {
+  await using device = await FileDevice.open(await sparse(path, 0), { writable: true });
+  await CacheImage.create(device, { size });
+}
+
+const megabytes = (bytes: number): string => `${(bytes / MEBIBYTE).toFixed(0)} MiB`;
+
+/** Extents of 64 KiB all over the volume, each in the image as if it were there: only the tree has to be large, not the disk. */
+async function memory(folder: string): Promise<void> {
+  const path = join(folder, 'disk.vci');
+  await newImage(path, 64 * GIBIBYTE);
+  const random = new SeededRandom('memory');
+  let peak = 0;
+  const note = () => {
+    peak = Math.max(peak, process.memoryUsage().rss);
+  };
+  const extents = Number(process.env.EXTENTS ?? 1_000_000);
+  for (const round of ['filling', 'reopened']) {
+    const image = await CacheImage.open(await FileDevice.open(path, { writable: true }));
+    const backing = await FileDevice.open(await sparse(join(folder, 'backing'), 1024 * GIBIBYTE));
+    const device = await CachedDevice.open(image, backing, {
+      readAhead: 0,
+      fillSize: 4096,
+      modificationId: '11111111-1111-4111-8111-111111111111',
+    });
+    const target = new Uint8Array(4096);
+    for (let done = 0; done < (round === 'filling' ? extents : 10_000); done++) {
+      await device.read(random.below(2 ** 28) * 4096, target);
+      if (done % 1000 === 0) note();
+    }
+    const { figures } = image;
+    await device.close();
+    note();
+    console.log(
+      `${round}: ${figures.extents} extents, ${figures.commits} commits, ${megabytes(process.memoryUsage().rss)} now, ${megabytes(peak)} at the most`,
+    );
+  }
+}
+
+async function time(device: BlockDevice, size: number, reads: number): Promise<number> {
+  const random = new SeededRandom('hits');
+  const target = new Uint8Array(size);
+  const started = performance.now();
+  for (let done = 0; done < reads; done++) {
+    const offset = random.below(Math.floor(device.size / size)) * size;
+    if (device.readNow?.(offset, target) !== true) await device.read(offset, target);
+  }
+  return reads / (performance.now() - started);
+}
+
+async function hits(folder: string): Promise<void> {
+  const size = 64 * MEBIBYTE;
+  const path = join(folder, 'disk.vci');
+  await newImage(path, 4 * size);
+  const plain = await FileDevice.open(path);
+  const bytes = new Uint8Array(size);
+  new SeededRandom('content').fill(bytes);
+  await using file = await FileDevice.open(await sparse(join(folder, 'plain'), size), { writable: true });
+  await file.write(0, bytes);
+  await plain.close();
+  const image = await CacheImage.open(await FileDevice.open(path, { writable: true }));
+  await using device = await CachedDevice.open(image, new MemoryDevice(bytes, { writable: false }), {
+    readAhead: 0,
+  });
+  for (let at = 0; at < size; at += 65_536) await device.read(at, bytes.subarray(at, at + 65_536));
+  for (const unit of [4096, 65_536]) {
+    const rates: [number, number][] = [];
+    for (let round = 0; round < 5; round++)
+      rates.push([await time(file, unit, 20_000), await time(device, unit, 20_000)]);
+    const shares = rates.map(([one, two]) => two / one).sort((a, b) => a - b);
+    console.log(
+      `${unit} bytes: ${(100 * (shares[2] ?? 0)).toFixed(0)} % of the file's reads a second (median of 5)`,
+    );
+  }
+  console.log(JSON.stringify(device.figures));
+}
+
+const folder = await mkdtemp(join(place, 'volsnap-cache-'));
+try {
+  await (mode === 'memory' ? memory(folder) : hits(folder));
+} finally {
+  await rm(folder, { recursive: true, force: true });
+}
