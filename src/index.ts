@@ -1,6 +1,7 @@
 /** What `import … from 'volsnap'` gives. */
 export type { CacheFigures } from './cache/cache-store.js';
-export { CachedDevice, type CachedDeviceFigures, type CachedDeviceOptions } from './cache/cached-device.js';
+export { CachedDevice, type CachedDeviceOptions } from './cache/cached-device.js';
+export type { CachedDeviceFigures } from './cache/cached-reads.js';
 export type { CacheProblem } from './cache/check.js';
 export type { CreateCacheOptions } from './cache/create.js';
 export { type CachedRun, CacheImage, type CacheImageOptions } from './cache/image.js';

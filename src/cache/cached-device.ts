@@ -20,14 +20,14 @@ import { type Guid, isGuid } from '../format/guid.js';
 import { VCI_BLOCK_SIZE, VCI_BLOCKS_MAX } from '../format/vci.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { CacheStore } from './cache-store.js';
+import { type CachedDeviceFigures, CachedReads, FILL_BLOCKS_MAX, UNIT_BLOCKS } from './cached-reads.js';
 import { allOf } from './commits.js';
-import { EXTENT_BLOCKS_MAX, type Extent } from './extent-tree.js';
+import { EXTENT_BLOCKS_MAX } from './extent-tree.js';
 import { Fills } from './fills.js';
 import { Identity } from './identity.js';
 import type { CacheImage } from './image.js';
 import { clearStore } from './open.js';
 import { RangesInUse } from './ranges-in-use.js';
-import { ReadAhead } from './read-ahead.js';
 
 export interface CachedDeviceOptions {
   /** Is what is written cached? Default: write-through. */
@@ -47,17 +47,7 @@ export interface CachedDeviceOptions {
   readonly onCacheFailure?: (error: Error) => void;
 }
 
-/** Counted since it was opened, bytes. */
-export interface CachedDeviceFigures {
-  readonly hitBytes: number;
-  readonly missBytes: number;
-}
-
-/** Writes and reads are cached in these, so that the image does not fall to pieces: what a node takes. */
-const UNIT_BLOCKS = 8;
-const FILL_BLOCKS_MAX = EXTENT_BLOCKS_MAX;
-/** Bytes of one read ahead. */
-const AHEAD_STEP = 262_144;
+const DEFAULT_FILL = 65_536;
 
 export class CachedDevice implements BlockDevice {
   readonly image: CacheImage;
@@ -75,13 +65,10 @@ export class CachedDevice implements BlockDevice {
   readonly #lifetime: Lifetime;
   readonly #ranges = new RangesInUse();
   readonly #fills: Fills;
-  readonly #ahead: ReadAhead;
-  readonly #fillBlocks: number;
+  readonly #reads: CachedReads;
   readonly #isThrough: boolean;
   /** Blocks that can be cached: a rest that is no block is not. */
   readonly #blocks: number;
-  #hitBytes = 0;
-  #missBytes = 0;
 
   private constructor(
     image: CacheImage,
@@ -98,10 +85,10 @@ export class CachedDevice implements BlockDevice {
     this.#store = image.store;
     this.#lifetime = new Lifetime(`${backing.name} with cache ${image.name}`);
     this.#fills = new Fills(backing, image.store, this.#ranges, options.buffers ?? 16 * 1024 * 1024);
-    this.#ahead = new ReadAhead(options.readAhead ?? 4 * 1024 * 1024);
-    this.#fillBlocks = (options.fillSize ?? 65_536) / VCI_BLOCK_SIZE;
     this.#isThrough = options.policy !== 'write-around';
     this.#blocks = Math.floor(backing.size / VCI_BLOCK_SIZE);
+    const { fillSize = DEFAULT_FILL, readAhead = 4 * 1024 * 1024 } = options;
+    this.#reads = new CachedReads(backing, image.store, this.#fills, fillSize, readAhead);
     const { discard, writeZeroes, modifiedAt } = backing;
     if (discard !== undefined)
       this.discard = (offset, length) =>
@@ -121,7 +108,7 @@ export class CachedDevice implements BlockDevice {
     backing: BlockDevice,
     options: CachedDeviceOptions = {},
   ): Promise<CachedDevice> {
-    const { fillSize = 65_536, modificationId } = options;
+    const { fillSize = DEFAULT_FILL, modificationId } = options;
     if (!image.writable)
       throw new InvalidArgumentError(`${image.name} is open for reading: a cache has to be written`);
     const isPower = Number.isSafeInteger(Math.log2(fillSize));
@@ -145,163 +132,20 @@ export class CachedDevice implements BlockDevice {
   }
 
   get figures(): CachedDeviceFigures {
-    return { hitBytes: this.#hitBytes, missBytes: this.#missBytes };
+    return this.#reads.figures;
   }
 
   readNow(offset: ByteOffset, target: Uint8Array): boolean {
     this.#lifetime.check();
     checkRange(this, offset, target.byteLength);
-    const { device } = this.#store.file;
-    if (device.readNow === undefined || this.#store.failure !== undefined || target.byteLength === 0)
-      return false;
-    const extent = this.#wholeHit(offset, target.byteLength);
-    if (extent === undefined) return false;
-    try {
-      if (!device.readNow(addressOf(extent, offset), target)) return false;
-    } catch {
-      return false; // `read` will meet the same error, and read the backing.
-    }
-    this.#hitBytes += target.byteLength;
-    this.#store.touch(extent);
-    this.#lookAhead(offset, target.byteLength);
-    return true;
+    return this.#reads.readNow(offset, target);
   }
 
-  async read(offset: ByteOffset, target: Uint8Array): Promise<void> {
-    this.#lifetime.enter();
-    try {
+  read(offset: ByteOffset, target: Uint8Array): Promise<void> {
+    return this.#lifetime.run(() => {
       checkRange(this, offset, target.byteLength);
-      if (target.byteLength === 0) return;
-      if (this.#store.failure !== undefined) return await this.backing.read(offset, target);
-      const extent = this.#wholeHit(offset, target.byteLength);
-      if (extent !== undefined) await this.#hit(extent, offset, target);
-      else await this.#readParts(offset, target);
-      this.#lookAhead(offset, target.byteLength);
-    } finally {
-      this.#lifetime.leave();
-    }
-  }
-
-  /** The extent that holds all of it, if that is known without waiting. */
-  #wholeHit(offset: ByteOffset, length: ByteLength): Extent | undefined {
-    const extent = this.#store.findNow(Math.floor(offset / VCI_BLOCK_SIZE))?.extent;
-    const isWhole = extent !== undefined && offset + length <= (extent.first + extent.count) * VCI_BLOCK_SIZE;
-    return isWhole ? extent : undefined;
-  }
-
-  async #hit(extent: Extent, offset: ByteOffset, target: Uint8Array): Promise<void> {
-    const { commits } = this.#store;
-    const before = commits.count;
-    this.#store.touch(extent);
-    try {
-      await this.#store.readExtent(extent, offset - extent.first * VCI_BLOCK_SIZE, target);
-    } catch {
-      // What cannot be read is of no use; the backing has it.
-      await this.#store
-        .drop(extent.first, extent.first + extent.count)
-        .catch((error: unknown) => this.#store.fail(error));
-      return this.backing.read(offset, target);
-    }
-    // A commit made blocks free meanwhile, maybe these.
-    if (commits.count !== before) return this.backing.read(offset, target);
-    this.#hitBytes += target.byteLength;
-  }
-
-  /** Cached parts from the image, the others through fills. */
-  async #readParts(offset: ByteOffset, target: Uint8Array): Promise<void> {
-    const end = offset + target.byteLength;
-    const parts: Promise<void>[] = [];
-    for (let at = offset; at < end; ) {
-      const block = Math.floor(at / VCI_BLOCK_SIZE);
-      const rest = target.subarray(at - offset);
-      if (block >= this.#blocks || !(await this.#isLoaded(block))) {
-        parts.push(this.backing.read(at, rest));
-        break;
-      }
-      // Looked up and used without an await in between: what was found may be gone after one.
-      const found = this.#store.findNow(block);
-      if (found === undefined) continue;
-      const { extent, next } = found;
-      const stop = extent === undefined ? Math.min(next, this.#blocks) : extent.first + extent.count;
-      const part = rest.subarray(0, Math.min(end, stop * VCI_BLOCK_SIZE) - at);
-      parts.push(extent === undefined ? this.#miss(at, part, stop) : this.#hit(extent, at, part));
-      at += part.byteLength;
-    }
-    await allOf(parts);
-  }
-
-  /** @returns `false`: the image is of no use any more */
-  async #isLoaded(block: number): Promise<boolean> {
-    if (this.#store.findNow(block) !== undefined) return true;
-    try {
-      await this.#store.find(block);
-      return true;
-    } catch (error) {
-      this.#store.fail(error);
-      return false;
-    }
-  }
-
-  /** @param limit first block behind the miss */
-  async #miss(offset: ByteOffset, target: Uint8Array, limit: number): Promise<void> {
-    this.#missBytes += target.byteLength;
-    const parts: Promise<void>[] = [];
-    for (let done = 0; done < target.byteLength; ) {
-      const block = Math.floor((offset + done) / VCI_BLOCK_SIZE);
-      const last = Math.ceil((offset + target.byteLength) / VCI_BLOCK_SIZE);
-      const end = this.#fills.at(block)?.end ?? this.#beginFill(block, last, limit);
-      const part = target.subarray(done, end === undefined ? undefined : end * VCI_BLOCK_SIZE - offset);
-      parts.push(
-        end === undefined ? this.backing.read(offset + done, part) : this.#fills.read(offset + done, part),
-      );
-      done += part.byteLength;
-    }
-    await allOf(parts);
-  }
-
-  /** @param last what is wanted ends before this block @returns where the fill ends */
-  #beginFill(block: number, last: number, limit: number): number | undefined {
-    const size = this.#fillBlocks;
-    const next = this.#fills.next(block);
-    const first = Math.max(
-      block - (block % size),
-      block - FILL_BLOCKS_MAX / 2,
-      this.#uncachedFrom(block, block - (block % size)),
-    );
-    const end = Math.min(Math.ceil(last / size) * size, first + FILL_BLOCKS_MAX, limit, next);
-    return this.#fills.begin(first, end) ? end : undefined;
-  }
-
-  /** The first block from `from` on from which on nothing is cached up to `block`. */
-  #uncachedFrom(block: number, from: number): number {
-    for (let at = from; at < block; ) {
-      const found = this.#store.findNow(at);
-      if (found === undefined) return block - (block % UNIT_BLOCKS);
-      const fill = this.#fills.at(at);
-      if (found.extent !== undefined) at = found.extent.first + found.extent.count;
-      else if (fill !== undefined) at = fill.end;
-      else if (Math.min(found.next, this.#fills.next(at)) > block) return at;
-      else at = Math.min(found.next, this.#fills.next(at));
-    }
-    return block;
-  }
-
-  #lookAhead(offset: ByteOffset, length: ByteLength): void {
-    const wanted = this.#ahead.note(offset, length);
-    if (wanted === undefined) return;
-    const end = Math.min(this.#blocks, Math.floor(wanted.to / VCI_BLOCK_SIZE));
-    for (let at = Math.floor(wanted.from / VCI_BLOCK_SIZE); at < end; ) {
-      const found = this.#store.findNow(at);
-      if (found === undefined) return;
-      const fill = this.#fills.at(at);
-      if (found.extent !== undefined) at = found.extent.first + found.extent.count;
-      else if (fill !== undefined) at = fill.end;
-      else {
-        const stop = Math.min(end, found.next, this.#fills.next(at), at + AHEAD_STEP / VCI_BLOCK_SIZE);
-        if (!this.#fills.begin(at, stop)) return;
-        at = stop;
-      }
-    }
+      return this.#reads.read(offset, target);
+    });
   }
 
   write(offset: ByteOffset, source: Uint8Array): Promise<void> {
@@ -386,6 +230,3 @@ async function settled(promise: Promise<void>): Promise<() => Promise<void>> {
   await promise.catch(() => undefined);
   return () => promise;
 }
-
-const addressOf = ({ first, address }: Extent, offset: ByteOffset): ByteOffset =>
-  address * VCI_BLOCK_SIZE + offset - first * VCI_BLOCK_SIZE;

@@ -51,8 +51,8 @@ export const CACHE_BUGS: readonly CacheBug[] = [
   ),
   bug(
     'a reader does not notice that its blocks were given away',
-    'cached-device.ts',
-    'if (commits.count !== before) return this.backing.read(offset, target);',
+    'cached-reads.ts',
+    'if (commits.count !== before) return this.#backing.read(offset, target);',
     '',
   ),
   bug(
