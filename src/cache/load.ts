@@ -123,12 +123,12 @@ class Usage {
   readonly #header: VciHeader;
   readonly #extentsMax: number;
   /** (address * 2^20 + count) * 2 + 1 for data. */
-  readonly #ranges: number[] = [];
-  readonly #firsts: number[] = [];
-  readonly #addresses: number[] = [];
-  readonly #next: number[] = [];
-  readonly #previous: number[] = [];
-  readonly #generations: number[] = [];
+  readonly #ranges = new Column((length) => new Float64Array(length));
+  readonly #firsts = new Column((length) => new Uint32Array(length));
+  readonly #addresses = new Column((length) => new Uint32Array(length));
+  readonly #next = new Column((length) => new Uint32Array(length));
+  readonly #previous = new Column((length) => new Uint32Array(length));
+  readonly #generations = new Column((length) => new Float64Array(length));
   #nodes = 0;
 
   constructor(header: VciHeader, extentsMax: number) {
@@ -182,7 +182,7 @@ class Usage {
   /** @throws FormatError if two take the same block */
   map(): BlockMap {
     const map = new BlockMap(this.#header.size);
-    const keys = Float64Array.from(this.#ranges).sort();
+    const keys = this.#ranges.all.sort();
     let end = 0;
     let run = { start: 0, count: 0, kind: 0 };
     const take = () => {
@@ -209,21 +209,23 @@ class Usage {
   order(isLinked: boolean): Recency {
     const recency = new Recency(this.#extentsMax);
     const order = isLinked ? this.#linked() : this.#byGeneration();
-    for (const index of order) recency.add(this.#firsts[index] ?? 0, this.#addresses[index] ?? 0);
+    for (const index of order) recency.add(this.#firsts.at(index), this.#addresses.at(index));
     return recency;
   }
 
   #byGeneration(): Uint32Array {
-    const indexes = Uint32Array.from(this.#firsts.keys());
-    return indexes.sort((a, b) => (this.#generations[a] ?? 0) - (this.#generations[b] ?? 0) || a - b);
+    const indexes = new Uint32Array(this.#firsts.length);
+    for (let index = 0; index < indexes.length; index++) indexes[index] = index;
+    return indexes.sort((a, b) => this.#generations.at(a) - this.#generations.at(b) || a - b);
   }
 
   /** @throws FormatError unless the links lead through all extents */
-  #linked(): number[] {
-    const byAddress = Float64Array.from(
-      this.#addresses,
-      (address, index) => address * 2 ** 21 + index,
-    ).sort();
+  #linked(): Uint32Array {
+    const count = this.#firsts.length;
+    const byAddress = new Float64Array(count);
+    for (let index = 0; index < count; index++)
+      byAddress[index] = this.#addresses.at(index) * 2 ** 21 + index;
+    byAddress.sort();
     const indexOf = (address: number): number => {
       let low = 0;
       let high = byAddress.length;
@@ -235,25 +237,60 @@ class Usage {
       const key = byAddress[low] ?? -1;
       return Math.floor(key / 2 ** 21) === address ? key % 2 ** 21 : -1;
     };
-    const order: number[] = [];
+    const order = new Uint32Array(count);
+    let done = 0;
     let previous = 0;
-    for (let index = this.#previous.indexOf(0); index >= 0 && order.length < this.#firsts.length; ) {
-      if (this.#previous[index] !== previous) break;
-      order.push(index);
-      previous = this.#addresses[index] ?? 0;
-      const next = this.#next[index] ?? 0;
+    let next = 0;
+    for (let index = this.#previous.all.indexOf(0); index >= 0 && done < count; ) {
+      if (this.#previous.at(index) !== previous) break;
+      order[done++] = index;
+      previous = this.#addresses.at(index);
+      next = this.#next.at(index);
       index = next === 0 ? -1 : indexOf(next);
     }
-    const last = order.at(-1);
-    const isWhole = order.length === this.#firsts.length && (last === undefined || this.#next[last] === 0);
+    const isWhole = done === count && next === 0;
     if (!isWhole)
       throw badField(
         undefined,
         'order of use',
-        `a chain of ${order.length} extents`,
+        `a chain of ${done} extents`,
         `one of all ${this.#firsts.length}`,
       );
     return order;
+  }
+}
+
+/** Numbers, as many as come, without the overhead of an array of them. */
+class Column<Numbers extends Float64Array | Uint32Array> {
+  readonly #make: (length: number) => Numbers;
+  #numbers: Numbers;
+  #length = 0;
+
+  constructor(make: (length: number) => Numbers) {
+    this.#make = make;
+    this.#numbers = make(1024);
+  }
+
+  get length(): number {
+    return this.#length;
+  }
+
+  /** The numbers themselves, not a copy. */
+  get all() {
+    return this.#numbers.subarray(0, this.#length);
+  }
+
+  at(index: number): number {
+    return this.#numbers[index] ?? 0;
+  }
+
+  push(value: number): void {
+    if (this.#length === this.#numbers.length) {
+      const longer = this.#make(2 * this.#length);
+      longer.set(this.#numbers);
+      this.#numbers = longer;
+    }
+    this.#numbers[this.#length++] = value;
   }
 }
 

@@ -77,12 +77,14 @@ const capacityOf = (kind: AnyColumns['kind']): number =>
 /** Empty columns; there is room for one entry more than the image has, for a node that is about to be split. */
 export function emptyColumns(kind: AnyColumns['kind']): AnyColumns {
   const capacity = capacityOf(kind) + 1;
+  // One piece of memory: there may be many thousands of nodes.
+  const words = new Uint32Array(3 * capacity);
   return {
     kind,
     size: 0,
-    firsts: new Uint32Array(capacity),
-    counts: new Uint32Array(capacity),
-    addresses: new Uint32Array(capacity),
+    firsts: words.subarray(0, capacity),
+    counts: words.subarray(capacity, 2 * capacity),
+    addresses: words.subarray(2 * capacity),
   };
 }
 

@@ -12,8 +12,11 @@ import {
 } from '../../../src/errors.js';
 
 const MEBIBYTE = 1024 * 1024;
-const bytesOf = (length: number, seed: number): Uint8Array =>
-  Uint8Array.from({ length }, (_, at) => (at * 31 + (at >> 9) * 7 + seed * 101) & 0xff);
+const bytesOf = (length: number, seed: number): Uint8Array => {
+  const bytes = new Uint8Array(length);
+  for (let at = 0; at < length; at++) bytes[at] = at * 31 + (at >> 9) * 7 + seed * 101;
+  return bytes;
+};
 
 /** An image in memory, which outlives whoever has it open. */
 class Place {
