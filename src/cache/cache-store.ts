@@ -194,8 +194,9 @@ export class CacheStore {
 
   /** Moves the data of an extent to free blocks before it. @returns whether it could be done */
   async move(extent: Extent): Promise<boolean> {
-    const { map } = this.#catalog;
+    const { map, reserve } = this.#catalog;
     const { first, count } = extent;
+    if (map.free - count < reserve) return false;
     const commits = this.commits.count;
     await this.#begin();
     const address = map.allocate(count, 'data');

@@ -4,10 +4,14 @@
  * An extent that lies behind the border, where everything would end if nothing were free before it, is copied to free blocks before it, and takes their
  * place in the tree; then a commit, and the file is cut. Nodes move by themselves: whatever is written again goes to the first place that fits.
  */
+import type { BlockDevice } from '../device/block-device.js';
 import { VCI_BLOCK_SIZE } from '../format/vci.js';
 import type { ByteLength } from '../units.js';
 import type { CacheStore } from './cache-store.js';
+import type { Catalog } from './catalog.js';
 
+/** Blocks: 64 MiB. */
+const DISCARDED_AT_ONCE = 131_072;
 /** Rounds after which it is good enough. */
 const ROUNDS_MAX = 4;
 
@@ -42,14 +46,22 @@ async function discardFree({ file: { device }, catalog }: CacheStore): Promise<v
   if (device.discard === undefined) return;
   const end = Math.floor(device.size / VCI_BLOCK_SIZE);
   const ranges = [...catalog.map.freeRanges()].filter(({ start }) => start < end);
-  for (const { start, count } of ranges) {
-    const length = Math.min(count, end - start);
-    // Not free any more: others took a part of it while this waited. Else nobody gets it meanwhile.
-    if (length <= 0 || !catalog.map.allocateAt(start, length, 'data')) continue;
-    try {
-      await device.discard(start * VCI_BLOCK_SIZE, length * VCI_BLOCK_SIZE);
-    } finally {
-      catalog.map.release(start, length, 'data');
-    }
+  for (const { start, count } of ranges)
+    for (let at = start; at < Math.min(start + count, end); at += DISCARDED_AT_ONCE)
+      await discardBlocks(device, catalog, at, Math.min(DISCARDED_AT_ONCE, start + count - at, end - at));
+}
+
+/** Nobody gets these blocks meanwhile; so many are left that nobody misses them. */
+async function discardBlocks(
+  device: BlockDevice,
+  { map, reserve }: Catalog,
+  start: number,
+  count: number,
+): Promise<void> {
+  if (map.free - count < reserve || !map.allocateAt(start, count, 'data')) return;
+  try {
+    await device.discard?.(start * VCI_BLOCK_SIZE, count * VCI_BLOCK_SIZE);
+  } finally {
+    map.release(start, count, 'data');
   }
 }

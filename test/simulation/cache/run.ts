@@ -286,7 +286,11 @@ class CacheRun {
 
   async #onImage({ image }: CachedDevice): Promise<void> {
     try {
-      if (this.#random.chance(0.8)) await image.flush();
+      const kind = this.#random.below(10);
+      const first = 8 * this.#random.below(Math.floor(this.#backingSize / 4096));
+      // As an eviction does; the last commit goes on naming it.
+      if (kind < 4) await image.store.drop(first, first + 8 * this.#random.pick([1, 16]));
+      else if (kind < 9) await image.flush();
       else await image.compact();
     } catch (error) {
       if (!this.#failing) throw error;
