@@ -27,7 +27,7 @@ import { DEFAULT_MEMORY, type OpenedStore, openStore } from './open.js';
 export interface CacheImageOptions {
   /** Default: writable where the device is. */
   readonly readOnly?: boolean;
-  /** Bytes of memory for the tree and the order of use; also bounds how many extents there are. Default: 64 MiB. */
+  /** Bytes of memory for the tree and the order of use; also bounds how many extents there are. Default: 48 MiB. */
   readonly memory?: ByteLength;
   readonly environment?: Environment;
 }

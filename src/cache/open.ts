@@ -19,7 +19,7 @@ import { Recency } from './recency.js';
 import { TreeNodes } from './tree-nodes.js';
 
 /** Memory for the tree and the order of use, unless told otherwise, bytes. */
-export const DEFAULT_MEMORY = 64 * 1024 * 1024;
+export const DEFAULT_MEMORY = 48 * 1024 * 1024;
 /** Bytes that an extent takes in the order of use, and a node in memory. */
 const BYTES_PER_EXTENT = 24;
 const BYTES_PER_NODE = 4096;

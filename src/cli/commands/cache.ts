@@ -149,7 +149,7 @@ const serve = (run: Runner): Command =>
       4 * MEBIBYTE,
     )
     .option('--fill <SIZE>', 'read so much around what is missing, a power of two', parseSize, 65_536)
-    .option('--memory <SIZE>', 'for the tree and the order of use', parseSize, 64 * MEBIBYTE)
+    .option('--memory <SIZE>', 'for the tree and the order of use', parseSize, 48 * MEBIBYTE)
     .option('--modification-uuid <UUID>', 'of which state the backing is; of another, the cache is emptied')
     .option('--read-only', 'open the backing for reading')
     .action(
