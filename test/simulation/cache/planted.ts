@@ -16,7 +16,8 @@ export async function huntInCache({ edits }: CacheBug, runs: number): Promise<Ca
   const output = result?.output ?? '';
   if (/TransformError|ERR_MODULE_NOT_FOUND|Cannot find module/.test(output)) throw new Error(output);
   const seeds = Number([...output.matchAll(/^seed (\d+)/gm)].at(-1)?.[1] ?? 0);
-  const message = /^Error: (cycle .*)$/m.exec(output)?.[1] ?? (result === undefined ? 'hangs' : output.trim().slice(-300));
+  const message =
+    /^Error: (cycle .*)$/m.exec(output)?.[1] ?? (result === undefined ? 'hangs' : output.trim().slice(-300));
   return result?.code === 0 ? { caught: false, seeds: runs, message: '' } : { caught: true, seeds, message };
 }
 
