@@ -249,7 +249,7 @@ describe.skipIf(!hasLibvshadow)('libvshadow reads what the engine wrote inside a
   });
 
   test('what is left while a snapshot in the middle is being merged, and after', async () => {
-    for (const reserve of [4 * MEBIBYTE, MEBIBYTE + 512 * KIBIBYTE]) {
+    for (const reserve of [4 * MEBIBYTE, 2 * MEBIBYTE]) {
       const world = await create({ seed: `merge ${reserve}`, size: MEBIBYTE, reserve });
       for (let i = 0; i < 4; i++) {
         await world.snapshot();
@@ -263,7 +263,8 @@ describe.skipIf(!hasLibvshadow)('libvshadow reads what the engine wrote inside a
         const wanted = new Map(
           world.volume.snapshots.map(({ id }) => [id, hashes(world.model.of(id))] as const),
         );
-        await writeFile(image, world.content.bytes);
+        // As it is at this moment: merging goes on while the file is written.
+        await writeFile(image, world.content.bytes.slice());
         const answer = await libvshadow.read(image);
         if ('refused' in answer) expect.fail(`libvshadow refuses the image: ${answer.refused}`);
         const theirs = new Map(answer.snapshots.map(({ storeId, blocks }) => [storeId, blocks]));
