@@ -30,6 +30,12 @@ export { VolumeServer, type VolumeServerOptions } from './serve/volume-server.js
 export type { CreateSnapshotOptions } from './snapshot/create.js';
 export type { VolumeEvents } from './snapshot/events.js';
 export type { DeletionReason } from './snapshot/record.js';
+export type {
+  RevertOperation,
+  RevertOptions,
+  RevertOutcome,
+  RevertStatus,
+} from './snapshot/revert-operation.js';
 export type { ByteSource, Snapshot } from './snapshot/snapshot.js';
 export type { Growth } from './snapshot/space.js';
 export { DirectoryStore } from './store/directory-store.js';

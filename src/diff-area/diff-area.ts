@@ -12,12 +12,13 @@
  * commit pool. For slots and the length of the file see `AreaSlots`.
  */
 import { writeAll } from '../device/block-device.js';
-import { assert, IntegrityError } from '../errors.js';
+import { assert, IntegrityError, NoSpaceError } from '../errors.js';
 import type { ApplicationInformation } from '../format/application-information.js';
 import { isZero } from '../format/binary.js';
 import { ENTRIES_PER_TABLE_BLOCK } from '../format/constants.js';
 import type { DiffAreaItem } from '../format/control-block.js';
 import type { Guid } from '../format/guid.js';
+import type { RevertMark } from '../format/revert-mark.js';
 import type { AreaFile } from '../store/store.js';
 import {
   BLOCK_SIZE,
@@ -30,6 +31,7 @@ import {
 import { type AreaSlots, FixedSlot, type RecordChange } from './area-slots.js';
 import type { BlockTable } from './block-table.js';
 import { CopyChecksum } from './copy-checksum.js';
+import type { RevertMarks } from './revert-marks.js';
 import type { Copies, TableWriter } from './table-writer.js';
 
 export interface DiffAreaState {
@@ -40,6 +42,7 @@ export interface DiffAreaState {
   readonly table: BlockTable;
   readonly writer: TableWriter;
   readonly slots: AreaSlots;
+  readonly marks: RevertMarks;
 }
 
 export class DiffArea {
@@ -48,11 +51,15 @@ export class DiffArea {
   readonly information: ApplicationInformation;
   /** What has a copy here. Changed only by `publish`. */
   readonly table: BlockTable;
+  /** Of a revert, as they were found when it was opened. */
+  readonly marks: RevertMarks;
   readonly #file: AreaFile;
   readonly #writer: TableWriter;
   readonly #slots: AreaSlots;
   /** Entries whose slots are reserved but which are not in the table chain yet: they may need further table blocks. */
   #promisedEntries = 0;
+  /** Marks of a revert for which there must be room in the table; `undefined`: none is under way. */
+  #marksToCome: number | undefined;
   readonly #checksum: CopyChecksum;
 
   constructor(state: DiffAreaState) {
@@ -60,6 +67,7 @@ export class DiffArea {
     this.epoch = state.epoch;
     this.information = state.information;
     this.table = state.table;
+    this.marks = state.marks;
     this.#file = state.file;
     this.#writer = state.writer;
     this.#slots = state.slots;
@@ -107,7 +115,8 @@ export class DiffArea {
 
   /** Bytes by which the file has to grow before `slots` slots can be reserved for `entries` entries; 0: not at all. */
   growthNeeded(slots: number, entries: number): ByteLength {
-    return this.#slots.lacking(slots, slotsForTable(this.#promisedEntries + entries));
+    const marks = this.#marksToCome === undefined ? 0 : this.#marksToCome + entries;
+    return this.#slots.lacking(slots, slotsForTable(this.#promisedEntries + entries + marks));
   }
 
   /**
@@ -128,7 +137,24 @@ export class DiffArea {
 
   #promise(entries: number): void {
     this.#promisedEntries += entries;
-    this.#slots.spokenFor = slotsForTable(this.#promisedEntries);
+    // A block that is copied while a revert is under way is one to put back if that is cancelled.
+    if (this.#marksToCome !== undefined) this.#marksToCome += entries;
+    this.#speakFor();
+  }
+
+  #speakFor(): void {
+    this.#slots.spokenFor = slotsForTable(this.#promisedEntries + (this.#marksToCome ?? 0));
+  }
+
+  /** Bytes by which the file has to grow before there is room for `count` marks. */
+  growthForMarks(count: number): ByteLength {
+    return this.#slots.lacking(0, slotsForTable(this.#promisedEntries + count));
+  }
+
+  /** Keeps room in the table for `count` marks, and for one with each copy from now on; `undefined`: for none any more. */
+  keepRoomForMarks(count: number | undefined): void {
+    this.#marksToCome = count;
+    this.#speakFor();
   }
 
   /** Checksum for the entry of a copy. */
@@ -166,7 +192,17 @@ export class DiffArea {
       () => `no slots left for ${blocks} table blocks, ${this.#promisedEntries} entries promised`,
     );
     this.#writer.append(groups, slots);
-    this.#promise(-entries);
+    this.#promisedEntries -= entries;
+    this.#speakFor();
+  }
+
+  /** Adds marks to the table chain. @throws NoSpaceError, adding none, if no room was kept for them */
+  appendMarks(marks: readonly RevertMark[]): void {
+    const slots = this.#slots.takeSpokenFor(this.#writer.blocksNeeded(marks.length));
+    if (slots === undefined)
+      throw new NoSpaceError(`no room for ${marks.length} marks in the table of snapshot ${this.storeId}`);
+    this.#writer.appendMarks(marks, slots);
+    this.keepRoomForMarks(Math.max(0, (this.#marksToCome ?? 0) - marks.length));
   }
 
   /** Writes entries that were appended. After a failure it may be called again. @throws DeviceError */
@@ -192,6 +228,11 @@ export class DiffArea {
   async writeWatermark(): Promise<void> {
     this.#writer.touchHeaders();
     await this.#writer.write();
+  }
+
+  /** Is the copy of `block`, which there is, one of zeros? */
+  isZeroCopy(block: BlockNumber): boolean {
+    return this.table.slotOf(block) === FixedSlot.zeros;
   }
 
   /** Can the copy in `slot` and the one in `next`, of a block `distance` further on, be read together? */

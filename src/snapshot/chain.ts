@@ -10,7 +10,7 @@ import { Mutex } from 'async-mutex';
 import type { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
 import type { Pools } from '../copy-on-write/pools.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
-import { assert, NotFoundError } from '../errors.js';
+import { assert, NotFoundError, RevertInProgressError } from '../errors.js';
 import type { Guid } from '../format/guid.js';
 import type { ControlFile } from '../store/control-file.js';
 import type { Emit } from './events.js';
@@ -23,6 +23,7 @@ export class SnapshotChain {
   readonly #records: SnapshotRecord[];
   readonly #removing = new Mutex();
   #removals = 0;
+  #keptFrom: SnapshotRecord | undefined;
   readonly #areasFrom = new Map<SnapshotRecord, readonly DiffArea[]>();
 
   constructor(records: readonly SnapshotRecord[], control: ControlFile, pools: Pools, emit: Emit) {
@@ -43,6 +44,26 @@ export class SnapshotChain {
 
   get newest(): SnapshotRecord | undefined {
     return this.#records.at(-1);
+  }
+
+  /** The oldest of the snapshots that cannot go now, because a revert needs them; `undefined`: there are none. */
+  get keptFrom(): SnapshotRecord | undefined {
+    return this.#keptFrom;
+  }
+
+  /** From now on neither this snapshot nor a newer one can go. `undefined`: all can again. */
+  keepFrom(record: SnapshotRecord | undefined): void {
+    this.#keptFrom = record;
+  }
+
+  /** @throws RevertInProgressError if it, or an older one, is needed for a revert */
+  #checkRemovable(record: SnapshotRecord | undefined): void {
+    const kept = this.#keptFrom;
+    if (kept === undefined || record === undefined) return;
+    if (this.#records.indexOf(record) < this.#records.indexOf(kept)) return;
+    throw new RevertInProgressError(
+      `the volume is being put back to snapshot ${kept.id}, which needs it and all newer ones; wait for that, or cancel it: nothing was deleted`,
+    );
   }
 
   /** Snapshots removed since the volume was opened. */
@@ -102,6 +123,7 @@ export class SnapshotChain {
     cause?: unknown,
   ): Promise<void> {
     await this.#removing.runExclusive(async () => {
+      this.#checkRemovable(last);
       while (this.#records.includes(last)) {
         const record = this.#records[0];
         assert(record !== undefined, () => 'an empty list holds a record');
@@ -113,6 +135,7 @@ export class SnapshotChain {
   /** Removes the `count` oldest, or as many as there are. @throws as `removeThrough` */
   async removeOldest(count: number, copyOnWrite: CopyOnWrite, reason: DeletionReason): Promise<void> {
     await this.#removing.runExclusive(async () => {
+      this.#checkRemovable(this.#records.at(Math.min(count, this.#records.length) - 1));
       for (let i = 0; i < count; i++) {
         const record = this.#records[0];
         if (record === undefined) return;

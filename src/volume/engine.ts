@@ -10,7 +10,9 @@ import type { Lifetime } from '../device/lifetime.js';
 import type { Environment } from '../environment.js';
 import { SnapshotChain } from '../snapshot/chain.js';
 import type { Emit } from '../snapshot/events.js';
+import { LiveDevice } from '../snapshot/live-device.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
+import { Reverts } from '../snapshot/revert.js';
 import { type Growth, Space } from '../snapshot/space.js';
 import type { AttachedStore } from '../store/store.js';
 import type { ByteLength } from '../units.js';
@@ -38,6 +40,9 @@ export class Engine {
   /** Above the gate; in the mode `writeback` everything that reads or changes the live volume goes through it. */
   readonly writes: WriteBuffer | undefined;
   readonly figures = { holdMs: 0 };
+  /** The volume as its users see it; snapshots and copies work with `device`. */
+  readonly live: LiveDevice;
+  readonly reverts: Reverts;
 
   constructor(
     readonly device: BlockDevice,
@@ -57,7 +62,11 @@ export class Engine {
     const { writeBackLimit: limit } = options;
     const { gate, copyOnWrite } = this;
     const { clock } = options.environment;
+    this.live = new LiveDevice(device);
     this.writes =
-      limit === undefined ? undefined : new WriteBuffer({ device, gate, copyOnWrite, clock, limit });
+      limit === undefined
+        ? undefined
+        : new WriteBuffer({ device: this.live, gate, copyOnWrite, clock, limit });
+    this.reverts = new Reverts(this);
   }
 }

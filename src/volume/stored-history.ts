@@ -21,7 +21,7 @@ export class StoredHistory implements History {
   }
 
   get volume() {
-    return this.#engine.device;
+    return this.#engine.live;
   }
 
   get snapshots(): readonly Snapshot[] {
@@ -39,7 +39,7 @@ export class StoredHistory implements History {
   }
 
   get figures(): VolumeFigures {
-    const { store, chain, copyOnWrite, pools, gate, writes, figures } = this.#engine;
+    const { store, chain, copyOnWrite, pools, gate, writes, figures, reverts } = this.#engine;
     const areas = chain.records.flatMap(({ area }) => area ?? []);
     return {
       layout: store.layout,
@@ -47,6 +47,7 @@ export class StoredHistory implements History {
       usedBytes: areas.reduce((sum, area) => sum + area.usedBytes, 0),
       allocatedBytes: store.allocated(),
       maximumBytes: store.control.start.maximumSize,
+      revert: reverts.status,
       tableMemoryBytes: areas.reduce((sum, area) => sum + area.table.memoryBytes, 0),
       copies: copyOnWrite.figures,
       queues: { ...pools.lengths, held: gate.queued },
@@ -56,22 +57,25 @@ export class StoredHistory implements History {
   }
 
   async *changed({ since, until, offset, length }: ChangedOptions): AsyncGenerator<ChangedExtent> {
-    const { chain, store, device, writes } = this.#engine;
+    const { chain, store, live, writes } = this.#engine;
     // The tables know of what is in the volume, not of what is in the buffer.
     if (until === undefined) await writes?.drained();
-    const first = chain.indexOf(this.#recordOf(since));
+    const from = chain.indexOf(this.#recordOf(since));
+    // Blocks that a revert has still to put back have changed too: those with a copy in its target or a newer snapshot.
+    const target = until === undefined ? chain.keptFrom : undefined;
+    const first = target === undefined ? from : Math.min(from, chain.indexOf(target));
     const end = until === undefined ? chain.records.length : chain.indexOf(this.#recordOf(until));
-    if (end < first) {
+    if (end < from) {
       throw new InvalidArgumentError(
         `snapshot ${since.id} is newer than ${until?.id}; give the older one first`,
       );
     }
     const tables = chain.records.slice(first, end).flatMap(({ area }) => area?.table ?? []);
-    const size = until?.size ?? device.size;
+    const size = until?.size ?? live.size;
     for (const extent of changedExtents(tables, { sizeBefore: since.size, size, offset, length })) {
       // Such a store keeps a copy of block 0 in every snapshot, changed or not.
       if (extent.offset < BLOCK_SIZE && store.hidesStartBlock)
-        yield* withoutEqualFirstBlock(since, until ?? device, extent);
+        yield* withoutEqualFirstBlock(since, until ?? live, extent);
       else yield extent;
     }
   }
@@ -86,8 +90,9 @@ export class StoredHistory implements History {
   }
 
   async close(): Promise<void> {
-    const { gate, writes, pools, chain, store } = this.#engine;
+    const { gate, writes, pools, chain, store, reverts } = this.#engine;
     try {
+      await reverts.stop();
       // If that fails, acknowledged writes are lost: the close is not a clean one, and says so.
       await writes?.drained();
       if (this.#writable && gate.failure === undefined) {

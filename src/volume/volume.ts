@@ -7,7 +7,6 @@
  *     await snapshot.read(0, 4096);
  */
 import { EventEmitter } from 'node:events';
-import { Mutex } from 'async-mutex';
 import { asTarget, checkRange, checkWhole, lengthOf } from '../arguments.js';
 import { type AllocationExtent, allocationOf } from '../device/allocation.js';
 import type { BlockDevice } from '../device/block-device.js';
@@ -16,6 +15,7 @@ import { type Environment, systemEnvironment } from '../environment.js';
 import { ClosedError, ReadOnlyError } from '../errors.js';
 import { type CreateSnapshotOptions, createSnapshot } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
+import type { RevertOperation, RevertOptions } from '../snapshot/revert-operation.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import type { Store } from '../store/store.js';
 import type { ByteLength, ByteOffset } from '../units.js';
@@ -51,8 +51,6 @@ export interface ChangedBlocksOptions {
 
 export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
   #parts: VolumeParts | undefined;
-  /** One snapshot is taken at a time. */
-  readonly #creating = new Mutex();
 
   /**
    * Makes an empty store for the volume on `device`, which stays open.
@@ -194,9 +192,9 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     await this.#runWriting(async ({ engine }) => {
       checkRange(offset, length, engine.device.size);
       const partLimit = engine.copyOnWrite.target === undefined ? CLEARED_BYTES : PART_BYTES;
-      const { writes, device, gate } = engine;
+      const { writes, live, gate } = engine;
       await clearRange(
-        writes ?? device,
+        writes ?? live,
         { offset, length },
         partLimit,
         (at, part) => writes?.change(at, part, action) ?? changePart(engine, at, part, action),
@@ -211,8 +209,8 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     // Of a volume that is open for reading everything is durable already.
     await this.#run(async ({ writer }) => {
       if (writer === undefined) return;
-      const { writes, device } = writer.engine;
-      await (writes ?? device).flush();
+      const { writes, live } = writer.engine;
+      await (writes ?? live).flush();
     });
   }
 
@@ -223,7 +221,7 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
    */
   async createSnapshot(options: CreateSnapshotOptions = {}): Promise<Snapshot> {
     return this.#runWriting(async ({ engine, history }) =>
-      history.handleOf(await this.#creating.runExclusive(() => createSnapshot(engine, options))),
+      history.handleOf(await engine.reverts.taking.runExclusive(() => createSnapshot(engine, options))),
     );
   }
 
@@ -254,10 +252,21 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
   /** Changes the limit on diff-area space, in bytes; 0: none. If more is in use, the oldest snapshots go. */
   async setMaximumSize(maximumSize: ByteLength): Promise<void> {
     checkWhole('maximum size', maximumSize);
-    await this.#runWriting(async ({ engine: { store, space } }) => {
+    await this.#runWriting(async ({ engine: { store, space, reverts } }) => {
       await store.control.setMaximumSize(maximumSize);
       await space.shrinkTo(maximumSize);
+      reverts.resume();
     });
+  }
+
+  /** Puts the volume back to a snapshot; what `figures.revert` tells. @throws ReadOnlyError, ClosedError, InvalidArgumentError (not one of this volume) */
+  revert(snapshot: Snapshot, options: RevertOptions = {}): RevertOperation {
+    return this.#writing.reverts.start(snapshot.storeId, options);
+  }
+
+  /** Cancels the revert that is under way: see `RevertOperation`. @throws NotFoundError, ReadOnlyError, HoldTimeoutError, DeviceError */
+  async cancelRevert(): Promise<void> {
+    await this.#writing.reverts.cancel();
   }
 
   /**
@@ -330,7 +339,7 @@ function writePart(engine: Engine, offset: ByteOffset, source: Uint8Array): Prom
 
 /** As `changePart`; apart from it because small writes would feel the closure. */
 async function writeOrdered(
-  { gate, copyOnWrite, device }: Engine,
+  { gate, copyOnWrite, live }: Engine,
   offset: ByteOffset,
   source: Uint8Array,
 ): Promise<void> {
@@ -339,14 +348,14 @@ async function writeOrdered(
   try {
     const copies = copyOnWrite.protect(offset, source.byteLength);
     if (copies !== undefined) await copies;
-    if (device.writeNow?.(offset, [source]) !== true) await device.write(offset, source);
+    if (live.writeNow?.(offset, [source]) !== true) await live.write(offset, source);
   } finally {
     gate.leave(shift);
   }
 }
 
 async function changePart(
-  { gate, copyOnWrite, device }: Engine,
+  { gate, copyOnWrite, live }: Engine,
   offset: ByteOffset,
   length: ByteLength,
   action: Change,
@@ -356,7 +365,7 @@ async function changePart(
   try {
     const copies = copyOnWrite.protect(offset, length);
     if (copies !== undefined) await copies;
-    await action(device, offset, length);
+    await action(live, offset, length);
   } finally {
     gate.leave(shift);
   }

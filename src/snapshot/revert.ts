@@ -1,0 +1,424 @@
+/**
+ * Putting the volume back to a snapshot T.
+ *
+ *     begin    T and all newer snapshots can no longer go. With writes held: a snapshot U of the volume as it is, then one
+ *              sector write that flags T as the target. From here on users see T, and what they write on top (`PutBack`).
+ *     work     in the background, run after run: through the gate and the filter, which keeps in U what is overwritten
+ *     cancel   with writes held: a mark in the table of U. From here on users see U again, and what was copied to U is put back.
+ *     finish   one sector write takes the flag away
+ *
+ * What is on the devices says it all: T flagged, a revert is under way; U is the newest snapshot, because none is taken
+ * meanwhile; blocks marked done in U's table are not put back again; a mark there says that it was cancelled.
+ *
+ * Shared state: the revert under way. It begins and is cancelled under `taking`, as snapshots are taken; one worker
+ * finishes it, and is stopped before anything else changes it.
+ */
+import { Mutex } from 'async-mutex';
+import type { Pools } from '../copy-on-write/pools.js';
+import type { Lifetime } from '../device/lifetime.js';
+import type { DiffArea } from '../diff-area/diff-area.js';
+import {
+  ClosedError,
+  DeviceError,
+  NotFoundError,
+  RevertInProgressError,
+  SnapshotDeletedError,
+  UnsupportedError,
+} from '../errors.js';
+import { SnapshotFlag, SnapshotState } from '../format/control-block.js';
+import type { Guid } from '../format/guid.js';
+import { CANCELLED } from '../format/revert-mark.js';
+import { BLOCK_SIZE } from '../units.js';
+import { type CreateContext, createSnapshot, DEFAULT_HOLD_TIMEOUT_MS, whileHeld } from './create.js';
+import { DoneMarks } from './done-marks.js';
+import type { LiveDevice } from './live-device.js';
+import { PendingBlocks } from './pending-blocks.js';
+import { PutBack } from './put-back.js';
+import type { SnapshotRecord } from './record.js';
+import { Outcome, type RevertOperation, type RevertOptions, type RevertStatus } from './revert-operation.js';
+
+export interface RevertContext extends CreateContext {
+  readonly live: LiveDevice;
+  readonly pools: Pools;
+  readonly life: Lifetime;
+}
+
+/** Blocks that are put back in one go: 4 MiB. */
+const RUN_BLOCKS = 256;
+/** Attempts to leave no doubt about what is on the device. */
+const ATTEMPTS = 3;
+
+interface UnderWay {
+  readonly target: SnapshotRecord;
+  readonly previous: SnapshotRecord;
+  readonly area: DiffArea;
+  putBack: PutBack;
+  phase: RevertStatus['phase'];
+  worker: Promise<void> | undefined;
+  isStopping: boolean;
+  problem: unknown;
+  completed: Outcome;
+  readonly listeners: Set<NonNullable<RevertOptions['onProgress']>>;
+}
+
+export class Reverts {
+  readonly #context: RevertContext;
+  #underWay: UnderWay | undefined;
+  /** Held while a snapshot is taken, and while a revert begins or is cancelled. */
+  readonly taking = new Mutex();
+
+  constructor(context: RevertContext) {
+    this.#context = context;
+  }
+
+  get status(): RevertStatus | undefined {
+    if (this.#underWay === undefined) return undefined;
+    const { target, previous, phase, putBack, problem } = this.#underWay;
+    const { total, pending } = putBack;
+    return {
+      targetId: target.id,
+      previousId: previous.id,
+      phase,
+      doneBytes: (total - pending.count) * BLOCK_SIZE,
+      totalBytes: total * BLOCK_SIZE,
+      problem:
+        problem === undefined ? undefined : problem instanceof Error ? problem.message : String(problem),
+    };
+  }
+
+  /** Finds a revert that was under way, without going on with it: until `resume` nothing is written. */
+  restore(): void {
+    const { chain, store, live } = this.#context;
+    const flagged = store.control.entries.find(({ snapshot }) => isTarget(snapshot.flags));
+    const target = flagged && chain.find(flagged.snapshot.storeId);
+    const previous = chain.newest;
+    if (target === undefined || previous === undefined) return;
+    chain.keepFrom(target);
+    const { area } = previous;
+    if (area === undefined || target.damage !== undefined) {
+      // What is to be put back is not known: nothing can be read.
+      const pending = new PendingBlocks();
+      pending.addAll(this.#context.device.size);
+      live.putBack = new PutBack({
+        ...this.#parts(),
+        source: target,
+        pending,
+        total: pending.count,
+        marks: undefined,
+      });
+      return;
+    }
+    const { marks } = area;
+    const phase = marks.cancelledAt === undefined ? 'reverting' : 'cancelling';
+    const pending = phase === 'reverting' ? this.#pendingOf(target, previous) : new PendingBlocks();
+    if (phase === 'cancelling') {
+      pending.addTable(area.table);
+      for (const block of marks.copiedLater) pending.delete(block, 1);
+    }
+    const total = pending.count;
+    for (const { first, count } of marks.done) pending.delete(first, count);
+    area.keepRoomForMarks(marksFor(pending, area));
+    this.#set(target, previous, area, phase, pending, total);
+  }
+
+  /** What is to be put back to come from T to U: what has a copy in T or a newer one, up to the one before U. */
+  #pendingOf(target: SnapshotRecord, previous: SnapshotRecord | undefined): PendingBlocks {
+    const pending = new PendingBlocks();
+    for (const { table } of this.#context.chain.areasFrom(target))
+      if (table !== previous?.area?.table) pending.addTable(table);
+    return pending;
+  }
+
+  #parts() {
+    const { device: volume, chain } = this.#context;
+    return { volume, chain };
+  }
+
+  #set(
+    target: SnapshotRecord,
+    previous: SnapshotRecord,
+    area: DiffArea,
+    phase: RevertStatus['phase'],
+    pending: PendingBlocks,
+    total: number,
+  ): UnderWay {
+    const { device, pools, live } = this.#context;
+    const marks = new DoneMarks(device, area, pools);
+    const source = phase === 'reverting' ? target : previous;
+    const putBack = new PutBack({ ...this.#parts(), source, pending, total, marks });
+    live.putBack = putBack;
+    if (this.#underWay !== undefined) return Object.assign(this.#underWay, { putBack, phase });
+    this.#underWay = {
+      target,
+      previous,
+      area,
+      putBack,
+      phase,
+      worker: undefined,
+      isStopping: false,
+      problem: undefined,
+      completed: new Outcome(),
+      listeners: new Set(),
+    };
+    return this.#underWay;
+  }
+
+  /** Begins a revert; one to the same snapshot that is under way is the one that is meant. */
+  start(targetId: Guid, options: RevertOptions): RevertOperation {
+    const { signal } = options;
+    const { chain } = this.#context;
+    const begun = this.#context.life.run(() => {
+      signal?.throwIfAborted();
+      const target = chain.find(targetId);
+      if (target === undefined)
+        throw new SnapshotDeletedError(`snapshot ${targetId} is not one of this volume, or gone`);
+      return this.taking.runExclusive(() => this.#begin(target, options));
+    });
+    const cancel = () => begun.then(() => this.cancel());
+    const onAbort = () => void cancel().catch(() => undefined);
+    signal?.addEventListener('abort', onAbort, { once: true });
+    const completed = begun
+      .then(({ completed: outcome }) => outcome.promise)
+      .finally(() => signal?.removeEventListener('abort', onAbort));
+    // Who is not interested need not say so.
+    completed.catch(() => undefined);
+    return { begun: begun.then(() => undefined), completed, cancel };
+  }
+
+  async #begin(target: SnapshotRecord, options: RevertOptions): Promise<UnderWay> {
+    const { chain, device } = this.#context;
+    const { onProgress } = options;
+    chain.indexOf(target);
+    if (this.#underWay !== undefined) {
+      if (this.#underWay.target !== target || this.#underWay.phase === 'cancelling') {
+        throw new RevertInProgressError(
+          `the volume is being put back to ${this.#underWay.putBack.source.id} already; wait for that, or cancel it`,
+        );
+      }
+      this.resume();
+    } else {
+      if (target.item.volumeSize !== device.size) {
+        throw new UnsupportedError(
+          `snapshot ${target.id} is of ${target.item.volumeSize} bytes and the volume has ${device.size} now; export it instead`,
+        );
+      }
+      chain.keepFrom(target);
+      try {
+        await this.#takePrevious(target, options);
+      } catch (error) {
+        if (this.#underWay === undefined) chain.keepFrom(undefined);
+        throw error;
+      }
+      this.#work();
+    }
+    const underWay = this.#checked();
+    if (onProgress !== undefined) underWay.listeners.add(onProgress);
+    return underWay;
+  }
+
+  async #takePrevious(target: SnapshotRecord, options: RevertOptions): Promise<void> {
+    const { keepPrevious = true, holdTimeoutMs } = options;
+    const { chain } = this.#context;
+    const newest = chain.newest?.area;
+    const pending = this.#pendingOf(target, undefined);
+    const name = target.area?.information.label;
+    const label = options.label ?? `before the revert to ${name === undefined ? target.id : `“${name}”`}`;
+    await createSnapshot(
+      this.#context,
+      { label, ...(holdTimeoutMs === undefined ? {} : { holdTimeoutMs }) },
+      {
+        state: SnapshotState.beforeRevert | (keepPrevious ? 0 : SnapshotState.dropAfterRevert),
+        prepare: async (area) => {
+          // What was copied since it was looked at first.
+          if (newest !== undefined) pending.addTable(newest.table);
+          const marks = marksFor(pending, area);
+          const growth = area.growthForMarks(marks);
+          // Nothing in the control file names it yet.
+          if (growth > 0) await area.grow(growth, async () => undefined);
+          area.keepRoomForMarks(marks);
+        },
+        begin: async (previous) => {
+          const { area } = previous;
+          if (area === undefined) throw new NotFoundError(`snapshot ${previous.id} has no diff area`);
+          try {
+            await this.#flag(target, true);
+          } catch (error) {
+            area.keepRoomForMarks(undefined);
+            await this.#withoutDoubt(() => this.#flag(target, false), error);
+            throw error;
+          }
+          this.#set(target, previous, area, 'reverting', pending, pending.count);
+        },
+      },
+    );
+  }
+
+  async #flag({ id }: SnapshotRecord, isOn: boolean): Promise<void> {
+    const { control } = this.#context.store;
+    const flags = control.entries.find(({ snapshot }) => snapshot.storeId === id)?.snapshot.flags ?? 0;
+    const { revertTarget } = SnapshotFlag;
+    await control.update(id, {}, { flags: isOn ? flags | revertTarget : flags & ~revertTarget });
+  }
+
+  /** Repeats `action` after a failure that leaves open what the device has; if it goes on failing, nothing may be written any more. */
+  async #withoutDoubt(action: () => Promise<void>, cause: unknown): Promise<void> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await action();
+      } catch (error) {
+        if (attempt < ATTEMPTS) continue;
+        this.#context.gate.shut(
+          new DeviceError(
+            `the store failed while a revert began or was cancelled, and which of both states it is in cannot be told; writes are refused. Close the volume, mend the store (${this.#context.store.name}), and open again`,
+            { cause: new AggregateError([cause, error]) },
+          ),
+        );
+        return;
+      }
+    }
+  }
+
+  /** @throws NotFoundError if no revert is under way */
+  #checked(): UnderWay {
+    if (this.#underWay === undefined) throw new NotFoundError('no revert is under way');
+    return this.#underWay;
+  }
+
+  /** See `RevertOperation.cancel`. @throws NotFoundError if none is under way, HoldTimeoutError, DeviceError; then it goes on */
+  async cancel(): Promise<void> {
+    const { life, gate } = this.#context;
+    await life.run(() =>
+      this.taking.runExclusive(async () => {
+        const underWay = this.#checked();
+        if (underWay.phase === 'cancelling') return;
+        await this.#halt();
+        this.#checked(); // It may have been finished.
+        try {
+          await whileHeld(this.#context, DEFAULT_HOLD_TIMEOUT_MS, () => this.#turnBack(underWay));
+        } finally {
+          if (gate.failure === undefined) this.#work();
+        }
+      }),
+    );
+  }
+
+  /** With writes held and no worker. */
+  async #turnBack({ target, previous, area }: UnderWay): Promise<void> {
+    const pending = new PendingBlocks();
+    pending.addTable(area.table);
+    await this.#context.pools.commit.add(async () => {
+      area.appendMarks([CANCELLED]);
+      // The watermark covers the mark before anything follows it: so what follows is known by its place.
+      const write = async () => {
+        await area.writeEntries();
+        await area.flush();
+        await area.writeWatermark();
+        await area.flush();
+      };
+      try {
+        await write();
+      } catch (error) {
+        // It may be there, or get there with the next entries.
+        await this.#withoutDoubt(write, error);
+        if (this.#context.gate.failure !== undefined) throw error;
+      }
+    });
+    area.keepRoomForMarks(marksFor(pending, area));
+    this.#set(target, previous, area, 'cancelling', pending, pending.count);
+  }
+
+  /** Goes on with a revert that was found at opening, or that rests. */
+  resume(): void {
+    if (this.#underWay !== undefined && this.#underWay.worker === undefined) this.#work();
+  }
+
+  #work(): void {
+    const underWay = this.#checked();
+    underWay.isStopping = false;
+    underWay.problem = undefined;
+    if (underWay.completed.isSettled) underWay.completed = new Outcome();
+    underWay.worker = this.#putAllBack(underWay);
+  }
+
+  /** Never rejects. */
+  async #putAllBack(underWay: UnderWay): Promise<void> {
+    for (let failures = 0; !underWay.isStopping; ) {
+      try {
+        if (underWay.putBack.pending.count === 0) return await this.#finish(underWay);
+        const count = await this.#context.pools.background.add(() => this.#putSomeBack(underWay.putBack));
+        if (count === 0) await underWay.putBack.settled();
+        failures = 0;
+        this.#tell(underWay);
+      } catch (error) {
+        // One failure may be a passing one.
+        if (++failures > 1) return this.#rest(underWay, error);
+      }
+    }
+  }
+
+  /** Task of the background pool. */
+  async #putSomeBack(putBack: PutBack): Promise<number> {
+    const { gate, copyOnWrite } = this.#context;
+    const entered = gate.enter();
+    const shift = typeof entered === 'number' ? entered : await entered;
+    try {
+      return await putBack.putBackSome(RUN_BLOCKS, (offset, length) => copyOnWrite.protect(offset, length));
+    } finally {
+      gate.leave(shift);
+    }
+  }
+
+  #tell({ target, listeners }: UnderWay): void {
+    const { doneBytes = 0, totalBytes = 0 } = this.status ?? {};
+    this.#context.emit('revertProgress', { id: target.id, doneBytes, totalBytes });
+    for (const listener of listeners) listener(doneBytes, totalBytes);
+  }
+
+  async #finish(underWay: UnderWay): Promise<void> {
+    const { target, previous, area, phase, completed } = underWay;
+    const { chain, live, emit } = this.#context;
+    await this.#flag(target, false);
+    live.putBack = undefined;
+    area.keepRoomForMarks(undefined);
+    chain.keepFrom(undefined);
+    this.#underWay = undefined;
+    // A previous state that nobody wants stays for now: only the oldest snapshot can be removed.
+    const outcome = phase === 'reverting' ? 'reverted' : 'cancelled';
+    emit('reverted', { id: target.id, previousId: previous.id, outcome });
+    completed.resolve(outcome);
+  }
+
+  #rest(underWay: UnderWay, error: unknown): void {
+    underWay.problem = error;
+    underWay.worker = undefined;
+    this.#context.emit('backgroundFailure', {
+      id: underWay.target.id,
+      what: 'putting the volume back',
+      error,
+    });
+    underWay.completed.reject(error);
+  }
+
+  /** Ends the worker; what it has begun is done. */
+  async #halt(): Promise<void> {
+    if (this.#underWay === undefined) return;
+    this.#underWay.isStopping = true;
+    await this.#underWay.worker;
+    if (this.#underWay !== undefined) this.#underWay.worker = undefined;
+  }
+
+  /** Before the volume is closed. */
+  async stop(): Promise<void> {
+    await this.#halt();
+    this.#underWay?.completed.reject(
+      new ClosedError(
+        'the volume was closed while it was put back to a snapshot; that goes on when it is opened again',
+      ),
+    );
+  }
+}
+
+/** Marks that may have to be written: for each pending block, for the cancelling, and for each block to put back then. */
+const marksFor = (pending: PendingBlocks, { table }: DiffArea): number => pending.count + table.size + 1;
+
+export const isTarget = (flags: number): boolean => (flags & SnapshotFlag.revertTarget) !== 0;

@@ -1,0 +1,206 @@
+/** Putting a volume back to a snapshot. */
+import { describe, expect, test } from 'vitest';
+import { checkVolume } from '../../../src/check/check.ts';
+import { RevertInProgressError } from '../../../src/errors.ts';
+import type { Snapshot } from '../../../src/snapshot/snapshot.ts';
+import { BLOCK_SIZE } from '../../../src/units.ts';
+import { Volume } from '../../../src/volume/volume.ts';
+import { settle, signal, systemFailure } from './hooks.ts';
+import { expectSame, LAYOUTS, MEBIBYTE, World, type WorldOptions } from './world.ts';
+
+const MODES = ['ordered', 'writeback'] as const;
+const CASES = LAYOUTS.flatMap((layout) => MODES.map((mode) => ({ layout, mode })));
+
+/** Three snapshots with writes between and after them. */
+async function worldWithPast(options: WorldOptions, mode: (typeof MODES)[number]) {
+  const world = await World.create({ size: MEBIBYTE + 4321, ...options });
+  world.options = { writeMode: mode };
+  await world.reopen();
+  const snapshots: string[] = [];
+  for (let i = 0; i < 3; i++) {
+    snapshots.push((await world.snapshot({ label: `s${i}` })).id);
+    await world.writeRandomly(12);
+  }
+  return { world, snapshots };
+}
+
+const named = (world: World, label: string): Snapshot => {
+  const found = world.volume.snapshots.find((snapshot) => snapshot.label === label);
+  if (found === undefined) throw new Error(`no snapshot ${label}`);
+  return found;
+};
+
+/** Lets the model follow a revert that has begun. */
+function modelReverted(world: World, target: Snapshot): void {
+  const previous = world.volume.snapshots.at(-1);
+  if (previous === undefined) throw new Error('no snapshot was taken');
+  world.model.snapshots.set(previous.id, world.model.bytes.slice());
+  world.model.bytes.set(world.model.of(target.id));
+}
+
+/** Writes of the background fail to begin until they are let go: the revert stands still. */
+function holdPutBack(world: World) {
+  const gate = signal();
+  const putBack = 4 * BLOCK_SIZE;
+  world.hooks.before = ({ target, kind, length }) =>
+    target === 'volume' && kind === 'write' && length >= putBack ? gate.promise : undefined;
+  return gate;
+}
+
+async function expectSound(world: World): Promise<void> {
+  const problems = await checkVolume(world.device({ writable: false }), { store: world.store(), scrub: true });
+  expect(problems).toEqual([]);
+}
+
+describe.each(CASES)('a revert ($layout, $mode)', ({ layout, mode }) => {
+  test('puts the volume back, keeps what was before, and all snapshots stay right', async () => {
+    const { world } = await worldWithPast({ layout }, mode);
+    const target = named(world, 's1');
+    const revert = world.volume.revert(target);
+    await revert.begun;
+    modelReverted(world, target);
+    await world.expectRight();
+    expect(await revert.completed).toBe('reverted');
+    await world.expectRight();
+    expect(world.volume.figures.revert).toBeUndefined();
+    expect(world.volume.snapshots.map(({ label }) => label)).toEqual([
+      's0', 's1', 's2', 'before the revert to “s1”',
+    ]);
+    await world.snapshot();
+    await world.writeRandomly(20);
+    await world.expectRight();
+    await world.reopen();
+    await world.expectRight();
+    await world.volume.close();
+    await expectSound(world);
+  });
+
+  test('is usable at once: reads, writes and discards before anything was put back', async () => {
+    const { world } = await worldWithPast({ layout }, mode);
+    const target = named(world, 's0');
+    const gate = holdPutBack(world);
+    const revert = world.volume.revert(target);
+    await revert.begun;
+    modelReverted(world, target);
+    expect(world.volume.figures.revert).toMatchObject({ targetId: target.id, phase: 'reverting' });
+    for (let i = 0; i < 40; i++) {
+      const offset = world.random.below(world.size - 700);
+      await world.write(offset, world.random.fill(new Uint8Array(1 + world.random.below(700))));
+    }
+    gate.fire();
+    await world.expectRight();
+    await revert.completed;
+    await world.expectRight();
+    await world.reopen();
+    await world.expectRight();
+  });
+
+  test('goes on after the process was killed, also read-only meanwhile', async () => {
+    for (let round = 0; round < 6; round++) {
+      const { world } = await worldWithPast({ layout, seed: `killed ${round}` }, mode);
+      const target = named(world, 's0');
+      let writes = 0;
+      world.hooks.before = ({ target: name, kind }) => {
+        if (name === 'volume' && kind === 'write' && writes++ >= round) return new Promise(() => undefined);
+        return undefined;
+      };
+      const revert = world.volume.revert(target);
+      await revert.begun;
+      modelReverted(world, target);
+      await settle();
+      await world.kill({ readOnly: true });
+      await world.expectRight();
+      await world.kill();
+      await world.expectRight();
+      await world.writeRandomly(10);
+      await world.volume.flush();
+      await world.kill();
+      await world.expectRight();
+      if (world.volume.figures.revert !== undefined) await world.volume.revert(named(world, 's0')).completed;
+      await world.expectRight();
+      await world.volume.close();
+      await expectSound(world);
+    }
+  });
+
+  test('can be cancelled, and undone afterwards', async () => {
+    const { world } = await worldWithPast({ layout }, mode);
+    const before = world.model.bytes.slice();
+    const target = named(world, 's0');
+    const revert = world.volume.revert(target);
+    await revert.begun;
+    modelReverted(world, target);
+    await world.writeRandomly(10);
+    await revert.cancel();
+    world.model.bytes.set(before);
+    await world.expectRight();
+    await world.writeRandomly(5);
+    expect(await revert.completed).toBe('cancelled');
+    await world.expectRight();
+    const again = world.volume.revert(named(world, 's1'), { label: 'undo' });
+    await again.begun;
+    const now = world.model.bytes.slice();
+    modelReverted(world, named(world, 's1'));
+    await again.completed;
+    const undo = world.volume.revert(named(world, 'undo'));
+    await undo.begun;
+    modelReverted(world, named(world, 'undo'));
+    await undo.completed;
+    expectSame(await world.volume.read(0, world.size), now, 'the volume after the undo');
+    await world.expectRight();
+    await world.reopen();
+    await world.expectRight();
+  });
+
+  test('a cancelled one goes on being cancelled after a kill, and keeps what is written meanwhile', async () => {
+    for (let round = 0; round < 4; round++) {
+      const { world } = await worldWithPast({ layout, seed: `cancelled ${round}` }, mode);
+      const before = world.model.bytes.slice();
+      const target = named(world, 's0');
+      const revert = world.volume.revert(target);
+      await revert.begun;
+      modelReverted(world, target);
+      if (round > 1) await revert.completed.catch(() => undefined);
+      if (round > 1) continue;
+      let writes = 0;
+      await revert.cancel();
+      world.model.bytes.set(before);
+      world.hooks.before = ({ target: name, kind }) => {
+        if (name === 'volume' && kind === 'write' && writes++ > 12 * round) return new Promise(() => undefined);
+        return undefined;
+      };
+      await settle();
+      await world.kill();
+      await world.expectRight();
+      await world.writeRandomly(10);
+      await world.volume.flush();
+      await world.kill();
+      await world.expectRight();
+      await settle();
+      await world.reopen();
+      await world.expectRight();
+    }
+  });
+
+  test('no snapshot is taken or deleted meanwhile, and none but the same revert begins', async () => {
+    const { world } = await worldWithPast({ layout }, mode);
+    const gate = signal();
+    const revert = world.volume.revert(named(world, 's1'));
+    await revert.begun;
+    world.hooks.before = ({ target, kind }) =>
+      target === 'volume' && kind === 'write' ? gate.promise : undefined;
+    await expect(world.volume.createSnapshot()).rejects.toThrow(RevertInProgressError);
+    await expect(world.volume.deleteOldest(2)).rejects.toThrow(RevertInProgressError);
+    await expect(world.volume.revert(named(world, 's2')).begun).rejects.toMatchObject({
+      code: 'REVERT_IN_PROGRESS',
+    });
+    await world.volume.deleteOldest();
+    await world.volume.revert(named(world, 's1')).begun;
+    gate.fire();
+    await revert.completed;
+    expect(world.volume.snapshots).toHaveLength(3);
+    await world.volume.createSnapshot();
+  });
+});
+void Volume;
+void systemFailure;
