@@ -152,7 +152,9 @@ export class PutBack {
   ): Promise<void> {
     const first = blockOf(offset);
     const end = blockOf(offset + length - 1) + 1;
-    await this.#unclaimed(first, end);
+    for (let claim = this.#claimIn(first, end); claim !== undefined; claim = this.#claimIn(first, end))
+      await claim;
+    // From the last look to the claim nothing else runs.
     const run = this.#pendingIn(first, end);
     if (run === undefined) return apply(NOTHING, NOTHING);
     await this.#claiming(run, async () => {
@@ -180,14 +182,13 @@ export class PutBack {
     return { first: start, count: last + 1 - start };
   }
 
-  /** Resolves when nobody has claimed a block of `[first, end)`. */
-  async #unclaimed(first: BlockNumber, end: BlockNumber): Promise<void> {
+  /** What to wait for before a block of `[first, end)` can be claimed; `undefined`: nothing. */
+  #claimIn(first: BlockNumber, end: BlockNumber): Promise<void> | undefined {
     for (let block: number = first; block < end && this.#claims.size > 0; block++) {
       const claim = this.#claims.get(block);
-      if (claim === undefined) continue;
-      await claim;
-      block = first - 1; // Meanwhile others may have claimed what was looked at.
+      if (claim !== undefined) return claim;
     }
+    return undefined;
   }
 
   /** Claims the pending blocks of the run, which nobody else has; after `write` what they are to hold is in the volume. */

@@ -279,20 +279,22 @@ export class Reverts {
   }
 
   /** @throws NotFoundError if no revert is under way */
-  #checked(): UnderWay {
-    if (this.#underWay === undefined) throw new NotFoundError('no revert is under way');
+  #checked(meant = this.#underWay): UnderWay {
+    if (this.#underWay === undefined || this.#underWay !== meant)
+      throw new NotFoundError('no revert is under way');
     return this.#underWay;
   }
 
   /** See `RevertOperation.cancel`. @throws NotFoundError if none is under way, HoldTimeoutError, DeviceError; then it goes on */
   async cancel(): Promise<void> {
     const { life, gate } = this.#context;
+    const meant = this.#underWay;
     await life.run(() =>
       this.taking.runExclusive(async () => {
-        const underWay = this.#checked();
+        const underWay = this.#checked(meant);
         if (underWay.phase === 'cancelling') return;
         await this.#halt();
-        this.#checked(); // It may have been finished.
+        this.#checked(meant); // It may have been finished.
         try {
           await whileHeld(this.#context, DEFAULT_HOLD_TIMEOUT_MS, () => this.#turnBack(underWay));
         } finally {

@@ -8,7 +8,7 @@
  *
  * Ranges are whole sectors: below that, writes in flight together would mix within a sector. One set of snapshots over
  * several volumes needs models with one `Ticks`, and one `Moment`.
- * Left out: changes of size, and reverts or merges that were in flight at a crash.
+ * Left out: changes of size, and merges that were in flight at a crash.
  */
 import { assert } from '../errors.js';
 import { type ByteLength, type ByteOffset, SECTOR_SIZE } from '../units.js';
@@ -115,6 +115,20 @@ export class VolumeModel {
   endWrite(write: WriteRecord, result: 'done' | 'failed' = 'done'): void {
     this.#history.end(write, this.ticks.next(), result === 'failed');
     if (result === 'done') this.#likely.set(write.bytes, write.offset);
+  }
+
+  /**
+   * The volume begins to read as something else as a whole, as by a revert: to be called at the moment from which that may be.
+   * @param bytes of the whole volume
+   */
+  beginRevert(bytes: Uint8Array): WriteRecord {
+    return this.beginWrite(0, bytes);
+  }
+
+  /** It does, durably; or the revert, or its cancelling, failed: then each sector may be as before or not. */
+  endRevert(revert: WriteRecord, result: 'done' | 'failed' = 'done'): void {
+    this.endWrite(revert, result);
+    if (result === 'done') this.#history.makeStable(revert, Math.min(...this.#readsAndCreations, Infinity));
   }
 
   beginFlush(): PendingCall {

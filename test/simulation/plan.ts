@@ -19,7 +19,10 @@ export type Operation =
   | { readonly kind: 'read-snapshots' }
   /** Reads a part of one snapshot; `age` counts from the oldest, around if need be. */
   | ({ readonly kind: 'read-snapshot'; readonly age: number } & Range)
-  | { readonly kind: 'limit'; readonly maximum: number };
+  | { readonly kind: 'limit'; readonly maximum: number }
+  /** Puts the volume back to a snapshot. */
+  | { readonly kind: 'revert'; readonly age: number }
+  | { readonly kind: 'cancel-revert' };
 
 /** How the volume is opened for writing. */
 export interface Writing {
@@ -143,7 +146,7 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
     // A volume made longer in a crash is not the volume that the model knows.
     crashesWhileInitializing: layout === 'directory' || noise ? crashesWhileInitializing : [],
     stragglers: random.pick([1 / 64, 1 / 64, 1 / 6]),
-    cycles: drawCycles(random, style, options.cycles, drawModes(seed)),
+    cycles: withReverts(seed, drawCycles(random, style, options.cycles, drawModes(seed))),
   };
 }
 
@@ -206,7 +209,24 @@ function drawCycle(random: SeededRandom, style: Style): Omit<Cycle, 'writing'> {
   };
 }
 
-type Weights = Readonly<Record<Operation['kind'], number>>;
+/** Puts reverts, and what cancels them, into some of the plans: drawn apart, so that the others stay as they are. */
+function withReverts(seed: string, cycles: readonly Cycle[]): Cycle[] {
+  const random = new SeededRandom(`reverts ${seed}`);
+  if (!random.chance(0.4)) return [...cycles];
+  return cycles.map((cycle) => {
+    const operations = [...cycle.operations];
+    const put = (operation: Operation) =>
+      operations.splice(random.below(operations.length + 1), 0, operation);
+    if (random.chance(0.5)) put({ kind: 'revert', age: random.below(64) });
+    while (random.chance(0.4)) put({ kind: 'revert', age: random.below(64) });
+    while (random.chance(0.4)) put({ kind: 'cancel-revert' });
+    return { ...cycle, operations };
+  });
+}
+
+type Weights = Readonly<Record<Drawn, number>>;
+/** Kinds of operations that are drawn one by one. */
+type Drawn = Exclude<Operation['kind'], 'revert' | 'cancel-revert'>;
 
 const NORMAL: Weights = {
   write: 58,
@@ -251,8 +271,8 @@ function drawOperation(random: SeededRandom, style: Style, weights: Weights): Op
   }
 }
 
-function drawKind(random: SeededRandom, weights: Weights): Operation['kind'] {
-  const kinds = Object.entries(weights) as [Operation['kind'], number][];
+function drawKind(random: SeededRandom, weights: Weights): Drawn {
+  const kinds = Object.entries(weights) as [Drawn, number][];
   let left = random.below(kinds.reduce((sum, [, weight]) => sum + weight, 0));
   for (const [kind, weight] of kinds) {
     if (left < weight) return kind;

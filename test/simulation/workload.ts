@@ -16,6 +16,7 @@ import {
   type Volume,
 } from '../../src/index.js';
 import { ModelMismatch, stampSectors, type VolumeModel } from '../../src/testing/index.js';
+import type { WriteRecord } from '../../src/testing/sector-history.js';
 import { BLOCK_SIZE, blocksIn } from '../../src/units.js';
 import type { RunCounters } from './counters.js';
 import type { Cycle, Operation, Range } from './plan.js';
@@ -26,7 +27,10 @@ export type Permitted = readonly ErrorCode[];
 const NO_ERROR: Permitted = [];
 /** A snapshot may go at any moment. */
 const GONE: Permitted = ['SNAPSHOT_DELETED'];
-const NOT_CREATED: Permitted = ['HOLD_TIMEOUT', 'NO_SPACE', 'LIMIT'];
+const REVERTING: Permitted = ['REVERT_IN_PROGRESS'];
+const NOT_CREATED: Permitted = ['HOLD_TIMEOUT', 'NO_SPACE', 'LIMIT', ...REVERTING];
+const NOT_REVERTED: Permitted = [...NOT_CREATED, ...GONE];
+const NOT_CANCELLED: Permitted = ['NOT_FOUND', 'HOLD_TIMEOUT'];
 /** Besides the others, while devices fail. */
 export const DEVICE_FAILS: Permitted = ['DEVICE', 'NO_SPACE'];
 /** Besides the others, where the store is known to be damaged. */
@@ -41,6 +45,13 @@ export class Workload {
   #holdTimeoutMs = 10_000;
   /** Errors that any call may end in for now, because of what is done to the devices. */
   tolerated: Permitted = NO_ERROR;
+  /** Has a revert been asked for? Then what the volume's device holds need not be the volume. */
+  mayRevert = false;
+  /** Was there no room for copies that a revert needs? Then writes, and with a buffer all that follows, may fail. */
+  isShortOfSpace = false;
+  /** Reverts that have not begun, by the label of the snapshot that is taken first: what they go to, and since when that may be seen. */
+  readonly #reverts = new Map<string, { readonly content: Uint8Array; seen?: WriteRecord }>();
+  #isCancelling = false;
   /** What was wrong besides the answers to calls. */
   readonly complaints: string[] = [];
 
@@ -51,8 +62,19 @@ export class Workload {
 
   /** Must be called for each volume that is opened, at once: tells the model of snapshots that go. */
   listen(volume: Volume): void {
+    // What was under way before a crash never ends.
+    this.#reverts.clear();
+    this.#isCancelling = false;
     const labels = new Map(volume.snapshots.map(({ id, label }) => [id, label ?? '']));
-    volume.on('created', ({ id, label }) => labels.set(id, label ?? ''));
+    volume.on('created', ({ id, label = '' }) => {
+      labels.set(id, label);
+      const revert = this.#reverts.get(label);
+      if (revert === undefined) return;
+      // Writes are held: this is the moment. What it goes back to is seen, and may be durable, from now on.
+      this.#model.endSnapshot(label);
+      revert.seen = this.#model.beginRevert(revert.content);
+    });
+    volume.on('overflow', () => this.#noteOverflow(volume));
     volume.on('deleting', ({ id }) => this.#model.beginDelete(labels.get(id) ?? ''));
     volume.on('deleted', ({ id, reason }) => {
       if (reason !== 'requested') this.#counters.snapshotsGivenUp++;
@@ -62,9 +84,17 @@ export class Workload {
       if (reason === 'copy-failed') this.#expectFault('a snapshot was given up', cause);
     });
     volume.on('backgroundFailure', ({ what, error }) => {
+      if (isOutOfSpace(error)) this.#noteOverflow(volume);
       if (!isOutOfSpace(error)) this.#expectFault(what, error);
     });
     volume.on('integrityFailure', ({ error }) => this.#expectFault('a copy is damaged', error));
+  }
+
+  /** A revert needs its snapshots, so none of them makes room. */
+  #noteOverflow({ figures }: Volume): void {
+    if (figures.revert === undefined && this.#reverts.size === 0) return;
+    this.isShortOfSpace = true;
+    if (this.tolerated.length === 0) this.tolerated = DEVICE_FAILS;
   }
 
   /** Something happened that only failing devices or rot can cause. Listeners must not throw, so it is only noted. */
@@ -109,14 +139,15 @@ export class Workload {
       case 'create':
         return this.#create(volume);
       case 'delete-oldest':
-        await this.#outcome(NO_ERROR, () => volume.deleteOldest());
+        await this.#outcome(REVERTING, () => volume.deleteOldest());
         return;
       case 'delete-all':
-        await this.#outcome(NO_ERROR, () => volume.deleteOldest(volume.snapshots.length));
+        await this.#outcome(REVERTING, () => volume.deleteOldest(volume.snapshots.length));
         return;
       case 'read-snapshot': {
         const snapshot = volume.snapshots[operation.age % Math.max(1, volume.snapshots.length)];
-        return snapshot && this.#readSnapshot(snapshot, operation);
+        if (snapshot !== undefined) await this.#readSnapshot(snapshot, operation);
+        return;
       }
       case 'read-snapshots':
         for (const snapshot of volume.snapshots) await this.#readSnapshot(snapshot);
@@ -126,6 +157,10 @@ export class Workload {
       case 'limit':
         await this.#outcome(NO_ERROR, () => volume.setMaximumSize(operation.maximum));
         return;
+      case 'revert':
+        return this.#revert(volume, operation.age);
+      case 'cancel-revert':
+        return this.#cancelRevert(volume);
       case 'shorten-hold':
         this.#holdTimeoutMs = this.#holdTimeoutMs === 1 ? 10_000 : 1;
     }
@@ -171,18 +206,65 @@ export class Workload {
     this.#model.endSnapshot(label, error === undefined ? 'done' : failed);
   }
 
+  async #revert(volume: Volume, age: number): Promise<void> {
+    const target = volume.snapshots[age % Math.max(1, volume.snapshots.length)];
+    // Read, it holds one value in each sector and no other.
+    if (target === undefined) return;
+    const content = await this.#readSnapshot(target);
+    if (content === undefined) return;
+    this.mayRevert = true;
+    const label = `s${this.#label++}`;
+    const revert: { readonly content: Uint8Array; seen?: WriteRecord } = { content };
+    this.#reverts.set(label, revert);
+    this.#model.beginSnapshot(label);
+    const call = async () => {
+      await volume.revert(target, { label, holdTimeoutMs: this.#holdTimeoutMs }).begun;
+    };
+    const error = await this.#errorOf(NOT_REVERTED, call);
+    this.#reverts.delete(label);
+    if (revert.seen !== undefined) {
+      this.#model.endRevert(revert.seen, error === undefined ? 'done' : 'failed');
+      if (error === undefined) this.#counters.reverts++;
+    } else if (this.#model.has(label)) {
+      // It was one that was under way already, or nothing came of it; after an error of the device the next opening tells.
+      const isAbsent = error === undefined || error.code !== 'DEVICE';
+      this.#model.endSnapshot(label, isAbsent ? 'failed' : 'uncertain');
+    }
+  }
+
+  /** All that was written since the revert began goes. */
+  async #cancelRevert(volume: Volume): Promise<void> {
+    const status = () => volume.figures.revert;
+    const { previousId, phase } = status() ?? {};
+    const previous = volume.snapshots.find(({ id }) => id === previousId);
+    if (previous === undefined || phase === 'cancelling' || this.#isCancelling) return;
+    this.#isCancelling = true;
+    const content = await this.#readSnapshot(previous);
+    if (content !== undefined && status()?.previousId === previousId) {
+      const seen = this.#model.beginRevert(content);
+      const error = await this.#errorOf(NOT_CANCELLED, () => volume.cancelRevert());
+      this.#model.endRevert(seen, error === undefined ? 'done' : 'failed');
+      if (error === undefined) this.#counters.revertsCancelled++;
+    }
+    this.#isCancelling = false;
+  }
+
   /** What comes back is right even if the snapshot was deleted meanwhile; it may also be refused then. */
-  async #readSnapshot(snapshot: Snapshot, { offset, length }: Range = { offset: 0, length: snapshot.size }) {
+  async #readSnapshot(
+    snapshot: Snapshot,
+    { offset, length }: Range = { offset: 0, length: snapshot.size },
+  ): Promise<Uint8Array | undefined> {
     const read = this.#model.beginSnapshotRead(labelOf(snapshot));
     const bytes = new Uint8Array(length);
     const result = await this.#outcome(GONE, () => snapshot.read(offset, bytes));
-    if (read === undefined) return;
+    if (read === undefined) return undefined;
     this.#model.endSnapshotRead(read, offset, result === 'done' ? bytes : undefined);
-    if (result !== 'done') return;
+    if (result !== 'done') return undefined;
     this.#counters.snapshotsVerified++;
     // What is rotten may be zero at one moment and not at another.
     if (this.tolerated.length === 0)
       await this.#outcome(GONE, () => checkZeros(snapshot, { offset, length }, bytes));
+    return bytes;
   }
 
   /** Every block that differs is reported as changed: between two neighbouring snapshots, or the last and now. */
