@@ -26,6 +26,12 @@ export const Method = {
   changed: 'changed',
   /** Takes `{ maximumSize }`, gives `VolumeState`. */
   resize: 'resize',
+  /** Takes `RevertParams`; gives `VolumeState` when the revert has begun. */
+  revert: 'revert',
+  /** Gives `{ outcome }` when the revert under way is over; at once, and without one, if none is. */
+  reverted: 'reverted',
+  /** Gives `VolumeState` when the volume reads as before the revert. */
+  cancelRevert: 'cancelRevert',
   /** Takes `{ scrub }`, gives problems. */
   check: 'check',
 } as const;
@@ -46,6 +52,14 @@ export interface CreateParams {
   readonly label?: string | undefined;
   readonly holdTimeoutMs?: number | undefined;
   readonly hasInformation: boolean;
+}
+
+export interface RevertParams {
+  /** Store id. */
+  readonly snapshot: string;
+  readonly label?: string | undefined;
+  readonly keepPrevious?: boolean | undefined;
+  readonly holdTimeoutMs?: number | undefined;
 }
 
 export interface ChangedParams {

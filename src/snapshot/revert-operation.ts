@@ -31,7 +31,10 @@ export interface RevertOperation {
    *   next opening, and when the store gets more room; ClosedError: it goes on at the next opening
    */
   readonly completed: Promise<RevertOutcome>;
-  /** Puts the volume back as it was before: also what was written since is gone. Resolves when users see that. */
+  /**
+   * Puts the volume back as it was before: also what was written since is gone. Resolves when users see that.
+   * @throws NotFoundError (it is over), HoldTimeoutError, DeviceError; then it goes on
+   */
   cancel(): Promise<void>;
 }
 

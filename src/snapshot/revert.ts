@@ -32,10 +32,17 @@ import { BLOCK_SIZE } from '../units.js';
 import { type CreateContext, createSnapshot, DEFAULT_HOLD_TIMEOUT_MS, whileHeld } from './create.js';
 import { DoneMarks } from './done-marks.js';
 import type { LiveDevice } from './live-device.js';
-import { PendingBlocks } from './pending-blocks.js';
 import { PutBack } from './put-back.js';
 import type { SnapshotRecord } from './record.js';
 import { Outcome, type RevertOperation, type RevertOptions, type RevertStatus } from './revert-operation.js';
+import {
+  type FoundRevert,
+  findRevert,
+  marksFor,
+  pendingBetween,
+  pendingOf,
+  type RevertUnderWay,
+} from './revert-state.js';
 
 export interface RevertContext extends CreateContext {
   readonly live: LiveDevice;
@@ -45,25 +52,11 @@ export interface RevertContext extends CreateContext {
 
 /** Blocks that are put back in one go: 4 MiB. */
 const RUN_BLOCKS = 256;
-/** Attempts to leave no doubt about what is on the device. */
 const ATTEMPTS = 3;
-
-interface UnderWay {
-  readonly target: SnapshotRecord;
-  readonly previous: SnapshotRecord;
-  readonly area: DiffArea;
-  putBack: PutBack;
-  phase: RevertStatus['phase'];
-  worker: Promise<void> | undefined;
-  isStopping: boolean;
-  problem: unknown;
-  completed: Outcome;
-  readonly listeners: Set<NonNullable<RevertOptions['onProgress']>>;
-}
 
 export class Reverts {
   readonly #context: RevertContext;
-  #underWay: UnderWay | undefined;
+  #underWay: RevertUnderWay | undefined;
   /** Held while a snapshot is taken, and while a revert begins or is cancelled. */
   readonly taking = new Mutex();
 
@@ -86,68 +79,43 @@ export class Reverts {
     };
   }
 
+  /** The one under way, for those who have not begun it. */
+  get current(): RevertOperation | undefined {
+    const underWay = this.#underWay;
+    if (underWay === undefined) return undefined;
+    return {
+      begun: Promise.resolve(),
+      completed: underWay.completed.promise,
+      cancel: () => this.#cancel(underWay),
+    };
+  }
+
   /** Finds a revert that was under way, without going on with it: until `resume` nothing is written. */
   restore(): void {
-    const { chain, store, live } = this.#context;
-    const flagged = store.control.entries.find(({ snapshot }) => isTarget(snapshot.flags));
-    const target = flagged && chain.find(flagged.snapshot.storeId);
-    const previous = chain.newest;
-    if (target === undefined || previous === undefined) return;
+    const { chain, store, live, device: volume } = this.#context;
+    const found = findRevert(chain, store.control.entries);
+    if (found === undefined) return;
+    const { target, area, pending, total } = found;
     chain.keepFrom(target);
-    const { area } = previous;
-    if (area === undefined || target.damage !== undefined) {
-      // What is to be put back is not known: nothing can be read.
-      const pending = new PendingBlocks();
-      pending.addAll(this.#context.device.size);
-      live.putBack = new PutBack({
-        ...this.#parts(),
-        source: target,
-        pending,
-        total: pending.count,
-        marks: undefined,
-      });
+    if (area === undefined) {
+      // The volume is open for reading only, and nothing of it can be read.
+      live.putBack = new PutBack({ volume, chain, source: target, pending, total, marks: undefined });
       return;
     }
-    const { marks } = area;
-    const phase = marks.cancelledAt === undefined ? 'reverting' : 'cancelling';
-    const pending = phase === 'reverting' ? this.#pendingOf(target, previous) : new PendingBlocks();
-    if (phase === 'cancelling') {
-      pending.addTable(area.table);
-      for (const block of marks.copiedLater) pending.delete(block, 1);
-    }
-    const total = pending.count;
-    for (const { first, count } of marks.done) pending.delete(first, count);
     area.keepRoomForMarks(marksFor(pending, area));
-    this.#set(target, previous, area, phase, pending, total);
+    this.#set({ ...found, area });
   }
 
-  /** What is to be put back to come from T to U: what has a copy in T or a newer one, up to the one before U. */
-  #pendingOf(target: SnapshotRecord, previous: SnapshotRecord | undefined): PendingBlocks {
-    const pending = new PendingBlocks();
-    for (const { table } of this.#context.chain.areasFrom(target))
-      if (table !== previous?.area?.table) pending.addTable(table);
-    return pending;
-  }
-
-  #parts() {
-    const { device: volume, chain } = this.#context;
-    return { volume, chain };
-  }
-
-  #set(
-    target: SnapshotRecord,
-    previous: SnapshotRecord,
-    area: DiffArea,
-    phase: RevertStatus['phase'],
-    pending: PendingBlocks,
-    total: number,
-  ): UnderWay {
-    const { device, pools, live } = this.#context;
-    const marks = new DoneMarks(device, area, pools);
+  #set({ target, previous, area, phase, pending, total }: FoundRevert & { area: DiffArea }): void {
+    const { device: volume, pools, live, chain } = this.#context;
+    const marks = new DoneMarks(volume, area, pools);
     const source = phase === 'reverting' ? target : previous;
-    const putBack = new PutBack({ ...this.#parts(), source, pending, total, marks });
+    const putBack = new PutBack({ volume, chain, source, pending, total, marks });
     live.putBack = putBack;
-    if (this.#underWay !== undefined) return Object.assign(this.#underWay, { putBack, phase });
+    if (this.#underWay !== undefined) {
+      Object.assign(this.#underWay, { putBack, phase });
+      return;
+    }
     this.#underWay = {
       target,
       previous,
@@ -160,7 +128,6 @@ export class Reverts {
       completed: new Outcome(),
       listeners: new Set(),
     };
-    return this.#underWay;
   }
 
   /** Begins a revert; one to the same snapshot that is under way is the one that is meant. */
@@ -174,7 +141,7 @@ export class Reverts {
         throw new SnapshotDeletedError(`snapshot ${targetId} is not one of this volume, or gone`);
       return this.taking.runExclusive(() => this.#begin(target, options));
     });
-    const cancel = () => begun.then(() => this.cancel());
+    const cancel = () => begun.then((underWay) => this.#cancel(underWay));
     const onAbort = () => void cancel().catch(() => undefined);
     signal?.addEventListener('abort', onAbort, { once: true });
     const completed = begun
@@ -185,7 +152,7 @@ export class Reverts {
     return { begun: begun.then(() => undefined), completed, cancel };
   }
 
-  async #begin(target: SnapshotRecord, options: RevertOptions): Promise<UnderWay> {
+  async #begin(target: SnapshotRecord, options: RevertOptions): Promise<RevertUnderWay> {
     const { chain, device } = this.#context;
     const { onProgress } = options;
     chain.indexOf(target);
@@ -220,7 +187,7 @@ export class Reverts {
     const { keepPrevious = true, holdTimeoutMs } = options;
     const { chain } = this.#context;
     const newest = chain.newest?.area;
-    const pending = this.#pendingOf(target, undefined);
+    const pending = pendingBetween(chain, target, undefined);
     const name = target.area?.information.label;
     const label = options.label ?? `before the revert to ${name === undefined ? target.id : `“${name}”`}`;
     await createSnapshot(
@@ -247,7 +214,7 @@ export class Reverts {
             await this.#withoutDoubt(() => this.#flag(target, false), error);
             throw error;
           }
-          this.#set(target, previous, area, 'reverting', pending, pending.count);
+          this.#set({ target, previous, area, phase: 'reverting', pending, total: pending.count });
         },
       },
     );
@@ -279,16 +246,15 @@ export class Reverts {
   }
 
   /** @throws NotFoundError if no revert is under way */
-  #checked(meant = this.#underWay): UnderWay {
+  #checked(meant = this.#underWay): RevertUnderWay {
     if (this.#underWay === undefined || this.#underWay !== meant)
       throw new NotFoundError('no revert is under way');
     return this.#underWay;
   }
 
-  /** See `RevertOperation.cancel`. @throws NotFoundError if none is under way, HoldTimeoutError, DeviceError; then it goes on */
-  async cancel(): Promise<void> {
+  /** As `RevertOperation.cancel`, of the one under way if it is the one that is meant. */
+  async #cancel(meant: RevertUnderWay): Promise<void> {
     const { life, gate } = this.#context;
-    const meant = this.#underWay;
     await life.run(() =>
       this.taking.runExclusive(async () => {
         const underWay = this.#checked(meant);
@@ -305,9 +271,8 @@ export class Reverts {
   }
 
   /** With writes held and no worker. */
-  async #turnBack({ target, previous, area }: UnderWay): Promise<void> {
-    const pending = new PendingBlocks();
-    pending.addTable(area.table);
+  async #turnBack({ target, previous, area }: RevertUnderWay): Promise<void> {
+    const pending = pendingOf([area]);
     await this.#context.pools.commit.add(async () => {
       area.appendMarks([CANCELLED]);
       // The watermark covers the mark before anything follows it: so what follows is known by its place.
@@ -326,7 +291,7 @@ export class Reverts {
       }
     });
     area.keepRoomForMarks(marksFor(pending, area));
-    this.#set(target, previous, area, 'cancelling', pending, pending.count);
+    this.#set({ target, previous, area, phase: 'cancelling', pending, total: pending.count });
   }
 
   /** Goes on with a revert that was found at opening, or that rests. */
@@ -343,7 +308,7 @@ export class Reverts {
   }
 
   /** Never rejects. */
-  async #putAllBack(underWay: UnderWay): Promise<void> {
+  async #putAllBack(underWay: RevertUnderWay): Promise<void> {
     for (let failures = 0; !underWay.isStopping; ) {
       try {
         if (underWay.putBack.pending.count === 0) return await this.#finish(underWay);
@@ -370,13 +335,13 @@ export class Reverts {
     }
   }
 
-  #tell({ target, listeners }: UnderWay): void {
+  #tell({ target, listeners }: RevertUnderWay): void {
     const { doneBytes = 0, totalBytes = 0 } = this.status ?? {};
     this.#context.emit('revertProgress', { id: target.id, doneBytes, totalBytes });
     for (const listener of listeners) listener(doneBytes, totalBytes);
   }
 
-  async #finish(underWay: UnderWay): Promise<void> {
+  async #finish(underWay: RevertUnderWay): Promise<void> {
     const { target, previous, area, phase, completed } = underWay;
     const { chain, live, emit } = this.#context;
     await this.#flag(target, false);
@@ -390,7 +355,7 @@ export class Reverts {
     completed.resolve(outcome);
   }
 
-  #rest(underWay: UnderWay, error: unknown): void {
+  #rest(underWay: RevertUnderWay, error: unknown): void {
     underWay.problem = error;
     underWay.worker = undefined;
     this.#context.emit('backgroundFailure', {
@@ -419,8 +384,3 @@ export class Reverts {
     );
   }
 }
-
-/** Marks that may have to be written: for each pending block, for the cancelling, and for each block to put back then. */
-const marksFor = (pending: PendingBlocks, { table }: DiffArea): number => pending.count + table.size + 1;
-
-export const isTarget = (flags: number): boolean => (flags & SnapshotFlag.revertTarget) !== 0;

@@ -1,6 +1,7 @@
 /** What can be asked of an open volume, be it open in this process or in the one that serves it. */
 import type { CreateSnapshotOptions } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
+import type { RevertOperation, RevertOptions } from '../snapshot/revert-operation.js';
 import type { ByteSource, Snapshot } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { ChangedExtent } from './changed-blocks.js';
@@ -21,6 +22,8 @@ export interface VolumeAccess extends ByteSource {
   flush(): Promise<void>;
   createSnapshot(options?: CreateSnapshotOptions): Promise<Snapshot>;
   deleteOldest(count?: number): Promise<void>;
+  revert(snapshot: Snapshot, options?: RevertOptions): RevertOperation;
+  readonly reverting: RevertOperation | undefined;
   changedBlocks(options: ChangedBlocksOptions): AsyncIterable<ChangedExtent>;
   setMaximumSize(maximumSize: ByteLength): Promise<void>;
   on<Name extends keyof VolumeEvents>(name: Name, listener: (...event: VolumeEvents[Name]) => void): unknown;

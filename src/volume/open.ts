@@ -18,7 +18,7 @@ import { unknownReadOnlyBits } from '../format/extension.js';
 import type { Guid } from '../format/guid.js';
 import { decodeStartBlock, isStartBlock } from '../format/start-block.js';
 import { type DeletionReason, SnapshotRecord } from '../snapshot/record.js';
-import { isTarget } from '../snapshot/revert.js';
+import { isTarget } from '../snapshot/revert-state.js';
 import type { CatalogEntry } from '../store/control-file.js';
 import { DirectoryStore } from '../store/directory-store.js';
 import { InVolumeStore } from '../store/in-volume-store.js';

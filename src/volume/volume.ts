@@ -259,14 +259,14 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     });
   }
 
-  /** Puts the volume back to a snapshot; what `figures.revert` tells. @throws ReadOnlyError, ClosedError, InvalidArgumentError (not one of this volume) */
+  /** Puts the volume back to a snapshot, usable at once. @throws ReadOnlyError, ClosedError; else see `RevertOperation` */
   revert(snapshot: Snapshot, options: RevertOptions = {}): RevertOperation {
     return this.#writing.reverts.start(snapshot.storeId, options);
   }
 
-  /** Cancels the revert that is under way: see `RevertOperation`. @throws NotFoundError, ReadOnlyError, HoldTimeoutError, DeviceError */
-  async cancelRevert(): Promise<void> {
-    await this.#writing.reverts.cancel();
+  /** The revert under way, if there is one and the volume is open for writing; `figures.revert` tells how far it is. */
+  get reverting(): RevertOperation | undefined {
+    return this.#opened.writer?.engine.reverts.current;
   }
 
   /**

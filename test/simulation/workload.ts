@@ -242,7 +242,7 @@ export class Workload {
     const content = await this.#readSnapshot(previous);
     if (content !== undefined && status()?.previousId === previousId) {
       const seen = this.#model.beginRevert(content);
-      const error = await this.#errorOf(NOT_CANCELLED, () => volume.cancelRevert());
+      const error = await this.#errorOf(NOT_CANCELLED, async () => volume.reverting?.cancel());
       this.#model.endRevert(seen, error === undefined ? 'done' : 'failed');
       if (error === undefined) this.#counters.revertsCancelled++;
     }
