@@ -19,7 +19,6 @@ import type { Lifetime } from '../device/lifetime.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import {
   ClosedError,
-  DeviceError,
   NotFoundError,
   RevertInProgressError,
   SnapshotDeletedError,
@@ -31,6 +30,7 @@ import { CANCELLED } from '../format/revert-mark.js';
 import { BLOCK_SIZE } from '../units.js';
 import { type CreateContext, createSnapshot, DEFAULT_HOLD_TIMEOUT_MS, whileHeld } from './create.js';
 import { DoneMarks } from './done-marks.js';
+import { withoutDoubt } from './doubt.js';
 import type { LiveDevice } from './live-device.js';
 import { PutBack } from './put-back.js';
 import type { SnapshotRecord } from './record.js';
@@ -52,7 +52,6 @@ export interface RevertContext extends CreateContext {
 
 /** Blocks that are put back in one go: 4 MiB. */
 const RUN_BLOCKS = 256;
-const ATTEMPTS = 3;
 
 export class Reverts {
   readonly #context: RevertContext;
@@ -211,7 +210,7 @@ export class Reverts {
             await this.#flag(target, true);
           } catch (error) {
             area.keepRoomForMarks(undefined);
-            await this.#withoutDoubt(() => this.#flag(target, false), error);
+            await withoutDoubt(this.#context, () => this.#flag(target, false), error);
             throw error;
           }
           this.#set({ target, previous, area, phase: 'reverting', pending, total: pending.count });
@@ -225,24 +224,6 @@ export class Reverts {
     const flags = control.entries.find(({ snapshot }) => snapshot.storeId === id)?.snapshot.flags ?? 0;
     const { revertTarget } = SnapshotFlag;
     await control.update(id, {}, { flags: isOn ? flags | revertTarget : flags & ~revertTarget });
-  }
-
-  /** Repeats `action` after a failure that leaves open what the device has; if it goes on failing, nothing may be written any more. */
-  async #withoutDoubt(action: () => Promise<void>, cause: unknown): Promise<void> {
-    for (let attempt = 1; ; attempt++) {
-      try {
-        return await action();
-      } catch (error) {
-        if (attempt < ATTEMPTS) continue;
-        this.#context.gate.shut(
-          new DeviceError(
-            `the store failed while a revert began or was cancelled, and which of both states it is in cannot be told; writes are refused. Close the volume, mend the store (${this.#context.store.name}), and open again`,
-            { cause: new AggregateError([cause, error]) },
-          ),
-        );
-        return;
-      }
-    }
   }
 
   /** @throws NotFoundError if no revert is under way */
@@ -286,7 +267,7 @@ export class Reverts {
         await write();
       } catch (error) {
         // It may be there, or get there with the next entries.
-        await this.#withoutDoubt(write, error);
+        await withoutDoubt(this.#context, write, error);
         if (this.#context.gate.failure !== undefined) throw error;
       }
     });

@@ -57,8 +57,8 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: VOLUME,
-        find: 'if (copies !== undefined) await copies;\n    if (device.writeNow',
-        replace: 'copies?.catch(() => undefined);\n    if (device.writeNow',
+        find: 'if (copies !== undefined) await copies;\n    if (live.writeNow',
+        replace: 'copies?.catch(() => undefined);\n    if (live.writeNow',
       },
     ],
   },
@@ -167,7 +167,7 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: VOLUME,
-        find: 'await (writes ?? device).flush();',
+        find: 'await (writes ?? live).flush();',
         replace: 'await (writes ?? device).flush().catch(() => undefined);',
       },
     ],
@@ -175,7 +175,7 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
   {
     name: 'a flush does nothing',
     breaks: 'flushed data is lost in a power cut',
-    edits: [{ file: VOLUME, find: 'await (writes ?? device).flush();', replace: '' }],
+    edits: [{ file: VOLUME, find: 'await (writes ?? live).flush();', replace: '' }],
   },
   {
     name: 'memory of finished copies is not given back',
