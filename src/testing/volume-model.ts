@@ -118,11 +118,18 @@ export class VolumeModel {
   }
 
   /**
-   * The volume begins to read as something else as a whole, as by a revert: to be called at the moment from which that may be.
+   * The volume begins to read as something else as a whole, as by a revert: to be called at the moment from which that may be seen.
    * @param bytes of the whole volume
+   * @param asked when it was asked for: what was acknowledged since may be newer, or older and gone
    */
-  beginRevert(bytes: Uint8Array): WriteRecord {
-    return this.beginWrite(0, bytes);
+  beginRevert(bytes: Uint8Array, asked: PendingCall = this.tick()): WriteRecord {
+    this.#checkRange(0, bytes.byteLength);
+    return this.#history.begin(0, new Uint8Array(bytes), asked.start);
+  }
+
+  /** This moment, for calls that are reported later. */
+  tick(): PendingCall {
+    return { start: this.ticks.next() };
   }
 
   /** It does, durably; or the revert, or its cancelling, failed: then each sector may be as before or not. */

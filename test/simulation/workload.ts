@@ -17,6 +17,7 @@ import {
 } from '../../src/index.js';
 import { ModelMismatch, stampSectors, type VolumeModel } from '../../src/testing/index.js';
 import type { WriteRecord } from '../../src/testing/sector-history.js';
+import type { PendingCall } from '../../src/testing/volume-model.js';
 import { BLOCK_SIZE, blocksIn } from '../../src/units.js';
 import type { RunCounters } from './counters.js';
 import type { Cycle, Operation, Range } from './plan.js';
@@ -36,6 +37,12 @@ export const DEVICE_FAILS: Permitted = ['DEVICE', 'NO_SPACE'];
 /** Besides the others, where the store is known to be damaged. */
 export const DAMAGED: Permitted = ['INTEGRITY', 'FORMAT', 'UNSUPPORTED'];
 
+interface AskedRevert {
+  readonly content: Uint8Array;
+  readonly asked: PendingCall;
+  seen?: WriteRecord;
+}
+
 export class Workload {
   readonly #model: VolumeModel;
   readonly #counters: RunCounters;
@@ -50,7 +57,7 @@ export class Workload {
   /** Was there no room for copies that a revert needs? Then writes, and with a buffer all that follows, may fail. */
   isShortOfSpace = false;
   /** Reverts that have not begun, by the label of the snapshot that is taken first: what they go to, and since when that may be seen. */
-  readonly #reverts = new Map<string, { readonly content: Uint8Array; seen?: WriteRecord }>();
+  readonly #reverts = new Map<string, AskedRevert>();
   #isCancelling = false;
   /** What was wrong besides the answers to calls. */
   readonly complaints: string[] = [];
@@ -72,7 +79,7 @@ export class Workload {
       if (revert === undefined) return;
       // Writes are held: this is the moment. What it goes back to is seen, and may be durable, from now on.
       this.#model.endSnapshot(label);
-      revert.seen = this.#model.beginRevert(revert.content);
+      revert.seen = this.#model.beginRevert(revert.content, revert.asked);
     });
     volume.on('overflow', () => this.#noteOverflow(volume));
     volume.on('deleting', ({ id }) => this.#model.beginDelete(labels.get(id) ?? ''));
@@ -214,7 +221,7 @@ export class Workload {
     if (content === undefined) return;
     this.mayRevert = true;
     const label = `s${this.#label++}`;
-    const revert: { readonly content: Uint8Array; seen?: WriteRecord } = { content };
+    const revert: AskedRevert = { content, asked: this.#model.tick() };
     this.#reverts.set(label, revert);
     this.#model.beginSnapshot(label);
     const call = async () => {
