@@ -51,6 +51,14 @@ export class SnapshotChain {
     return this.#keptFrom;
   }
 
+  /** Does that once no deletion is under way: one that has begun is not called back. @throws SnapshotDeletedError, NotFoundError */
+  async keep(record: SnapshotRecord): Promise<void> {
+    await this.#removing.runExclusive(async () => {
+      this.indexOf(record);
+      this.#keptFrom = record;
+    });
+  }
+
   /** From now on neither this snapshot nor a newer one can go. `undefined`: all can again. */
   keepFrom(record: SnapshotRecord | undefined): void {
     this.#keptFrom = record;

@@ -168,7 +168,7 @@ export class Reverts {
           `snapshot ${target.id} is of ${target.item.volumeSize} bytes and the volume has ${device.size} now; export it instead`,
         );
       }
-      chain.keepFrom(target);
+      await chain.keep(target);
       try {
         await this.#takePrevious(target, options);
       } catch (error) {
