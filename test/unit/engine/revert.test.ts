@@ -4,6 +4,7 @@ import { checkVolume } from '../../../src/check/check.ts';
 import { RevertInProgressError } from '../../../src/errors.ts';
 import { START_BLOCK_OFFSET } from '../../../src/format/constants.ts';
 import type { Snapshot } from '../../../src/snapshot/snapshot.ts';
+import { BLOCK_SIZE } from '../../../src/units.ts';
 import { type Operation, settle } from './hooks.ts';
 import { expectSame, LAYOUTS, MEBIBYTE, World, type WorldOptions } from './world.ts';
 
@@ -213,5 +214,68 @@ describe.each(CASES)('a revert ($layout, $mode)', ({ layout, mode }) => {
     await revert.completed;
     expect(world.volume.snapshots).toHaveLength(3);
     await world.volume.createSnapshot();
+  });
+});
+
+describe('a revert in trouble', () => {
+  test('rests when there is no room for copies, keeps the volume right, and goes on with more', async () => {
+    const { world } = await worldWithPast({ maximumSize: 140 * BLOCK_SIZE }, 'ordered');
+    await world.writeBlock(0, 60);
+    const goOn = pausePutBack(world);
+    const revert = world.volume.revert(named(world, 's0'));
+    await revert.begun;
+    modelReverted(world, named(world, 's0'));
+    await world.volume.setMaximumSize(1);
+    expect(world.volume.snapshots).toHaveLength(4);
+    goOn();
+    await expect(revert.completed).rejects.toMatchObject({ code: 'NO_SPACE' });
+    expect(world.volume.figures.revert?.problem).toMatch(/resize-store/);
+    await world.expectRight();
+    await world.volume.setMaximumSize(0);
+    expect(await world.volume.reverting?.completed).toBe('reverted');
+    await world.expectRight();
+  });
+
+  test('can be cancelled when there is no room at all', async () => {
+    const { world } = await worldWithPast({}, 'ordered');
+    const before = world.model.bytes.slice();
+    const goOn = pausePutBack(world);
+    const revert = world.volume.revert(named(world, 's0'));
+    await revert.begun;
+    modelReverted(world, named(world, 's0'));
+    await world.volume.setMaximumSize(1);
+    goOn();
+    await revert.completed.catch(() => undefined);
+    await world.volume.reverting?.cancel();
+    world.model.bytes.set(before);
+    expect(await world.volume.reverting?.completed).toBe('cancelled');
+    await world.expectRight();
+  });
+
+  test('tells what is known to be zero, and what has changed, as users see it', async () => {
+    const world = await World.create({ filled: false });
+    const old = await world.snapshot({ label: 'old' });
+    await world.writeBlock(3, 2);
+    const newer = await world.snapshot({ label: 'newer' });
+    await world.writeBlock(9);
+    const goOn = pausePutBack(world);
+    const revert = world.volume.revert(old);
+    await revert.begun;
+    modelReverted(world, old);
+    let at = 0;
+    for await (const { length, zero } of world.volume.allocation(0, world.size)) {
+      if (zero) expect(world.model.bytes.subarray(at, at + length).every((byte) => byte === 0)).toBe(true);
+      at += length;
+    }
+    expect(at).toBe(world.size);
+    const changed: number[] = [];
+    for await (const { offset, length } of world.volume.changedBlocks({ since: newer }))
+      for (let each = offset; each < offset + length; each += BLOCK_SIZE) changed.push(each / BLOCK_SIZE);
+    expect(changed).toEqual([3, 4, 9]);
+    await world.volume.discard(3 * BLOCK_SIZE + 100, 40);
+    await world.expectRight();
+    goOn();
+    await revert.completed;
+    await world.expectRight();
   });
 });
