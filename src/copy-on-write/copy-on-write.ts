@@ -16,6 +16,7 @@ import type { BlockDevice } from '../device/block-device.js';
 import { BufferPool } from '../device/buffer-pool.js';
 import { FixedSlot } from '../diff-area/area-slots.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
+import type { Clock } from '../environment.js';
 import { AssertionError, assert, ClosedError, isOutOfSpace } from '../errors.js';
 import {
   BLOCK_SIZE,
@@ -28,6 +29,7 @@ import {
 import { BATCH_BLOCKS_MAX, Batch, type CopiedBatch } from './batch.js';
 import { MemoryBudget } from './memory-budget.js';
 import type { Pools } from './pools.js';
+import type { ApartCopier } from './thread-copies.js';
 
 export interface FailedAttempt {
   /** Attempts that failed so far, for another reason than a lack of space. */
@@ -75,18 +77,31 @@ export class CopyOnWrite {
   readonly #memory: MemoryBudget;
   readonly #buffers: BufferPool;
   readonly #host: CopyOnWriteHost;
+  readonly #clock: Clock;
+  readonly #apart: ApartCopier | undefined;
   readonly #inFlight = new Map<BlockNumber, Batch>();
   readonly #copied: CopiedBatch[] = [];
+  /** Copies under way in another thread. */
+  readonly #beingCopied = new Set<Promise<unknown>>();
   #collecting: Batch | undefined;
   #target: DiffArea | undefined;
   readonly figures = new CopyFigures();
 
-  constructor(volume: BlockDevice, pools: Pools, memoryLimit: ByteLength, host: CopyOnWriteHost) {
+  constructor(
+    volume: BlockDevice,
+    pools: Pools,
+    memoryLimit: ByteLength,
+    host: CopyOnWriteHost,
+    clock: Clock,
+    apart?: ApartCopier,
+  ) {
     this.#volume = volume;
     this.#pools = pools;
     this.#memory = new MemoryBudget(memoryLimit);
     this.#buffers = new BufferPool(memoryLimit / 2);
     this.#host = host;
+    this.#clock = clock;
+    this.#apart = apart;
   }
 
   /** The diff area that copies go to: that of the newest snapshot. */
@@ -145,12 +160,20 @@ export class CopyOnWrite {
     return batch;
   }
 
+  #turn(): Promise<void> {
+    return new Promise((resolve) => {
+      if (this.#clock.soon === undefined) queueMicrotask(resolve);
+      else this.#clock.soon(resolve);
+    });
+  }
+
   /** Task of the copy pool. Never rejects. */
   async #run(batch: Batch): Promise<void> {
     // Writes that arrive in the same turn of the event loop still join the batch.
-    await Promise.resolve();
+    await this.#turn();
     if (this.#collecting === batch) this.#collecting = undefined;
     batch.blocks.sort((a, b) => a - b);
+    if (await this.#copyApart(batch)) return;
     await this.#memory.acquire(batch.bytes);
     try {
       const buffer = this.#buffers.take(batch.bytes);
@@ -192,6 +215,36 @@ export class CopyOnWrite {
     return false;
   }
 
+  /**
+   * The same in another thread, where everything is as it usually is. Never rejects.
+   * @returns false if nothing was done; then it has to be done here, and whatever was wrong shows again
+   */
+  async #copyApart(batch: Batch): Promise<boolean> {
+    const { area, blocks } = batch;
+    const apart = this.#apart;
+    if (apart === undefined || area !== this.#target || !apart.isFree) return false;
+    // Zeros are not known yet: a slot for each block, if that takes no room that is not there.
+    const slots = area.reserve(blocks.length, blocks.length);
+    if (slots === undefined) return false;
+    const copying = apart.copy(this.#volume, area, blocks, slots).catch(() => undefined);
+    this.#beingCopied.add(copying);
+    const copied = await copying;
+    this.#beingCopied.delete(copying);
+    if (copied === undefined || area !== this.#target) {
+      area.cancel(slots, blocks.length);
+      return false;
+    }
+    this.#host.growAhead(area);
+    const { sums, zeros } = copied;
+    if (zeros.length > 0) area.cancel(zeros.map((i) => slots[i] ?? 0), 0);
+    for (const i of zeros) {
+      slots[i] = FixedSlot.zeros;
+      sums[i] = area.checksum(blocks[i] ?? 0, FixedSlot.zeros, ZEROS);
+    }
+    this.#enter({ batch, blocks, slots, checksums: sums }, zeros.length);
+    return true;
+  }
+
   /** Resolves to false if no copy is needed any more. */
   async #copy(batch: Batch, originals: readonly Uint8Array[]): Promise<boolean> {
     const { area, blocks } = batch;
@@ -210,12 +263,17 @@ export class CopyOnWrite {
       area.cancel(reserved, blocks.length);
       throw error;
     }
-    this.#copied.push({ batch, blocks, slots, checksums });
-    this.figures.batches++;
-    this.figures.copiedBlocks += stored.length;
-    this.figures.zeroBlocks += blocks.length - stored.length;
-    void this.#pools.commit.add(() => this.#commit());
+    this.#enter({ batch, blocks, slots, checksums }, blocks.length - stored.length);
     return true;
+  }
+
+  /** The copies are written; they will be committed. */
+  #enter(copied: CopiedBatch, zeros: number): void {
+    this.#copied.push(copied);
+    this.figures.batches++;
+    this.figures.copiedBlocks += copied.blocks.length - zeros;
+    this.figures.zeroBlocks += zeros;
+    void this.#pools.commit.add(() => this.#commit());
   }
 
   /**
@@ -273,6 +331,9 @@ export class CopyOnWrite {
 
   /** Task of the commit pool: everything copied so far becomes durable with one flush. Never rejects. */
   async #commit(): Promise<void> {
+    // A flush costs as much as several copies, so a small group waits for what is about to be copied. (Such copies wait for devices only.)
+    const waiting = this.#copied.reduce((sum, { blocks }) => sum + blocks.length, 0);
+    if (waiting < BATCH_BLOCKS_MAX && this.#beingCopied.size > 0) await Promise.all(this.#beingCopied);
     const group = this.#copied.splice(0);
     const area = group[0]?.batch.area;
     if (area === undefined) return; // an earlier task took it along
@@ -301,6 +362,11 @@ export class CopyOnWrite {
 
   #remove(batch: Batch): void {
     for (const block of batch.blocks) this.#inFlight.delete(block);
+  }
+
+  /** To be called when nothing is under way any more. */
+  async close(): Promise<void> {
+    await this.#apart?.close();
   }
 
   /** Resolves when no batch of `area`, which is the target no longer, is under way. */

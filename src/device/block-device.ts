@@ -16,6 +16,15 @@
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { Allocated } from './allocation.js';
 
+/** A range of a device that another thread may read or write, as a range of a file. */
+export interface Loan {
+  readonly descriptor: number;
+  /** Position in the file of the device's byte 0. */
+  readonly origin: ByteOffset;
+  /** Must be called once, when the other thread is done. */
+  end(): void;
+}
+
 export interface BlockDevice extends Allocated {
   /** Size in bytes. Constant, except for a `ResizableDevice`. */
   readonly size: ByteLength;
@@ -46,6 +55,12 @@ export interface BlockDevice extends Allocated {
     target: Uint8Array,
     seeds: () => Uint32Array,
   ): Promise<Uint32Array | undefined>;
+  /**
+   * Lends a range to a thread of this process that works on files, if it lies in one as it is. Until the loan ends the device stays
+   * open, and what is said of reads and writes under way holds for the whole range. `undefined`: it does not.
+   * @throws ClosedError, InvalidArgumentError
+   */
+  lend?(offset: ByteOffset, length: ByteLength, purpose: 'read' | 'write'): Loan | undefined;
   /** Writes several buffers one after the other, in as few operations as the device can. */
   writev?(offset: ByteOffset, sources: readonly Uint8Array[]): Promise<void>;
   /** Makes the range read as zeros, giving its space back where the device can. */

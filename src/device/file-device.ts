@@ -11,7 +11,7 @@ import { stat } from 'node:fs/promises';
 import { DeviceError, InvalidArgumentError, UnsupportedError } from '../errors.js';
 import { type ByteLength, type ByteOffset, roundUp } from '../units.js';
 import type { AllocationExtent } from './allocation.js';
-import type { BlockDevice, ResizableDevice } from './block-device.js';
+import type { BlockDevice, Loan, ResizableDevice } from './block-device.js';
 import { byteLength, Descriptor } from './descriptor.js';
 import { FileAllocation } from './file-allocation.js';
 import { findHoles } from './file-holes.js';
@@ -173,6 +173,19 @@ export class FileDevice implements ResizableDevice {
       checkRange(this, offset, target.byteLength);
       return this.#summed.read(offset, target, seeds);
     });
+  }
+
+  lend(offset: ByteOffset, length: ByteLength, purpose: 'read' | 'write'): Loan {
+    const writes = purpose === 'write';
+    if (writes) checkWritable(this);
+    checkRange(this, offset, length);
+    this.#lifetime.enter();
+    if (writes) this.#allocation.written(offset, length);
+    const end = () => {
+      if (writes) this.#allocation.written(offset, length);
+      this.#lifetime.leave();
+    };
+    return { descriptor: this.#descriptor.number, origin: 0, end };
   }
 
   #readError(offset: ByteOffset, target: Uint8Array, cause: unknown): Error {

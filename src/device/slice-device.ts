@@ -6,7 +6,7 @@
  */
 import type { ByteLength, ByteOffset } from '../units.js';
 import { type AllocationExtent, allocationOf } from './allocation.js';
-import type { BlockDevice } from './block-device.js';
+import type { BlockDevice, Loan } from './block-device.js';
 import { Lifetime } from './lifetime.js';
 import { checkRange } from './range.js';
 
@@ -23,6 +23,7 @@ export class SliceDevice implements BlockDevice {
   readonly writable: boolean;
   readonly readNow?: NonNullable<BlockDevice['readNow']>;
   readonly writeNow?: NonNullable<BlockDevice['writeNow']>;
+  readonly lend?: NonNullable<BlockDevice['lend']>;
   readonly writev?: NonNullable<BlockDevice['writev']>;
   readonly discard?: NonNullable<BlockDevice['discard']>;
   readonly writeZeroes?: NonNullable<BlockDevice['writeZeroes']>;
@@ -49,7 +50,7 @@ export class SliceDevice implements BlockDevice {
     this.#owns = options.owns ?? false;
     this.#lifetime = new Lifetime(this.name);
 
-    const { readNow, writeNow, writev, discard, writeZeroes, allocation, modifiedAt } = device;
+    const { readNow, writeNow, lend, writev, discard, writeZeroes, allocation, modifiedAt } = device;
     if (readNow !== undefined) {
       this.readNow = (at, target) => {
         this.#lifetime.check();
@@ -62,6 +63,21 @@ export class SliceDevice implements BlockDevice {
         this.#lifetime.check();
         checkRange(this, at, byteLength(sources));
         return writeNow.call(device, offset + at, sources);
+      };
+    }
+    if (lend !== undefined) {
+      this.lend = (at, length, purpose) => {
+        this.#lifetime.enter();
+        try {
+          checkRange(this, at, length);
+          const loan = lend.call(device, offset + at, length, purpose);
+          if (loan !== undefined) return this.#lent(loan);
+          this.#lifetime.leave();
+          return undefined;
+        } catch (error) {
+          this.#lifetime.leave();
+          throw error;
+        }
       };
     }
     if (writev !== undefined) {
@@ -77,6 +93,17 @@ export class SliceDevice implements BlockDevice {
     }
     if (allocation !== undefined) this.allocation = (at, length) => this.#allocation(at, length);
     if (modifiedAt !== undefined) this.modifiedAt = () => this.#lifetime.run(() => modifiedAt.call(device));
+  }
+
+  #lent({ descriptor, origin, end }: Loan): Loan {
+    return {
+      descriptor,
+      origin: origin + this.#offset,
+      end: () => {
+        end();
+        this.#lifetime.leave();
+      },
+    };
   }
 
   read(offset: ByteOffset, target: Uint8Array): Promise<void> {

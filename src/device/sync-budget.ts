@@ -4,11 +4,7 @@
  * A call that only copies to or from the page cache takes less time than handing it to the thread pool; one that
  * waits for a disk would stop the whole process. Nobody can ask Linux from Node.js which of the two a call will be, so
  * this tries, times, and learns:
- * - Two calls in a row that took longer than a copy can were no copies: the next 16 go to the pool, then 32, … up to 4096,
- *   until a trial is fast again. A cold disk so costs one wait in thousands of calls, a warm one is noticed soon. One
- *   slow call alone says nothing: more often than not the process lost its processor meanwhile. (With a client and the
- *   server on two cores 70 % of the reads of cached blocks went to the pool when one was enough, for half as much
- *   processor time again.)
+ * - After calls that took longer than a copy can, the next ones go to the pool (see `Backoff`).
  * - A millisecond of synchronous work must be followed by a turn of the event loop, so a caller that awaits one small
  *   call after the other cannot starve sockets and timers. Waiting for that turn is cheaper than a call through the pool.
  *
@@ -31,6 +27,7 @@
  */
 import { type Clock, systemEnvironment } from '../environment.js';
 import type { ByteLength } from '../units.js';
+import { Backoff } from './backoff.js';
 
 export interface SyncBudgetOptions {
   /** The largest call made synchronously, in bytes. */
@@ -42,8 +39,6 @@ export interface SyncBudgetOptions {
 
 /** Milliseconds of synchronous work between two turns of the event loop. */
 const TURN = 1;
-const FIRST_BACKOFF = 16;
-const LAST_BACKOFF = 4096;
 
 export class SyncBudget {
   readonly #largest: ByteLength;
@@ -52,11 +47,7 @@ export class SyncBudget {
   /** Milliseconds left until the event loop must turn. */
   #left = TURN;
   #turning: Promise<void> | undefined;
-  /** Calls that go to the pool before the next trial. */
-  #resting = 0;
-  #backoff = FIRST_BACKOFF;
-  /** The last synchronous call was slow, the one before it was not. */
-  #suspicious = false;
+  readonly #backoff = new Backoff();
 
   constructor(options: SyncBudgetOptions) {
     this.#largest = options.largest;
@@ -66,15 +57,12 @@ export class SyncBudget {
 
   /** Whether the next call, of this many bytes, should be synchronous: after `ready`. */
   allows(bytes: ByteLength): boolean {
-    if (bytes > this.#largest) return false;
-    if (this.#resting === 0) return true;
-    this.#resting -= 1;
-    return false;
+    return bytes <= this.#largest && this.#backoff.allows();
   }
 
   /** Whether a call of this many bytes may be synchronous, and at once. Asking counts for nothing. */
   admits(bytes: ByteLength): boolean {
-    return bytes <= this.#largest && this.#resting === 0 && this.ready;
+    return bytes <= this.#largest && this.#backoff.isOver && this.ready;
   }
 
   /** Whether a synchronous call may be made at once; if not, `turn` comes first, and then this is asked again. */
@@ -103,16 +91,6 @@ export class SyncBudget {
   finished(started: number): void {
     const elapsed = this.#clock.monotonic() - started;
     this.#left -= elapsed;
-    if (elapsed <= this.#slow) {
-      this.#backoff = FIRST_BACKOFF;
-      this.#suspicious = false;
-      return;
-    }
-    if (this.#backoff === FIRST_BACKOFF && !this.#suspicious) {
-      this.#suspicious = true;
-      return;
-    }
-    this.#resting = this.#backoff;
-    this.#backoff = Math.min(2 * this.#backoff, LAST_BACKOFF);
+    this.#backoff.report(elapsed > this.#slow);
   }
 }

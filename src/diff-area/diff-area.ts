@@ -24,6 +24,7 @@ import {
   BLOCK_SIZE,
   type BlockNumber,
   type ByteLength,
+  type ByteOffset,
   offsetOfBlock,
   offsetOfSlot,
   type Slot,
@@ -162,6 +163,16 @@ export class DiffArea {
     return this.#checksum.of(block, slot, data);
   }
 
+  /** What the checksum of a copy continues: all of it that does not depend on the data. */
+  checksumSeed(block: BlockNumber, slot: Slot): number {
+    return this.#checksum.seed(block, slot);
+  }
+
+  /** Where a slot lies on the device of the file. */
+  positionOf(slot: Slot): ByteOffset {
+    return this.#file.runs.locate(offsetOfSlot(slot));
+  }
+
   /** Writes copies: `data[i]` is 16 KiB for `slots[i]`. Contiguous slots go in one vectored write. */
   async writeData(slots: readonly Slot[], data: readonly Uint8Array[]): Promise<void> {
     assert(slots.length === data.length, () => `${data.length} blocks for ${slots.length} slots`);
@@ -228,11 +239,6 @@ export class DiffArea {
   async writeWatermark(): Promise<void> {
     this.#writer.touchHeaders();
     await this.#writer.write();
-  }
-
-  /** Is the copy of `block`, which there is, one of zeros? */
-  isZeroCopy(block: BlockNumber): boolean {
-    return this.table.slotOf(block) === FixedSlot.zeros;
   }
 
   /** Can the copy in `slot` and the one in `next`, of a block `distance` further on, be read together? */

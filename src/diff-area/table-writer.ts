@@ -36,7 +36,7 @@ import {
 export interface Copies {
   readonly blocks: readonly BlockNumber[];
   readonly slots: readonly Slot[];
-  readonly checksums: readonly number[];
+  readonly checksums: ArrayLike<number>;
 }
 
 /** A block at the end of a table chain. */
@@ -206,7 +206,7 @@ function cover(block: OpenBlock, durable: number): boolean {
 /** Is the block full, and all of it covered? */
 const isComplete = (block: OpenBlock): boolean => block.covered === ENTRIES_PER_TABLE_BLOCK;
 
-function at(numbers: readonly number[], index: number): number {
+function at(numbers: ArrayLike<number>, index: number): number {
   const number = numbers[index];
   assert(number !== undefined, () => `no number ${index} among ${numbers.length}`);
   return number;

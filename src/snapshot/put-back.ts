@@ -12,6 +12,7 @@
  * Shared state: the pending blocks and the claims; both change between awaits only.
  */
 import { type BlockDevice, writeAll } from '../device/block-device.js';
+import { FixedSlot } from '../diff-area/area-slots.js';
 import { SnapshotDeletedError } from '../errors.js';
 import {
   type BlockNumber,
@@ -106,11 +107,11 @@ export class PutBack {
     return runs;
   }
 
-  /** The slot of a pending block's content, or of the copy that stands for it, is a block of zeros for certain. */
+  /** Is a pending block one of zeros, for certain? */
   isZero(block: BlockNumber): boolean {
     if (this.source.deleted !== undefined || this.source.damage !== undefined) return false;
     const area = this.#chain.areasFrom(this.source).find(({ table }) => table.has(block));
-    return area?.isZeroCopy(block) ?? false;
+    return area?.table.slotOf(block) === FixedSlot.zeros;
   }
 
   async #readSource(offset: ByteOffset, target: Uint8Array): Promise<void> {

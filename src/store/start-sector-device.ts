@@ -6,7 +6,7 @@
  * Whoever reads the raw device (libvshadow, Windows) sees the start block there instead.
  */
 import { type AllocationExtent, allocationOf } from '../device/allocation.js';
-import type { BlockDevice } from '../device/block-device.js';
+import type { BlockDevice, Loan } from '../device/block-device.js';
 import { ClosedError, InvalidArgumentError } from '../errors.js';
 import { START_BLOCK_OFFSET, START_BLOCK_SIZE } from '../format/constants.js';
 import type { ByteLength, ByteOffset } from '../units.js';
@@ -64,6 +64,14 @@ export class StartSectorDevice implements BlockDevice {
 
   async write(offset: ByteOffset, source: Uint8Array): Promise<void> {
     await this.#eachPart(offset, source, (at, part) => this.#device.write(at, part));
+  }
+
+  /** What the start block does not interrupt lies where it lies underneath. */
+  lend(offset: ByteOffset, length: ByteLength, purpose: 'read' | 'write'): Loan | undefined {
+    this.#check(offset, length);
+    return offset >= END || offset + length <= START
+      ? this.#device.lend?.(offset, length, purpose)
+      : undefined;
   }
 
   async writev(offset: ByteOffset, sources: readonly Uint8Array[]): Promise<void> {

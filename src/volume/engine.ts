@@ -3,6 +3,7 @@
  */
 import { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
 import { Pools } from '../copy-on-write/pools.js';
+import { type ApartCopier, ThreadCopier } from '../copy-on-write/thread-copies.js';
 import { WriteBuffer } from '../copy-on-write/write-buffer.js';
 import { WriteGate } from '../copy-on-write/write-gate.js';
 import type { BlockDevice } from '../device/block-device.js';
@@ -23,6 +24,8 @@ export interface EngineOptions {
   /** Bytes that the write buffer may hold; `undefined`: there is none, the mode is `ordered`. */
   readonly writeBackLimit: ByteLength | undefined;
   readonly growth: Growth;
+  /** Default: a thread. */
+  readonly copier: ApartCopier | undefined;
   readonly emit: Emit;
   readonly life: Lifetime;
 }
@@ -56,12 +59,13 @@ export class Engine {
     this.gate = new WriteGate(options.environment.clock);
     this.chain = new SnapshotChain(records, store.control, this.pools, options.emit);
     this.space = new Space(store, this.chain, this.pools, options.emit, options.growth);
-    this.copyOnWrite = new CopyOnWrite(device, this.pools, options.memoryLimit, this.space);
+    const { memoryLimit, copier = new ThreadCopier() } = options;
+    const { clock } = options.environment;
+    this.copyOnWrite = new CopyOnWrite(device, this.pools, memoryLimit, this.space, clock, copier);
     this.space.serve(this.copyOnWrite);
     this.copyOnWrite.setTarget(this.chain.newest?.area);
     const { writeBackLimit: limit } = options;
     const { gate, copyOnWrite } = this;
-    const { clock } = options.environment;
     this.live = new LiveDevice(device);
     this.writes =
       limit === undefined

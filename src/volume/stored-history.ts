@@ -90,7 +90,7 @@ export class StoredHistory implements History {
   }
 
   async close(): Promise<void> {
-    const { gate, writes, pools, chain, store, reverts } = this.#engine;
+    const { gate, writes, pools, chain, store, copyOnWrite, reverts } = this.#engine;
     try {
       await reverts.stop();
       // If that fails, acknowledged writes are lost: the close is not a clean one, and says so.
@@ -102,6 +102,7 @@ export class StoredHistory implements History {
       }
     } finally {
       await pools.idle();
+      await copyOnWrite.close();
       await closeAreas(chain.records);
       await store.close();
     }
