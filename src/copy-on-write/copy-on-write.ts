@@ -16,7 +16,6 @@ import type { BlockDevice } from '../device/block-device.js';
 import { BufferPool } from '../device/buffer-pool.js';
 import { FixedSlot } from '../diff-area/area-slots.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
-import type { Clock } from '../environment.js';
 import { AssertionError, assert, ClosedError, isOutOfSpace } from '../errors.js';
 import {
   BLOCK_SIZE,
@@ -27,49 +26,9 @@ import {
   offsetOfBlock,
 } from '../units.js';
 import { BATCH_BLOCKS_MAX, Batch, type CopiedBatch } from './batch.js';
+import { type Apart, CopyFigures, type CopyOnWriteHost } from './copy-host.js';
 import { MemoryBudget } from './memory-budget.js';
 import type { Pools } from './pools.js';
-import type { ApartCopier } from './thread-copies.js';
-
-export interface FailedAttempt {
-  /** Attempts that failed so far, for another reason than a lack of space. */
-  readonly failures: number;
-  /** `removals` as the attempt began. */
-  readonly removals: number;
-}
-
-/** What copying needs of the rest of the engine. */
-export interface CopyOnWriteHost {
-  /** Called when slots may run short; never waits. */
-  growAhead(area: DiffArea): void;
-  /**
-   * Makes room for `slots` copies and `entries` entries, giving up older snapshots if need be.
-   * Resolves to false if the snapshot of `area` itself had to go: nothing is left to copy for.
-   */
-  makeRoom(area: DiffArea, slots: number, entries: number): Promise<boolean>;
-  /** Snapshots removed so far. */
-  readonly removals: number;
-  /**
-   * An attempt to copy failed. Says whether to try again, or that the snapshot of `area` is, durably, gone, with every
-   * other that would be wrong without the copies.
-   * @throws if it cannot even be given up; then the writes that wait must fail
-   */
-  copyFailed(area: DiffArea, error: unknown, attempt: FailedAttempt): Promise<'retry' | 'gone'>;
-}
-
-/** What has been done so far. */
-export class CopyFigures {
-  /** Blocks with a copy of their own. */
-  copiedBlocks = 0;
-  /** Blocks of zeros, which share one. */
-  zeroBlocks = 0;
-  /** Batches read and written together. */
-  batches = 0;
-  /** Groups of batches made durable by one flush. */
-  groups = 0;
-  /** Attempts that failed. */
-  failures = 0;
-}
 
 export class CopyOnWrite {
   readonly #volume: BlockDevice;
@@ -77,8 +36,7 @@ export class CopyOnWrite {
   readonly #memory: MemoryBudget;
   readonly #buffers: BufferPool;
   readonly #host: CopyOnWriteHost;
-  readonly #clock: Clock;
-  readonly #apart: ApartCopier | undefined;
+  readonly #apart: Apart | undefined;
   readonly #inFlight = new Map<BlockNumber, Batch>();
   readonly #copied: CopiedBatch[] = [];
   /** Copies under way in another thread. */
@@ -92,15 +50,13 @@ export class CopyOnWrite {
     pools: Pools,
     memoryLimit: ByteLength,
     host: CopyOnWriteHost,
-    clock: Clock,
-    apart?: ApartCopier,
+    apart?: Apart,
   ) {
     this.#volume = volume;
     this.#pools = pools;
     this.#memory = new MemoryBudget(memoryLimit);
     this.#buffers = new BufferPool(memoryLimit / 2);
     this.#host = host;
-    this.#clock = clock;
     this.#apart = apart;
   }
 
@@ -160,17 +116,10 @@ export class CopyOnWrite {
     return batch;
   }
 
-  #turn(): Promise<void> {
-    return new Promise((resolve) => {
-      if (this.#clock.soon === undefined) queueMicrotask(resolve);
-      else this.#clock.soon(resolve);
-    });
-  }
-
   /** Task of the copy pool. Never rejects. */
   async #run(batch: Batch): Promise<void> {
     // Writes that arrive in the same turn of the event loop still join the batch.
-    await this.#turn();
+    await Promise.resolve();
     if (this.#collecting === batch) this.#collecting = undefined;
     batch.blocks.sort((a, b) => a - b);
     if (await this.#copyApart(batch)) return;
@@ -222,11 +171,13 @@ export class CopyOnWrite {
   async #copyApart(batch: Batch): Promise<boolean> {
     const { area, blocks } = batch;
     const apart = this.#apart;
-    if (apart === undefined || area !== this.#target || !apart.isFree) return false;
+    if (apart === undefined || blocks.length < apart.smallest || area !== this.#target) return false;
+    const { copier } = apart;
+    if (!copier.isFree) return false;
     // Zeros are not known yet: a slot for each block, if that takes no room that is not there.
     const slots = area.reserve(blocks.length, blocks.length);
     if (slots === undefined) return false;
-    const copying = apart.copy(this.#volume, area, blocks, slots).catch(() => undefined);
+    const copying = copier.copy(this.#volume, area, blocks, slots).catch(() => undefined);
     this.#beingCopied.add(copying);
     const copied = await copying;
     this.#beingCopied.delete(copying);
@@ -236,7 +187,11 @@ export class CopyOnWrite {
     }
     this.#host.growAhead(area);
     const { sums, zeros } = copied;
-    if (zeros.length > 0) area.cancel(zeros.map((i) => slots[i] ?? 0), 0);
+    if (zeros.length > 0)
+      area.cancel(
+        zeros.map((i) => slots[i] ?? 0),
+        0,
+      );
     for (const i of zeros) {
       slots[i] = FixedSlot.zeros;
       sums[i] = area.checksum(blocks[i] ?? 0, FixedSlot.zeros, ZEROS);
@@ -366,7 +321,7 @@ export class CopyOnWrite {
 
   /** To be called when nothing is under way any more. */
   async close(): Promise<void> {
-    await this.#apart?.close();
+    await this.#apart?.copier.close();
   }
 
   /** Resolves when no batch of `area`, which is the target no longer, is under way. */

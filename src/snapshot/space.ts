@@ -11,7 +11,8 @@
  */
 import { Mutex } from 'async-mutex';
 import { checkWhole } from '../arguments.js';
-import type { CopyOnWrite, CopyOnWriteHost, FailedAttempt } from '../copy-on-write/copy-on-write.js';
+import type { CopyOnWriteHost, FailedAttempt } from '../copy-on-write/copy-host.js';
+import type { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
 import type { Pools } from '../copy-on-write/pools.js';
 import { AREA_SIZE_MIN } from '../diff-area/create.js';
 import type { DiffArea } from '../diff-area/diff-area.js';

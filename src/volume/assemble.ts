@@ -1,6 +1,6 @@
 /** Puts an open volume together: finds its store, loads it, and gives up what the options say. */
 import { checkWhole } from '../arguments.js';
-import type { ApartCopier } from '../copy-on-write/thread-copies.js';
+import type { Apart } from '../copy-on-write/copy-host.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { Lifetime } from '../device/lifetime.js';
 import { type Environment, systemEnvironment } from '../environment.js';
@@ -46,8 +46,8 @@ export interface VolumeOptions {
   readonly writeBackLimit?: ByteLength;
   readonly growth?: Growth;
   readonly environment?: Environment;
-  /** @internal Makes copies beside the main thread; a simulation has its own. */
-  readonly copier?: ApartCopier;
+  /** @internal How copies are made beside the main thread; a simulation has its own way. */
+  readonly apart?: Apart;
 }
 
 const DEFAULT_MEMORY_LIMIT = 64 * 1024 * 1024;
@@ -128,7 +128,7 @@ async function assemble(
     memoryLimit,
     writeBackLimit,
     growth,
-    copier: options.copier,
+    apart: options.apart,
     emit,
     life,
   });
