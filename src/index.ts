@@ -29,6 +29,7 @@ export { RemoteVolume } from './serve/remote-volume.js';
 export { VolumeServer, type VolumeServerOptions } from './serve/volume-server.js';
 export type { CreateSnapshotOptions } from './snapshot/create.js';
 export type { VolumeEvents } from './snapshot/events.js';
+export type { SettledOptions } from './snapshot/merging.js';
 export type { DeletionReason } from './snapshot/record.js';
 export type {
   RevertOperation,
@@ -36,7 +37,7 @@ export type {
   RevertOutcome,
   RevertStatus,
 } from './snapshot/revert-operation.js';
-export type { ByteSource, Snapshot } from './snapshot/snapshot.js';
+export type { ByteSource, DeleteSnapshotOptions, Snapshot } from './snapshot/snapshot.js';
 export type { Growth } from './snapshot/space.js';
 export { DirectoryStore } from './store/directory-store.js';
 export { type InVolumeOptions, InVolumeStore } from './store/in-volume-store.js';
@@ -45,7 +46,7 @@ export { BLOCK_SIZE, type ByteLength, type ByteOffset, SECTOR_SIZE } from './uni
 export type { VolumeAccess } from './volume/access.js';
 export type { WriteMode } from './volume/assemble.js';
 export type { ChangedExtent } from './volume/changed-blocks.js';
-export type { VolumeFigures } from './volume/history.js';
+export type { DeletionFigures, VolumeFigures } from './volume/history.js';
 export { findStore, type Recovery } from './volume/open.js';
 export {
   type ChangedBlocksOptions,

@@ -75,11 +75,11 @@ async function checkRecord(engine: Engine, record: SnapshotRecord): Promise<Prob
   const { area, damage } = record;
   if (damage !== undefined) return [damaged(record, damage.message)];
   if (area === undefined) return [];
-  const isNewest = () => engine.chain.newest === record;
+  const isNewest = () => engine.copyOnWrite.takesCopies(area);
   const read = () => record.resizing.runExclusive(() => compare(record, area));
   if (!isNewest()) return read();
   const found = await compareMoving(record, area);
-  if (found.length === 0 || record.deleted !== undefined) return [];
+  if (found.length === 0 || record.isGone) return [];
   // Whoever holds `resizing` waits for devices only, so the commit pool may wait for it.
   return (await engine.pools.commit.add(read)) ?? [];
 }
@@ -92,11 +92,14 @@ const damaged = ({ id }: SnapshotRecord, message: string): Problem => ({
 
 /** While nothing changes the diff area: it must be on its device as it is in memory. */
 async function compare(record: SnapshotRecord, area: DiffArea): Promise<Problem[]> {
-  if (record.deleted !== undefined) return [];
+  if (record.isGone) return [];
   try {
     const loaded = await load(record, area);
-    const missing = await firstMissing(area.table.blocks(), area.table, loaded.table);
-    const surplus = loaded.table.size !== area.table.size;
+    // Of one that is being merged the file may hold less by now.
+    const missing = area.isCut
+      ? await firstMissing(loaded.table.blocks(), loaded.table, area.table)
+      : await firstMissing(area.table.blocks(), area.table, loaded.table);
+    const surplus = !area.isCut && loaded.table.size !== area.table.size;
     const problems = await checkTable(record.id, loaded);
     if (missing !== undefined)
       problems.push(damaged(record, `the entry of block ${missing} is not in its table`));

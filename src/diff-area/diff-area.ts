@@ -11,73 +11,43 @@
  * Shared state: promised entries change between awaits only; the table chain is changed by one caller at a time, the
  * commit pool. For slots and the length of the file see `AreaSlots`.
  */
-import { writeAll } from '../device/block-device.js';
-import { assert, IntegrityError, NoSpaceError } from '../errors.js';
+import { assert, NoSpaceError } from '../errors.js';
 import type { ApplicationInformation } from '../format/application-information.js';
-import { isZero } from '../format/binary.js';
 import { ENTRIES_PER_TABLE_BLOCK } from '../format/constants.js';
 import type { DiffAreaItem } from '../format/control-block.js';
-import type { Guid } from '../format/guid.js';
 import type { RevertMark } from '../format/revert-mark.js';
-import type { AreaFile } from '../store/store.js';
-import {
-  BLOCK_SIZE,
-  type BlockNumber,
-  type ByteLength,
-  type ByteOffset,
-  offsetOfBlock,
-  offsetOfSlot,
-  type Slot,
-} from '../units.js';
+import { type ByteLength, offsetOfSlot, type Slot } from '../units.js';
+import { AreaData, type AreaDataState } from './area-data.js';
 import { type AreaSlots, FixedSlot, type RecordChange } from './area-slots.js';
-import type { BlockTable } from './block-table.js';
-import { CopyChecksum } from './copy-checksum.js';
 import type { RevertMarks } from './revert-marks.js';
+import { TableBackwards } from './table-backwards.js';
 import type { Copies, TableWriter } from './table-writer.js';
 
-export interface DiffAreaState {
-  readonly storeId: Guid;
-  readonly epoch: bigint;
-  readonly file: AreaFile;
+export interface DiffAreaState extends AreaDataState {
   readonly information: ApplicationInformation;
-  readonly table: BlockTable;
   readonly writer: TableWriter;
   readonly slots: AreaSlots;
   readonly marks: RevertMarks;
 }
 
-export class DiffArea {
-  readonly storeId: Guid;
-  readonly epoch: bigint;
+export class DiffArea extends AreaData {
   readonly information: ApplicationInformation;
-  /** What has a copy here. Changed only by `publish`. */
-  readonly table: BlockTable;
   /** Of a revert, as they were found when it was opened. */
   readonly marks: RevertMarks;
-  readonly #file: AreaFile;
   readonly #writer: TableWriter;
   readonly #slots: AreaSlots;
   /** Entries whose slots are reserved but which are not in the table chain yet: they may need further table blocks. */
   #promisedEntries = 0;
   /** Marks of a revert for which there must be room in the table; `undefined`: none is under way. */
   #marksToCome: number | undefined;
-  readonly #checksum: CopyChecksum;
+  #isCut = false;
 
   constructor(state: DiffAreaState) {
-    this.storeId = state.storeId;
-    this.epoch = state.epoch;
+    super(state);
     this.information = state.information;
-    this.table = state.table;
     this.marks = state.marks;
-    this.#file = state.file;
     this.#writer = state.writer;
     this.#slots = state.slots;
-    this.#checksum = new CopyChecksum(state.file.runs, state.epoch);
-  }
-
-  /** The file, for those who look at what it holds on its device. */
-  get file(): AreaFile {
-    return this.#file;
   }
 
   /** Bytes that the diff-area file has on its device. */
@@ -96,7 +66,7 @@ export class DiffArea {
 
   /** The item that describes this diff area in the control file. */
   get item(): DiffAreaItem {
-    const { runs } = this.#file;
+    const { runs } = this.file;
     return {
       kind: 'diff-area',
       storeId: this.storeId,
@@ -158,42 +128,9 @@ export class DiffArea {
     this.#speakFor();
   }
 
-  /** Checksum for the entry of a copy. */
-  checksum(block: BlockNumber, slot: Slot, data: Uint8Array): number {
-    return this.#checksum.of(block, slot, data);
-  }
-
-  /** What the checksum of a copy continues: all of it that does not depend on the data. */
-  checksumSeed(block: BlockNumber, slot: Slot): number {
-    return this.#checksum.seed(block, slot);
-  }
-
-  /** Where a slot lies on the device of the file. */
-  positionOf(slot: Slot): ByteOffset {
-    return this.#file.runs.locate(offsetOfSlot(slot));
-  }
-
-  /** Writes copies: `data[i]` is 16 KiB for `slots[i]`. Contiguous slots go in one vectored write. */
-  async writeData(slots: readonly Slot[], data: readonly Uint8Array[]): Promise<void> {
-    assert(slots.length === data.length, () => `${data.length} blocks for ${slots.length} slots`);
-    const writes: Promise<void>[] = [];
-    for (let start = 0; start < slots.length; ) {
-      const first = slots[start] ?? 0;
-      let end = start + 1;
-      while (end < slots.length && slots[end] === first + (end - start)) end++;
-      for (const piece of this.#file.runs.pieces(offsetOfSlot(first), (end - start) * BLOCK_SIZE)) {
-        const count = piece.length / BLOCK_SIZE;
-        writes.push(
-          writeAll(this.#file.device, piece.volumeOffset, joined(data.slice(start, start + count))),
-        );
-        start += count;
-      }
-    }
-    await allSettled(writes);
-  }
-
   /** Adds the entries of copies whose slots were reserved here to the table chain: all or, on an assertion, none. */
   append(groups: readonly Copies[]): void {
+    assert(!this.#isCut, () => `${this.storeId} was cut, it takes no entries`);
     const entries = groups.reduce((sum, { blocks }) => sum + blocks.length, 0);
     assert(entries <= this.#promisedEntries, () => `${entries} entries, ${this.#promisedEntries} promised`);
     const blocks = this.#writer.blocksNeeded(entries);
@@ -224,7 +161,7 @@ export class DiffArea {
   /** Makes everything written before it durable. One caller at a time, none of whose `writeEntries` is under way. */
   async flush(): Promise<void> {
     const { places } = this.#writer;
-    await this.#file.device.flush();
+    await this.file.device.flush();
     this.#writer.durable = places;
   }
 
@@ -241,82 +178,6 @@ export class DiffArea {
     await this.#writer.write();
   }
 
-  /** Can the copy in `slot` and the one in `next`, of a block `distance` further on, be read together? */
-  canReadTogether(slot: Slot, next: Slot, distance: number): boolean {
-    return slot === FixedSlot.zeros ? next === slot : next === slot + distance;
-  }
-
-  /**
-   * Reads and verifies the copies of consecutive blocks, the first of which is in `slot`; all `canReadTogether`.
-   * @throws IntegrityError, DeviceError
-   */
-  async readCopies(block: BlockNumber, slot: Slot, target: Uint8Array): Promise<void> {
-    // What a block of zeros holds is known; the one on the device is there for other readers.
-    if (slot === FixedSlot.zeros) {
-      target.fill(0);
-      return;
-    }
-    const sums = await this.#readSummed(block, slot, target);
-    if (sums === undefined) await this.#readSlots(slot, target);
-    this.#verify(block, slot, target, sums);
-  }
-
-  /** The same at once, if the device does that; `false`: nothing was read. */
-  readCopiesNow(block: BlockNumber, slot: Slot, target: Uint8Array): boolean {
-    if (slot === FixedSlot.zeros) {
-      target.fill(0);
-      return true;
-    }
-    const { device, runs } = this.#file;
-    if (device.readNow === undefined) return false;
-    const offset = runs.locateWhole(offsetOfSlot(slot), target.byteLength);
-    if (offset === undefined || !device.readNow(offset, target)) return false;
-    this.#verify(block, slot, target);
-    return true;
-  }
-
-  /**
-   * @param sums checksums of the copies, if they have been computed already
-   * @throws IntegrityError unless `data` is what was copied of the blocks from `block` on to the slots from `slot` on
-   */
-  #verify(block: BlockNumber, slot: Slot, data: Uint8Array, sums?: Uint32Array): void {
-    for (let i = 0; i * BLOCK_SIZE < data.byteLength; i++) {
-      const sum =
-        sums?.[i] ?? this.checksum(block + i, slot + i, data.subarray(i * BLOCK_SIZE, (i + 1) * BLOCK_SIZE));
-      if (sum !== this.table.checksumAt(slot + i)) {
-        throw new IntegrityError(
-          `snapshot ${this.storeId}: the copy of block ${block + i} (offset ${offsetOfBlock(block + i)}) in slot ${slot + i} fails its checksum`,
-        );
-      }
-    }
-  }
-
-  /** Is the block of zeros, which other readers of the format rely on, what it should be? @throws DeviceError */
-  async hasSoundZeros(): Promise<boolean> {
-    const block = new Uint8Array(BLOCK_SIZE);
-    await this.#readSlots(FixedSlot.zeros, block);
-    return isZero(block);
-  }
-
-  /** Reads copies and computes their checksums, if the device can do both together; else `undefined`. */
-  async #readSummed(block: BlockNumber, slot: Slot, target: Uint8Array): Promise<Uint32Array | undefined> {
-    const { device, runs } = this.#file;
-    if (device.readSummed === undefined) return undefined;
-    const offset = runs.locateWhole(offsetOfSlot(slot), target.byteLength);
-    if (offset === undefined) return undefined;
-    return device.readSummed(offset, target, () =>
-      new Uint32Array(target.byteLength / BLOCK_SIZE).map((_, i) => this.#checksum.seed(block + i, slot + i)),
-    );
-  }
-
-  async #readSlots(slot: Slot, target: Uint8Array): Promise<void> {
-    let at = 0;
-    for (const piece of this.#file.runs.pieces(offsetOfSlot(slot), target.byteLength)) {
-      await this.#file.device.read(piece.volumeOffset, target.subarray(at, at + piece.length));
-      at += piece.length;
-    }
-  }
-
   /** Makes the file longer. @throws NoSpaceError, DeviceError */
   async grow(length: ByteLength, record: RecordChange): Promise<void> {
     await this.#slots.grow(length, record);
@@ -327,52 +188,43 @@ export class DiffArea {
     await this.#slots.trim(record);
   }
 
-  /** No copies come here any more: records that those there are durable, and gives back all space that is not used. */
-  async retire(record: RecordChange): Promise<void> {
-    assert(this.#promisedEntries === 0, () => `${this.#promisedEntries} entries are still promised`);
-    await this.flush();
-    await this.writeWatermark();
-    this.#slots.spokenFor = 0;
+  /** The same, while no copies come here: nothing is kept for the table but for copies that are on their way. */
+  async trimAll(record: RecordChange): Promise<void> {
+    if (this.#promisedEntries === 0) this.#slots.spokenFor = 0;
     await this.#slots.trim(record);
   }
 
+  /** Its table, to be gone through from the end. No copies may come here any more. */
+  async tableBackwards(): Promise<TableBackwards> {
+    assert(this.#promisedEntries === 0, () => `${this.#promisedEntries} entries are still promised`);
+    return TableBackwards.open(this.file, this.epoch);
+  }
+
+  /**
+   * Cuts off what is in the table from place `end` on, and gives back the space of it. `this.table` keeps what is gone:
+   * it must have been merged into an elder one, which is asked first.
+   */
+  async cut(table: TableBackwards, end: number, record: RecordChange): Promise<void> {
+    this.#isCut = true;
+    const highest = await table.cut(end);
+    this.#slots.freeFrom(highest + 1);
+    await this.trimAll(record);
+  }
+
+  /** Does `table` hold more than the file? */
+  get isCut(): boolean {
+    return this.#isCut;
+  }
+
   async close(): Promise<void> {
-    await this.#file.close();
+    await this.file.close();
   }
 
   /** Gives all space back; the control file no longer names this diff area. */
   async remove(): Promise<void> {
-    await this.#file.remove();
+    await this.file.remove();
   }
 }
 
 /** Slots that the table may take for `entries` more entries, and one to go on with. */
 const slotsForTable = (entries: number): number => Math.ceil(entries / ENTRIES_PER_TABLE_BLOCK) + 1;
-
-/** Neighbouring views of one buffer as one view: fewer vectors for the operating system. */
-function joined(views: readonly Uint8Array[]): Uint8Array[] {
-  const result: Uint8Array[] = [];
-  for (const view of views) {
-    const last = result.at(-1);
-    if (
-      last !== undefined &&
-      last.buffer === view.buffer &&
-      last.byteOffset + last.byteLength === view.byteOffset
-    ) {
-      result[result.length - 1] = new Uint8Array(
-        last.buffer,
-        last.byteOffset,
-        last.byteLength + view.byteLength,
-      );
-    } else {
-      result.push(view);
-    }
-  }
-  return result;
-}
-
-/** Like `Promise.all`, but settles only when every promise has: the buffers are in use until then. */
-async function allSettled(promises: readonly Promise<void>[]): Promise<void> {
-  for (const result of await Promise.allSettled(promises))
-    if (result.status === 'rejected') throw result.reason;
-}

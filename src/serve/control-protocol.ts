@@ -22,6 +22,10 @@ export const Method = {
   create: 'create',
   /** Takes `{ ids }`, the oldest ones in their order; gives `VolumeState`. */
   deleteOldest: 'deleteOldest',
+  /** Takes `{ id }`, the store id of a snapshot; gives `VolumeState`. */
+  delete: 'delete',
+  /** Waits until deleted snapshots are merged; gives `VolumeState`. */
+  settled: 'settled',
   /** Takes `ChangedParams`; gives `{ next }`, and extents as bytes. */
   changed: 'changed',
   /** Takes `{ maximumSize }`, gives `VolumeState`. */

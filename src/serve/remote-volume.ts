@@ -12,6 +12,7 @@ import type { AllocationExtent } from '../device/allocation.js';
 import { DeviceError } from '../errors.js';
 import type { CreateSnapshotOptions } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
+import type { SettledOptions } from '../snapshot/merging.js';
 import type { RevertOperation, RevertOptions, RevertOutcome } from '../snapshot/revert-operation.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
@@ -257,6 +258,18 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
     const { value } = await this.#request(Method.reverted);
     await this.refresh();
     return (value as { readonly outcome?: RevertOutcome }).outcome ?? this.#outcome;
+  }
+
+  /** @internal Deletes one snapshot. */
+  async deleteOne(storeId: string): Promise<void> {
+    const { value } = await this.#request(Method.delete, { id: storeId });
+    this.#take(value as VolumeState);
+  }
+
+  async settled(options: SettledOptions = {}): Promise<void> {
+    const { signal, onProgress } = options;
+    const { value } = await this.#request(Method.settled, undefined, { signal, onProgress });
+    this.#take(value as VolumeState);
   }
 
   async *changedBlocks(options: ChangedBlocksOptions): AsyncGenerator<ChangedExtent> {

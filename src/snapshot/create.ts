@@ -98,7 +98,7 @@ export async function createSnapshot(
       `no snapshot can be taken while the volume is put back to ${chain.keptFrom.id}; wait for that, or cancel it`,
     );
   }
-  if (chain.records.length >= SNAPSHOTS_MAX)
+  if (chain.visible.length >= SNAPSHOTS_MAX)
     throw new LimitError(`a volume has at most ${SNAPSHOTS_MAX} snapshots; delete one first`);
   const id = guidFrom(environment.random);
   const information = describeSnapshot({
@@ -132,6 +132,7 @@ async function take(
   const flushed = flushAhead(context);
   flushed.catch(() => undefined);
   const file = await store.createArea(id);
+  let isThere = false;
   try {
     const area = await createDiffArea(file, {
       storeId: id,
@@ -141,10 +142,13 @@ async function take(
       length: space.firstLength,
     });
     await flushed;
-    return await holdAndCommit(context, area, holdTimeoutMs, purpose);
+    const onCommitted = () => {
+      isThere = true;
+    };
+    return await holdAndCommit(context, area, { limitMs: holdTimeoutMs, purpose, onCommitted });
   } catch (error) {
     // With the gate shut the snapshot may exist after all; then it is whole, because nothing was written since.
-    if (context.gate.failure === undefined) await discard(context, file);
+    if (!isThere && context.gate.failure === undefined) await discard(context, file);
     throw error;
   }
 }
@@ -166,11 +170,17 @@ async function discard({ emit, store }: CreateContext, file: AreaFile): Promise<
   }
 }
 
+interface CommitOptions {
+  readonly limitMs: number;
+  readonly purpose: SnapshotPurpose | undefined;
+  /** The snapshot exists, whatever comes then. */
+  onCommitted(): void;
+}
+
 async function holdAndCommit(
   context: CreateContext,
   area: DiffArea,
-  limitMs: number,
-  purpose: SnapshotPurpose | undefined,
+  { limitMs, purpose, onCommitted }: CommitOptions,
 ): Promise<SnapshotRecord> {
   const { device, store } = context;
   let copying: Promise<void> | undefined;
@@ -181,7 +191,8 @@ async function holdAndCommit(
         await limited('block 0 was not copied', copying);
       }
       await purpose?.prepare(area);
-      const record = await commit(context, area, purpose?.state ?? 0);
+      const record = await context.chain.whileOrdered(() => commit(context, area, purpose?.state ?? 0));
+      onCommitted();
       await purpose?.begin(record);
       return record;
     });
@@ -252,7 +263,7 @@ async function commit(
   area: DiffArea,
   state: number,
 ): Promise<SnapshotRecord> {
-  const { newest } = chain;
+  const { newest, newestVisible } = chain;
   const item: SnapshotItem = {
     kind: 'snapshot',
     volumeSize: device.size,
@@ -270,7 +281,7 @@ async function commit(
   const record = new SnapshotRecord(item, { area });
   copyOnWrite.setTarget(area);
   chain.add(record);
-  if (newest?.area !== undefined) space.retire(newest, newest.area);
+  if (newestVisible?.area !== undefined) space.retire(newestVisible, newestVisible.area);
   return record;
 }
 

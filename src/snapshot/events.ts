@@ -9,6 +9,8 @@ export interface VolumeEvents {
   /** A snapshot is about to go, for good: its removal begins. */
   deleting: [{ readonly id: Guid; readonly reason: DeletionReason; readonly cause: unknown }];
   deleted: [{ readonly id: Guid; readonly reason: DeletionReason; readonly cause: unknown }];
+  /** What older snapshots need of a deleted one was merged into its elder neighbour, and that one's space is free. */
+  merged: [{ readonly id: Guid; readonly into: Guid; readonly blocks: number; readonly bytes: ByteLength }];
   /** A diff area became longer. */
   grown: [{ readonly id: Guid; readonly bytes: ByteLength; readonly allocatedBytes: ByteLength }];
   /** A diff area could not become longer when it had to; the oldest snapshot goes. */

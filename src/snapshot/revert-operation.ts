@@ -3,7 +3,7 @@ import type { Guid } from '../format/guid.js';
 import type { ByteLength } from '../units.js';
 
 export interface RevertOptions {
-  /** Is the snapshot of the state before wanted once the revert is done? Default: yes. For now it stays either way. */
+  /** Does the snapshot of the state before stay when the revert is over, done or cancelled? Default: yes. */
   readonly keepPrevious?: boolean;
   /** Label of that snapshot. Default: one that says what it is. */
   readonly label?: string;

@@ -2,6 +2,7 @@
 import type { DiffArea } from '../diff-area/diff-area.js';
 import { SnapshotFlag } from '../format/control-block.js';
 import type { CatalogEntry } from '../store/control-file.js';
+import { BLOCK_SIZE } from '../units.js';
 import type { SnapshotChain } from './chain.js';
 import { PendingBlocks } from './pending-blocks.js';
 import type { PutBack } from './put-back.js';
@@ -35,6 +36,18 @@ export interface RevertUnderWay {
 }
 
 export const isTarget = (flags: number): boolean => (flags & SnapshotFlag.revertTarget) !== 0;
+
+export function statusOf({ target, previous, phase, putBack, problem }: RevertUnderWay): RevertStatus {
+  const { total, pending } = putBack;
+  return {
+    targetId: target.id,
+    previousId: previous.id,
+    phase,
+    doneBytes: (total - pending.count) * BLOCK_SIZE,
+    totalBytes: total * BLOCK_SIZE,
+    problem: problem === undefined ? undefined : problem instanceof Error ? problem.message : String(problem),
+  };
+}
 
 export function findRevert(chain: SnapshotChain, entries: readonly CatalogEntry[]): FoundRevert | undefined {
   const flagged = entries.find(({ snapshot }) => isTarget(snapshot.flags));

@@ -27,14 +27,15 @@ import {
 import { SnapshotFlag, SnapshotState } from '../format/control-block.js';
 import type { Guid } from '../format/guid.js';
 import { CANCELLED } from '../format/revert-mark.js';
-import { BLOCK_SIZE } from '../units.js';
 import { type CreateContext, createSnapshot, DEFAULT_HOLD_TIMEOUT_MS, whileHeld } from './create.js';
 import { DoneMarks } from './done-marks.js';
 import { withoutDoubt } from './doubt.js';
 import type { LiveDevice } from './live-device.js';
+import type { Merging } from './merging.js';
 import { PutBack } from './put-back.js';
 import type { SnapshotRecord } from './record.js';
 import { Outcome, type RevertOperation, type RevertOptions, type RevertStatus } from './revert-operation.js';
+import { dropUnwanted } from './revert-previous.js';
 import {
   type FoundRevert,
   findRevert,
@@ -42,11 +43,13 @@ import {
   pendingBetween,
   pendingOf,
   type RevertUnderWay,
+  statusOf,
 } from './revert-state.js';
 
 export interface RevertContext extends CreateContext {
   readonly live: LiveDevice;
   readonly pools: Pools;
+  readonly merging: Merging;
   readonly life: Lifetime;
 }
 
@@ -64,18 +67,7 @@ export class Reverts {
   }
 
   get status(): RevertStatus | undefined {
-    if (this.#underWay === undefined) return undefined;
-    const { target, previous, phase, putBack, problem } = this.#underWay;
-    const { total, pending } = putBack;
-    return {
-      targetId: target.id,
-      previousId: previous.id,
-      phase,
-      doneBytes: (total - pending.count) * BLOCK_SIZE,
-      totalBytes: total * BLOCK_SIZE,
-      problem:
-        problem === undefined ? undefined : problem instanceof Error ? problem.message : String(problem),
-    };
+    return this.#underWay && statusOf(this.#underWay);
   }
 
   /** The one under way, for those who have not begun it. */
@@ -185,7 +177,7 @@ export class Reverts {
   async #takePrevious(target: SnapshotRecord, options: RevertOptions): Promise<void> {
     const { keepPrevious = true, holdTimeoutMs } = options;
     const { chain } = this.#context;
-    const newest = chain.newest?.area;
+    const latest = chain.latest.flatMap(({ area }) => area ?? []);
     const pending = pendingBetween(chain, target, undefined);
     const name = target.area?.information.label;
     const label = options.label ?? `before the revert to ${name === undefined ? target.id : `“${name}”`}`;
@@ -196,7 +188,7 @@ export class Reverts {
         state: SnapshotState.beforeRevert | (keepPrevious ? 0 : SnapshotState.dropAfterRevert),
         prepare: async (area) => {
           // What was copied since it was looked at first.
-          if (newest !== undefined) pending.addTable(newest.table);
+          for (const { table } of latest) pending.addTable(table);
           const marks = marksFor(pending, area);
           const growth = area.growthForMarks(marks);
           // Nothing in the control file names it yet.
@@ -211,6 +203,7 @@ export class Reverts {
           } catch (error) {
             area.keepRoomForMarks(undefined);
             await withoutDoubt(this.#context, () => this.#flag(target, false), error);
+            if (this.#context.gate.failure === undefined) await dropUnwanted(this.#context, previous);
             throw error;
           }
           this.#set({ target, previous, area, phase: 'reverting', pending, total: pending.count });
@@ -275,9 +268,16 @@ export class Reverts {
     this.#set({ target, previous, area, phase: 'cancelling', pending, total: pending.count });
   }
 
-  /** Goes on with a revert that was found at opening, or that rests. */
+  /** After opening for writing: goes on with the revert that was found, or ends what one left that a crash cut off at its end. */
+  async goOn(): Promise<void> {
+    if (this.#underWay !== undefined) return this.resume();
+    for (const record of this.#context.chain.visible) await dropUnwanted(this.#context, record);
+  }
+
+  /** Goes on with a revert that rests. */
   resume(): void {
-    if (this.#underWay !== undefined && this.#underWay.worker === undefined) this.#work();
+    const underWay = this.#underWay;
+    if (underWay !== undefined && underWay.worker === undefined && !underWay.isStopping) this.#work();
   }
 
   #work(): void {
@@ -329,8 +329,9 @@ export class Reverts {
     live.putBack = undefined;
     area.keepRoomForMarks(undefined);
     chain.keepFrom(undefined);
+    // Before the revert counts as over: closing the volume waits for that.
+    await dropUnwanted(this.#context, previous);
     this.#underWay = undefined;
-    // A previous state that nobody wants stays for now: only the oldest snapshot can be removed.
     const outcome = phase === 'reverting' ? 'reverted' : 'cancelled';
     emit('reverted', { id: target.id, previousId: previous.id, outcome });
     completed.resolve(outcome);

@@ -1,6 +1,7 @@
 /** What can be asked of an open volume, be it open in this process or in the one that serves it. */
 import type { CreateSnapshotOptions } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
+import type { SettledOptions } from '../snapshot/merging.js';
 import type { RevertOperation, RevertOptions } from '../snapshot/revert-operation.js';
 import type { ByteSource, Snapshot } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
@@ -24,6 +25,7 @@ export interface VolumeAccess extends ByteSource {
   deleteOldest(count?: number): Promise<void>;
   revert(snapshot: Snapshot, options?: RevertOptions): RevertOperation;
   readonly reverting: RevertOperation | undefined;
+  settled(options?: SettledOptions): Promise<void>;
   changedBlocks(options: ChangedBlocksOptions): AsyncIterable<ChangedExtent>;
   setMaximumSize(maximumSize: ByteLength): Promise<void>;
   on<Name extends keyof VolumeEvents>(name: Name, listener: (...event: VolumeEvents[Name]) => void): unknown;

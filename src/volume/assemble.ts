@@ -136,7 +136,8 @@ async function assemble(
   const history = new StoredHistory(engine, writable);
   if (!writable) return { device, life, history, writer: undefined, recovery: loaded.recovery };
   const removedFiles = await putRight(store, loaded);
-  engine.reverts.resume();
+  await engine.reverts.goOn();
+  engine.merging.wake();
   return {
     device,
     life,

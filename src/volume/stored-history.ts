@@ -25,7 +25,7 @@ export class StoredHistory implements History {
   }
 
   get snapshots(): readonly Snapshot[] {
-    return this.#engine.chain.records.map((record) => this.handleOf(record));
+    return this.#engine.chain.visible.map((record) => this.handleOf(record));
   }
 
   /** Always the same object for the same snapshot. */
@@ -39,8 +39,9 @@ export class StoredHistory implements History {
   }
 
   get figures(): VolumeFigures {
-    const { store, chain, copyOnWrite, pools, gate, writes, figures, reverts } = this.#engine;
+    const { store, chain, copyOnWrite, pools, gate, writes, merging, figures, reverts } = this.#engine;
     const areas = chain.records.flatMap(({ area }) => area ?? []);
+    const deleted = chain.records.filter((record) => record.deleted !== undefined);
     return {
       layout: store.layout,
       storeName: store.name,
@@ -50,6 +51,11 @@ export class StoredHistory implements History {
       revert: reverts.status,
       tableMemoryBytes: areas.reduce((sum, area) => sum + area.table.memoryBytes, 0),
       copies: copyOnWrite.figures,
+      deletion: {
+        ...merging.figures,
+        snapshots: deleted.length,
+        allocatedBytes: deleted.reduce((sum, { area }) => sum + (area?.allocatedBytes ?? 0), 0),
+      },
       queues: { ...pools.lengths, held: gate.queued },
       writeBuffer: writes?.figures,
       lastHoldMs: figures.holdMs,
@@ -90,7 +96,8 @@ export class StoredHistory implements History {
   }
 
   async close(): Promise<void> {
-    const { gate, writes, pools, chain, store, copyOnWrite, reverts } = this.#engine;
+    const { gate, writes, pools, chain, store, merging, copyOnWrite, reverts } = this.#engine;
+    merging.stop();
     try {
       await reverts.stop();
       // If that fails, acknowledged writes are lost: the close is not a clean one, and says so.
@@ -111,8 +118,9 @@ export class StoredHistory implements History {
   /** Everything durable, and written down that it is: the next opening need not look for what a crash left. */
   async #recordClean(): Promise<void> {
     const { chain, store, device } = this.#engine;
-    const area = chain.newest?.area;
-    if (area !== undefined) {
+    // Those that took copies last: the newest there is, and deleted ones after it.
+    for (const { area } of chain.latest) {
+      if (area === undefined || area.isCut) continue;
       await area.flush();
       await area.writeWatermark();
       await area.flush();

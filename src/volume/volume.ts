@@ -10,11 +10,11 @@ import { EventEmitter } from 'node:events';
 import { asTarget, checkRange, checkWhole, lengthOf } from '../arguments.js';
 import { type AllocationExtent, allocationOf } from '../device/allocation.js';
 import type { BlockDevice } from '../device/block-device.js';
-import { writeZeros } from '../device/zeros.js';
 import { type Environment, systemEnvironment } from '../environment.js';
 import { ClosedError, ReadOnlyError } from '../errors.js';
 import { type CreateSnapshotOptions, createSnapshot } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
+import type { SettledOptions } from '../snapshot/merging.js';
 import type { RevertOperation, RevertOptions } from '../snapshot/revert-operation.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import type { Store } from '../store/store.js';
@@ -22,6 +22,7 @@ import type { ByteLength, ByteOffset } from '../units.js';
 import type { VolumeAccess } from './access.js';
 import { openParts, type VolumeOptions, type VolumeParts } from './assemble.js';
 import type { ChangedExtent } from './changed-blocks.js';
+import { type Change, CLEARED_BYTES, changePart, PART_BYTES, writePart, zero } from './changing.js';
 import { clearRange } from './clearing.js';
 import { differing } from './compare.js';
 import type { Engine } from './engine.js';
@@ -233,6 +234,13 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     });
   }
 
+  /** Resolves when every deleted snapshot is merged and its space free; see `Merging.done` for what it throws. */
+  async settled(options: SettledOptions = {}): Promise<void> {
+    this.#opened.life.check();
+    // Not as a call under way: a close does not wait for it, but ends it.
+    await this.#opened.writer?.engine.merging.done(undefined, options);
+  }
+
   /**
    * What changed from `since` to `until`, in ascending extents, exact at 16 KiB.
    * @throws SnapshotDeletedError, InvalidArgumentError
@@ -252,9 +260,10 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
   /** Changes the limit on diff-area space, in bytes; 0: none. If more is in use, the oldest snapshots go. */
   async setMaximumSize(maximumSize: ByteLength): Promise<void> {
     checkWhole('maximum size', maximumSize);
-    await this.#runWriting(async ({ engine: { store, space, reverts } }) => {
+    await this.#runWriting(async ({ engine: { store, space, merging, reverts } }) => {
       await store.control.setMaximumSize(maximumSize);
       await space.shrinkTo(maximumSize);
+      merging.wake();
       reverts.resume();
     });
   }
@@ -321,57 +330,4 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
       return action(writer);
     });
   }
-}
-
-/** What happens to a part of a range, once its blocks are safe. */
-type Change = (device: BlockDevice, offset: ByteOffset, length: ByteLength) => Promise<void>;
-
-/** The longest write that NBD clients send. */
-const PART_BYTES = 32 * 1024 * 1024;
-/** The longest range that is cleared at once where nothing has to be copied first: that takes a few milliseconds. */
-const CLEARED_BYTES = 128 * 1024 * 1024;
-
-function writePart(engine: Engine, offset: ByteOffset, source: Uint8Array): Promise<void> {
-  const { writes } = engine;
-  if (writes !== undefined) return writes.write(offset, source);
-  return writeOrdered(engine, offset, source);
-}
-
-/** As `changePart`; apart from it because small writes would feel the closure. */
-async function writeOrdered(
-  { gate, copyOnWrite, live }: Engine,
-  offset: ByteOffset,
-  source: Uint8Array,
-): Promise<void> {
-  const entered = gate.enter();
-  const shift = typeof entered === 'number' ? entered : await entered;
-  try {
-    const copies = copyOnWrite.protect(offset, source.byteLength);
-    if (copies !== undefined) await copies;
-    if (live.writeNow?.(offset, [source]) !== true) await live.write(offset, source);
-  } finally {
-    gate.leave(shift);
-  }
-}
-
-async function changePart(
-  { gate, copyOnWrite, live }: Engine,
-  offset: ByteOffset,
-  length: ByteLength,
-  action: Change,
-): Promise<void> {
-  const entered = gate.enter();
-  const shift = typeof entered === 'number' ? entered : await entered;
-  try {
-    const copies = copyOnWrite.protect(offset, length);
-    if (copies !== undefined) await copies;
-    await action(live, offset, length);
-  } finally {
-    gate.leave(shift);
-  }
-}
-
-async function zero(device: BlockDevice, offset: ByteOffset, length: ByteLength): Promise<void> {
-  if (device.writeZeroes !== undefined) return device.writeZeroes(offset, length);
-  await writeZeros((at, source) => device.write(at, source), offset, length);
 }

@@ -52,6 +52,7 @@ export class WindowsHistory implements History {
       maximumBytes: this.#store.startBlock.maximumSize,
       tableMemoryBytes: 0,
       copies: new CopyFigures(),
+      deletion: { snapshots: 0, allocatedBytes: 0, mergedSnapshots: 0, mergedBlocks: 0, mergedBytes: 0 },
       queues: { copy: 0, commit: 0, background: 0, held: 0 },
       writeBuffer: undefined,
       lastHoldMs: 0,

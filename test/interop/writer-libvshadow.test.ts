@@ -231,6 +231,32 @@ describe.skipIf(!hasLibvshadow)('libvshadow reads what the engine wrote inside a
     await expectRead(world);
   });
 
+  test('what is left while a snapshot in the middle is being merged, and after', async () => {
+    for (const reserve of [4 * MEBIBYTE, MEBIBYTE + 512 * KIBIBYTE]) {
+      const world = await create({ seed: `merge ${reserve}`, size: MEBIBYTE, reserve });
+      for (let i = 0; i < 4; i++) {
+        await world.snapshot();
+        await world.writeRandomly(6);
+      }
+      await world.volume.snapshots[1]?.delete();
+      await world.volume.snapshots[2]?.delete();
+      // At whatever point: those that are being merged are there for libvshadow still.
+      for (let turn = 0; turn < 20; turn++) {
+        await new Promise((resolve) => setImmediate(resolve));
+        const wanted = new Map(
+          world.volume.snapshots.map(({ id }) => [id, hashes(world.model.of(id))] as const),
+        );
+        await writeFile(image, world.content.bytes);
+        const answer = await libvshadow.read(image);
+        if ('refused' in answer) expect.fail(`libvshadow refuses the image: ${answer.refused}`);
+        const theirs = new Map(answer.snapshots.map(({ storeId, blocks }) => [storeId, blocks]));
+        for (const [id, blocks] of wanted) expect(theirs.get(id)).toEqual(blocks);
+      }
+      await world.volume.settled();
+      await expectRead(world);
+    }
+  });
+
   test('the sector at 0x1E00: the start block outside, the volume’s own bytes in every snapshot', async () => {
     const world = await create({ seed: 'sector' });
     for (let i = 0; i < 3; i++) {

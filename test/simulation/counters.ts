@@ -8,6 +8,10 @@ export interface RunCounters {
   snapshotsGivenUp: number;
   reverts: number;
   revertsCancelled: number;
+  /** Deleted one by one, of any age; and those of them that older ones read through, merged to the end. */
+  snapshotsDeleted: number;
+  snapshotsMerged: number;
+  blocksMerged: number;
   /** Times that `check` read the whole store and found nothing. */
   checks: number;
   /** Device operations that were made to fail or to be late. */
@@ -26,6 +30,9 @@ export const noCounters = (): RunCounters => ({
   snapshotsGivenUp: 0,
   reverts: 0,
   revertsCancelled: 0,
+  snapshotsDeleted: 0,
+  snapshotsMerged: 0,
+  blocksMerged: 0,
   checks: 0,
   faults: 0,
   bitsRotted: 0,

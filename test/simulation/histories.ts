@@ -33,8 +33,14 @@ const CREATE: Operation = { kind: 'create' };
 const FLUSH: Operation = { kind: 'flush' };
 const DELETE_OLDEST: Operation = { kind: 'delete-oldest' };
 const DELETE_ALL: Operation = { kind: 'delete-all' };
+/** Deletes the snapshot of that age, 0 the oldest, and waits until it is merged. */
+const remove = (age: number): Operation => ({ kind: 'delete', age, wait: true });
 
-const REVERT: Operation = { kind: 'revert', age: 0 };
+/** The same, of the second one, without waiting. */
+const DELETE_SECOND: Operation = { kind: 'delete', age: 1, wait: false };
+
+const REVERT: Operation = { kind: 'revert', age: 0, keep: true };
+const REVERT_FOR_GOOD: Operation = { kind: 'revert', age: 0, keep: false };
 const CANCEL_REVERT: Operation = { kind: 'cancel-revert' };
 
 /** Writes one sector of a block. */
@@ -121,6 +127,60 @@ export const HISTORIES: readonly History[] = [
     explored: stage(2, DELETE_ALL, touch(0), touch(3)),
   },
   {
+    name: 'deletion of a snapshot in the middle, under load',
+    blocks: 6,
+    before: [],
+    opened: stage(
+      1,
+      write(3),
+      CREATE,
+      touch(0),
+      CREATE,
+      touch(0),
+      touch(1),
+      touch(5),
+      CREATE,
+      touch(2),
+      FLUSH,
+    ),
+    explored: stage(2, remove(1), touch(3), touch(1)),
+  },
+  {
+    name: 'deletion of the newest snapshot, under load',
+    blocks: 6,
+    before: [],
+    opened: stage(1, write(1, 2), CREATE, touch(0), CREATE, touch(1), FLUSH),
+    explored: stage(3, touch(2), remove(1), touch(1), touch(2), touch(3), CREATE),
+  },
+  {
+    name: 'deletion of several snapshots, the newest among them',
+    blocks: 6,
+    before: [],
+    opened: stage(1, write(1, 2), CREATE, touch(0), CREATE, touch(1), CREATE, touch(1), touch(2), FLUSH),
+    explored: stage(2, remove(1), remove(1), touch(0), touch(3)),
+  },
+  {
+    name: 'deletion of a snapshot in the middle, where space is short',
+    blocks: 16,
+    growth: 9,
+    maximum: 27,
+    before: [],
+    opened: stage(1, write(0, 12), CREATE, touch(0), CREATE, ...[1, 2, 3, 4, 5].map((block) => touch(block))),
+    explored: stage(2, remove(1), touch(6), touch(7)),
+  },
+  {
+    name: 'a merge goes on after a killed process',
+    blocks: 6,
+    before: [
+      {
+        ...stage(1, write(1, 2), CREATE, CREATE, touch(1), touch(2), CREATE, touch(3), remove(1)),
+        end: 'kill',
+      },
+    ],
+    opened: NOTHING,
+    explored: stage(2, touch(0), touch(1), remove(9), FLUSH),
+  },
+  {
     name: 'the oldest snapshot goes because space is short',
     blocks: 16,
     growth: 9,
@@ -178,6 +238,13 @@ export const HISTORIES: readonly History[] = [
     before: [],
     opened: stage(1, CREATE, touch(0), CREATE, touch(0), write(3)),
     explored: stage(3, REVERT, touch(3), touch(3), FLUSH),
+  },
+  {
+    name: 'a revert while a deleted snapshot is merged, after which the state before goes too',
+    blocks: 6,
+    before: [],
+    opened: stage(1, write(1, 2), CREATE, touch(0), CREATE, touch(1), touch(3), FLUSH, DELETE_SECOND),
+    explored: stage(2, REVERT_FOR_GOOD, touch(3), touch(1), FLUSH),
   },
   {
     name: 'a revert that is cancelled',

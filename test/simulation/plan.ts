@@ -19,9 +19,11 @@ export type Operation =
   | { readonly kind: 'read-snapshots' }
   /** Reads a part of one snapshot; `age` counts from the oldest, around if need be. */
   | ({ readonly kind: 'read-snapshot'; readonly age: number } & Range)
+  /** Deletes one snapshot, of any age; waits until it is merged, now and then. */
+  | { readonly kind: 'delete'; readonly age: number; readonly wait: boolean }
   | { readonly kind: 'limit'; readonly maximum: number }
-  /** Puts the volume back to a snapshot. */
-  | { readonly kind: 'revert'; readonly age: number }
+  /** Puts the volume back to a snapshot; `keep`: the snapshot taken before stays when that is done. */
+  | { readonly kind: 'revert'; readonly age: number; readonly keep: boolean }
   | { readonly kind: 'cancel-revert' };
 
 /** How the volume is opened for writing. */
@@ -217,8 +219,8 @@ function withReverts(seed: string, cycles: readonly Cycle[]): Cycle[] {
     const operations = [...cycle.operations];
     const put = (operation: Operation) =>
       operations.splice(random.below(operations.length + 1), 0, operation);
-    if (random.chance(0.5)) put({ kind: 'revert', age: random.below(64) });
-    while (random.chance(0.4)) put({ kind: 'revert', age: random.below(64) });
+    if (random.chance(0.5)) put({ kind: 'revert', age: random.below(64), keep: random.chance(0.6) });
+    while (random.chance(0.4)) put({ kind: 'revert', age: random.below(64), keep: random.chance(0.6) });
     while (random.chance(0.4)) put({ kind: 'cancel-revert' });
     return { ...cycle, operations };
   });
@@ -238,7 +240,8 @@ const NORMAL: Weights = {
   'read-snapshots': 5,
   changed: 2,
   create: 4,
-  'delete-oldest': 3,
+  delete: 3,
+  'delete-oldest': 2,
   'delete-all': 1,
   limit: 1,
   'shorten-hold': 1,
@@ -247,8 +250,16 @@ const NORMAL: Weights = {
 const MOODS: readonly Weights[] = [
   NORMAL,
   NORMAL,
-  { ...NORMAL, create: 20, 'delete-oldest': 12, 'delete-all': 4, 'read-snapshots': 20, 'read-snapshot': 20 },
-  { ...NORMAL, create: 1, 'delete-oldest': 0, 'delete-all': 0, limit: 0, flush: 3 },
+  {
+    ...NORMAL,
+    create: 20,
+    delete: 12,
+    'delete-oldest': 4,
+    'delete-all': 2,
+    'read-snapshots': 20,
+    'read-snapshot': 20,
+  },
+  { ...NORMAL, create: 1, delete: 0, 'delete-oldest': 0, 'delete-all': 0, limit: 0, flush: 3 },
 ];
 
 function drawOperation(random: SeededRandom, style: Style, weights: Weights): Operation {
@@ -262,6 +273,8 @@ function drawOperation(random: SeededRandom, style: Style, weights: Weights): Op
       return { kind, ...drawRange(random, style) };
     case 'read-snapshot':
       return { kind, age: random.below(64), ...drawRange(random, style) };
+    case 'delete':
+      return { kind, age: random.below(64), wait: random.chance(0.3) };
     case 'limit': {
       const room = style.scarce + random.below(64) * BLOCK_SIZE;
       return { kind, maximum: random.chance(0.5) ? 0 : room };

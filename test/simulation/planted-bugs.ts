@@ -3,6 +3,7 @@
 import { BUFFERING_BUGS } from './planted/buffering.js';
 import type { PlantedBug } from './planted/bug.js';
 import { COPYING_BUGS } from './planted/copying.js';
+import { DELETION_BUGS } from './planted/deletion.js';
 import { REVERTING_BUGS } from './planted/reverting.js';
 import { SNAPSHOT_BUGS } from './planted/snapshots.js';
 import { SPACE_BUGS } from './planted/space.js';
@@ -15,6 +16,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   ...TABLE_BUGS,
   ...SPACE_BUGS,
   ...SNAPSHOT_BUGS,
+  ...DELETION_BUGS,
   ...ZERO_BUGS,
   ...REVERTING_BUGS,
 ];

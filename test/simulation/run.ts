@@ -183,22 +183,25 @@ class Run {
   async #verifyAfterOpening(volume: Volume): Promise<void> {
     this.#model.reconcileNames(volume.snapshots.map(labelOf));
     await this.#workload.verify(volume);
-    // A revert that goes on lets diff areas grow.
+    // A revert that goes on lets diff areas grow; a merge moves space from one to the other.
     if (!isBusy(volume)) this.#verifySpace(volume);
   }
 
   /** Promise 3: no space leaks. */
   #verifySpace(volume: Volume): void {
     const { snapshots, figures } = volume;
-    const allocated = snapshots.reduce((sum, snapshot) => sum + snapshot.allocatedBytes, 0);
+    const { deletion } = figures;
+    const visible = snapshots.reduce((sum, snapshot) => sum + snapshot.allocatedBytes, 0);
+    const allocated = visible + deletion.allocatedBytes;
     if (allocated !== figures.allocatedBytes) {
       throw new ModelMismatch(
         `snapshots have ${allocated} bytes allocated, the store counts ${figures.allocatedBytes}`,
       );
     }
     const { fileCount } = this.#world;
-    if (fileCount !== undefined && fileCount !== 1 + snapshots.length)
-      throw new ModelMismatch(`${fileCount} files for ${snapshots.length} snapshots`);
+    const count = snapshots.length + deletion.snapshots;
+    if (fileCount !== undefined && fileCount !== 1 + count)
+      throw new ModelMismatch(`${fileCount} files for ${count} snapshots`);
   }
 
   /** Promise 4: a revert that was cut off is finished, unless it has no room. */
@@ -207,6 +210,8 @@ class Run {
     const { revert } = volume.figures;
     if (revert !== undefined && !this.#workload.isShortOfSpace)
       throw new ModelMismatch(`a revert does not end: ${JSON.stringify(revert)}`);
+    const unwanted = this.#workload.unwantedIn(volume);
+    if (unwanted.length > 0) throw new ModelMismatch(`still there after a revert: ${unwanted.join(', ')}`);
     await this.#workload.verify(volume);
   }
 

@@ -32,6 +32,8 @@ const REVERTING: Permitted = ['REVERT_IN_PROGRESS'];
 const NOT_CREATED: Permitted = ['HOLD_TIMEOUT', 'NO_SPACE', 'LIMIT', ...REVERTING];
 const NOT_REVERTED: Permitted = [...NOT_CREATED, ...GONE];
 const NOT_CANCELLED: Permitted = ['NOT_FOUND', 'HOLD_TIMEOUT'];
+const NOT_DELETED: Permitted = [...GONE, ...REVERTING];
+const NOT_MERGED: Permitted = ['NO_SPACE', 'CLOSED'];
 /** Besides the others, while devices fail. */
 export const DEVICE_FAILS: Permitted = ['DEVICE', 'NO_SPACE'];
 /** Besides the others, where the store is known to be damaged. */
@@ -59,6 +61,8 @@ export class Workload {
   /** Reverts that have not begun, by the label of the snapshot that is taken first: what they go to, and since when that may be seen. */
   readonly #reverts = new Map<string, AskedRevert>();
   #isCancelling = false;
+  /** Snapshots that are to go with the revert that they were taken for. */
+  readonly #unwanted = new Set<string>();
   /** What was wrong besides the answers to calls. */
   readonly complaints: string[] = [];
 
@@ -72,6 +76,8 @@ export class Workload {
     // What was under way before a crash never ends.
     this.#reverts.clear();
     this.#isCancelling = false;
+    // Opening deletes those whose revert is over, before anybody listens.
+    for (const label of this.#unwanted) if (this.#model.has(label)) this.#model.beginDelete(label);
     const labels = new Map(volume.snapshots.map(({ id, label }) => [id, label ?? '']));
     volume.on('created', ({ id, label = '' }) => {
       labels.set(id, label);
@@ -89,6 +95,10 @@ export class Workload {
     });
     volume.on('deleted', ({ reason, cause }) => {
       if (reason === 'copy-failed') this.#expectFault('a snapshot was given up', cause);
+    });
+    volume.on('merged', ({ blocks }) => {
+      this.#counters.snapshotsMerged++;
+      this.#counters.blocksMerged += blocks;
     });
     volume.on('backgroundFailure', ({ what, error }) => {
       if (isOutOfSpace(error)) this.#noteOverflow(volume);
@@ -151,6 +161,8 @@ export class Workload {
       case 'delete-all':
         await this.#outcome(REVERTING, () => volume.deleteOldest(volume.snapshots.length));
         return;
+      case 'delete':
+        return this.#delete(volume, operation);
       case 'read-snapshot': {
         const snapshot = volume.snapshots[operation.age % Math.max(1, volume.snapshots.length)];
         if (snapshot !== undefined) await this.#readSnapshot(snapshot, operation);
@@ -165,7 +177,7 @@ export class Workload {
         await this.#outcome(NO_ERROR, () => volume.setMaximumSize(operation.maximum));
         return;
       case 'revert':
-        return this.#revert(volume, operation.age);
+        return this.#revert(volume, operation);
       case 'cancel-revert':
         return this.#cancelRevert(volume);
       case 'shorten-hold':
@@ -213,7 +225,7 @@ export class Workload {
     this.#model.endSnapshot(label, error === undefined ? 'done' : failed);
   }
 
-  async #revert(volume: Volume, age: number): Promise<void> {
+  async #revert(volume: Volume, { age, keep }: { age: number; keep: boolean }): Promise<void> {
     const target = volume.snapshots[age % Math.max(1, volume.snapshots.length)];
     // Read, it holds one value in each sector and no other.
     if (target === undefined) return;
@@ -223,9 +235,11 @@ export class Workload {
     const label = `s${this.#label++}`;
     const revert: AskedRevert = { content, asked: this.#model.tick() };
     this.#reverts.set(label, revert);
+    if (!keep) this.#unwanted.add(label);
     this.#model.beginSnapshot(label);
     const call = async () => {
-      await volume.revert(target, { label, holdTimeoutMs: this.#holdTimeoutMs }).begun;
+      const holdTimeoutMs = this.#holdTimeoutMs;
+      await volume.revert(target, { label, holdTimeoutMs, keepPrevious: keep }).begun;
     };
     const error = await this.#errorOf(NOT_REVERTED, call);
     this.#reverts.delete(label);
@@ -254,6 +268,28 @@ export class Workload {
       if (error === undefined) this.#counters.revertsCancelled++;
     }
     this.#isCancelling = false;
+  }
+
+  /** Snapshots that should have gone with a revert that is over. */
+  unwantedIn({ snapshots, figures }: Volume): string[] {
+    return figures.revert === undefined
+      ? snapshots.map(labelOf).filter((label) => this.#unwanted.has(label))
+      : [];
+  }
+
+  async #delete(volume: Volume, { age, wait }: { age: number; wait: boolean }): Promise<void> {
+    const { snapshots } = volume;
+    const snapshot = snapshots[age % Math.max(1, snapshots.length)];
+    if (snapshot === undefined) return;
+    if ((await this.#outcome(NOT_DELETED, () => snapshot.delete())) !== 'done') return;
+    this.#counters.snapshotsDeleted++;
+    // It may have to wait for room, or for the next opening.
+    if (wait) await this.settle(volume);
+  }
+
+  /** Waits until what was deleted is merged, unless there is no room for that. */
+  async settle(volume: Volume): Promise<void> {
+    await this.#outcome(NOT_MERGED, () => volume.settled());
   }
 
   /** What comes back is right even if the snapshot was deleted meanwhile; it may also be refused then. */

@@ -89,6 +89,7 @@ async function factsOf(volume: VolumeAccess) {
     layout,
     storeName,
     snapshots: snapshots.length,
+    deletedSnapshots: volume.figures.deletion.snapshots,
     damagedSnapshots: snapshots.filter(({ state }) => state === 'damaged').length,
     oldestAt: timeOf(snapshots.at(0)?.createdAt),
     newestAt: timeOf(snapshots.at(-1)?.createdAt),
@@ -127,6 +128,7 @@ function pairsOf(facts: Facts, { colors }: Output): [string, string][] {
     ['size', `${formatSize(volumeSize)} (${formatCount(volumeSize)} bytes)`],
     ['store', facts.layout === 'directory' ? facts.storeName : LAYOUTS[facts.layout]],
     ['snapshots', snapshotsPhrase(facts, colors.red)],
+    ...deletedPairs(facts),
     ['used', `${formatSize(usedBytes)}, ${formatShare(usedBytes, volumeSize)} of the volume's size`],
     ['allocated', formatSize(allocatedBytes)],
     [
@@ -153,6 +155,10 @@ function revertPhrase({ phase, targetId, doneBytes, totalBytes, problem }: Rever
   const state = `${formatShare(doneBytes, totalBytes)} put back`;
   return `${what}, ${state}${problem === undefined ? '' : `; it rests: ${problem}`}`;
 }
+
+/** Deleted ones that are not merged yet, if any. */
+const deletedPairs = ({ deletedSnapshots }: Facts): [string, string][] =>
+  deletedSnapshots === 0 ? [] : [['deleted', `${deletedSnapshots}, being merged into older ones`]];
 
 function snapshotsPhrase(
   { snapshots, damagedSnapshots, oldestAt, newestAt }: Facts,

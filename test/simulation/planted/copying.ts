@@ -56,7 +56,7 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
     breaks: 'the copy is read after the block was overwritten',
     edits: [
       {
-        file: VOLUME,
+        file: 'volume/changing.ts',
         find: 'if (copies !== undefined) await copies;\n    if (live.writeNow',
         replace: 'copies?.catch(() => undefined);\n    if (live.writeNow',
       },

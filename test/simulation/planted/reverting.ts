@@ -112,7 +112,7 @@ export const REVERTING_BUGS: readonly PlantedBug[] = [
   {
     name: 'what was copied while a revert began is not put back',
     breaks: 'these blocks are as before the revert',
-    edits: [{ file: REVERT, find: 'if (newest !== undefined) pending.addTable(newest.table);', replace: '' }],
+    edits: [{ file: REVERT, find: 'for (const { table } of latest) pending.addTable(table);', replace: '' }],
   },
   {
     name: 'a revert begins with the writes that are held let go',
@@ -149,6 +149,29 @@ export const REVERTING_BUGS: readonly PlantedBug[] = [
         file: 'snapshot/chain.ts',
         find: 'if (this.#records.indexOf(record) < this.#records.indexOf(kept)) return;',
         replace: 'if (this.#records.length > 0) return;',
+      },
+    ],
+  },
+  {
+    name: 'the state before a revert goes before the revert is over',
+    breaks: 'after a crash the revert cannot go on',
+    edits: [
+      {
+        file: REVERT,
+        find: '    await this.#flag(target, false);\n    live.putBack',
+        replace:
+          '    chain.keepFrom(undefined);\n    await dropUnwanted(this.#context, previous);\n    await this.#flag(target, false);\n    live.putBack',
+      },
+    ],
+  },
+  {
+    name: 'a state before a revert that nobody wants is forgotten by a crash',
+    breaks: 'it stays for ever',
+    edits: [
+      {
+        file: REVERT,
+        find: 'for (const record of this.#context.chain.visible) await dropUnwanted(this.#context, record);',
+        replace: '',
       },
     ],
   },

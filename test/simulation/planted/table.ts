@@ -196,7 +196,7 @@ export const TABLE_BUGS: readonly PlantedBug[] = [
     rot: true,
     edits: [
       {
-        file: AREA,
+        file: 'diff-area/area-data.ts',
         find: 'if (sum !== this.table.checksumAt(slot + i)) {',
         replace: 'if (false) {',
       },

@@ -148,9 +148,14 @@ describe('a remote volume', () => {
     expect(one.snapshots[0]).toBe(second);
     await expect(other.deleteOldest()).rejects.toThrow(`snapshot ${first?.id} of volume has gone`);
     expect(world.volume.snapshots).toHaveLength(2);
-    await expect(one.snapshots[1]?.delete()).rejects.toMatchObject({ code: 'UNSUPPORTED' });
+    const [, third] = one.snapshots;
+    await third?.delete({ wait: true });
+    expect(one.snapshots).toEqual([second]);
+    expect(one.figures.deletion).toMatchObject({ snapshots: 0, mergedSnapshots: 1 });
+    await expect(third?.delete()).rejects.toMatchObject({ code: 'NOT_FOUND' });
     await second?.delete();
-    expect(world.volume.snapshots).toHaveLength(1);
+    expect(world.volume.snapshots).toHaveLength(0);
+    await one.settled();
   });
 });
 
@@ -199,6 +204,8 @@ test('requests that make no sense get an error, and the next ones an answer', as
     ['write', { offset: 'here' }],
     ['deleteOldest', undefined],
     ['deleteOldest', { ids: ['none'] }],
+    ['delete', undefined],
+    ['delete', { id: 'none' }],
     ['changed', { since: 7 }],
     ['resize', { maximumSize: -1 }],
     ['create', null],
