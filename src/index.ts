@@ -14,6 +14,10 @@ export * from './errors.js';
 export { type ExportQcow2Options, exportQcow2, type Qcow2Figures } from './export/qcow2.js';
 export { type ExportRawOptions, exportRaw } from './export/raw.js';
 export { type ExportVssOptions, exportVss } from './export/vss.js';
+export { type AutoFreeSpaceOptions, autoFreeSpace } from './filesystem/auto.js';
+export { type ExtFreeSpaceOptions, extFreeSpace } from './filesystem/ext-free-space.js';
+export type { FileSystemSource, FreeSpace, FreeSpaceProvider } from './filesystem/free-space.js';
+export { type NtfsFreeSpaceOptions, ntfsFreeSpace } from './filesystem/ntfs-free-space.js';
 export { decodeQcow2Header, isQcow2, type Qcow2Header } from './format/qcow2.js';
 export type { BlockStatus } from './nbd/client/block-status.js';
 export { NbdDevice, type NbdDeviceOptions } from './nbd/client/nbd-device.js';
@@ -39,6 +43,7 @@ export type {
 } from './snapshot/revert-operation.js';
 export type { ByteSource, DeleteSnapshotOptions, Snapshot } from './snapshot/snapshot.js';
 export type { Growth } from './snapshot/space.js';
+export type { UnusedSpace } from './snapshot/unused-space.js';
 export { DirectoryStore } from './store/directory-store.js';
 export { type InVolumeOptions, InVolumeStore } from './store/in-volume-store.js';
 export type { Store } from './store/store.js';

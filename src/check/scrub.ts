@@ -33,7 +33,7 @@ export async function scrub(
       records
         .slice(0, index)
         .findLast((older) => !older.isGone)
-        ?.area?.table.has(block) === false;
+        ?.area?.needs(block) === true;
     if ((await record.whileThere(() => area.hasSoundZeros())) === false)
       tell('the block of zeros is not zero; other readers see it');
     for (const { block, count } of runsOf(area)) {

@@ -24,7 +24,7 @@ import type { BlockNumber } from '../units.js';
 import type { Engine } from '../volume/engine.js';
 import type { Volume } from '../volume/volume.js';
 import type { Problem } from './check.js';
-import { checkCatalog, checkTable, takingTurns } from './rules.js';
+import { checkCatalog, checkSkips, checkTable, takingTurns } from './rules.js';
 import { type ScrubOptions, scrub } from './scrub.js';
 
 export interface ServedCheckOptions extends ScrubOptions {
@@ -47,6 +47,7 @@ export async function checkServedVolume(
       options.signal?.throwIfAborted();
       problems.push(...(await checkRecord(engine, record)));
     }
+    problems.push(...checkSkips(records));
     if (options.scrub === true) problems.push(...(await scrub(records, options)));
     return problems;
   });
@@ -104,11 +105,17 @@ async function compare(record: SnapshotRecord, area: DiffArea): Promise<Problem[
     if (missing !== undefined)
       problems.push(damaged(record, `the entry of block ${missing} is not in its table`));
     else if (surplus) problems.push(damaged(record, 'its table holds entries that were never written'));
+    if (!skipsTheSame(loaded, area)) problems.push(damaged(record, SKIPS_OTHERS));
     return problems;
   } catch (error) {
     return [damaged(record, messageOf(error))];
   }
 }
+
+const SKIPS_OTHERS = 'its bitmaps are not those that were written';
+
+const skipsTheSame = ({ unused: a }: DiffArea, { unused: b }: DiffArea): boolean =>
+  a === undefined || b === undefined ? a === b : a.isEqual(b);
 
 /** While copies are added: what was durable when this began must be on the device. */
 async function compareMoving(record: SnapshotRecord, area: DiffArea): Promise<Problem[]> {
@@ -119,6 +126,7 @@ async function compareMoving(record: SnapshotRecord, area: DiffArea): Promise<Pr
     const problems = await checkTable(record.id, loaded);
     if (missing !== undefined)
       problems.push(damaged(record, `the entry of block ${missing} is not in its table`));
+    if (!skipsTheSame(loaded, area)) problems.push(damaged(record, SKIPS_OTHERS));
     return problems;
   } catch (error) {
     return [damaged(record, messageOf(error))];

@@ -97,10 +97,10 @@ export class CopyOnWrite {
   }
 
   /** Is a copy of the block there, or will it be without anything being copied? */
-  #has(area: DiffArea, block: BlockNumber): boolean {
-    if (area.table.has(block)) return true;
-    for (const { table } of this.#merging) if (table.has(block)) return true;
-    return false;
+  #needs(area: DiffArea, block: BlockNumber): boolean {
+    if (!area.needs(block)) return false;
+    for (const { table } of this.#merging) if (table.has(block)) return false;
+    return true;
   }
 
   /** Would a write of the range have to wait for copies? */
@@ -108,7 +108,7 @@ export class CopyOnWrite {
     const area = this.#target;
     if (area === undefined || length === 0) return false;
     const end = endOf(area, offset, length);
-    for (let block: number = blockOf(offset); block < end; block++) if (!this.#has(area, block)) return true;
+    for (let block: number = blockOf(offset); block < end; block++) if (this.#needs(area, block)) return true;
     return false;
   }
 
@@ -122,7 +122,7 @@ export class CopyOnWrite {
     const end = endOf(area, offset, length);
     let waits: Batch[] | undefined;
     for (let block: number = blockOf(offset); block < end; block++) {
-      if (this.#has(area, block)) continue;
+      if (!this.#needs(area, block)) continue;
       const batch = this.#inFlight.get(block) ?? this.#enqueue(area, block);
       waits ??= [];
       if (waits.at(-1) !== batch) waits.push(batch);

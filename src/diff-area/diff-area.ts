@@ -15,39 +15,71 @@ import { assert, NoSpaceError } from '../errors.js';
 import type { ApplicationInformation } from '../format/application-information.js';
 import { ENTRIES_PER_TABLE_BLOCK } from '../format/constants.js';
 import type { DiffAreaItem } from '../format/control-block.js';
+import type { Guid } from '../format/guid.js';
 import type { RevertMark } from '../format/revert-mark.js';
-import { type ByteLength, offsetOfSlot, type Slot } from '../units.js';
-import { AreaData, type AreaDataState } from './area-data.js';
+import type { AreaFile } from '../store/store.js';
+import { type BlockNumber, type ByteLength, type ByteOffset, offsetOfSlot, type Slot } from '../units.js';
 import { type AreaSlots, FixedSlot, type RecordChange } from './area-slots.js';
+import { type AreaBitmaps, type BitmapOffsets, offsetsOf, writeBitmaps } from './bitmap-chain.js';
+import type { BlockTable } from './block-table.js';
+import { CopyChecksum } from './copy-checksum.js';
+import { CopyReader } from './copy-reader.js';
 import type { RevertMarks } from './revert-marks.js';
 import { TableBackwards } from './table-backwards.js';
 import type { Copies, TableWriter } from './table-writer.js';
+import type { UnusedBlocks } from './unused-blocks.js';
+import { writeCopies } from './write-copies.js';
 
-export interface DiffAreaState extends AreaDataState {
+export interface DiffAreaState {
+  readonly storeId: Guid;
+  readonly epoch: bigint;
+  readonly file: AreaFile;
   readonly information: ApplicationInformation;
+  readonly table: BlockTable;
   readonly writer: TableWriter;
   readonly slots: AreaSlots;
+  readonly bitmaps?: AreaBitmaps | undefined;
   readonly marks: RevertMarks;
 }
 
-export class DiffArea extends AreaData {
+export class DiffArea {
+  readonly storeId: Guid;
+  readonly epoch: bigint;
   readonly information: ApplicationInformation;
+  /** What has a copy here. Changed only by `publish`. */
+  readonly table: BlockTable;
   /** Of a revert, as they were found when it was opened. */
   readonly marks: RevertMarks;
+  readonly #file: AreaFile;
   readonly #writer: TableWriter;
   readonly #slots: AreaSlots;
   /** Entries whose slots are reserved but which are not in the table chain yet: they may need further table blocks. */
   #promisedEntries = 0;
+  #isCut = false;
   /** Marks of a revert for which there must be room in the table; `undefined`: none is under way. */
   #marksToCome: number | undefined;
-  #isCut = false;
+  readonly #checksum: CopyChecksum;
+  readonly #reader: CopyReader;
+  /** Set once, never changed: what is skipped reads the same for ever. */
+  #bitmaps: AreaBitmaps | undefined;
 
   constructor(state: DiffAreaState) {
-    super(state);
+    this.storeId = state.storeId;
+    this.epoch = state.epoch;
     this.information = state.information;
+    this.table = state.table;
     this.marks = state.marks;
+    this.#file = state.file;
     this.#writer = state.writer;
     this.#slots = state.slots;
+    this.#checksum = new CopyChecksum(state.file.runs, state.epoch);
+    this.#reader = new CopyReader(state, this.#checksum);
+    this.#bitmaps = state.bitmaps;
+  }
+
+  /** The file, for those who look at what it holds on its device. */
+  get file(): AreaFile {
+    return this.#file;
   }
 
   /** Bytes that the diff-area file has on its device. */
@@ -66,22 +98,51 @@ export class DiffArea extends AreaData {
 
   /** The item that describes this diff area in the control file. */
   get item(): DiffAreaItem {
-    const { runs } = this.file;
+    const { runs } = this.#file;
     return {
       kind: 'diff-area',
       storeId: this.storeId,
       tableOffset: runs.locate(offsetOfSlot(FixedSlot.table)),
       applicationInformationOffset: runs.locate(offsetOfSlot(FixedSlot.information)),
       locationOffset: runs.locate(offsetOfSlot(this.#slots.listSlot)),
-      bitmapOffset: 0,
       fileReference: 0n,
       allocatedSize: runs.size,
-      previousBitmapOffset: 0,
+      ...offsetsOf(this.#bitmaps, this.#file),
       unknown: 0n,
       state: 0,
       heldUntil: 0n,
       elderOrder: 0,
     };
+  }
+
+  /** Blocks that are skipped: they have no copy, unless they got one before that was decided, and read as zeros. */
+  get unused(): UnusedBlocks | undefined {
+    return this.#bitmaps?.unused;
+  }
+
+  /** Must `block` be copied before it is overwritten? */
+  needs(block: BlockNumber): boolean {
+    return !this.table.has(block) && this.#bitmaps?.unused.has(block) !== true;
+  }
+
+  /** As `BlockTable.collect`, what is skipped included. */
+  collect(first: BlockNumber, slots: Uint32Array, owners: Uint16Array, owner: number): number {
+    const found = this.table.collect(first, slots, owners, owner);
+    return found + (this.#bitmaps?.unused.collect(first, slots, owners, owner) ?? 0);
+  }
+
+  /** Skips, once this resolves, what is in both bitmaps. @param name records durable bitmaps in the control file, durably */
+  async skip(
+    slots: readonly Slot[],
+    own: Uint8Array,
+    previous: Uint8Array | undefined,
+    name: (offsets: BitmapOffsets) => Promise<void>,
+  ): Promise<void> {
+    const wanted = { slots, blockCount: this.table.blockCount, own, previous };
+    const bitmaps = await writeBitmaps(this.#file, this.epoch, wanted);
+    await name(offsetsOf(bitmaps, this.#file));
+    this.#bitmaps = bitmaps;
+    if (previous === undefined) this.#slots.putBack(slots.slice(slots.length / 2));
   }
 
   /** Bytes by which the file has to grow before `slots` slots can be reserved for `entries` entries; 0: not at all. */
@@ -128,6 +189,26 @@ export class DiffArea extends AreaData {
     this.#speakFor();
   }
 
+  /** Checksum for the entry of a copy. */
+  checksum(block: BlockNumber, slot: Slot, data: Uint8Array): number {
+    return this.#checksum.of(block, slot, data);
+  }
+
+  /** What the checksum of a copy continues: all of it that does not depend on the data. */
+  checksumSeed(block: BlockNumber, slot: Slot): number {
+    return this.#checksum.seed(block, slot);
+  }
+
+  /** Where a slot lies on the device of the file. */
+  positionOf(slot: Slot): ByteOffset {
+    return this.#file.runs.locate(offsetOfSlot(slot));
+  }
+
+  /** Writes copies: `data[i]` is 16 KiB for `slots[i]`. Contiguous slots go in one vectored write. */
+  writeData(slots: readonly Slot[], data: readonly Uint8Array[]): Promise<void> {
+    return writeCopies(this.#file, slots, data);
+  }
+
   /** Adds the entries of copies whose slots were reserved here to the table chain: all or, on an assertion, none. */
   append(groups: readonly Copies[]): void {
     assert(!this.#isCut, () => `${this.storeId} was cut, it takes no entries`);
@@ -161,7 +242,7 @@ export class DiffArea extends AreaData {
   /** Makes everything written before it durable. One caller at a time, none of whose `writeEntries` is under way. */
   async flush(): Promise<void> {
     const { places } = this.#writer;
-    await this.file.device.flush();
+    await this.#file.device.flush();
     this.#writer.durable = places;
   }
 
@@ -176,6 +257,28 @@ export class DiffArea extends AreaData {
   async writeWatermark(): Promise<void> {
     this.#writer.touchHeaders();
     await this.#writer.write();
+  }
+
+  /** Can the copy in `slot` and the one in `next`, of a block `distance` further on, be read together? */
+  canReadTogether(slot: Slot, next: Slot, distance: number): boolean {
+    return slot === FixedSlot.zeros ? next === slot : next === slot + distance;
+  }
+
+  /** See `CopyReader`; so below. */
+  readCopies(block: BlockNumber, slot: Slot, target: Uint8Array): Promise<void> {
+    return this.#reader.read(block, slot, target);
+  }
+
+  readEach(blocks: readonly BlockNumber[], slots: readonly Slot[], target: Uint8Array): Promise<void> {
+    return this.#reader.readEach(blocks, slots, target);
+  }
+
+  readCopiesNow(block: BlockNumber, slot: Slot, target: Uint8Array): boolean {
+    return this.#reader.readNow(block, slot, target);
+  }
+
+  hasSoundZeros(): Promise<boolean> {
+    return this.#reader.hasSoundZeros();
   }
 
   /** Makes the file longer. @throws NoSpaceError, DeviceError */
@@ -197,7 +300,7 @@ export class DiffArea extends AreaData {
   /** Its table, to be gone through from the end. No copies may come here any more. */
   async tableBackwards(): Promise<TableBackwards> {
     assert(this.#promisedEntries === 0, () => `${this.#promisedEntries} entries are still promised`);
-    return TableBackwards.open(this.file, this.epoch);
+    return TableBackwards.open(this.#file, this.epoch);
   }
 
   /**
@@ -217,12 +320,12 @@ export class DiffArea extends AreaData {
   }
 
   async close(): Promise<void> {
-    await this.file.close();
+    await this.#file.close();
   }
 
   /** Gives all space back; the control file no longer names this diff area. */
   async remove(): Promise<void> {
-    await this.file.remove();
+    await this.#file.remove();
   }
 }
 

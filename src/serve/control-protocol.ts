@@ -55,6 +55,8 @@ export interface ReadParams {
 export interface CreateParams {
   readonly label?: string | undefined;
   readonly holdTimeoutMs?: number | undefined;
+  /** Is what the file system does not use skipped, and how? */
+  readonly unusedSpace?: 'auto' | 'frozen' | undefined;
   readonly hasInformation: boolean;
 }
 
@@ -71,6 +73,7 @@ export interface ChangedParams {
   readonly since: string;
   readonly until?: string | undefined;
   readonly compare: boolean;
+  readonly copiedOnly?: boolean | undefined;
   readonly offset: number;
   readonly length?: number | undefined;
 }
@@ -103,6 +106,7 @@ export interface SnapshotState {
   readonly order: number;
   readonly size: number;
   readonly usedBytes: number;
+  readonly unusedBytes: number;
   readonly allocatedBytes: number;
   readonly state: Snapshot['state'];
   readonly problem?: string | undefined;
@@ -132,6 +136,7 @@ export const snapshotState = (snapshot: Snapshot): SnapshotState => ({
   order: snapshot.order,
   size: snapshot.size,
   usedBytes: snapshot.usedBytes,
+  unusedBytes: snapshot.unusedBytes,
   allocatedBytes: snapshot.allocatedBytes,
   state: snapshot.state,
   problem: snapshot.problem,

@@ -43,6 +43,7 @@ const EVENTS = [
   'overflow',
   'revertProgress',
   'reverted',
+  'unusedSpaceUnknown',
 ] as const;
 
 export interface ControlOptions {
@@ -207,11 +208,12 @@ export class ControlServer {
   }
 
   async #create({ params, bytes }: Call): Promise<Reply> {
-    const { label, holdTimeoutMs, hasInformation } = params as CreateParams;
+    const { label, holdTimeoutMs, hasInformation, unusedSpace } = params as CreateParams;
     const { storeId } = await this.#options.volume.createSnapshot({
       ...(label === undefined ? {} : { label }),
       ...(holdTimeoutMs === undefined ? {} : { holdTimeoutMs }),
       ...(hasInformation ? { applicationInfo: bytes } : {}),
+      ...(unusedSpace === undefined ? {} : { unusedSpace }),
     });
     return { value: { storeId, state: this.#state().value } };
   }
@@ -248,11 +250,12 @@ export class ControlServer {
 
   /** One answer's worth of extents, and where the next one goes on. */
   async #changed({ params, signal }: Call): Promise<Reply> {
-    const { since, until, compare, offset, length } = params as ChangedParams;
+    const { since, until, compare, copiedOnly, offset, length } = params as ChangedParams;
     const options: ChangedBlocksOptions = {
       since: this.#find(since),
       ...(until === undefined ? {} : { until: this.#find(until) }),
       compare,
+      ...(copiedOnly === undefined ? {} : { copiedOnly }),
       offset,
       ...(length === undefined ? {} : { length }),
       signal,

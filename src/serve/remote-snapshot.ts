@@ -78,6 +78,10 @@ export class RemoteSnapshot implements Snapshot {
     return this.#state.usedBytes;
   }
 
+  get unusedBytes() {
+    return this.#state.unusedBytes;
+  }
+
   get allocatedBytes() {
     return this.#state.allocatedBytes;
   }

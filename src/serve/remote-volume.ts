@@ -9,7 +9,7 @@ import { EventEmitter } from 'node:events';
 import { asTarget, checkRange, lengthOf } from '../arguments.js';
 import type { Problem } from '../check/check.js';
 import type { AllocationExtent } from '../device/allocation.js';
-import { DeviceError } from '../errors.js';
+import { DeviceError, InvalidArgumentError } from '../errors.js';
 import type { CreateSnapshotOptions } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
 import type { SettledOptions } from '../snapshot/merging.js';
@@ -195,8 +195,17 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
   }
 
   async createSnapshot(options: CreateSnapshotOptions = {}): Promise<Snapshot> {
-    const { label, holdTimeoutMs, applicationInfo } = options;
-    const params: CreateParams = { label, holdTimeoutMs, hasInformation: applicationInfo !== undefined };
+    const { label, holdTimeoutMs, applicationInfo, unusedSpace } = options;
+    if (typeof unusedSpace === 'object')
+      throw new InvalidArgumentError(
+        "unusedSpace of a volume that another process serves can only be 'auto' or 'frozen': a provider of yours cannot be sent there",
+      );
+    const params: CreateParams = {
+      label,
+      holdTimeoutMs,
+      hasInformation: applicationInfo !== undefined,
+      unusedSpace,
+    };
     const { value } = await this.#request(
       Method.create,
       params,
@@ -273,7 +282,7 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
   }
 
   async *changedBlocks(options: ChangedBlocksOptions): AsyncGenerator<ChangedExtent> {
-    const { since, until, compare = false, offset = 0, length, signal } = options;
+    const { since, until, compare = false, copiedOnly, offset = 0, length, signal } = options;
     const end = length === undefined ? undefined : offset + length;
     let held: ChangedExtent | undefined;
     for (let at: number | undefined = offset; at !== undefined; ) {
@@ -281,6 +290,7 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
         since: since.storeId,
         until: until?.storeId,
         compare,
+        copiedOnly,
         offset: at,
         length: end === undefined ? undefined : end - at,
       };

@@ -30,12 +30,13 @@ import { filetimeFromMilliseconds } from '../format/filetime.js';
 import { guidFrom } from '../format/guid.js';
 import { randomU64 } from '../store/new-start.js';
 import type { AreaFile, AttachedStore } from '../store/store.js';
-import { BLOCK_SIZE, blocksIn } from '../units.js';
+import { BLOCK_SIZE, blocksIn, type Slot } from '../units.js';
 import type { SnapshotChain } from './chain.js';
 import type { Emit } from './events.js';
 import { describeSnapshot } from './information.js';
 import { SnapshotRecord } from './record.js';
 import type { Space } from './space.js';
+import { bitmapBytesFor, providerOf, reserveBitmaps, skipUnused, type UnusedSpace } from './unused-space.js';
 
 export interface CreateSnapshotOptions {
   /** A name for people; any text. */
@@ -44,6 +45,11 @@ export interface CreateSnapshotOptions {
   readonly applicationInfo?: Uint8Array;
   /** How long writes may be held; default 10,000 ms, at most 600,000. */
   readonly holdTimeoutMs?: number;
+  /**
+   * Skip what nothing uses: it is not copied, and reads as zeros in the snapshot. Where the file system (NTFS, ext2/3/4) is
+   * not sure, nothing is skipped. Default: the snapshot has everything, as it was.
+   */
+  readonly unusedSpace?: UnusedSpace;
 }
 
 export const DEFAULT_HOLD_TIMEOUT_MS = 10_000;
@@ -86,6 +92,7 @@ export async function createSnapshot(
 ): Promise<SnapshotRecord> {
   const { chain, environment, gate } = context;
   const { holdTimeoutMs = DEFAULT_HOLD_TIMEOUT_MS } = options;
+  const provider = providerOf(options.unusedSpace);
   if (!(holdTimeoutMs > 0 && holdTimeoutMs <= HOLD_TIMEOUT_MAX_MS)) {
     throw new InvalidArgumentError(
       `holdTimeoutMs must be above 0 and at most ${HOLD_TIMEOUT_MAX_MS}, got ${holdTimeoutMs}`,
@@ -112,22 +119,40 @@ export async function createSnapshot(
   const { writes } = context;
   // Little is left to be written then when the moment comes.
   if (writes !== undefined) writes.level = 'low';
+  let taken: Taken;
   try {
-    return await take(context, information, holdTimeoutMs, purpose);
+    taken = await take(context, information, { holdTimeoutMs, hasBitmaps: provider !== undefined, purpose });
   } finally {
     if (writes !== undefined) writes.level = 'usual';
   }
+  const { record, area, bitmapSlots } = taken;
+  if (provider !== undefined) await skipUnused(context, record, area, bitmapSlots, provider);
+  record.pending = false;
+  return record;
+}
+
+interface Taken {
+  readonly record: SnapshotRecord;
+  readonly area: DiffArea;
+  /** For the bitmaps of what is unused, if that is asked for. */
+  readonly bitmapSlots: readonly Slot[] | undefined;
+}
+
+interface TakeOptions {
+  readonly holdTimeoutMs: number;
+  readonly hasBitmaps: boolean;
+  readonly purpose: SnapshotPurpose | undefined;
 }
 
 async function take(
   context: CreateContext,
   information: ApplicationInformation,
-  holdTimeoutMs: number,
-  purpose: SnapshotPurpose | undefined,
-): Promise<SnapshotRecord> {
+  { holdTimeoutMs, hasBitmaps, purpose }: TakeOptions,
+): Promise<Taken> {
   const { store, space, environment } = context;
   const id = information.snapshotId;
-  await space.makeRoomForArea();
+  const bitmapBytes = hasBitmaps ? bitmapBytesFor(context.device.size) : 0;
+  await space.makeRoomForArea(bitmapBytes);
   // Most of what is dirty goes to the device before anybody has to wait for it. If that fails, it is told below.
   const flushed = flushAhead(context);
   flushed.catch(() => undefined);
@@ -139,13 +164,15 @@ async function take(
       epoch: randomU64(environment),
       information,
       blockCount: blocksIn(context.device.size),
-      length: space.firstLength,
+      length: space.firstLength(bitmapBytes),
     });
+    const bitmapSlots = hasBitmaps ? reserveBitmaps(area) : undefined;
     await flushed;
     const onCommitted = () => {
       isThere = true;
     };
-    return await holdAndCommit(context, area, { limitMs: holdTimeoutMs, purpose, onCommitted });
+    const options = { limitMs: holdTimeoutMs, isPending: hasBitmaps, purpose, onCommitted };
+    return { record: await holdAndCommit(context, area, options), area, bitmapSlots };
   } catch (error) {
     // With the gate shut the snapshot may exist after all; then it is whole, because nothing was written since.
     if (!isThere && context.gate.failure === undefined) await discard(context, file);
@@ -172,6 +199,8 @@ async function discard({ emit, store }: CreateContext, file: AreaFile): Promise<
 
 interface CommitOptions {
   readonly limitMs: number;
+  /** See `SnapshotRecord.pending`. */
+  readonly isPending: boolean;
   readonly purpose: SnapshotPurpose | undefined;
   /** The snapshot exists, whatever comes then. */
   onCommitted(): void;
@@ -180,7 +209,7 @@ interface CommitOptions {
 async function holdAndCommit(
   context: CreateContext,
   area: DiffArea,
-  { limitMs, purpose, onCommitted }: CommitOptions,
+  { limitMs, isPending, purpose, onCommitted }: CommitOptions,
 ): Promise<SnapshotRecord> {
   const { device, store } = context;
   let copying: Promise<void> | undefined;
@@ -191,7 +220,8 @@ async function holdAndCommit(
         await limited('block 0 was not copied', copying);
       }
       await purpose?.prepare(area);
-      const record = await context.chain.whileOrdered(() => commit(context, area, purpose?.state ?? 0));
+      const kind = { isPending, state: purpose?.state ?? 0 };
+      const record = await context.chain.whileOrdered(() => commit(context, area, kind));
       onCommitted();
       await purpose?.begin(record);
       return record;
@@ -261,7 +291,7 @@ async function copyFirstBlock(device: BlockDevice, area: DiffArea): Promise<void
 async function commit(
   { chain, device, store, copyOnWrite, gate, space, environment }: CreateContext,
   area: DiffArea,
-  state: number,
+  { isPending, state }: { readonly isPending: boolean; readonly state: number },
 ): Promise<SnapshotRecord> {
   const { newest, newestVisible } = chain;
   const item: SnapshotItem = {
@@ -279,6 +309,7 @@ async function commit(
     throw error;
   }
   const record = new SnapshotRecord(item, { area });
+  record.pending = isPending;
   copyOnWrite.setTarget(area);
   chain.add(record);
   if (newestVisible?.area !== undefined) space.retire(newestVisible, newestVisible.area);

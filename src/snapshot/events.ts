@@ -21,6 +21,8 @@ export interface VolumeEvents {
   revertProgress: [{ readonly id: Guid; readonly doneBytes: ByteLength; readonly totalBytes: ByteLength }];
   /** A revert to snapshot `id` is over: all was put back, or, if it was cancelled, all is again as in `previousId`. */
   reverted: [{ readonly id: Guid; readonly previousId: Guid; readonly outcome: 'reverted' | 'cancelled' }];
+  /** What is unused could not be told for certain, so the snapshot skips nothing; `error` if something failed. */
+  unusedSpaceUnknown: [{ readonly id: Guid; readonly reason: string; readonly error: unknown }];
   holdTimedOut: [{ readonly limitMs: number }];
   /** Work in the background failed without harm; it is tried again when there is a reason to. */
   backgroundFailure: [{ readonly id: Guid; readonly what: string; readonly error: unknown }];

@@ -135,17 +135,17 @@ export class Merge {
     }
   }
 
-  /** Those that the deleted snapshot has these copies of, and the elder none. In the order of slots. */
+  /** Those that the deleted snapshot has these copies of, and the elder needs: it has none, and does not skip them. In the order of slots. */
   #missingOf(
     blocks: readonly BlockNumber[],
     slots: readonly Slot[],
   ): { blocks: readonly BlockNumber[]; slots: readonly Slot[] } {
     const { table } = this.#from.area;
-    const elder = this.#into.area.table;
+    const elder = this.#into.area;
     const missing = new Map<BlockNumber, Slot>();
     for (const [i, block] of blocks.entries()) {
       const slot = slots[i] ?? 0;
-      if (block < elder.blockCount && table.slotOf(block) === slot && !elder.has(block))
+      if (block < elder.table.blockCount && table.slotOf(block) === slot && elder.needs(block))
         missing.set(block, slot);
     }
     const sorted = [...missing].sort(([, a], [, b]) => a - b);
@@ -258,7 +258,7 @@ function checkAllMerged({ table, storeId }: DiffArea, elder: DiffArea): void {
     elder.table.addPresence(page, there);
     for (let i = 0; i < missing.length; i++) missing[i] = (missing[i] ?? 0) & ~(there[i] ?? 0);
     for (const block of setBits(missing, page * BLOCKS_PER_PAGE))
-      if (block < elder.table.blockCount)
+      if (block < elder.table.blockCount && elder.needs(block))
         throw new FormatError(`deleted snapshot ${storeId}: the entry of block ${block} is not in its table`);
   }
 }

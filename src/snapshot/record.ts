@@ -29,6 +29,8 @@ export class SnapshotRecord {
   readonly content: AreaOrDamage;
   /** Held by whatever changes the size of the diff area, and by its removal. */
   readonly resizing = new Mutex();
+  /** Its creation has not returned yet, or failed with the snapshot left in doubt: nobody is shown it. */
+  pending = false;
   #deleted: DeletionReason | undefined;
   #isGone = false;
   readonly #readers = new Readers();

@@ -35,6 +35,8 @@ export interface Snapshot extends ByteSource {
   readonly order: number;
   /** Bytes of its diff area in use. */
   readonly usedBytes: ByteLength;
+  /** Bytes of the volume that it skips because nothing used them: they read as zeros. */
+  readonly unusedBytes: ByteLength;
   /** Bytes that its diff area takes. */
   readonly allocatedBytes: ByteLength;
   /** `damaged`: cannot be read; `problem` says why. */

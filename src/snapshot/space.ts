@@ -61,9 +61,13 @@ export class Space implements CopyOnWriteHost {
     this.#copyOnWrite = copyOnWrite;
   }
 
-  /** Size with which a new diff area begins: a share of what is there, so that a small reserve serves many. */
-  get firstLength(): ByteLength {
-    return Math.max(AREA_SIZE_MIN, wholeBlocks(Math.min(this.#growth.initial, this.#store.available() / 8)));
+  /**
+   * Size with which a new diff area begins: a share of what is there, so that a small reserve serves many.
+   * @param extra bytes that are spoken for already
+   */
+  firstLength(extra: ByteLength = 0): ByteLength {
+    const share = wholeBlocks(Math.min(this.#growth.initial, (this.#store.available() - extra) / 8));
+    return Math.max(AREA_SIZE_MIN, share) + extra;
   }
 
   growAhead(area: DiffArea): void {
@@ -170,17 +174,18 @@ export class Space implements CopyOnWriteHost {
   /**
    * Makes room for a new diff area of at least the smallest size: what the newest one does not use goes first, then the
    * oldest snapshots.
+   * @param extra bytes that it needs besides
    * @throws NoSpaceError if nothing is left to give up
    */
-  async makeRoomForArea(): Promise<void> {
+  async makeRoomForArea(extra: ByteLength = 0): Promise<void> {
     const { newestVisible: newest } = this.#chain;
-    if (this.#store.available() < AREA_SIZE_MIN && newest?.area !== undefined)
-      await this.#trim(newest, newest.area);
-    while (this.#store.available() < AREA_SIZE_MIN) {
+    const wanted = AREA_SIZE_MIN + extra;
+    if (this.#store.available() < wanted && newest?.area !== undefined) await this.#trim(newest, newest.area);
+    while (this.#store.available() < wanted) {
       const victim = this.#chain.oldest;
       if (victim === undefined || victim === this.#chain.keptFrom) {
         throw new NoSpaceError(
-          `a snapshot needs at least ${AREA_SIZE_MIN} bytes, ${this.#store.available()} can be had; raise the limit with: volsnap resize-store`,
+          `a snapshot needs at least ${wanted} bytes, ${this.#store.available()} can be had; raise the limit with: volsnap resize-store`,
         );
       }
       const before = this.#store.available();

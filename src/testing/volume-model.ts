@@ -11,7 +11,14 @@
  * Left out: changes of size, and merges that were in flight at a crash.
  */
 import { assert } from '../errors.js';
-import { type ByteLength, type ByteOffset, SECTOR_SIZE } from '../units.js';
+import {
+  BLOCK_SIZE,
+  type BlockNumber,
+  type ByteLength,
+  type ByteOffset,
+  blockOf,
+  SECTOR_SIZE,
+} from '../units.js';
 import type { CrashModel } from './crash-model.js';
 import { explainSector } from './sector-data.js';
 import { type Candidate, SectorHistory, type WriteRecord } from './sector-history.js';
@@ -48,6 +55,12 @@ export class ModelMismatch extends Error {
 }
 
 const EXPLAINED_MAX = 8;
+
+/** A revert as the model sees it: what it changes for certain, and what it may change. */
+export interface ModelRevert {
+  readonly whole: readonly WriteRecord[];
+  readonly unsure: readonly WriteRecord[];
+}
 
 export class VolumeModel {
   readonly ticks: Ticks;
@@ -121,10 +134,23 @@ export class VolumeModel {
    * The volume begins to read as something else as a whole, as by a revert: to be called at the moment from which that may be seen.
    * @param bytes of the whole volume
    * @param asked when it was asked for: what was acknowledged since may be newer, or older and gone
+   * @param unused blocks that the snapshot may have left out: they become zeros, or stay as they are
    */
-  beginRevert(bytes: Uint8Array, asked: PendingCall = this.tick()): WriteRecord {
+  beginRevert(
+    bytes: Uint8Array,
+    asked: PendingCall = this.tick(),
+    unused: ReadonlySet<BlockNumber> = new Set<BlockNumber>(),
+  ): ModelRevert {
     this.#checkRange(0, bytes.byteLength);
-    return this.#history.begin(0, new Uint8Array(bytes), asked.start);
+    const revert = { whole: [] as WriteRecord[], unsure: [] as WriteRecord[] };
+    for (let from = 0, to: number; from < bytes.byteLength; from = to) {
+      const isUnused = unused.has(blockOf(from));
+      to = from;
+      while (to < bytes.byteLength && unused.has(blockOf(to)) === isUnused) to += BLOCK_SIZE;
+      const write = this.#history.begin(from, bytes.slice(from, to), asked.start);
+      (isUnused ? revert.unsure : revert.whole).push(write);
+    }
+    return revert;
   }
 
   /** This moment, for calls that are reported later. */
@@ -133,9 +159,12 @@ export class VolumeModel {
   }
 
   /** It does, durably; or the revert, or its cancelling, failed: then each sector may be as before or not. */
-  endRevert(revert: WriteRecord, result: 'done' | 'failed' = 'done'): void {
-    this.endWrite(revert, result);
-    if (result === 'done') this.#history.makeStable(revert, Math.min(...this.#readsAndCreations, Infinity));
+  endRevert({ whole, unsure }: ModelRevert, result: 'done' | 'failed' = 'done'): void {
+    for (const write of whole) this.endWrite(write, result);
+    for (const write of unsure) this.endWrite(write, 'failed');
+    if (result === 'failed') return;
+    const horizon = Math.min(...this.#readsAndCreations, Infinity);
+    for (const write of whole) this.#history.makeStable(write, horizon);
   }
 
   beginFlush(): PendingCall {
@@ -179,11 +208,12 @@ export class VolumeModel {
   /**
    * The creation of a snapshot begins.
    * @param moment shared with the other volumes of a set; from `beginMoment`
+   * @param unused blocks that it may leave out
    */
-  beginSnapshot(name: string, moment: Moment = this.beginMoment()): void {
+  beginSnapshot(name: string, moment: Moment = this.beginMoment(), unused?: ReadonlySet<BlockNumber>): void {
     assert(!this.#snapshots.has(name), () => `the model has a snapshot ${name} already`);
     const start = this.ticks.next();
-    this.#snapshots.set(name, new SnapshotModel(name, start, moment));
+    this.#snapshots.set(name, new SnapshotModel(name, start, moment, unused));
     this.#readsAndCreations.add(start);
   }
 

@@ -49,6 +49,8 @@ export interface VolumeFigures {
 export interface ChangedOptions {
   readonly since: Snapshot;
   readonly until: Snapshot | undefined;
+  /** Only blocks that have a copy, without what is left out as unused. */
+  readonly copiedOnly?: boolean | undefined;
   /** Only what lies in this range; default: all. */
   readonly offset?: ByteOffset | undefined;
   readonly length?: ByteLength | undefined;

@@ -3,7 +3,7 @@ import { InvalidArgumentError, SnapshotDeletedError } from '../errors.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import { BLOCK_SIZE } from '../units.js';
-import { type ChangedExtent, changedExtents } from './changed-blocks.js';
+import { blocksChanged, type ChangedExtent, changedExtents } from './changed-blocks.js';
 import { withoutEqualFirstBlock } from './compare.js';
 import type { Engine } from './engine.js';
 import type { ChangedOptions, History, VolumeFigures } from './history.js';
@@ -25,7 +25,8 @@ export class StoredHistory implements History {
   }
 
   get snapshots(): readonly Snapshot[] {
-    return this.#engine.chain.visible.map((record) => this.handleOf(record));
+    const { visible } = this.#engine.chain;
+    return visible.filter(({ pending }) => !pending).map((record) => this.handleOf(record));
   }
 
   /** Always the same object for the same snapshot. */
@@ -49,7 +50,10 @@ export class StoredHistory implements History {
       allocatedBytes: store.allocated(),
       maximumBytes: store.control.start.maximumSize,
       revert: reverts.status,
-      tableMemoryBytes: areas.reduce((sum, area) => sum + area.table.memoryBytes, 0),
+      tableMemoryBytes: areas.reduce(
+        (sum, area) => sum + area.table.memoryBytes + (area.unused?.memoryBytes ?? 0),
+        0,
+      ),
       copies: copyOnWrite.figures,
       deletion: {
         ...merging.figures,
@@ -62,7 +66,13 @@ export class StoredHistory implements History {
     };
   }
 
-  async *changed({ since, until, offset, length }: ChangedOptions): AsyncGenerator<ChangedExtent> {
+  async *changed({
+    since,
+    until,
+    copiedOnly,
+    offset,
+    length,
+  }: ChangedOptions): AsyncGenerator<ChangedExtent> {
     const { chain, store, live, writes } = this.#engine;
     // The tables know of what is in the volume, not of what is in the buffer.
     if (until === undefined) await writes?.drained();
@@ -76,9 +86,13 @@ export class StoredHistory implements History {
         `snapshot ${since.id} is newer than ${until?.id}; give the older one first`,
       );
     }
-    const tables = chain.records.slice(first, end).flatMap(({ area }) => area?.table ?? []);
+    const areas = (some: readonly SnapshotRecord[]) => some.flatMap(({ area }) => area ?? []);
+    const later = until === undefined ? [] : chain.records.slice(end);
+    const passed = areas(chain.records.slice(first, end));
+    const changed =
+      copiedOnly === true ? passed.map(({ table }) => table) : blocksChanged(passed, areas(later));
     const size = until?.size ?? live.size;
-    for (const extent of changedExtents(tables, { sizeBefore: since.size, size, offset, length })) {
+    for (const extent of changedExtents(changed, { sizeBefore: since.size, size, offset, length })) {
       // Such a store keeps a copy of block 0 in every snapshot, changed or not.
       if (extent.offset < BLOCK_SIZE && store.hidesStartBlock)
         yield* withoutEqualFirstBlock(since, until ?? live, extent);

@@ -10,7 +10,7 @@ import { snapshotAllocation } from '../snapshot/allocation.js';
 import { readSnapshot } from '../snapshot/reader.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
 import type { DeleteSnapshotOptions, Snapshot } from '../snapshot/snapshot.js';
-import type { ByteLength, ByteOffset } from '../units.js';
+import { BLOCK_SIZE, type ByteLength, type ByteOffset } from '../units.js';
 import type { Engine } from './engine.js';
 
 export class StoredSnapshot implements Snapshot {
@@ -58,6 +58,10 @@ export class StoredSnapshot implements Snapshot {
 
   get usedBytes() {
     return this.#record.area?.usedBytes ?? 0;
+  }
+
+  get unusedBytes() {
+    return Math.min(this.size, (this.#record.area?.unused?.count ?? 0) * BLOCK_SIZE);
   }
 
   get allocatedBytes() {

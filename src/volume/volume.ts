@@ -44,6 +44,8 @@ export interface ChangedBlocksOptions {
   readonly until?: Snapshot;
   /** Compare the bytes and leave out blocks that are equal again. */
   readonly compare?: boolean;
+  /** Without what `since` leaves out as unused, which may read otherwise now: for pictures and figures, not for backups. */
+  readonly copiedOnly?: boolean;
   /** Only what lies in this range, which costs accordingly; default: all. */
   readonly offset?: ByteOffset;
   readonly length?: ByteLength;
@@ -246,10 +248,10 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
    * @throws SnapshotDeletedError, InvalidArgumentError
    */
   async *changedBlocks(options: ChangedBlocksOptions): AsyncGenerator<ChangedExtent> {
-    const { since, until, compare = false, offset, length, signal } = options;
+    const { since, until, compare = false, copiedOnly, offset, length, signal } = options;
     const { history, life } = this.#opened;
     life.check();
-    for await (const extent of history.changed({ since, until, offset, length, signal })) {
+    for await (const extent of history.changed({ since, until, copiedOnly, offset, length, signal })) {
       life.check();
       signal?.throwIfAborted();
       if (compare) yield* differing(since, until ?? this, extent);

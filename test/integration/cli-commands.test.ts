@@ -2,6 +2,7 @@
 import { readFileSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { requireTool } from '../interop/support/writer-tools.js';
 import { Bench, expectSame, hasProgram, MEBIBYTE, noise } from './cli-support.js';
 
 const BLOCK = 16_384;
@@ -85,6 +86,7 @@ describe('create and list', () => {
         createdAt: expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/),
         volumeSize: MEBIBYTE,
         usedBytes: expect.any(Number),
+        unusedBytes: 0,
         allocatedBytes: expect.any(Number),
         state: 'ok',
       },
@@ -97,6 +99,26 @@ describe('create and list', () => {
     expect(lines[1]).toContain(first);
     expect(lines[1]).toContain(label);
     expect(lines[1]).toMatch(/just now|second/);
+  });
+
+  test('leave out what nothing uses, if that is known', () => {
+    const bench = new Bench();
+    bench.volume('a.img', MEBIBYTE);
+    const { status, stderr } = bench.run(['create', 'a.img', '--skip-unused']);
+    expect(status).toBe(0);
+    expect(stderr).toContain('nothing is left out of the snapshot: no file system was recognized');
+    expect(bench.json(['info', 'a.img']).unusedBytes).toBe(0);
+    if (!requireTool('mkfs.ext4')) return;
+    bench.image('b.img', 8 * MEBIBYTE);
+    expect(bench.shell('mkfs.ext4 -q -F b.img').status).toBe(0);
+    bench.ok(['init', 'b.img']);
+    const { unusedBytes } = bench.json(['create', 'b.img', '--skip-unused']);
+    expect(unusedBytes).toBeGreaterThan(4 * MEBIBYTE);
+    expect(bench.json(['info', 'b.img']).unusedBytes).toBe(unusedBytes);
+    expect(bench.json(['list', 'b.img'])[0].unusedBytes).toBe(unusedBytes);
+    expect(bench.json(['map', 'b.img'])).toMatchObject({ changedBytes: 0, unusedBytes });
+    expect(bench.ok(['map', 'b.img']).stdout).toContain('left out, because nothing used it');
+    expect(bench.ok(['info', 'b.img']).stdout).toMatch(/unused +\d.* that the newest snapshot leaves out/);
   });
 
   test('a label cannot draw on the terminal', () => {

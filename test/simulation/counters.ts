@@ -4,6 +4,8 @@ export interface RunCounters {
   crashes: number;
   operations: number;
   snapshotsTaken: number;
+  /** Snapshots that left out what nothing uses. */
+  snapshotsSkipping: number;
   snapshotsVerified: number;
   snapshotsGivenUp: number;
   reverts: number;
@@ -26,6 +28,7 @@ export const noCounters = (): RunCounters => ({
   crashes: 0,
   operations: 0,
   snapshotsTaken: 0,
+  snapshotsSkipping: 0,
   snapshotsVerified: 0,
   snapshotsGivenUp: 0,
   reverts: 0,

@@ -30,6 +30,8 @@ const NOTHING: Stage = { operations: [], clients: 1 };
 
 const stage = (clients: number, ...operations: readonly Operation[]): Stage => ({ operations, clients });
 const CREATE: Operation = { kind: 'create' };
+/** Blocks 1 to 3 of six are unused, whatever they hold. */
+const CREATE_SKIPPING: Operation = { kind: 'create', free: 36 };
 const FLUSH: Operation = { kind: 'flush' };
 const DELETE_OLDEST: Operation = { kind: 'delete-oldest' };
 const DELETE_ALL: Operation = { kind: 'delete-all' };
@@ -61,7 +63,37 @@ function writeOf(offset: number, length: number): Operation {
   return { kind: 'write', offset, length, zeros: false };
 }
 
+/** Two snapshots that leave out what nothing uses; not for tests that are short of time. */
+export const TWO_SKIPPING: History = {
+  name: 'the second snapshot that leaves out what nothing uses',
+  blocks: 6,
+  before: [],
+  opened: stage(1, write(0, 6), CREATE_SKIPPING, touch(1), touch(0)),
+  explored: stage(2, CREATE_SKIPPING, touch(3), touch(1), touch(2), DELETE_OLDEST, touch(4)),
+};
+
+/** Snapshots that leave out what nothing uses. */
+export const UNUSED_HISTORIES: readonly History[] = [
+  {
+    name: 'a snapshot leaves out what nothing uses, while writes go on',
+    blocks: 6,
+    before: [],
+    opened: stage(1, write(1, 4), CREATE, touch(0), touch(3)),
+    explored: stage(3, touch(1), CREATE_SKIPPING, touch(3), touch(4), FLUSH, touch(2), touch(1)),
+  },
+  {
+    name: 'opening after a killed process that left out what nothing uses',
+    blocks: 6,
+    before: [
+      { ...stage(2, write(0, 6), CREATE, touch(1), CREATE_SKIPPING, write(0, 3), touch(4)), end: 'kill' },
+    ],
+    opened: NOTHING,
+    explored: 'opening',
+  },
+];
+
 export const HISTORIES: readonly History[] = [
+  ...UNUSED_HISTORIES,
   {
     name: 'first write after a snapshot',
     blocks: 6,

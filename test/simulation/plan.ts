@@ -14,7 +14,9 @@ export interface Range {
 export type Operation =
   | ({ readonly kind: 'write'; readonly zeros: boolean } & Range)
   | ({ readonly kind: 'discard' | 'zeroes' | 'read' } & Range)
-  | { readonly kind: 'flush' | 'create' | 'delete-oldest' | 'delete-all' | 'changed' | 'shorten-hold' }
+  /** `free`: seed of what nothing uses, and is left out; none: nothing is. */
+  | { readonly kind: 'create'; readonly free?: number }
+  | { readonly kind: 'flush' | 'delete-oldest' | 'delete-all' | 'changed' | 'shorten-hold' }
   /** Reads all snapshots. */
   | { readonly kind: 'read-snapshots' }
   /** Reads a part of one snapshot; `age` counts from the oldest, around if need be. */
@@ -148,7 +150,10 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
     // A volume made longer in a crash is not the volume that the model knows.
     crashesWhileInitializing: layout === 'directory' || noise ? crashesWhileInitializing : [],
     stragglers: random.pick([1 / 64, 1 / 64, 1 / 6]),
-    cycles: withReverts(seed, drawCycles(random, style, options.cycles, drawModes(seed))),
+    cycles: withReverts(
+      seed,
+      drawCycles(random, style, options.cycles, drawModes(seed)).map(drawSkips(seed)),
+    ),
   };
 }
 
@@ -165,6 +170,17 @@ function drawModes(seed: string): () => Writing {
     ['ordered', 'writeback'],
   ]);
   return () => ({ mode: random.pick(modes), limit: random.pick([1, 4, 16, 64, 1024]) * BLOCK_SIZE });
+}
+
+/** Some of the snapshots leave out what nothing uses: in no run, in many, or in all. */
+function drawSkips(seed: string): (cycle: Cycle) => Cycle {
+  const random = new SeededRandom(`skips ${seed}`);
+  const share = random.pick([0, 0, 0.7, 1]);
+  const skip = (operation: Operation): Operation =>
+    operation.kind === 'create' && random.chance(share)
+      ? { ...operation, free: random.below(2 ** 31) }
+      : operation;
+  return (cycle) => ({ ...cycle, operations: cycle.operations.map(skip) });
 }
 
 function drawCycles(random: SeededRandom, style: Style, count: number, writing: () => Writing): Cycle[] {

@@ -8,6 +8,7 @@ import { REVERTING_BUGS } from './planted/reverting.js';
 import { SNAPSHOT_BUGS } from './planted/snapshots.js';
 import { SPACE_BUGS } from './planted/space.js';
 import { TABLE_BUGS } from './planted/table.js';
+import { UNUSED_BUGS } from './planted/unused.js';
 import { ZERO_BUGS } from './planted/zeros.js';
 
 export const PLANTED_BUGS: readonly PlantedBug[] = [
@@ -17,6 +18,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   ...SPACE_BUGS,
   ...SNAPSHOT_BUGS,
   ...DELETION_BUGS,
+  ...UNUSED_BUGS,
   ...ZERO_BUGS,
   ...REVERTING_BUGS,
 ];

@@ -16,11 +16,11 @@ import {
   type Volume,
 } from '../../src/index.js';
 import { ModelMismatch, stampSectors, type VolumeModel } from '../../src/testing/index.js';
-import type { WriteRecord } from '../../src/testing/sector-history.js';
-import type { PendingCall } from '../../src/testing/volume-model.js';
+import type { ModelRevert, PendingCall } from '../../src/testing/volume-model.js';
 import { BLOCK_SIZE, blocksIn } from '../../src/units.js';
 import type { RunCounters } from './counters.js';
 import type { Cycle, Operation, Range } from './plan.js';
+import { drawUnused, NO_BLOCKS, providerOf, zeroBlocksOf } from './unused.js';
 
 /** Codes of the errors that a call may end in. */
 export type Permitted = readonly ErrorCode[];
@@ -42,7 +42,8 @@ export const DAMAGED: Permitted = ['INTEGRITY', 'FORMAT', 'UNSUPPORTED'];
 interface AskedRevert {
   readonly content: Uint8Array;
   readonly asked: PendingCall;
-  seen?: WriteRecord;
+  readonly unused: ReadonlySet<number>;
+  seen?: ModelRevert;
 }
 
 export class Workload {
@@ -85,7 +86,7 @@ export class Workload {
       if (revert === undefined) return;
       // Writes are held: this is the moment. What it goes back to is seen, and may be durable, from now on.
       this.#model.endSnapshot(label);
-      revert.seen = this.#model.beginRevert(revert.content, revert.asked);
+      revert.seen = this.#model.beginRevert(revert.content, revert.asked, revert.unused);
     });
     volume.on('overflow', () => this.#noteOverflow(volume));
     volume.on('deleting', ({ id }) => this.#model.beginDelete(labels.get(id) ?? ''));
@@ -103,6 +104,9 @@ export class Workload {
     volume.on('backgroundFailure', ({ what, error }) => {
       if (isOutOfSpace(error)) this.#noteOverflow(volume);
       if (!isOutOfSpace(error)) this.#expectFault(what, error);
+    });
+    volume.on('unusedSpaceUnknown', ({ reason, error }) => {
+      if (!isOutOfSpace(error)) this.#expectFault(reason, error ?? reason);
     });
     volume.on('integrityFailure', ({ error }) => this.#expectFault('a copy is damaged', error));
   }
@@ -154,7 +158,7 @@ export class Workload {
       case 'read':
         return this.#read(volume, operation);
       case 'create':
-        return this.#create(volume);
+        return this.#create(volume, operation.free);
       case 'delete-oldest':
         await this.#outcome(REVERTING, () => volume.deleteOldest());
         return;
@@ -212,10 +216,18 @@ export class Workload {
     else this.#model.cancelRead(read);
   }
 
-  async #create(volume: Volume): Promise<void> {
+  async #create(volume: Volume, free: number | undefined): Promise<void> {
     const label = `s${this.#label++}`;
-    this.#model.beginSnapshot(label);
-    const call = () => volume.createSnapshot({ label, holdTimeoutMs: this.#holdTimeoutMs });
+    const unused = free === undefined ? undefined : drawUnused(free, volume.size);
+    this.#model.beginSnapshot(label, undefined, unused);
+    const call = async () => {
+      const snapshot = await volume.createSnapshot({
+        label,
+        holdTimeoutMs: this.#holdTimeoutMs,
+        ...(unused === undefined ? {} : { unusedSpace: providerOf(unused) }),
+      });
+      if (snapshot.unusedBytes > 0) this.#counters.snapshotsSkipping++;
+    };
     const error = await this.#errorOf(NOT_CREATED, call);
     if (error === undefined) this.#counters.snapshotsTaken++;
     // Gone already: it was deleted before its creation returned.
@@ -233,7 +245,8 @@ export class Workload {
     if (content === undefined) return;
     this.mayRevert = true;
     const label = `s${this.#label++}`;
-    const revert: AskedRevert = { content, asked: this.#model.tick() };
+    const unused = target.unusedBytes > 0 ? zeroBlocksOf(content) : NO_BLOCKS;
+    const revert: AskedRevert = { content, unused, asked: this.#model.tick() };
     this.#reverts.set(label, revert);
     if (!keep) this.#unwanted.add(label);
     this.#model.beginSnapshot(label);

@@ -94,6 +94,8 @@ async function factsOf(volume: VolumeAccess) {
     oldestAt: timeOf(snapshots.at(0)?.createdAt),
     newestAt: timeOf(snapshots.at(-1)?.createdAt),
     usedBytes,
+    /** What the newest snapshot leaves out. */
+    unusedBytes: snapshots.at(-1)?.unusedBytes ?? 0,
     allocatedBytes,
     /** 0: no limit. */
     maximumBytes,
@@ -139,6 +141,8 @@ function pairsOf(facts: Facts, { colors }: Output): [string, string][] {
     ],
   ];
   if (facts.revert !== null) pairs.push(['revert', revertPhrase(facts.revert)]);
+  if (facts.unusedBytes > 0)
+    pairs.push(['unused', `${formatSize(facts.unusedBytes)} that the newest snapshot leaves out`]);
   if (hostFreeBytes !== null)
     pairs.push(['free', `${formatSize(hostFreeBytes)} on the file system of the store`]);
   if (facts.layout !== 'windows') {

@@ -1,7 +1,7 @@
 /** Putting a volume back to a snapshot. */
 import { describe, expect, test } from 'vitest';
 import { checkVolume } from '../../../src/check/check.ts';
-import { RevertInProgressError } from '../../../src/errors.ts';
+import { RevertInProgressError, SnapshotDeletedError } from '../../../src/errors.ts';
 import { START_BLOCK_OFFSET } from '../../../src/format/constants.ts';
 import type { Snapshot } from '../../../src/snapshot/snapshot.ts';
 import { BLOCK_SIZE } from '../../../src/units.ts';
@@ -277,5 +277,110 @@ describe('a revert in trouble', () => {
     goOn();
     await revert.completed;
     await world.expectRight();
+  });
+});
+
+describe.each(LAYOUTS)('a revert and deletion (%s)', (layout) => {
+  test('neither the target nor anything newer goes meanwhile, in whatever way; older ones do', async () => {
+    const { world } = await worldWithPast({ layout }, 'ordered');
+    const goOn = pausePutBack(world);
+    const revert = world.volume.revert(named(world, 's1'));
+    await revert.begun;
+    modelReverted(world, named(world, 's1'));
+    const previous = world.volume.snapshots.at(-1);
+    for (const snapshot of [named(world, 's1'), named(world, 's2'), previous])
+      await expect(snapshot?.delete()).rejects.toThrow(RevertInProgressError);
+    await expect(world.volume.deleteOldest(2)).rejects.toThrow(RevertInProgressError);
+    expect(world.volume.snapshots).toHaveLength(4);
+    await named(world, 's0').delete();
+    expect(world.volume.snapshots).toHaveLength(3);
+    await world.expectRight();
+    goOn();
+    await revert.completed;
+    await named(world, 's2').delete({ wait: true });
+    await world.expectRight();
+    await world.volume.close();
+    await expectSound(world);
+  });
+
+  test('what was deleted before is merged meanwhile, through kills; it cannot be a target', async () => {
+    for (let round = 0; round < 3; round++) {
+      const { world } = await worldWithPast({ layout, seed: `merged meanwhile ${round}` }, 'ordered');
+      const target = named(world, 's0');
+      const deleted = [named(world, 's1'), named(world, 's2')];
+      pausePutBack(world);
+      for (const snapshot of deleted) await snapshot.delete();
+      await expect(world.volume.revert(deleted[0] ?? target).begun).rejects.toThrow(SnapshotDeletedError);
+      const began = world.volume.revert(target).begun;
+      await began;
+      modelReverted(world, target);
+      expect(world.volume.figures.deletion.snapshots).toBe(2);
+      await world.writeRandomly(round * 3);
+      await world.kill();
+      let writes = 0;
+      world.hooks.before = ({ kind }) =>
+        kind === 'write' && writes++ >= 10 * round ? new Promise(() => undefined) : undefined;
+      if (round === 0) world.hooks.before = () => undefined;
+      void world.volume.settled().catch(() => undefined);
+      await settle();
+      world.hooks.before = () => undefined;
+      await world.kill();
+      await world.volume.reverting?.completed;
+      await world.volume.settled();
+      expect(world.volume.figures.deletion.snapshots).toBe(0);
+      await world.expectRight();
+      await world.volume.close();
+      await expectSound(world);
+    }
+  });
+
+  test('the state before goes too, if nobody wants it: done, cancelled, or after a kill', {
+    timeout: 20_000,
+  }, async () => {
+    const { world } = await worldWithPast({ layout }, 'ordered');
+    const labels = () => world.volume.snapshots.map(({ label }) => label);
+    const revert = world.volume.revert(named(world, 's1'), { keepPrevious: false });
+    await revert.begun;
+    modelReverted(world, named(world, 's1'));
+    await revert.completed;
+    expect(labels()).toEqual(['s0', 's1', 's2']);
+    await world.volume.settled();
+    await world.expectRight();
+    await world.writeRandomly(10);
+
+    const goOn = pausePutBack(world);
+    const cancelled = world.volume.revert(named(world, 's0'), { keepPrevious: false });
+    await cancelled.begun;
+    const cancelling = cancelled.cancel();
+    await settle();
+    goOn();
+    await cancelling;
+    expect(await cancelled.completed).toBe('cancelled');
+    expect(labels()).toEqual(['s0', 's1', 's2']);
+    await world.expectRight();
+
+    const killed = world.volume.revert(named(world, 's0'), { keepPrevious: false, label: 'unwanted' });
+    killed.completed.catch(() => undefined);
+    await killed.begun;
+    modelReverted(world, named(world, 's0'));
+    await new Promise<void>((resolve) => {
+      // The flag of the target is gone by then, and the deletion is not written.
+      world.volume.once('deleting', () => {
+        world.hooks.before = ({ kind }) => (kind === 'write' ? new Promise(() => undefined) : undefined);
+        resolve();
+      });
+    });
+    await settle();
+    world.hooks.before = () => undefined;
+    const readOnly = await world.open({ readOnly: true }, world.device({ writable: false }));
+    expect(readOnly.snapshots.map(({ label }) => label)).toEqual(['s0', 's1', 's2', 'unwanted']);
+    expect(readOnly.figures.revert).toBeUndefined();
+    await readOnly.close();
+    await world.kill();
+    expect(labels()).toEqual(['s0', 's1', 's2']);
+    await world.volume.settled();
+    await world.expectRight();
+    await world.volume.close();
+    await expectSound(world);
   });
 });

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { checkServedVolume } from '../../../src/check/served.ts';
+import { InvalidArgumentError } from '../../../src/errors.ts';
 import { connectToOwner } from '../../../src/serve/connect.ts';
 import { ControlServer } from '../../../src/serve/control-server.ts';
 import type { RemoteVolume } from '../../../src/serve/remote-volume.ts';
@@ -63,6 +64,24 @@ async function all(extents: AsyncIterable<ChangedExtent>): Promise<ChangedExtent
 }
 
 describe('a remote volume', () => {
+  test('leaves out what nothing uses as the volume itself, and hears why it does not', async () => {
+    const { world, connect } = await owned({ size: 1024 * 1024 });
+    const remote = await connect();
+    const reasons: unknown[] = [];
+    remote.on('unusedSpaceUnknown', ({ reason }) => reasons.push(reason));
+    const snapshot = await remote.createSnapshot({ unusedSpace: 'auto' });
+    expect(snapshot.unusedBytes).toBe(0);
+    expect(reasons).toEqual(['no file system was recognized']);
+    const provider = { name: 'mine', unusedBlocks: async () => ({ unused: new Uint8Array([6]) }) };
+    await expect(remote.createSnapshot({ unusedSpace: provider })).rejects.toThrow(InvalidArgumentError);
+    await remote.deleteOldest();
+    const taken = await world.volume.createSnapshot({ unusedSpace: provider });
+    await remote.refresh();
+    expect(remote.snapshots.map(({ id, unusedBytes }) => ({ id, unusedBytes }))).toEqual([
+      { id: taken.id, unusedBytes: 2 * BLOCK_SIZE },
+    ]);
+  });
+
   test('reads, writes and takes snapshots like the volume itself', async () => {
     const { world, connect } = await owned({ size: 10 * 1024 * 1024 });
     const remote = await connect();
