@@ -23,23 +23,9 @@ import type { CrashModel } from './crash-model.js';
 import { explainSector } from './sector-data.js';
 import { type Candidate, SectorHistory, type WriteRecord } from './sector-history.js';
 import { differingSectors, type Moment, SnapshotModel } from './snapshot-model.js';
+import { Ticks } from './ticks.js';
 
-/** Counts events; shared by all volumes of one simulation. */
-export class Ticks {
-  #last: number;
-
-  constructor(last = 0) {
-    this.#last = last;
-  }
-
-  get last(): number {
-    return this.#last;
-  }
-
-  next(): number {
-    return ++this.#last;
-  }
-}
+export { Ticks } from './ticks.js';
 
 /** A call that has begun: to be handed back when it ends. */
 export interface PendingCall {
