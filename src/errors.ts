@@ -21,6 +21,7 @@ export type ErrorCode =
   | 'HOLD_TIMEOUT'
   | 'NO_SPACE'
   | 'LIMIT'
+  | 'REVERT_IN_PROGRESS'
   | 'DEVICE';
 
 /** Base class: an error with a stable `code`. */
@@ -73,6 +74,8 @@ export class HoldTimeoutError extends errorClass('HOLD_TIMEOUT') {}
 export class NoSpaceError extends errorClass('NO_SPACE') {}
 /** A fixed limit of the format or of the engine was reached. */
 export class LimitError extends errorClass('LIMIT') {}
+/** Not while the volume is being put back to a snapshot: wait for it, or cancel it. */
+export class RevertInProgressError extends errorClass('REVERT_IN_PROGRESS') {}
 /** The operating system, or what stands in for it, failed a device operation; see `cause`. */
 export class DeviceError extends errorClass('DEVICE') {}
 

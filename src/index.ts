@@ -41,6 +41,12 @@ export type { CreateSnapshotOptions } from './snapshot/create.js';
 export type { VolumeEvents } from './snapshot/events.js';
 export type { SettledOptions } from './snapshot/merging.js';
 export type { DeletionReason } from './snapshot/record.js';
+export type {
+  RevertOperation,
+  RevertOptions,
+  RevertOutcome,
+  RevertStatus,
+} from './snapshot/revert-operation.js';
 export type { ByteSource, DeleteSnapshotOptions, Snapshot } from './snapshot/snapshot.js';
 export type { Growth } from './snapshot/space.js';
 export type { UnusedSpace } from './snapshot/unused-space.js';

@@ -18,6 +18,7 @@ import { listCommand } from './commands/list.js';
 import { mapCommand } from './commands/map.js';
 import { readCommand } from './commands/read.js';
 import { resizeStoreCommand } from './commands/resize-store.js';
+import { revertCommand } from './commands/revert.js';
 import { serveCommand } from './commands/serve.js';
 import { writeCommand } from './commands/write.js';
 import { failureOf, isAbort, Status } from './failure.js';
@@ -36,6 +37,7 @@ const COMMANDS = [
   diffCommand,
   mapCommand,
   deleteCommand,
+  revertCommand,
   resizeStoreCommand,
   checkCommand,
   serveCommand,

@@ -1,11 +1,11 @@
 /** Snapshots, as they are told. */
-import type { Snapshot } from '../index.js';
+import type { RevertStatus, Snapshot } from '../index.js';
 import { formatAge } from './age.js';
 import { shortId } from './ids.js';
 import { oneLine } from './text.js';
 
 /** What `list --json` and `create --json` say of a snapshot. */
-export const snapshotRecord = (snapshot: Snapshot) => ({
+export const snapshotRecord = (snapshot: Snapshot, revert?: RevertStatus) => ({
   id: snapshot.id,
   storeId: snapshot.storeId,
   setId: snapshot.setId,
@@ -18,7 +18,23 @@ export const snapshotRecord = (snapshot: Snapshot) => ({
   allocatedBytes: snapshot.allocatedBytes,
   state: snapshot.state,
   ...(snapshot.problem === undefined ? {} : { problem: snapshot.problem }),
+  ...(roleIn(snapshot, revert) === undefined ? {} : { role: roleIn(snapshot, revert) }),
 });
+
+/** What the snapshot is in a revert that is under way. */
+function roleIn(
+  { id }: Snapshot,
+  revert: RevertStatus | undefined,
+): 'revert-target' | 'before-revert' | undefined {
+  if (revert?.targetId === id) return 'revert-target';
+  return revert?.previousId === id ? 'before-revert' : undefined;
+}
+
+/** The same in words, to follow the state. */
+export function rolePhrase(snapshot: Snapshot, revert: RevertStatus | undefined): string {
+  const role = roleIn(snapshot, revert);
+  return role === undefined ? '' : `, ${role.replace('-', ' ')}`;
+}
 
 /** `1a2b3c4d “before the upgrade”, 3 minutes ago`. */
 export function snapshotPhrase(snapshot: Snapshot, all: readonly Snapshot[]): string {

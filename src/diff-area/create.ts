@@ -12,6 +12,7 @@ import { BLOCK_SIZE, type ByteLength, offsetOfSlot } from '../units.js';
 import { AreaSlots, FixedSlot } from './area-slots.js';
 import { BlockTable } from './block-table.js';
 import { DiffArea } from './diff-area.js';
+import { RevertMarks } from './revert-marks.js';
 import { newTableBlock, TableWriter } from './table-writer.js';
 
 /** Slots for a copy, for a table block to find it, and some to go on with. */
@@ -65,5 +66,6 @@ export async function createDiffArea(file: AreaFile, wanted: NewDiffArea): Promi
     table: new BlockTable(blockCount),
     writer: new TableWriter(file, epoch, [{ slot: FixedSlot.table, image, used: 0, before: 0 }], 0),
     slots: new AreaSlots(file, epoch, [{ start: firstFree, length: slotCount - firstFree }], listSlots),
+    marks: new RevertMarks(),
   });
 }

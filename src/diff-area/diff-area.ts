@@ -11,29 +11,24 @@
  * Shared state: promised entries change between awaits only; the table chain is changed by one caller at a time, the
  * commit pool. For slots and the length of the file see `AreaSlots`.
  */
-import { writeAll } from '../device/block-device.js';
-import { assert } from '../errors.js';
+import { assert, NoSpaceError } from '../errors.js';
 import type { ApplicationInformation } from '../format/application-information.js';
 import { ENTRIES_PER_TABLE_BLOCK } from '../format/constants.js';
 import type { DiffAreaItem } from '../format/control-block.js';
 import type { Guid } from '../format/guid.js';
+import type { RevertMark } from '../format/revert-mark.js';
 import type { AreaFile } from '../store/store.js';
-import {
-  BLOCK_SIZE,
-  type BlockNumber,
-  type ByteLength,
-  type ByteOffset,
-  offsetOfSlot,
-  type Slot,
-} from '../units.js';
+import { type BlockNumber, type ByteLength, type ByteOffset, offsetOfSlot, type Slot } from '../units.js';
 import { type AreaSlots, FixedSlot, type RecordChange } from './area-slots.js';
 import { type AreaBitmaps, type BitmapOffsets, offsetsOf, writeBitmaps } from './bitmap-chain.js';
 import type { BlockTable } from './block-table.js';
 import { CopyChecksum } from './copy-checksum.js';
 import { CopyReader } from './copy-reader.js';
+import type { RevertMarks } from './revert-marks.js';
 import { TableBackwards } from './table-backwards.js';
 import type { Copies, TableWriter } from './table-writer.js';
 import type { UnusedBlocks } from './unused-blocks.js';
+import { writeCopies } from './write-copies.js';
 
 export interface DiffAreaState {
   readonly storeId: Guid;
@@ -44,6 +39,7 @@ export interface DiffAreaState {
   readonly writer: TableWriter;
   readonly slots: AreaSlots;
   readonly bitmaps?: AreaBitmaps | undefined;
+  readonly marks: RevertMarks;
 }
 
 export class DiffArea {
@@ -52,12 +48,16 @@ export class DiffArea {
   readonly information: ApplicationInformation;
   /** What has a copy here. Changed only by `publish`. */
   readonly table: BlockTable;
+  /** Of a revert, as they were found when it was opened. */
+  readonly marks: RevertMarks;
   readonly #file: AreaFile;
   readonly #writer: TableWriter;
   readonly #slots: AreaSlots;
   /** Entries whose slots are reserved but which are not in the table chain yet: they may need further table blocks. */
   #promisedEntries = 0;
   #isCut = false;
+  /** Marks of a revert for which there must be room in the table; `undefined`: none is under way. */
+  #marksToCome: number | undefined;
   readonly #checksum: CopyChecksum;
   readonly #reader: CopyReader;
   /** Set once, never changed: what is skipped reads the same for ever. */
@@ -68,6 +68,7 @@ export class DiffArea {
     this.epoch = state.epoch;
     this.information = state.information;
     this.table = state.table;
+    this.marks = state.marks;
     this.#file = state.file;
     this.#writer = state.writer;
     this.#slots = state.slots;
@@ -146,7 +147,8 @@ export class DiffArea {
 
   /** Bytes by which the file has to grow before `slots` slots can be reserved for `entries` entries; 0: not at all. */
   growthNeeded(slots: number, entries: number): ByteLength {
-    return this.#slots.lacking(slots, slotsForTable(this.#promisedEntries + entries));
+    const marks = this.#marksToCome === undefined ? 0 : this.#marksToCome + entries;
+    return this.#slots.lacking(slots, slotsForTable(this.#promisedEntries + entries + marks));
   }
 
   /**
@@ -167,7 +169,24 @@ export class DiffArea {
 
   #promise(entries: number): void {
     this.#promisedEntries += entries;
-    this.#slots.spokenFor = slotsForTable(this.#promisedEntries);
+    // A block that is copied while a revert is under way is one to put back if that is cancelled.
+    if (this.#marksToCome !== undefined) this.#marksToCome += entries;
+    this.#speakFor();
+  }
+
+  #speakFor(): void {
+    this.#slots.spokenFor = slotsForTable(this.#promisedEntries + (this.#marksToCome ?? 0));
+  }
+
+  /** Bytes by which the file has to grow before there is room for `count` marks. */
+  growthForMarks(count: number): ByteLength {
+    return this.#slots.lacking(0, slotsForTable(this.#promisedEntries + count));
+  }
+
+  /** Keeps room in the table for `count` marks, and for one with each copy from now on; `undefined`: for none any more. */
+  keepRoomForMarks(count: number | undefined): void {
+    this.#marksToCome = count;
+    this.#speakFor();
   }
 
   /** Checksum for the entry of a copy. */
@@ -186,22 +205,8 @@ export class DiffArea {
   }
 
   /** Writes copies: `data[i]` is 16 KiB for `slots[i]`. Contiguous slots go in one vectored write. */
-  async writeData(slots: readonly Slot[], data: readonly Uint8Array[]): Promise<void> {
-    assert(slots.length === data.length, () => `${data.length} blocks for ${slots.length} slots`);
-    const writes: Promise<void>[] = [];
-    for (let start = 0; start < slots.length; ) {
-      const first = slots[start] ?? 0;
-      let end = start + 1;
-      while (end < slots.length && slots[end] === first + (end - start)) end++;
-      for (const piece of this.#file.runs.pieces(offsetOfSlot(first), (end - start) * BLOCK_SIZE)) {
-        const count = piece.length / BLOCK_SIZE;
-        writes.push(
-          writeAll(this.#file.device, piece.volumeOffset, joined(data.slice(start, start + count))),
-        );
-        start += count;
-      }
-    }
-    await allSettled(writes);
+  writeData(slots: readonly Slot[], data: readonly Uint8Array[]): Promise<void> {
+    return writeCopies(this.#file, slots, data);
   }
 
   /** Adds the entries of copies whose slots were reserved here to the table chain: all or, on an assertion, none. */
@@ -216,7 +221,17 @@ export class DiffArea {
       () => `no slots left for ${blocks} table blocks, ${this.#promisedEntries} entries promised`,
     );
     this.#writer.append(groups, slots);
-    this.#promise(-entries);
+    this.#promisedEntries -= entries;
+    this.#speakFor();
+  }
+
+  /** Adds marks to the table chain. @throws NoSpaceError, adding none, if no room was kept for them */
+  appendMarks(marks: readonly RevertMark[]): void {
+    const slots = this.#slots.takeSpokenFor(this.#writer.blocksNeeded(marks.length));
+    if (slots === undefined)
+      throw new NoSpaceError(`no room for ${marks.length} marks in the table of snapshot ${this.storeId}`);
+    this.#writer.appendMarks(marks, slots);
+    this.keepRoomForMarks(Math.max(0, (this.#marksToCome ?? 0) - marks.length));
   }
 
   /** Writes entries that were appended. After a failure it may be called again. @throws DeviceError */
@@ -295,7 +310,8 @@ export class DiffArea {
   async cut(table: TableBackwards, end: number, record: RecordChange): Promise<void> {
     this.#isCut = true;
     const highest = await table.cut(end);
-    this.#slots.freeFrom(highest + 1);
+    // Older snapshots ask its bitmaps until it leaves the chain.
+    this.#slots.freeFrom(Math.max(highest, this.#bitmaps?.highest ?? 0) + 1);
     await this.trimAll(record);
   }
 
@@ -316,31 +332,3 @@ export class DiffArea {
 
 /** Slots that the table may take for `entries` more entries, and one to go on with. */
 const slotsForTable = (entries: number): number => Math.ceil(entries / ENTRIES_PER_TABLE_BLOCK) + 1;
-
-/** Neighbouring views of one buffer as one view: fewer vectors for the operating system. */
-function joined(views: readonly Uint8Array[]): Uint8Array[] {
-  const result: Uint8Array[] = [];
-  for (const view of views) {
-    const last = result.at(-1);
-    if (
-      last !== undefined &&
-      last.buffer === view.buffer &&
-      last.byteOffset + last.byteLength === view.byteOffset
-    ) {
-      result[result.length - 1] = new Uint8Array(
-        last.buffer,
-        last.byteOffset,
-        last.byteLength + view.byteLength,
-      );
-    } else {
-      result.push(view);
-    }
-  }
-  return result;
-}
-
-/** Like `Promise.all`, but settles only when every promise has: the buffers are in use until then. */
-async function allSettled(promises: readonly Promise<void>[]): Promise<void> {
-  for (const result of await Promise.allSettled(promises))
-    if (result.status === 'rejected') throw result.reason;
-}

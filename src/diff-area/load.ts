@@ -73,13 +73,14 @@ export async function loadDiffArea(
     table,
     writer,
     slots: areaSlots,
+    marks: reader.marks,
     bitmaps,
   });
   const repair = async () => {
     clean(chain, failed);
     await rewrite(opened, proven);
     // Always: what is not covered by a checksum yet was only read, perhaps from a cache that the device never got.
-    if (chain.openEntries.length > 0 || chain.hasLooseEnd) writer.touchBlocks();
+    if (chain.openEntries.length > 0 || chain.hasOpenMarks || chain.hasLooseEnd) writer.touchBlocks();
     await area.writeEntries();
     await area.flush();
     await area.writeWatermark();

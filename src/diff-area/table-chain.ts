@@ -9,6 +9,7 @@ import { FormatError } from '../errors.js';
 import { viewOf } from '../format/binary.js';
 import { type BlockHeader, decodeHeader } from '../format/block-header.js';
 import { BlockType, ENTRIES_PER_TABLE_BLOCK } from '../format/constants.js';
+import { isRevertMark, readRevertMark } from '../format/revert-mark.js';
 import {
   EntryFlag,
   entriesChecksum,
@@ -26,6 +27,7 @@ import type { AreaFile } from '../store/store.js';
 import { BLOCK_SIZE, type BlockNumber, type ByteOffset, offsetOfSlot, type Slot } from '../units.js';
 import { FixedSlot } from './area-slots.js';
 import type { BlockTable } from './block-table.js';
+import { RevertMarks } from './revert-marks.js';
 import type { SlotMap } from './slot-map.js';
 import { TableFiller } from './table-filler.js';
 import type { TableTail } from './table-writer.js';
@@ -51,6 +53,8 @@ export interface TableChain {
   readonly watermark: number;
   /** Does the last block link to one that was never written? */
   readonly hasLooseEnd: boolean;
+  /** Is there a mark that no checksum covers yet? */
+  readonly hasOpenMarks: boolean;
 }
 
 interface ReadBlock {
@@ -69,6 +73,8 @@ export class TableChainReader {
   readonly #spareImages: Uint8Array[] = [];
   readonly #openBlocks: TableTail[] = [];
   readonly #openEntries: OpenEntry[] = [];
+  readonly marks = new RevertMarks();
+  #hasOpenMarks = false;
   #watermark = 0;
   #recentRun: Run = { fileOffset: 0, volumeOffset: 0, length: 0 };
 
@@ -101,6 +107,7 @@ export class TableChainReader {
       openEntries: this.#openEntries,
       watermark: this.#watermark,
       hasLooseEnd: block.header.nextOffset !== 0,
+      hasOpenMarks: this.#hasOpenMarks,
     };
   }
 
@@ -155,7 +162,7 @@ export class TableChainReader {
     let used = ENTRIES_PER_TABLE_BLOCK;
     while (used > covered && isEmptyEntry(view, entryPosition(used - 1))) used--;
     const tail = { slot, image, used, before };
-    for (let index = 0; index < covered; index++) this.#takeProven(view, index, header.volumeOffset);
+    for (let index = 0; index < covered; index++) this.#takeProven(view, tail, index, header.volumeOffset);
     for (let index = covered; index < used; index++) this.#takeOpen(view, tail, index);
     return { tail, isOpen: covered < ENTRIES_PER_TABLE_BLOCK };
   }
@@ -168,22 +175,40 @@ export class TableChainReader {
   }
 
   /** There are millions of these, so nothing is allocated for one. */
-  #takeProven(view: DataView, index: number, blockOffset: ByteOffset): void {
+  #takeProven(view: DataView, tail: TableTail, index: number, blockOffset: ByteOffset): void {
     const at = entryPosition(index);
     const flags = entryFlags(view, at);
-    if ((flags & EntryFlag.unused) !== 0) return;
+    if ((flags & EntryFlag.unused) !== 0) {
+      if (isRevertMark(view, at) && !this.#takeMark(tail, index))
+        throw new FormatError(`table block at ${blockOffset}: mark ${index} is durable but not valid`);
+      return;
+    }
     const block = entryOriginalOffset(view, at) / BLOCK_SIZE;
     const slot = entryRelativeOffset(view, at) / BLOCK_SIZE;
     if (flags !== 0 || !this.#isWellFormed(block, slot, entryVolumeOffset(view, at))) {
       throw new FormatError(`table block at ${blockOffset}: entry ${index} is durable but not valid`);
     }
-    this.#accept(block, slot, entryBitmap(view, at));
+    this.#accept(block, slot, entryBitmap(view, at), tail.before + index);
+  }
+
+  /** Takes a mark of a revert, which has no data that would have to prove it. @returns whether it is sound */
+  #takeMark({ image, before }: TableTail, index: number): boolean {
+    const mark = readRevertMark(image, entryPosition(index), this.#epoch);
+    if (mark === undefined || mark.first + mark.count > this.#blockCount) return false;
+    this.marks.add(mark, before + index);
+    return true;
   }
 
   #takeOpen(view: DataView, tail: TableTail, index: number): void {
     const at = entryPosition(index);
     const flags = entryFlags(view, at);
-    if ((flags & EntryFlag.unused) !== 0) return;
+    if ((flags & EntryFlag.unused) !== 0) {
+      if (!isRevertMark(view, at)) return;
+      if (this.#takeMark(tail, index)) {
+        this.#hasOpenMarks = true;
+        return;
+      }
+    }
     const block = entryOriginalOffset(view, at) / BLOCK_SIZE;
     const slot = entryRelativeOffset(view, at) / BLOCK_SIZE;
     const wellFormed = flags === 0 && this.#isWellFormed(block, slot, entryVolumeOffset(view, at));
@@ -211,11 +236,12 @@ export class TableChainReader {
   }
 
   /** Takes an open entry that has been proven. */
-  accept({ block, slot, checksum }: OpenEntry): void {
-    this.#accept(block, slot, checksum);
+  accept({ block, slot, checksum, place }: OpenEntry): void {
+    this.#accept(block, slot, checksum, place);
   }
 
-  #accept(block: BlockNumber, slot: Slot, checksum: number): void {
+  #accept(block: BlockNumber, slot: Slot, checksum: number, place: number): void {
+    this.marks.copied(block, place);
     this.#slots.use(slot);
     this.#filler.add(block, slot, checksum);
   }

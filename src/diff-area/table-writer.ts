@@ -14,6 +14,7 @@ import { viewOf } from '../format/binary.js';
 import { setNextOffset } from '../format/block-header.js';
 import { ENTRIES_PER_TABLE_BLOCK, ENTRY_SIZE } from '../format/constants.js';
 import { setWatermark } from '../format/extension.js';
+import { type RevertMark, writeRevertMark } from '../format/revert-mark.js';
 import {
   encodeTableBlock,
   entriesChecksum,
@@ -110,6 +111,18 @@ export class TableWriter {
         if (this.#tail.used === ENTRIES_PER_TABLE_BLOCK) this.#startBlock(at(slots, nextSlot++));
         this.#append(this.#tail, block, at(copies, index), at(checksums, index));
       }
+    }
+  }
+
+  /** The same for marks of a revert. */
+  appendMarks(marks: readonly RevertMark[], slots: readonly Slot[]): void {
+    let nextSlot = 0;
+    for (const mark of marks) {
+      if (this.#tail.used === ENTRIES_PER_TABLE_BLOCK) this.#startBlock(at(slots, nextSlot++));
+      const tail = this.#tail;
+      const position = entryPosition(tail.used++);
+      writeRevertMark(tail.image, position, mark, this.#epoch);
+      touch(tail, position, position + ENTRY_SIZE);
     }
   }
 

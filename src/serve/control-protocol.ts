@@ -30,6 +30,12 @@ export const Method = {
   changed: 'changed',
   /** Takes `{ maximumSize }`, gives `VolumeState`. */
   resize: 'resize',
+  /** Takes `RevertParams`; gives `VolumeState` when the revert has begun. */
+  revert: 'revert',
+  /** Gives `{ outcome }` when the revert under way is over; at once, and without one, if none is. */
+  reverted: 'reverted',
+  /** Gives `VolumeState` when the volume reads as before the revert. */
+  cancelRevert: 'cancelRevert',
   /** Takes `{ scrub }`, gives problems. */
   check: 'check',
 } as const;
@@ -52,6 +58,14 @@ export interface CreateParams {
   /** Is what the file system does not use skipped, and how? */
   readonly unusedSpace?: 'auto' | 'frozen' | undefined;
   readonly hasInformation: boolean;
+}
+
+export interface RevertParams {
+  /** Store id. */
+  readonly snapshot: string;
+  readonly label?: string | undefined;
+  readonly keepPrevious?: boolean | undefined;
+  readonly holdTimeoutMs?: number | undefined;
 }
 
 export interface ChangedParams {

@@ -23,6 +23,7 @@ import {
   type Greeting,
   Method,
   type ReadParams,
+  type RevertParams,
   type ServingState,
   volumeState,
 } from './control-protocol.js';
@@ -40,6 +41,8 @@ const EVENTS = [
   'merged',
   'backgroundFailure',
   'overflow',
+  'revertProgress',
+  'reverted',
   'unusedSpaceUnknown',
 ] as const;
 
@@ -157,6 +160,15 @@ export class ControlServer {
       case Method.resize:
         await volume.setMaximumSize(numberIn(call.params, 'maximumSize'));
         return this.#state();
+      case Method.revert:
+        return this.#revert(call.params as RevertParams);
+      case Method.reverted:
+        return { value: { outcome: await unlessAborted(volume.reverting?.completed, call.signal) } };
+      case Method.cancelRevert:
+        if (volume.reverting === undefined)
+          throw new NotFoundError(`${volume.name} is not being put back to a snapshot`);
+        await volume.reverting.cancel();
+        return this.#state();
       case Method.check:
         return { value: await this.#check(call) };
       default:
@@ -204,6 +216,16 @@ export class ControlServer {
       ...(unusedSpace === undefined ? {} : { unusedSpace }),
     });
     return { value: { storeId, state: this.#state().value } };
+  }
+
+  /** A client that goes away leaves the revert as it is: it goes on. */
+  async #revert({ snapshot, label, keepPrevious, holdTimeoutMs }: RevertParams): Promise<Reply> {
+    await this.#options.volume.revert(this.#find(snapshot), {
+      ...(label === undefined ? {} : { label }),
+      ...(keepPrevious === undefined ? {} : { keepPrevious }),
+      ...(holdTimeoutMs === undefined ? {} : { holdTimeoutMs }),
+    }).begun;
+    return this.#state();
   }
 
   /** Deletes what the client saw, or nothing: meanwhile others may have deleted the oldest. */
@@ -284,6 +306,21 @@ function numberIn(params: unknown, name: string): number {
   const value = typeof params === 'object' && params !== null ? Reflect.get(params, name) : undefined;
   if (typeof value !== 'number') throw new InvalidArgumentError(`“${name}” must be a number`);
   return value;
+}
+
+/** Waits for what goes on whether anybody waits or not. @throws the reason of the signal */
+async function unlessAborted<T>(work: Promise<T> | undefined, signal: AbortSignal): Promise<T | undefined> {
+  let stop: () => void = () => undefined;
+  const aborted = new Promise<never>((_, reject) => {
+    stop = () => reject(signal.reason);
+    signal.addEventListener('abort', stop, { once: true });
+  });
+  aborted.catch(() => undefined);
+  try {
+    return await Promise.race([work, aborted]);
+  } finally {
+    signal.removeEventListener('abort', stop);
+  }
 }
 
 /** A part of an event as JSON: of errors, what they say. */

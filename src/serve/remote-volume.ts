@@ -13,6 +13,7 @@ import { DeviceError, InvalidArgumentError } from '../errors.js';
 import type { CreateSnapshotOptions } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
 import type { SettledOptions } from '../snapshot/merging.js';
+import type { RevertOperation, RevertOptions, RevertOutcome } from '../snapshot/revert-operation.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { VolumeAccess } from '../volume/access.js';
@@ -27,6 +28,7 @@ import {
   decodeExtents,
   Method,
   type ReadParams,
+  type RevertParams,
   type ServingState,
   type VolumeState,
 } from './control-protocol.js';
@@ -46,6 +48,8 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
   readonly #handles = new Map<string, RemoteSnapshot>();
   #state: VolumeState;
   #isUsed = false;
+  /** Of the revert that ended last. */
+  #outcome: RevertOutcome = 'reverted';
   #snapshots: readonly RemoteSnapshot[] = [];
 
   /** As whoever connected calls it; where the other process runs, the same path may be another file. */
@@ -67,6 +71,7 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
   /** @internal Something happened to the volume. */
   tell(told: unknown): void {
     const { name, event } = told as { readonly name: keyof VolumeEvents; readonly event: never };
+    if (name === 'reverted') this.#outcome = (event as VolumeEvents['reverted'][0]).outcome;
     (this as EventEmitter).emit(name, event);
   }
 
@@ -218,6 +223,50 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
     const ids = this.snapshots.slice(0, count).map(({ storeId }) => storeId);
     const { value } = await this.#request(Method.deleteOldest, { ids });
     this.#take(value as VolumeState);
+  }
+
+  /** As `Volume.revert`; what was begun goes on when this connection ends. */
+  revert(snapshot: Snapshot, options: RevertOptions = {}): RevertOperation {
+    const { label, keepPrevious, holdTimeoutMs, onProgress, signal } = options;
+    const params: RevertParams = { snapshot: snapshot.storeId, label, keepPrevious, holdTimeoutMs };
+    const listener = ({ doneBytes, totalBytes }: VolumeEvents['revertProgress'][0]) =>
+      onProgress?.(doneBytes, totalBytes);
+    const cancel = () => begun.then(() => this.#cancelRevert());
+    const onAbort = () => void cancel().catch(() => undefined);
+    const begun = this.#asked(Method.revert, params, signal);
+    this.on('revertProgress', listener);
+    signal?.addEventListener('abort', onAbort, { once: true });
+    const completed = begun
+      .then(() => this.#reverted())
+      .finally(() => {
+        this.off('revertProgress', listener);
+        signal?.removeEventListener('abort', onAbort);
+      });
+    completed.catch(() => undefined);
+    return { begun, completed, cancel };
+  }
+
+  get reverting(): RevertOperation | undefined {
+    if (this.figures.revert === undefined) return undefined;
+    const completed = this.#reverted();
+    completed.catch(() => undefined);
+    return { begun: Promise.resolve(), completed, cancel: () => this.#cancelRevert() };
+  }
+
+  async #asked(method: string, params: unknown, signal?: AbortSignal): Promise<void> {
+    signal?.throwIfAborted();
+    const { value } = await this.#request(method, params);
+    this.#take(value as VolumeState);
+  }
+
+  #cancelRevert(): Promise<void> {
+    return this.#asked(Method.cancelRevert, undefined);
+  }
+
+  async #reverted(): Promise<RevertOutcome> {
+    const { value } = await this.#request(Method.reverted);
+    await this.refresh();
+    return (value as { readonly outcome?: RevertOutcome }).outcome ?? this.#outcome;
   }
 
   /** @internal Deletes one snapshot. */

@@ -14,7 +14,7 @@ import { Mutex } from 'async-mutex';
 import type { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
 import type { Pools } from '../copy-on-write/pools.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
-import { assert, NotFoundError } from '../errors.js';
+import { assert, NotFoundError, RevertInProgressError } from '../errors.js';
 import { SnapshotState } from '../format/control-block.js';
 import type { Guid } from '../format/guid.js';
 import type { ControlFile } from '../store/control-file.js';
@@ -29,6 +29,7 @@ export class SnapshotChain {
   readonly #removing = new Mutex();
   readonly #ordering = new Mutex();
   #removals = 0;
+  #keptFrom: SnapshotRecord | undefined;
   readonly #areasFrom = new Map<SnapshotRecord, readonly DiffArea[]>();
   readonly #freeing = new Set<Promise<void>>();
   /** Gone, but their readers may not have ended. */
@@ -67,9 +68,47 @@ export class SnapshotChain {
     return this.#records.at(-1);
   }
 
+  /** The oldest of the snapshots that cannot go now, because a revert needs them; `undefined`: there are none. */
+  get keptFrom(): SnapshotRecord | undefined {
+    return this.#keptFrom;
+  }
+
+  /** Does that once no deletion is under way: one that has begun is not called back. @throws SnapshotDeletedError, NotFoundError */
+  async keep(record: SnapshotRecord): Promise<void> {
+    await this.#removing.runExclusive(async () => {
+      this.indexOf(record);
+      this.#keptFrom = record;
+    });
+  }
+
+  /** From now on neither this snapshot nor a newer one can go. `undefined`: all can again. */
+  keepFrom(record: SnapshotRecord | undefined): void {
+    this.#keptFrom = record;
+  }
+
+  /** @throws RevertInProgressError if it, or an older one, is needed for a revert */
+  #checkRemovable(record: SnapshotRecord | undefined): void {
+    const kept = this.#keptFrom;
+    if (kept === undefined || record === undefined) return;
+    if (this.#records.indexOf(record) < this.#records.indexOf(kept)) return;
+    throw new RevertInProgressError(
+      `the volume is being put back to snapshot ${kept.id}, which needs it and all newer ones; wait for that, or cancel it: nothing was deleted`,
+    );
+  }
+
   /** The newest that there is for users: the one to copy for. */
   get newestVisible(): SnapshotRecord | undefined {
     return this.#records.findLast(({ deleted }) => deleted === undefined);
+  }
+
+  /** The newest visible one and deleted ones after it: what was copied last is there. */
+  get latest(): readonly SnapshotRecord[] {
+    return this.#records.slice(
+      Math.max(
+        0,
+        this.#records.findLastIndex(({ deleted }) => deleted === undefined),
+      ),
+    );
   }
 
   /** The oldest that is being deleted, and the one before it, which is not, if there is one. */
@@ -119,8 +158,7 @@ export class SnapshotChain {
   /** Tells copy-on-write for which snapshot copies are made now. */
   retarget(copyOnWrite: CopyOnWrite): void {
     const { newestVisible } = this;
-    const newer =
-      newestVisible === undefined ? [] : this.#records.slice(this.#records.indexOf(newestVisible) + 1);
+    const newer = newestVisible === undefined ? [] : this.latest.slice(1);
     copyOnWrite.redirect(
       newestVisible?.area,
       newer.flatMap(({ area }) => area ?? []),
@@ -145,11 +183,13 @@ export class SnapshotChain {
 
   /**
    * Deletes one snapshot, whatever its age: durable when it resolves. Of one that is not the oldest the space becomes free later.
-   * @throws SnapshotDeletedError; DeviceError if the control file cannot be changed, then it exists still
+   * @throws SnapshotDeletedError; RevertInProgressError, DeviceError if the control file cannot be changed; then it exists still
    */
   async remove(record: SnapshotRecord, copyOnWrite: CopyOnWrite, reason: DeletionReason): Promise<void> {
     await this.#removing.runExclusive(async () => {
-      if (this.indexOf(record) === 0) await this.#removeOldest(record, copyOnWrite, reason, undefined);
+      const index = this.indexOf(record);
+      this.#checkRemovable(record);
+      if (index === 0) await this.#removeOldest(record, copyOnWrite, reason, undefined);
       else await this.#hide(record, copyOnWrite, reason);
       await this.#removeUnneeded(copyOnWrite);
     });
@@ -176,6 +216,7 @@ export class SnapshotChain {
     cause?: unknown,
   ): Promise<void> {
     await this.#removing.runExclusive(async () => {
+      this.#checkRemovable(last);
       while (this.#records.includes(last)) {
         const record = this.#records[0];
         assert(record !== undefined, () => 'an empty list holds a record');
@@ -188,6 +229,8 @@ export class SnapshotChain {
   /** Removes the `count` oldest, or as many as there are. @throws as `removeThrough` */
   async removeOldest(count: number, copyOnWrite: CopyOnWrite, reason: DeletionReason): Promise<void> {
     await this.#removing.runExclusive(async () => {
+      const { visible } = this;
+      if (count > 0) this.#checkRemovable(visible[Math.min(count, visible.length) - 1]);
       for (let i = 0; i < count; i++) {
         await this.#removeUnneeded(copyOnWrite);
         const record = this.#records[0];

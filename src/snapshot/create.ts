@@ -13,7 +13,13 @@ import type { BlockDevice } from '../device/block-device.js';
 import { createDiffArea } from '../diff-area/create.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import type { Environment } from '../environment.js';
-import { DeviceError, HoldTimeoutError, InvalidArgumentError, LimitError } from '../errors.js';
+import {
+  DeviceError,
+  HoldTimeoutError,
+  InvalidArgumentError,
+  LimitError,
+  RevertInProgressError,
+} from '../errors.js';
 import {
   type ApplicationInformation,
   encodeApplicationInformation,
@@ -46,7 +52,7 @@ export interface CreateSnapshotOptions {
   readonly unusedSpace?: UnusedSpace;
 }
 
-const DEFAULT_HOLD_TIMEOUT_MS = 10_000;
+export const DEFAULT_HOLD_TIMEOUT_MS = 10_000;
 /** Nobody should wait for longer. */
 const HOLD_TIMEOUT_MAX_MS = 600_000;
 
@@ -65,10 +71,24 @@ export interface CreateContext {
   readonly figures: { holdMs: number };
 }
 
-/** One at a time. @throws HoldTimeoutError, LimitError, NoSpaceError, DeviceError; then there is no new snapshot */
+/** What else a snapshot is taken for. Both steps are done with writes held; what they throw, the creation throws. */
+export interface SnapshotPurpose {
+  /** `SnapshotState`s. */
+  readonly state: number;
+  /** Before the snapshot exists. */
+  prepare(area: DiffArea): Promise<void>;
+  /** Once it does; it stays even if this fails. */
+  begin(record: SnapshotRecord): Promise<void>;
+}
+
+/**
+ * One at a time.
+ * @throws HoldTimeoutError, LimitError, NoSpaceError, RevertInProgressError, DeviceError; then there is no new snapshot
+ */
 export async function createSnapshot(
   context: CreateContext,
   options: CreateSnapshotOptions,
+  purpose?: SnapshotPurpose,
 ): Promise<SnapshotRecord> {
   const { chain, environment, gate } = context;
   const { holdTimeoutMs = DEFAULT_HOLD_TIMEOUT_MS } = options;
@@ -80,6 +100,11 @@ export async function createSnapshot(
   }
   const failure = context.writes?.failure ?? gate.failure;
   if (failure !== undefined) throw failure;
+  if (purpose === undefined && chain.keptFrom !== undefined) {
+    throw new RevertInProgressError(
+      `no snapshot can be taken while the volume is put back to ${chain.keptFrom.id}; wait for that, or cancel it`,
+    );
+  }
   if (chain.visible.length >= SNAPSHOTS_MAX)
     throw new LimitError(`a volume has at most ${SNAPSHOTS_MAX} snapshots; delete one first`);
   const id = guidFrom(environment.random);
@@ -96,7 +121,7 @@ export async function createSnapshot(
   if (writes !== undefined) writes.level = 'low';
   let taken: Taken;
   try {
-    taken = await take(context, information, holdTimeoutMs, provider !== undefined);
+    taken = await take(context, information, { holdTimeoutMs, hasBitmaps: provider !== undefined, purpose });
   } finally {
     if (writes !== undefined) writes.level = 'usual';
   }
@@ -113,11 +138,16 @@ interface Taken {
   readonly bitmapSlots: readonly Slot[] | undefined;
 }
 
+interface TakeOptions {
+  readonly holdTimeoutMs: number;
+  readonly hasBitmaps: boolean;
+  readonly purpose: SnapshotPurpose | undefined;
+}
+
 async function take(
   context: CreateContext,
   information: ApplicationInformation,
-  holdTimeoutMs: number,
-  hasBitmaps: boolean,
+  { holdTimeoutMs, hasBitmaps, purpose }: TakeOptions,
 ): Promise<Taken> {
   const { store, space, environment } = context;
   const id = information.snapshotId;
@@ -127,6 +157,7 @@ async function take(
   const flushed = flushAhead(context);
   flushed.catch(() => undefined);
   const file = await store.createArea(id);
+  let isThere = false;
   try {
     const area = await createDiffArea(file, {
       storeId: id,
@@ -137,10 +168,14 @@ async function take(
     });
     const bitmapSlots = hasBitmaps ? reserveBitmaps(area) : undefined;
     await flushed;
-    return { record: await holdAndCommit(context, area, holdTimeoutMs, hasBitmaps), area, bitmapSlots };
+    const onCommitted = () => {
+      isThere = true;
+    };
+    const options = { limitMs: holdTimeoutMs, isPending: hasBitmaps, purpose, onCommitted };
+    return { record: await holdAndCommit(context, area, options), area, bitmapSlots };
   } catch (error) {
     // With the gate shut the snapshot may exist after all; then it is whole, because nothing was written since.
-    if (context.gate.failure === undefined) await discard(context, file);
+    if (!isThere && context.gate.failure === undefined) await discard(context, file);
     throw error;
   }
 }
@@ -162,20 +197,60 @@ async function discard({ emit, store }: CreateContext, file: AreaFile): Promise<
   }
 }
 
+interface CommitOptions {
+  readonly limitMs: number;
+  /** See `SnapshotRecord.pending`. */
+  readonly isPending: boolean;
+  readonly purpose: SnapshotPurpose | undefined;
+  /** The snapshot exists, whatever comes then. */
+  onCommitted(): void;
+}
+
 async function holdAndCommit(
   context: CreateContext,
   area: DiffArea,
-  limitMs: number,
-  isPending: boolean,
+  { limitMs, isPending, purpose, onCommitted }: CommitOptions,
 ): Promise<SnapshotRecord> {
+  const { device, store } = context;
+  let copying: Promise<void> | undefined;
+  try {
+    return await whileHeld(context, limitMs, async (limited) => {
+      if (store.hidesStartBlock) {
+        copying = copyFirstBlock(device, area);
+        await limited('block 0 was not copied', copying);
+      }
+      await purpose?.prepare(area);
+      const kind = { isPending, state: purpose?.state ?? 0 };
+      const record = await context.chain.whileOrdered(() => commit(context, area, kind));
+      onCommitted();
+      await purpose?.begin(record);
+      return record;
+    });
+  } finally {
+    // The diff area must be at rest before it is discarded.
+    await copying?.catch(() => undefined);
+  }
+}
+
+/** Waits for `work`, but no longer than the hold limit allows; `what` says what was not done then. */
+type Limited = (what: string, work: Promise<void>) => Promise<void>;
+
+/**
+ * Runs `action` at one moment of the volume: everything acknowledged before is in it and durable, and nothing newer
+ * gets there until the action is over.
+ * @throws HoldTimeoutError if that could not be had within the limit; DeviceError; what the action throws
+ */
+export async function whileHeld<T>(
+  context: CreateContext,
+  limitMs: number,
+  action: (limited: Limited) => Promise<T>,
+): Promise<T> {
   const { gate, writes, device, environment, figures, emit } = context;
   const { clock } = environment;
   let held = false;
-  let copying: Promise<void> | undefined;
   const heldSince = clock.monotonic();
   const deadline = heldSince + limitMs;
-  const limited = (what: string, work: Promise<void>) =>
-    withinLimit(clock, deadline - clock.monotonic(), work, what);
+  const limited: Limited = (what, work) => withinLimit(clock, deadline - clock.monotonic(), work, what);
   // The moment of the snapshot: what the buffer takes from now on is newer.
   writes?.plug();
   try {
@@ -183,11 +258,7 @@ async function holdAndCommit(
     await gate.hold(deadline - clock.monotonic());
     held = true;
     await limited('the volume was not flushed', device.flush());
-    if (context.store.hidesStartBlock) {
-      copying = copyFirstBlock(device, area);
-      await limited('block 0 was not copied', copying);
-    }
-    return await context.chain.whileOrdered(() => commit(context, area, isPending));
+    return await action(limited);
   } catch (error) {
     if (error instanceof HoldTimeoutError) emit('holdTimedOut', { limitMs });
     throw error;
@@ -195,8 +266,6 @@ async function holdAndCommit(
     figures.holdMs = clock.monotonic() - heldSince;
     if (held) gate.release();
     writes?.unplug();
-    // The diff area must be at rest before it is discarded.
-    await copying?.catch(() => undefined);
   }
 }
 
@@ -222,7 +291,7 @@ async function copyFirstBlock(device: BlockDevice, area: DiffArea): Promise<void
 async function commit(
   { chain, device, store, copyOnWrite, gate, space, environment }: CreateContext,
   area: DiffArea,
-  isPending: boolean,
+  { isPending, state }: { readonly isPending: boolean; readonly state: number },
 ): Promise<SnapshotRecord> {
   const { newest, newestVisible } = chain;
   const item: SnapshotItem = {
@@ -234,7 +303,7 @@ async function commit(
     createdAt: laterThan(newest?.item.createdAt ?? 0n, filetimeFromMilliseconds(environment.clock.now())),
   };
   try {
-    await store.control.publish({ snapshot: item, diffArea: area.item });
+    await store.control.publish({ snapshot: item, diffArea: { ...area.item, state } });
   } catch (error) {
     await withdraw(store, gate, area, error);
     throw error;

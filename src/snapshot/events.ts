@@ -17,6 +17,10 @@ export interface VolumeEvents {
   overflow: [{ readonly id: Guid; readonly neededBytes: ByteLength; readonly availableBytes: ByteLength }];
   /** A copy fails its checksum. */
   integrityFailure: [{ readonly id: Guid; readonly error: VolsnapError }];
+  /** Blocks were put back, of those that differ from the snapshot that the volume is going back to. */
+  revertProgress: [{ readonly id: Guid; readonly doneBytes: ByteLength; readonly totalBytes: ByteLength }];
+  /** A revert to snapshot `id` is over: all was put back, or, if it was cancelled, all is again as in `previousId`. */
+  reverted: [{ readonly id: Guid; readonly previousId: Guid; readonly outcome: 'reverted' | 'cancelled' }];
   /** What is unused could not be told for certain, so the snapshot skips nothing; `error` if something failed. */
   unusedSpaceUnknown: [{ readonly id: Guid; readonly reason: string; readonly error: unknown }];
   holdTimedOut: [{ readonly limitMs: number }];

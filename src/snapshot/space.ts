@@ -122,6 +122,12 @@ export class Space implements CopyOnWriteHost {
   /** @returns false if that was the snapshot of `area` itself */
   async #dropOldest(area: DiffArea, cause?: unknown): Promise<boolean> {
     const victim = this.#chain.oldest;
+    if (victim !== undefined && victim === this.#chain.keptFrom) {
+      throw new NoSpaceError(
+        `the diff areas are full, and the revert to ${victim.id} needs all snapshots that are left; give them more room (volsnap resize-store), or cancel the revert`,
+        { cause },
+      );
+    }
     if (victim !== undefined) await this.#chain.removeThrough(victim, this.#copying, 'space', cause);
     return this.#chain.ownerOf(area) !== undefined;
   }
@@ -157,6 +163,8 @@ export class Space implements CopyOnWriteHost {
         return (await this.#dropOldest(area, error)) ? 'retry' : 'gone';
       }
       if (failures === 1) return 'retry';
+      // Given up, they would leave the volume between two states.
+      if (this.#chain.keptFrom !== undefined) throw error;
       // Older snapshots read the missing block through this one, so all are wrong without it.
       await this.#chain.removeThrough(newest, this.#copying, 'copy-failed', error);
       return 'gone';
@@ -175,7 +183,7 @@ export class Space implements CopyOnWriteHost {
     if (this.#store.available() < wanted && newest?.area !== undefined) await this.#trim(newest, newest.area);
     while (this.#store.available() < wanted) {
       const victim = this.#chain.oldest;
-      if (victim === undefined) {
+      if (victim === undefined || victim === this.#chain.keptFrom) {
         throw new NoSpaceError(
           `a snapshot needs at least ${wanted} bytes, ${this.#store.available()} can be had; raise the limit with: volsnap resize-store`,
         );
@@ -199,7 +207,7 @@ export class Space implements CopyOnWriteHost {
     const isOver = () => maximum !== 0 && this.#store.allocated() > maximum;
     const { newestVisible: newest } = this.#chain;
     if (isOver() && newest?.area !== undefined) await this.#trim(newest, newest.area);
-    while (isOver() && this.#chain.oldest !== undefined) {
+    while (isOver() && this.#chain.oldest !== undefined && this.#chain.oldest !== this.#chain.keptFrom) {
       const before = this.#store.allocated();
       await this.#chain.removeThrough(this.#chain.oldest, this.#copying, 'limit-lowered');
       await this.#chain.freed();

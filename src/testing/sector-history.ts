@@ -114,6 +114,14 @@ export class SectorHistory {
     }
   }
 
+  /** A write that is durable by itself ended, whatever became of others before it. */
+  makeStable(write: WriteRecord, horizon: number): void {
+    write.stable = true;
+    this.#ended = this.#ended.filter((ended) => ended !== write);
+    const last = lastSectorOf(write);
+    for (let sector = write.offset / SECTOR_SIZE; sector <= last; sector++) this.#prune(sector, horizon);
+  }
+
   /** A flush that began at `start` failed. */
   doom(start: number): void {
     for (const write of this.#ended) if (write.end < start) write.doomed = true;

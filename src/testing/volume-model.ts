@@ -8,31 +8,24 @@
  *
  * Ranges are whole sectors: below that, writes in flight together would mix within a sector. One set of snapshots over
  * several volumes needs models with one `Ticks`, and one `Moment`.
- * Left out: changes of size, and reverts or merges that were in flight at a crash.
+ * Left out: changes of size, and merges that were in flight at a crash.
  */
 import { assert } from '../errors.js';
-import { type BlockNumber, type ByteLength, type ByteOffset, SECTOR_SIZE } from '../units.js';
+import {
+  BLOCK_SIZE,
+  type BlockNumber,
+  type ByteLength,
+  type ByteOffset,
+  blockOf,
+  SECTOR_SIZE,
+} from '../units.js';
 import type { CrashModel } from './crash-model.js';
 import { explainSector } from './sector-data.js';
 import { type Candidate, SectorHistory, type WriteRecord } from './sector-history.js';
 import { differingSectors, type Moment, SnapshotModel } from './snapshot-model.js';
+import { Ticks } from './ticks.js';
 
-/** Counts events; shared by all volumes of one simulation. */
-export class Ticks {
-  #last: number;
-
-  constructor(last = 0) {
-    this.#last = last;
-  }
-
-  get last(): number {
-    return this.#last;
-  }
-
-  next(): number {
-    return ++this.#last;
-  }
-}
+export { Ticks } from './ticks.js';
 
 /** A call that has begun: to be handed back when it ends. */
 export interface PendingCall {
@@ -48,6 +41,12 @@ export class ModelMismatch extends Error {
 }
 
 const EXPLAINED_MAX = 8;
+
+/** A revert as the model sees it: what it changes for certain, and what it may change. */
+export interface ModelRevert {
+  readonly whole: readonly WriteRecord[];
+  readonly unsure: readonly WriteRecord[];
+}
 
 export class VolumeModel {
   readonly ticks: Ticks;
@@ -115,6 +114,43 @@ export class VolumeModel {
   endWrite(write: WriteRecord, result: 'done' | 'failed' = 'done'): void {
     this.#history.end(write, this.ticks.next(), result === 'failed');
     if (result === 'done') this.#likely.set(write.bytes, write.offset);
+  }
+
+  /**
+   * The volume begins to read as something else as a whole, as by a revert: to be called at the moment from which that may be seen.
+   * @param bytes of the whole volume
+   * @param asked when it was asked for: what was acknowledged since may be newer, or older and gone
+   * @param unused blocks that the snapshot may have left out: they become zeros, or stay as they are
+   */
+  beginRevert(
+    bytes: Uint8Array,
+    asked: PendingCall = this.tick(),
+    unused: ReadonlySet<BlockNumber> = new Set<BlockNumber>(),
+  ): ModelRevert {
+    this.#checkRange(0, bytes.byteLength);
+    const revert = { whole: [] as WriteRecord[], unsure: [] as WriteRecord[] };
+    for (let from = 0, to: number; from < bytes.byteLength; from = to) {
+      const isUnused = unused.has(blockOf(from));
+      to = from;
+      while (to < bytes.byteLength && unused.has(blockOf(to)) === isUnused) to += BLOCK_SIZE;
+      const write = this.#history.begin(from, bytes.slice(from, to), asked.start);
+      (isUnused ? revert.unsure : revert.whole).push(write);
+    }
+    return revert;
+  }
+
+  /** This moment, for calls that are reported later. */
+  tick(): PendingCall {
+    return { start: this.ticks.next() };
+  }
+
+  /** It does, durably; or the revert, or its cancelling, failed: then each sector may be as before or not. */
+  endRevert({ whole, unsure }: ModelRevert, result: 'done' | 'failed' = 'done'): void {
+    for (const write of whole) this.endWrite(write, result);
+    for (const write of unsure) this.endWrite(write, 'failed');
+    if (result === 'failed') return;
+    const horizon = Math.min(...this.#readsAndCreations, Infinity);
+    for (const write of whole) this.#history.makeStable(write, horizon);
   }
 
   beginFlush(): PendingCall {

@@ -2,6 +2,7 @@
 import type { CreateSnapshotOptions } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
 import type { SettledOptions } from '../snapshot/merging.js';
+import type { RevertOperation, RevertOptions } from '../snapshot/revert-operation.js';
 import type { ByteSource, Snapshot } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { ChangedExtent } from './changed-blocks.js';
@@ -22,6 +23,8 @@ export interface VolumeAccess extends ByteSource {
   flush(): Promise<void>;
   createSnapshot(options?: CreateSnapshotOptions): Promise<Snapshot>;
   deleteOldest(count?: number): Promise<void>;
+  revert(snapshot: Snapshot, options?: RevertOptions): RevertOperation;
+  readonly reverting: RevertOperation | undefined;
   settled(options?: SettledOptions): Promise<void>;
   changedBlocks(options: ChangedBlocksOptions): AsyncIterable<ChangedExtent>;
   setMaximumSize(maximumSize: ByteLength): Promise<void>;

@@ -132,9 +132,11 @@ async function assemble(
     emit,
     life,
   });
+  engine.reverts.restore();
   const history = new StoredHistory(engine, writable);
   if (!writable) return { device, life, history, writer: undefined, recovery: loaded.recovery };
   const removedFiles = await putRight(store, loaded);
+  await engine.reverts.goOn();
   engine.merging.wake();
   return {
     device,

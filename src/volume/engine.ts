@@ -12,8 +12,10 @@ import type { Lifetime } from '../device/lifetime.js';
 import type { Environment } from '../environment.js';
 import { SnapshotChain } from '../snapshot/chain.js';
 import type { Emit } from '../snapshot/events.js';
+import { LiveDevice } from '../snapshot/live-device.js';
 import { Merging } from '../snapshot/merging.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
+import { Reverts } from '../snapshot/revert.js';
 import { type Growth, Space } from '../snapshot/space.js';
 import type { AttachedStore } from '../store/store.js';
 import type { ByteLength } from '../units.js';
@@ -49,6 +51,9 @@ export class Engine {
   /** Above the gate; in the mode `writeback` everything that reads or changes the live volume goes through it. */
   readonly writes: WriteBuffer | undefined;
   readonly figures = { holdMs: 0 };
+  /** The volume as its users see it; snapshots and copies work with `device`. */
+  readonly live: LiveDevice;
+  readonly reverts: Reverts;
 
   constructor(
     readonly device: BlockDevice,
@@ -69,11 +74,18 @@ export class Engine {
     this.chain.retarget(this.copyOnWrite);
     const { chain, space, pools, copyOnWrite: copying, emit } = this;
     this.merging = new Merging({ chain, space, pools, copyOnWrite: copying, control: store.control }, emit);
-    chain.whenFreed(() => this.merging.wake());
+    chain.whenFreed(() => {
+      this.merging.wake();
+      this.reverts.resume();
+    });
     const { writeBackLimit: limit } = options;
     const { gate, copyOnWrite } = this;
     const { clock } = options.environment;
+    this.live = new LiveDevice(device);
     this.writes =
-      limit === undefined ? undefined : new WriteBuffer({ device, gate, copyOnWrite, clock, limit });
+      limit === undefined
+        ? undefined
+        : new WriteBuffer({ device: this.live, gate, copyOnWrite, clock, limit });
+    this.reverts = new Reverts(this);
   }
 }

@@ -14,10 +14,12 @@ import {
   VolumeChangedError,
 } from '../errors.js';
 import { START_BLOCK_OFFSET, START_BLOCK_SIZE } from '../format/constants.js';
+import { SnapshotState } from '../format/control-block.js';
 import { unknownReadOnlyBits } from '../format/extension.js';
 import type { Guid } from '../format/guid.js';
 import { decodeStartBlock, isStartBlock } from '../format/start-block.js';
 import { type DeletionReason, SnapshotRecord } from '../snapshot/record.js';
+import { isTarget } from '../snapshot/revert-state.js';
 import { type CatalogEntry, isDeleting } from '../store/control-file.js';
 import { DirectoryStore } from '../store/directory-store.js';
 import { InVolumeStore } from '../store/in-volume-store.js';
@@ -107,6 +109,7 @@ export async function loadStore(store: AttachedStore, options: LoadOptions): Pro
       );
     warnings.push(change);
   }
+  const revertTarget = revertTargetOf(control.entries);
   const loaded = await loadSnapshots(store, options);
   const records = loaded.map(({ record }) => record);
   const droppedCopies = loaded.reduce((sum, { dropped }) => sum + dropped, 0);
@@ -121,6 +124,14 @@ export async function loadStore(store: AttachedStore, options: LoadOptions): Pro
       );
     }
     warnings.push(`cannot be read: ${text}`);
+  }
+  const dropsAll = change !== undefined && options.onVolumeChanged === 'invalidate';
+  if (writable && revertTarget !== undefined && (dropsAll || newestDamaged !== undefined)) {
+    await closeAreas(records);
+    const why = dropsAll ? change : newestDamaged?.damage?.message;
+    throw new FormatError(
+      `${why} The volume is being put back to snapshot ${revertTarget.snapshot.storeId}; without its snapshots it would stay between two states, so none can be given up. Keep them, or save what can be read (open it read-only)`,
+    );
   }
   const isInvalid = writable && change !== undefined && options.onVolumeChanged === 'invalidate';
   const gone = (some: readonly SnapshotRecord[], reason: DeletionReason) =>
@@ -138,6 +149,20 @@ export async function loadStore(store: AttachedStore, options: LoadOptions): Pro
     drop: isInvalid ? gone(records, 'volume-changed') : writable ? gone(damaged, 'damaged') : [],
     repairs: loaded.map(({ repair }) => repair),
   };
+}
+
+/** The snapshot that a revert under way goes to. @throws FormatError if what the items say of it makes no sense */
+function revertTargetOf(entries: readonly CatalogEntry[]): CatalogEntry | undefined {
+  const [target, another] = entries.filter(({ snapshot }) => isTarget(snapshot.flags));
+  if (target === undefined) return undefined;
+  const newest = entries.at(-1);
+  const isTaken = ((newest?.diffArea.state ?? 0) & SnapshotState.beforeRevert) !== 0;
+  if (another !== undefined || newest === target || !isTaken) {
+    throw new FormatError(
+      `control blocks: a revert to ${target.snapshot.storeId} is under way, but ${another === undefined ? 'the newest snapshot was not taken for it' : `one to ${another.snapshot.storeId} too`}`,
+    );
+  }
+  return target;
 }
 
 interface LoadedSnapshot {

@@ -21,7 +21,7 @@ export class StoredHistory implements History {
   }
 
   get volume() {
-    return this.#engine.device;
+    return this.#engine.live;
   }
 
   get snapshots(): readonly Snapshot[] {
@@ -40,7 +40,7 @@ export class StoredHistory implements History {
   }
 
   get figures(): VolumeFigures {
-    const { store, chain, copyOnWrite, pools, gate, writes, merging, figures } = this.#engine;
+    const { store, chain, copyOnWrite, pools, gate, writes, merging, figures, reverts } = this.#engine;
     const areas = chain.records.flatMap(({ area }) => area ?? []);
     const deleted = chain.records.filter((record) => record.deleted !== undefined);
     return {
@@ -49,6 +49,7 @@ export class StoredHistory implements History {
       usedBytes: areas.reduce((sum, area) => sum + area.usedBytes, 0),
       allocatedBytes: store.allocated(),
       maximumBytes: store.control.start.maximumSize,
+      revert: reverts.status,
       tableMemoryBytes: areas.reduce(
         (sum, area) => sum + area.table.memoryBytes + (area.unused?.memoryBytes ?? 0),
         0,
@@ -72,12 +73,15 @@ export class StoredHistory implements History {
     offset,
     length,
   }: ChangedOptions): AsyncGenerator<ChangedExtent> {
-    const { chain, store, device, writes } = this.#engine;
+    const { chain, store, live, writes } = this.#engine;
     // The tables know of what is in the volume, not of what is in the buffer.
     if (until === undefined) await writes?.drained();
-    const first = chain.indexOf(this.#recordOf(since));
+    const from = chain.indexOf(this.#recordOf(since));
+    // Blocks that a revert has still to put back have changed too: those with a copy in its target or a newer snapshot.
+    const target = until === undefined ? chain.keptFrom : undefined;
+    const first = target === undefined ? from : Math.min(from, chain.indexOf(target));
     const end = until === undefined ? chain.records.length : chain.indexOf(this.#recordOf(until));
-    if (end < first) {
+    if (end < from) {
       throw new InvalidArgumentError(
         `snapshot ${since.id} is newer than ${until?.id}; give the older one first`,
       );
@@ -87,11 +91,11 @@ export class StoredHistory implements History {
     const passed = areas(chain.records.slice(first, end));
     const changed =
       copiedOnly === true ? passed.map(({ table }) => table) : blocksChanged(passed, areas(later));
-    const size = until?.size ?? device.size;
+    const size = until?.size ?? live.size;
     for (const extent of changedExtents(changed, { sizeBefore: since.size, size, offset, length })) {
       // Such a store keeps a copy of block 0 in every snapshot, changed or not.
       if (extent.offset < BLOCK_SIZE && store.hidesStartBlock)
-        yield* withoutEqualFirstBlock(since, until ?? device, extent);
+        yield* withoutEqualFirstBlock(since, until ?? live, extent);
       else yield extent;
     }
   }
@@ -106,9 +110,10 @@ export class StoredHistory implements History {
   }
 
   async close(): Promise<void> {
-    const { gate, writes, pools, chain, store, merging, copyOnWrite } = this.#engine;
+    const { gate, writes, pools, chain, store, merging, copyOnWrite, reverts } = this.#engine;
     merging.stop();
     try {
+      await reverts.stop();
       // If that fails, acknowledged writes are lost: the close is not a clean one, and says so.
       await writes?.drained();
       if (this.#writable && gate.failure === undefined) {
@@ -128,8 +133,7 @@ export class StoredHistory implements History {
   async #recordClean(): Promise<void> {
     const { chain, store, device } = this.#engine;
     // Those that took copies last: the newest there is, and deleted ones after it.
-    const first = chain.newestVisible === undefined ? 0 : chain.records.indexOf(chain.newestVisible);
-    for (const { area } of chain.records.slice(first)) {
+    for (const { area } of chain.latest) {
       if (area === undefined || area.isCut) continue;
       await area.flush();
       await area.writeWatermark();

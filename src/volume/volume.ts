@@ -7,22 +7,22 @@
  *     await snapshot.read(0, 4096);
  */
 import { EventEmitter } from 'node:events';
-import { Mutex } from 'async-mutex';
 import { asTarget, checkRange, checkWhole, lengthOf } from '../arguments.js';
 import { type AllocationExtent, allocationOf } from '../device/allocation.js';
 import type { BlockDevice } from '../device/block-device.js';
-import { writeZeros } from '../device/zeros.js';
 import { type Environment, systemEnvironment } from '../environment.js';
 import { ClosedError, ReadOnlyError } from '../errors.js';
 import { type CreateSnapshotOptions, createSnapshot } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
 import type { SettledOptions } from '../snapshot/merging.js';
+import type { RevertOperation, RevertOptions } from '../snapshot/revert-operation.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import type { Store } from '../store/store.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { VolumeAccess } from './access.js';
 import { openParts, type VolumeOptions, type VolumeParts } from './assemble.js';
 import type { ChangedExtent } from './changed-blocks.js';
+import { type Change, CLEARED_BYTES, changePart, PART_BYTES, writePart, zero } from './changing.js';
 import { clearRange } from './clearing.js';
 import { differing } from './compare.js';
 import type { Engine } from './engine.js';
@@ -54,8 +54,6 @@ export interface ChangedBlocksOptions {
 
 export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
   #parts: VolumeParts | undefined;
-  /** One snapshot is taken at a time. */
-  readonly #creating = new Mutex();
 
   /**
    * Makes an empty store for the volume on `device`, which stays open.
@@ -197,9 +195,9 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     await this.#runWriting(async ({ engine }) => {
       checkRange(offset, length, engine.device.size);
       const partLimit = engine.copyOnWrite.target === undefined ? CLEARED_BYTES : PART_BYTES;
-      const { writes, device, gate } = engine;
+      const { writes, live, gate } = engine;
       await clearRange(
-        writes ?? device,
+        writes ?? live,
         { offset, length },
         partLimit,
         (at, part) => writes?.change(at, part, action) ?? changePart(engine, at, part, action),
@@ -214,8 +212,8 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     // Of a volume that is open for reading everything is durable already.
     await this.#run(async ({ writer }) => {
       if (writer === undefined) return;
-      const { writes, device } = writer.engine;
-      await (writes ?? device).flush();
+      const { writes, live } = writer.engine;
+      await (writes ?? live).flush();
     });
   }
 
@@ -226,7 +224,7 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
    */
   async createSnapshot(options: CreateSnapshotOptions = {}): Promise<Snapshot> {
     return this.#runWriting(async ({ engine, history }) =>
-      history.handleOf(await this.#creating.runExclusive(() => createSnapshot(engine, options))),
+      history.handleOf(await engine.reverts.taking.runExclusive(() => createSnapshot(engine, options))),
     );
   }
 
@@ -264,11 +262,22 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
   /** Changes the limit on diff-area space, in bytes; 0: none. If more is in use, the oldest snapshots go. */
   async setMaximumSize(maximumSize: ByteLength): Promise<void> {
     checkWhole('maximum size', maximumSize);
-    await this.#runWriting(async ({ engine: { store, space, merging } }) => {
+    await this.#runWriting(async ({ engine: { store, space, merging, reverts } }) => {
       await store.control.setMaximumSize(maximumSize);
       await space.shrinkTo(maximumSize);
       merging.wake();
+      reverts.resume();
     });
+  }
+
+  /** Puts the volume back to a snapshot, usable at once. @throws ReadOnlyError, ClosedError; else see `RevertOperation` */
+  revert(snapshot: Snapshot, options: RevertOptions = {}): RevertOperation {
+    return this.#writing.reverts.start(snapshot.storeId, options);
+  }
+
+  /** The revert under way, if there is one and the volume is open for writing; `figures.revert` tells how far it is. */
+  get reverting(): RevertOperation | undefined {
+    return this.#opened.writer?.engine.reverts.current;
   }
 
   /**
@@ -323,57 +332,4 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
       return action(writer);
     });
   }
-}
-
-/** What happens to a part of a range, once its blocks are safe. */
-type Change = (device: BlockDevice, offset: ByteOffset, length: ByteLength) => Promise<void>;
-
-/** The longest write that NBD clients send. */
-const PART_BYTES = 32 * 1024 * 1024;
-/** The longest range that is cleared at once where nothing has to be copied first: that takes a few milliseconds. */
-const CLEARED_BYTES = 128 * 1024 * 1024;
-
-function writePart(engine: Engine, offset: ByteOffset, source: Uint8Array): Promise<void> {
-  const { writes } = engine;
-  if (writes !== undefined) return writes.write(offset, source);
-  return writeOrdered(engine, offset, source);
-}
-
-/** As `changePart`; apart from it because small writes would feel the closure. */
-async function writeOrdered(
-  { gate, copyOnWrite, device }: Engine,
-  offset: ByteOffset,
-  source: Uint8Array,
-): Promise<void> {
-  const entered = gate.enter();
-  const shift = typeof entered === 'number' ? entered : await entered;
-  try {
-    const copies = copyOnWrite.protect(offset, source.byteLength);
-    if (copies !== undefined) await copies;
-    if (device.writeNow?.(offset, [source]) !== true) await device.write(offset, source);
-  } finally {
-    gate.leave(shift);
-  }
-}
-
-async function changePart(
-  { gate, copyOnWrite, device }: Engine,
-  offset: ByteOffset,
-  length: ByteLength,
-  action: Change,
-): Promise<void> {
-  const entered = gate.enter();
-  const shift = typeof entered === 'number' ? entered : await entered;
-  try {
-    const copies = copyOnWrite.protect(offset, length);
-    if (copies !== undefined) await copies;
-    await action(device, offset, length);
-  } finally {
-    gate.leave(shift);
-  }
-}
-
-async function zero(device: BlockDevice, offset: ByteOffset, length: ByteLength): Promise<void> {
-  if (device.writeZeroes !== undefined) return device.writeZeroes(offset, length);
-  await writeZeros((at, source) => device.write(at, source), offset, length);
 }

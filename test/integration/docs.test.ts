@@ -60,6 +60,15 @@ test('a served volume gives its clients what was and what is', async () => {
   expect(await example('serve-volume.ts', image, join(folder, 'served.sock'))).toBe('now 2, before 1\n');
 });
 
+test('a volume goes back to a snapshot, and again to what it was', async () => {
+  const image = join(folder, 'reverted.img');
+  await writeFile(image, 'good');
+  await truncate(image, 4 * 1024 * 1024);
+  expect(await example('revert.ts', image)).toBe(
+    'now good\nput back 16384 of 16384 bytes\nreverted\nundone spoilt\n',
+  );
+});
+
 test('a backup asks the process that serves the volume, or opens it', async () => {
   const image = join(folder, 'owned.img');
   await writeFile(image, '');

@@ -80,6 +80,26 @@ describe.skipIf(!hasLibvshadow)('libvshadow reads what the engine wrote inside a
     }
   });
 
+  test('a volume that was put back, with the marks of that in a table', async () => {
+    for (let round = 0; round < 4; round++) {
+      const world = await create({ seed: `revert ${round}` });
+      const target = await world.snapshot();
+      for (let i = 0; i < 3; i++) {
+        await world.writeRandomly(1 + world.random.below(10));
+        if (i < 2) await world.snapshot();
+      }
+      const revert = world.volume.revert(target);
+      await revert.begun;
+      const previous = world.volume.snapshots.at(-1);
+      if (previous !== undefined) world.model.snapshots.set(previous.id, world.model.bytes.slice());
+      world.model.bytes.set(world.model.of(target.id));
+      await world.writeRandomly(world.random.below(10));
+      await revert.completed;
+      await world.writeRandomly(world.random.below(10));
+      await expectRead(world);
+    }
+  });
+
   test('snapshots that leave out what nothing uses, with bitmaps and previous bitmaps', async () => {
     for (let round = 0; round < 12; round++) {
       const seed = `unused ${round}`;

@@ -143,7 +143,7 @@ class Replay {
       } else {
         world.crash(end);
         this.model.crash(end, this.world.isBuffered);
-        this.model.reconcileVolume(this.world.peekVolume());
+        this.model.reconcileVolume(await this.world.findVolume(this.#workload.mayRevert));
       }
     }
     if (explored === 'opening') {
@@ -219,7 +219,7 @@ class Replay {
     const { world } = this.world;
     const model = this.model.clone();
     model.crash(crash, this.world.isBuffered);
-    model.reconcileVolume(this.world.peekVolume());
+    model.reconcileVolume(await this.world.findVolume(this.#workload.mayRevert));
     const workload = new Workload(model, noCounters());
     const volume = await world.run(() => this.world.open('keep'));
     workload.listen(volume);

@@ -38,6 +38,13 @@ const DELETE_ALL: Operation = { kind: 'delete-all' };
 /** Deletes the snapshot of that age, 0 the oldest, and waits until it is merged. */
 const remove = (age: number): Operation => ({ kind: 'delete', age, wait: true });
 
+/** The same, of the second one, without waiting. */
+const DELETE_SECOND: Operation = { kind: 'delete', age: 1, wait: false };
+
+const REVERT: Operation = { kind: 'revert', age: 0, keep: true };
+const REVERT_FOR_GOOD: Operation = { kind: 'revert', age: 0, keep: false };
+const CANCEL_REVERT: Operation = { kind: 'cancel-revert' };
+
 /** Writes one sector of a block. */
 const touch = (block: number): Operation => writeOf(block * BLOCK_SIZE + 4 * SECTOR, SECTOR);
 /** Writes whole blocks. */
@@ -247,6 +254,41 @@ export const HISTORIES: readonly History[] = [
     name: 'opening after a power cut',
     blocks: 6,
     before: [{ ...stage(4, CREATE, write(0, 3), touch(1), CREATE, write(2, 2)), end: 'power-cut' }],
+    opened: NOTHING,
+    explored: 'opening',
+  },
+  {
+    name: 'a revert, while writes go on',
+    blocks: 6,
+    before: [],
+    opened: stage(1, CREATE, touch(0), write(2, 2), FLUSH),
+    explored: stage(2, REVERT, touch(2), touch(0), FLUSH, touch(5)),
+  },
+  {
+    name: 'a revert over several snapshots',
+    blocks: 6,
+    before: [],
+    opened: stage(1, CREATE, touch(0), CREATE, touch(0), write(3)),
+    explored: stage(3, REVERT, touch(3), touch(3), FLUSH),
+  },
+  {
+    name: 'a revert while a deleted snapshot is merged, after which the state before goes too',
+    blocks: 6,
+    before: [],
+    opened: stage(1, write(1, 2), CREATE, touch(0), CREATE, touch(1), touch(3), FLUSH, DELETE_SECOND),
+    explored: stage(2, REVERT_FOR_GOOD, touch(3), touch(1), FLUSH),
+  },
+  {
+    name: 'a revert that is cancelled',
+    blocks: 6,
+    before: [],
+    opened: stage(1, CREATE, touch(0), write(2, 2), FLUSH),
+    explored: stage(2, REVERT, CANCEL_REVERT, touch(2), touch(1), FLUSH),
+  },
+  {
+    name: 'opening in the middle of a revert',
+    blocks: 6,
+    before: [{ ...stage(2, CREATE, touch(0), write(2, 2), FLUSH, REVERT, touch(2), FLUSH), end: 'kill' }],
     opened: NOTHING,
     explored: 'opening',
   },

@@ -23,7 +23,10 @@ export type Operation =
   | ({ readonly kind: 'read-snapshot'; readonly age: number } & Range)
   /** Deletes one snapshot, of any age; waits until it is merged, now and then. */
   | { readonly kind: 'delete'; readonly age: number; readonly wait: boolean }
-  | { readonly kind: 'limit'; readonly maximum: number };
+  | { readonly kind: 'limit'; readonly maximum: number }
+  /** Puts the volume back to a snapshot; `keep`: the snapshot taken before stays when that is done. */
+  | { readonly kind: 'revert'; readonly age: number; readonly keep: boolean }
+  | { readonly kind: 'cancel-revert' };
 
 /** How the volume is opened for writing. */
 export interface Writing {
@@ -147,7 +150,10 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
     // A volume made longer in a crash is not the volume that the model knows.
     crashesWhileInitializing: layout === 'directory' || noise ? crashesWhileInitializing : [],
     stragglers: random.pick([1 / 64, 1 / 64, 1 / 6]),
-    cycles: drawCycles(random, style, options.cycles, drawModes(seed)).map(drawSkips(seed)),
+    cycles: withReverts(
+      seed,
+      drawCycles(random, style, options.cycles, drawModes(seed)).map(drawSkips(seed)),
+    ),
   };
 }
 
@@ -221,7 +227,24 @@ function drawCycle(random: SeededRandom, style: Style): Omit<Cycle, 'writing'> {
   };
 }
 
-type Weights = Readonly<Record<Operation['kind'], number>>;
+/** Puts reverts, and what cancels them, into some of the plans: drawn apart, so that the others stay as they are. */
+function withReverts(seed: string, cycles: readonly Cycle[]): Cycle[] {
+  const random = new SeededRandom(`reverts ${seed}`);
+  if (!random.chance(0.4)) return [...cycles];
+  return cycles.map((cycle) => {
+    const operations = [...cycle.operations];
+    const put = (operation: Operation) =>
+      operations.splice(random.below(operations.length + 1), 0, operation);
+    if (random.chance(0.5)) put({ kind: 'revert', age: random.below(64), keep: random.chance(0.6) });
+    while (random.chance(0.4)) put({ kind: 'revert', age: random.below(64), keep: random.chance(0.6) });
+    while (random.chance(0.4)) put({ kind: 'cancel-revert' });
+    return { ...cycle, operations };
+  });
+}
+
+type Weights = Readonly<Record<Drawn, number>>;
+/** Kinds of operations that are drawn one by one. */
+type Drawn = Exclude<Operation['kind'], 'revert' | 'cancel-revert'>;
 
 const NORMAL: Weights = {
   write: 58,
@@ -277,8 +300,8 @@ function drawOperation(random: SeededRandom, style: Style, weights: Weights): Op
   }
 }
 
-function drawKind(random: SeededRandom, weights: Weights): Operation['kind'] {
-  const kinds = Object.entries(weights) as [Operation['kind'], number][];
+function drawKind(random: SeededRandom, weights: Weights): Drawn {
+  const kinds = Object.entries(weights) as [Drawn, number][];
   let left = random.below(kinds.reduce((sum, [, weight]) => sum + weight, 0));
   for (const [kind, weight] of kinds) {
     if (left < weight) return kind;

@@ -81,7 +81,7 @@ class Run {
     for (const { steps, end } of cycle.crashesWhileOpening) {
       const outcome = await world.runSteps(() => this.#open(), steps);
       if (outcome.finished) await this.#close(outcome.value);
-      else this.#crash(end);
+      else await this.#crash(end);
       this.#timeUnknown = !outcome.finished;
     }
     const volume = await world.run(() => this.#open());
@@ -96,8 +96,9 @@ class Run {
     if (cycle.end === 'close')
       await this.#close(volume, cycle.crashWhileClosing ? cycle.steps % CLOSING_STEPS : Infinity);
     // After a flush that failed, unnoticed by the model, acknowledged writes may be lost as in a power cut.
-    else this.#crash(cycle.faultRate > 0 ? 'power-cut' : cycle.end);
+    else await this.#crash(cycle.faultRate > 0 || this.#workload.isShortOfSpace ? 'power-cut' : cycle.end);
     this.#workload.tolerated = [];
+    this.#workload.isShortOfSpace = false;
     this.#checkViolations();
     return cycle.rot > 0 ? this.#rot(cycle.rot, cycle.dropDamaged) : 'sound';
   }
@@ -119,6 +120,7 @@ class Run {
     const { world } = this.#world;
     const volume = await world.run(() => this.#open());
     await world.run(() => this.#verifyAfterOpening(volume));
+    await world.run(() => this.#verifyReverted(volume));
     await this.#close(volume);
     await this.#check();
     this.#checkViolations();
@@ -147,11 +149,11 @@ class Run {
     if (violations.length > 0) throw new ModelMismatch(`device contract broken: ${violations.join('; ')}`);
   }
 
-  #crash(model: 'kill' | 'power-cut'): void {
+  async #crash(model: 'kill' | 'power-cut'): Promise<void> {
     this.#counters.crashes++;
     this.#world.world.crash(model);
     this.#model.crash(model, this.#world.isBuffered);
-    this.#model.reconcileVolume(this.#world.peekVolume());
+    this.#model.reconcileVolume(await this.#world.findVolume(this.#workload.mayRevert));
   }
 
   async #open(): Promise<Volume> {
@@ -168,20 +170,20 @@ class Run {
       // Closing made everything durable.
       if (finished) this.#model.endFlush(this.#model.beginFlush());
       else {
-        this.#crash('power-cut');
+        await this.#crash('power-cut');
         // In a volume that holds its own store the record of the close changes the time that it records.
         this.#timeUnknown = this.#world.plan.layout === 'in-volume';
       }
     } catch (error) {
       if (!(error instanceof VolsnapError && this.#workload.tolerated.includes(error.code))) throw error;
-      this.#crash('power-cut');
+      await this.#crash('power-cut');
     }
   }
 
   async #verifyAfterOpening(volume: Volume): Promise<void> {
     this.#model.reconcileNames(volume.snapshots.map(labelOf));
     await this.#workload.verify(volume);
-    // While a merge goes on, space is on its way from one to the other.
+    // A revert that goes on lets diff areas grow; a merge moves space from one to the other.
     if (!isBusy(volume)) this.#verifySpace(volume);
   }
 
@@ -200,6 +202,17 @@ class Run {
     const count = snapshots.length + deletion.snapshots;
     if (fileCount !== undefined && fileCount !== 1 + count)
       throw new ModelMismatch(`${fileCount} files for ${count} snapshots`);
+  }
+
+  /** Promise 4: a revert that was cut off is finished, unless it has no room. */
+  async #verifyReverted(volume: Volume): Promise<void> {
+    while (isBusy(volume)) await this.#world.world.scheduler.pause(REST_STEPS);
+    const { revert } = volume.figures;
+    if (revert !== undefined && !this.#workload.isShortOfSpace)
+      throw new ModelMismatch(`a revert does not end: ${JSON.stringify(revert)}`);
+    const unwanted = this.#workload.unwantedIn(volume);
+    if (unwanted.length > 0) throw new ModelMismatch(`still there after a revert: ${unwanted.join(', ')}`);
+    await this.#workload.verify(volume);
   }
 
   async #work(volume: Volume, cycle: Cycle): Promise<void> {

@@ -10,16 +10,17 @@ import {
   AssertionError,
   allocationOf,
   type ErrorCode,
-  type FreeSpaceProvider,
   HoldTimeoutError,
   type Snapshot,
   VolsnapError,
   type Volume,
 } from '../../src/index.js';
-import { ModelMismatch, SeededRandom, stampSectors, type VolumeModel } from '../../src/testing/index.js';
+import { ModelMismatch, stampSectors, type VolumeModel } from '../../src/testing/index.js';
+import type { ModelRevert, PendingCall } from '../../src/testing/volume-model.js';
 import { BLOCK_SIZE, blocksIn } from '../../src/units.js';
 import type { RunCounters } from './counters.js';
 import type { Cycle, Operation, Range } from './plan.js';
+import { drawUnused, NO_BLOCKS, providerOf, zeroBlocksOf } from './unused.js';
 
 /** Codes of the errors that a call may end in. */
 export type Permitted = readonly ErrorCode[];
@@ -27,12 +28,23 @@ export type Permitted = readonly ErrorCode[];
 const NO_ERROR: Permitted = [];
 /** A snapshot may go at any moment. */
 const GONE: Permitted = ['SNAPSHOT_DELETED'];
-const NOT_CREATED: Permitted = ['HOLD_TIMEOUT', 'NO_SPACE', 'LIMIT'];
+const REVERTING: Permitted = ['REVERT_IN_PROGRESS'];
+const NOT_CREATED: Permitted = ['HOLD_TIMEOUT', 'NO_SPACE', 'LIMIT', ...REVERTING];
+const NOT_REVERTED: Permitted = [...NOT_CREATED, ...GONE];
+const NOT_CANCELLED: Permitted = ['NOT_FOUND', 'HOLD_TIMEOUT'];
+const NOT_DELETED: Permitted = [...GONE, ...REVERTING];
 const NOT_MERGED: Permitted = ['NO_SPACE', 'CLOSED'];
 /** Besides the others, while devices fail. */
 export const DEVICE_FAILS: Permitted = ['DEVICE', 'NO_SPACE'];
 /** Besides the others, where the store is known to be damaged. */
 export const DAMAGED: Permitted = ['INTEGRITY', 'FORMAT', 'UNSUPPORTED'];
+
+interface AskedRevert {
+  readonly content: Uint8Array;
+  readonly asked: PendingCall;
+  readonly unused: ReadonlySet<number>;
+  seen?: ModelRevert;
+}
 
 export class Workload {
   readonly #model: VolumeModel;
@@ -43,6 +55,15 @@ export class Workload {
   #holdTimeoutMs = 10_000;
   /** Errors that any call may end in for now, because of what is done to the devices. */
   tolerated: Permitted = NO_ERROR;
+  /** Has a revert been asked for? Then what the volume's device holds need not be the volume. */
+  mayRevert = false;
+  /** Was there no room for copies that a revert needs? Then writes, and with a buffer all that follows, may fail. */
+  isShortOfSpace = false;
+  /** Reverts that have not begun, by the label of the snapshot that is taken first: what they go to, and since when that may be seen. */
+  readonly #reverts = new Map<string, AskedRevert>();
+  #isCancelling = false;
+  /** Snapshots that are to go with the revert that they were taken for. */
+  readonly #unwanted = new Set<string>();
   /** What was wrong besides the answers to calls. */
   readonly complaints: string[] = [];
 
@@ -53,8 +74,21 @@ export class Workload {
 
   /** Must be called for each volume that is opened, at once: tells the model of snapshots that go. */
   listen(volume: Volume): void {
+    // What was under way before a crash never ends.
+    this.#reverts.clear();
+    this.#isCancelling = false;
+    // Opening deletes those whose revert is over, before anybody listens.
+    for (const label of this.#unwanted) if (this.#model.has(label)) this.#model.beginDelete(label);
     const labels = new Map(volume.snapshots.map(({ id, label }) => [id, label ?? '']));
-    volume.on('created', ({ id, label }) => labels.set(id, label ?? ''));
+    volume.on('created', ({ id, label = '' }) => {
+      labels.set(id, label);
+      const revert = this.#reverts.get(label);
+      if (revert === undefined) return;
+      // Writes are held: this is the moment. What it goes back to is seen, and may be durable, from now on.
+      this.#model.endSnapshot(label);
+      revert.seen = this.#model.beginRevert(revert.content, revert.asked, revert.unused);
+    });
+    volume.on('overflow', () => this.#noteOverflow(volume));
     volume.on('deleting', ({ id }) => this.#model.beginDelete(labels.get(id) ?? ''));
     volume.on('deleted', ({ id, reason }) => {
       if (reason !== 'requested') this.#counters.snapshotsGivenUp++;
@@ -68,12 +102,20 @@ export class Workload {
       this.#counters.blocksMerged += blocks;
     });
     volume.on('backgroundFailure', ({ what, error }) => {
+      if (isOutOfSpace(error)) this.#noteOverflow(volume);
       if (!isOutOfSpace(error)) this.#expectFault(what, error);
     });
     volume.on('unusedSpaceUnknown', ({ reason, error }) => {
       if (!isOutOfSpace(error)) this.#expectFault(reason, error ?? reason);
     });
     volume.on('integrityFailure', ({ error }) => this.#expectFault('a copy is damaged', error));
+  }
+
+  /** A revert needs its snapshots, so none of them makes room. */
+  #noteOverflow({ figures }: Volume): void {
+    if (figures.revert === undefined && this.#reverts.size === 0) return;
+    this.isShortOfSpace = true;
+    if (this.tolerated.length === 0) this.tolerated = DEVICE_FAILS;
   }
 
   /** Something happened that only failing devices or rot can cause. Listeners must not throw, so it is only noted. */
@@ -118,16 +160,17 @@ export class Workload {
       case 'create':
         return this.#create(volume, operation.free);
       case 'delete-oldest':
-        await this.#outcome(NO_ERROR, () => volume.deleteOldest());
+        await this.#outcome(REVERTING, () => volume.deleteOldest());
         return;
       case 'delete-all':
-        await this.#outcome(NO_ERROR, () => volume.deleteOldest(volume.snapshots.length));
+        await this.#outcome(REVERTING, () => volume.deleteOldest(volume.snapshots.length));
         return;
       case 'delete':
         return this.#delete(volume, operation);
       case 'read-snapshot': {
         const snapshot = volume.snapshots[operation.age % Math.max(1, volume.snapshots.length)];
-        return snapshot && this.#readSnapshot(snapshot, operation);
+        if (snapshot !== undefined) await this.#readSnapshot(snapshot, operation);
+        return;
       }
       case 'read-snapshots':
         for (const snapshot of volume.snapshots) await this.#readSnapshot(snapshot);
@@ -137,6 +180,10 @@ export class Workload {
       case 'limit':
         await this.#outcome(NO_ERROR, () => volume.setMaximumSize(operation.maximum));
         return;
+      case 'revert':
+        return this.#revert(volume, operation);
+      case 'cancel-revert':
+        return this.#cancelRevert(volume);
       case 'shorten-hold':
         this.#holdTimeoutMs = this.#holdTimeoutMs === 1 ? 10_000 : 1;
     }
@@ -190,11 +237,64 @@ export class Workload {
     this.#model.endSnapshot(label, error === undefined ? 'done' : failed);
   }
 
+  async #revert(volume: Volume, { age, keep }: { age: number; keep: boolean }): Promise<void> {
+    const target = volume.snapshots[age % Math.max(1, volume.snapshots.length)];
+    // Read, it holds one value in each sector and no other.
+    if (target === undefined) return;
+    const content = await this.#readSnapshot(target);
+    if (content === undefined) return;
+    this.mayRevert = true;
+    const label = `s${this.#label++}`;
+    const unused = target.unusedBytes > 0 ? zeroBlocksOf(content) : NO_BLOCKS;
+    const revert: AskedRevert = { content, unused, asked: this.#model.tick() };
+    this.#reverts.set(label, revert);
+    if (!keep) this.#unwanted.add(label);
+    this.#model.beginSnapshot(label);
+    const call = async () => {
+      const holdTimeoutMs = this.#holdTimeoutMs;
+      await volume.revert(target, { label, holdTimeoutMs, keepPrevious: keep }).begun;
+    };
+    const error = await this.#errorOf(NOT_REVERTED, call);
+    this.#reverts.delete(label);
+    if (revert.seen !== undefined) {
+      this.#model.endRevert(revert.seen, error === undefined ? 'done' : 'failed');
+      if (error === undefined) this.#counters.reverts++;
+    } else if (this.#model.has(label)) {
+      // It was one that was under way already, or nothing came of it; after an error of the device the next opening tells.
+      const isAbsent = error === undefined || error.code !== 'DEVICE';
+      this.#model.endSnapshot(label, isAbsent ? 'failed' : 'uncertain');
+    }
+  }
+
+  /** All that was written since the revert began goes. */
+  async #cancelRevert(volume: Volume): Promise<void> {
+    const status = () => volume.figures.revert;
+    const { previousId, phase } = status() ?? {};
+    const previous = volume.snapshots.find(({ id }) => id === previousId);
+    if (previous === undefined || phase === 'cancelling' || this.#isCancelling) return;
+    this.#isCancelling = true;
+    const content = await this.#readSnapshot(previous);
+    if (content !== undefined && status()?.previousId === previousId) {
+      const seen = this.#model.beginRevert(content);
+      const error = await this.#errorOf(NOT_CANCELLED, async () => volume.reverting?.cancel());
+      this.#model.endRevert(seen, error === undefined ? 'done' : 'failed');
+      if (error === undefined) this.#counters.revertsCancelled++;
+    }
+    this.#isCancelling = false;
+  }
+
+  /** Snapshots that should have gone with a revert that is over. */
+  unwantedIn({ snapshots, figures }: Volume): string[] {
+    return figures.revert === undefined
+      ? snapshots.map(labelOf).filter((label) => this.#unwanted.has(label))
+      : [];
+  }
+
   async #delete(volume: Volume, { age, wait }: { age: number; wait: boolean }): Promise<void> {
     const { snapshots } = volume;
     const snapshot = snapshots[age % Math.max(1, snapshots.length)];
     if (snapshot === undefined) return;
-    if ((await this.#outcome(GONE, () => snapshot.delete())) !== 'done') return;
+    if ((await this.#outcome(NOT_DELETED, () => snapshot.delete())) !== 'done') return;
     this.#counters.snapshotsDeleted++;
     // It may have to wait for room, or for the next opening.
     if (wait) await this.settle(volume);
@@ -206,17 +306,21 @@ export class Workload {
   }
 
   /** What comes back is right even if the snapshot was deleted meanwhile; it may also be refused then. */
-  async #readSnapshot(snapshot: Snapshot, { offset, length }: Range = { offset: 0, length: snapshot.size }) {
+  async #readSnapshot(
+    snapshot: Snapshot,
+    { offset, length }: Range = { offset: 0, length: snapshot.size },
+  ): Promise<Uint8Array | undefined> {
     const read = this.#model.beginSnapshotRead(labelOf(snapshot));
     const bytes = new Uint8Array(length);
     const result = await this.#outcome(GONE, () => snapshot.read(offset, bytes));
-    if (read === undefined) return;
+    if (read === undefined) return undefined;
     this.#model.endSnapshotRead(read, offset, result === 'done' ? bytes : undefined);
-    if (result !== 'done') return;
+    if (result !== 'done') return undefined;
     this.#counters.snapshotsVerified++;
     // What is rotten may be zero at one moment and not at another.
     if (this.tolerated.length === 0)
       await this.#outcome(GONE, () => checkZeros(snapshot, { offset, length }, bytes));
+    return bytes;
   }
 
   /** Every block that differs is reported as changed: between two neighbouring snapshots, or the last and now. */
@@ -257,34 +361,6 @@ export class Workload {
     }
   }
 }
-
-/** Blocks that nothing uses, whatever they hold: here and there, long runs, none, all. */
-function drawUnused(seed: number, size: number): ReadonlySet<number> {
-  const random = new SeededRandom(`free ${seed}`);
-  const blocks = new Set<number>();
-  const count = blocksIn(size);
-  const share = random.pick([0.1, 0.5, 0.9, 1]);
-  const lengths = random.pick([1, 4, 16]);
-  for (let block = 0; block < count; ) {
-    const end = Math.min(count, block + 1 + random.below(lengths));
-    const isFree = random.chance(share);
-    for (; block < end; block++) if (isFree) blocks.add(block);
-  }
-  return blocks;
-}
-
-/** Looks at the volume first, as real ones do. */
-const providerOf = (unused: ReadonlySet<number>): FreeSpaceProvider => ({
-  name: 'drawn',
-  async unusedBlocks(source, size) {
-    const look = new Uint8Array(Math.min(size, 2 * BLOCK_SIZE));
-    await source.read(0, look);
-    await source.read(size - look.byteLength, look);
-    const bits = new Uint8Array(Math.ceil(blocksIn(size) / 8));
-    for (const block of unused) bits[block >>> 3] = (bits[block >>> 3] ?? 0) | (1 << (block & 7));
-    return { unused: bits };
-  },
-});
 
 /** What a snapshot knows to be zero reads as zeros, always: it does not change. */
 async function checkZeros(snapshot: Snapshot, { offset, length }: Range, bytes: Uint8Array): Promise<void> {

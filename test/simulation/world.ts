@@ -146,6 +146,20 @@ export class RunWorld {
     return bytes;
   }
 
+  /**
+   * The same, or through the engine, which writes nothing: a volume that may be on its way back to a snapshot is not what
+   * its device holds.
+   */
+  async findVolume(mayRevert: boolean): Promise<Uint8Array> {
+    if (!mayRevert) return this.peekVolume();
+    return this.world.run(async () => {
+      const volume = await this.openReadOnly();
+      const bytes = await volume.read(0, volume.size);
+      await volume.close();
+      return bytes;
+    });
+  }
+
   /** Lets devices fail, until the faults are cleared. */
   drawFaults({ faultRate, controlFaults }: Pick<Cycle, 'faultRate' | 'controlFaults'>): void {
     const { faults } = this.world;

@@ -1,7 +1,13 @@
 /** `volsnap info`: a volume, its store, and the space it takes. */
 import { statfs } from 'node:fs/promises';
 import { type Command, InvalidArgumentError } from 'commander';
-import { type ByteLength, NotFoundError, RemoteVolume, type VolumeAccess } from '../../index.js';
+import {
+  type ByteLength,
+  NotFoundError,
+  RemoteVolume,
+  type RevertStatus,
+  type VolumeAccess,
+} from '../../index.js';
 import { formatAge } from '../age.js';
 import { type CommonOptions, volumeCommand } from '../command.js';
 import type { Output } from '../output.js';
@@ -96,6 +102,8 @@ async function factsOf(volume: VolumeAccess) {
     hostFreeBytes: layout === 'directory' ? await freeBytes(storeName) : null,
     tableMemoryBytes,
     closedCleanly: recovery.clean,
+    /** The revert under way. */
+    revert: volume.figures.revert ?? null,
     servedBy: servedBy(volume),
   };
 }
@@ -132,6 +140,7 @@ function pairsOf(facts: Facts, { colors }: Output): [string, string][] {
         : `${formatSize(maximumBytes)}, ${formatShare(allocatedBytes, maximumBytes)} of it allocated`,
     ],
   ];
+  if (facts.revert !== null) pairs.push(['revert', revertPhrase(facts.revert)]);
   if (facts.unusedBytes > 0)
     pairs.push(['unused', `${formatSize(facts.unusedBytes)} that the newest snapshot leaves out`]);
   if (hostFreeBytes !== null)
@@ -143,6 +152,12 @@ function pairsOf(facts: Facts, { colors }: Output): [string, string][] {
     else pairs.push(['served', `by process ${facts.servedBy.pid} at ${facts.servedBy.uris.join(' ')}`]);
   }
   return pairs;
+}
+
+function revertPhrase({ phase, targetId, doneBytes, totalBytes, problem }: RevertStatus): string {
+  const what = phase === 'reverting' ? `to ${targetId}` : `to ${targetId} was cancelled`;
+  const state = `${formatShare(doneBytes, totalBytes)} put back`;
+  return `${what}, ${state}${problem === undefined ? '' : `; it rests: ${problem}`}`;
 }
 
 /** Deleted ones that are not merged yet, if any. */

@@ -1,13 +1,13 @@
 /** `volsnap list`: the snapshots of a volume. */
 import type { Command } from 'commander';
-import type { Snapshot } from '../../index.js';
+import type { RevertStatus, Snapshot } from '../../index.js';
 import { formatAge, formatMoment } from '../age.js';
 import { type CommonOptions, volumeCommand } from '../command.js';
 import { shortId } from '../ids.js';
 import type { Output } from '../output.js';
 import type { Runner, Session } from '../session.js';
 import { formatSize } from '../size.js';
-import { snapshotRecord } from '../snapshots.js';
+import { rolePhrase, snapshotRecord } from '../snapshots.js';
 import { cutTo, oneLine, shellWord, tableLines } from '../text.js';
 import { readVolume } from '../volumes.js';
 
@@ -23,15 +23,20 @@ export const listCommand = (run: Runner): Command =>
 
 async function list(session: Session, path: string, options: CommonOptions): Promise<undefined> {
   const { output, json } = session;
-  await readVolume(session, path, options, async ({ snapshots }) => {
-    if (json) await output.json(snapshots.map(snapshotRecord));
+  await readVolume(session, path, options, async ({ snapshots, figures }) => {
+    const { revert } = figures;
+    if (json) await output.json(snapshots.map((snapshot) => snapshotRecord(snapshot, revert)));
     else if (snapshots.length === 0)
       await output.print(`No snapshots yet. Take one: volsnap create ${shellWord(path)}`);
-    else await output.print(...linesOf(snapshots, output));
+    else await output.print(...linesOf(snapshots, revert, output));
   });
 }
 
-function linesOf(snapshots: readonly Snapshot[], { colors, isTerminal }: Output): string[] {
+function linesOf(
+  snapshots: readonly Snapshot[],
+  revert: RevertStatus | undefined,
+  { colors, isTerminal }: Output,
+): string[] {
   const labelled = snapshots.some(({ label }) => label !== undefined);
   const columns = [
     { title: 'ID' },
@@ -53,7 +58,8 @@ function linesOf(snapshots: readonly Snapshot[], { colors, isTerminal }: Output)
       formatSize(snapshot.size),
       formatSize(snapshot.usedBytes),
       formatSize(snapshot.allocatedBytes),
-      snapshot.state === 'ok' ? colors.green('ok') : colors.red(snapshot.state),
+      (snapshot.state === 'ok' ? colors.green('ok') : colors.red(snapshot.state)) +
+        rolePhrase(snapshot, revert),
     ];
   });
   const [titles = '', ...lines] = tableLines(columns, rows);

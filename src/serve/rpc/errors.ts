@@ -45,6 +45,7 @@ const CLASSES: Readonly<Record<errors.ErrorCode, new (message: string) => errors
   HOLD_TIMEOUT: errors.HoldTimeoutError,
   NO_SPACE: errors.NoSpaceError,
   LIMIT: errors.LimitError,
+  REVERT_IN_PROGRESS: errors.RevertInProgressError,
   DEVICE: errors.DeviceError,
 };
 

@@ -56,9 +56,9 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
     breaks: 'the copy is read after the block was overwritten',
     edits: [
       {
-        file: VOLUME,
-        find: 'if (copies !== undefined) await copies;\n    if (device.writeNow',
-        replace: 'copies?.catch(() => undefined);\n    if (device.writeNow',
+        file: 'volume/changing.ts',
+        find: 'if (copies !== undefined) await copies;\n    if (live.writeNow',
+        replace: 'copies?.catch(() => undefined);\n    if (live.writeNow',
       },
     ],
   },
@@ -100,9 +100,9 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
     breaks: 'a snapshot reads zeros at the end of the volume',
     edits: [
       {
-        file: COPY_ON_WRITE,
-        find: 'this.#volume.size - offset);',
-        replace: 'Math.floor((this.#volume.size - offset) / BLOCK_SIZE) * BLOCK_SIZE);',
+        file: 'copy-on-write/originals.ts',
+        find: 'volume.size - offset);',
+        replace: 'Math.floor((volume.size - offset) / BLOCK_SIZE) * BLOCK_SIZE);',
       },
     ],
   },
@@ -167,7 +167,7 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: VOLUME,
-        find: 'await (writes ?? device).flush();',
+        find: 'await (writes ?? live).flush();',
         replace: 'await (writes ?? device).flush().catch(() => undefined);',
       },
     ],
@@ -175,7 +175,7 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
   {
     name: 'a flush does nothing',
     breaks: 'flushed data is lost in a power cut',
-    edits: [{ file: VOLUME, find: 'await (writes ?? device).flush();', replace: '' }],
+    edits: [{ file: VOLUME, find: 'await (writes ?? live).flush();', replace: '' }],
   },
   {
     name: 'memory of finished copies is not given back',

@@ -29,8 +29,8 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: CREATE,
-        find: 'return await context.chain.whileOrdered(',
-        replace: 'gate.release();\n    held = false;\n    return await context.chain.whileOrdered(',
+        find: 'return await action(limited);',
+        replace: 'gate.release();\n    held = false;\n    return await action(limited);',
       },
     ],
   },

@@ -173,7 +173,7 @@ export const SPACE_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: 'snapshot/create.ts',
-        find: 'if (context.gate.failure === undefined) await discard(context, file);',
+        find: 'if (!isThere && context.gate.failure === undefined) await discard(context, file);',
         replace: '',
       },
     ],

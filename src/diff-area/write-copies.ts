@@ -1,0 +1,54 @@
+/** Writing the data of copies to the file of a diff area. */
+import { writeAll } from '../device/block-device.js';
+import { assert } from '../errors.js';
+import type { AreaFile } from '../store/store.js';
+import { BLOCK_SIZE, offsetOfSlot, type Slot } from '../units.js';
+
+/** `data[i]` is 16 KiB for `slots[i]`. Contiguous slots go in one vectored write. @throws DeviceError */
+export async function writeCopies(
+  file: AreaFile,
+  slots: readonly Slot[],
+  data: readonly Uint8Array[],
+): Promise<void> {
+  assert(slots.length === data.length, () => `${data.length} blocks for ${slots.length} slots`);
+  const writes: Promise<void>[] = [];
+  for (let start = 0; start < slots.length; ) {
+    const first = slots[start] ?? 0;
+    let end = start + 1;
+    while (end < slots.length && slots[end] === first + (end - start)) end++;
+    for (const piece of file.runs.pieces(offsetOfSlot(first), (end - start) * BLOCK_SIZE)) {
+      const count = piece.length / BLOCK_SIZE;
+      writes.push(writeAll(file.device, piece.volumeOffset, joined(data.slice(start, start + count))));
+      start += count;
+    }
+  }
+  await allSettled(writes);
+}
+
+/** Neighbouring views of one buffer as one view: fewer vectors for the operating system. */
+function joined(views: readonly Uint8Array[]): Uint8Array[] {
+  const result: Uint8Array[] = [];
+  for (const view of views) {
+    const last = result.at(-1);
+    if (
+      last !== undefined &&
+      last.buffer === view.buffer &&
+      last.byteOffset + last.byteLength === view.byteOffset
+    ) {
+      result[result.length - 1] = new Uint8Array(
+        last.buffer,
+        last.byteOffset,
+        last.byteLength + view.byteLength,
+      );
+    } else {
+      result.push(view);
+    }
+  }
+  return result;
+}
+
+/** Like `Promise.all`, but settles only when every promise has: the buffers are in use until then. */
+async function allSettled(promises: readonly Promise<void>[]): Promise<void> {
+  for (const result of await Promise.allSettled(promises))
+    if (result.status === 'rejected') throw result.reason;
+}
