@@ -43,8 +43,7 @@ export class ThreadCopier implements ApartCopier {
   readonly #backoff = new Backoff();
 
   get isFree(): boolean {
-    this.#thread ??= FileThread.join();
-    return this.#thread !== undefined && this.#thread.waiting < WAITING_MAX && this.#backoff.allows();
+    return (this.#thread === undefined || isFree(this.#thread)) && this.#backoff.allows();
   }
 
   async copy(
@@ -53,7 +52,6 @@ export class ThreadCopier implements ApartCopier {
     blocks: readonly BlockNumber[],
     slots: readonly Slot[],
   ): Promise<ThreadCopied | undefined> {
-    const thread = this.#thread;
     const first = offsetOfBlock(blocks[0] ?? 0);
     const end = Math.min(offsetOfBlock((blocks.at(-1) ?? 0) + 1), volume.size);
     const targets = Float64Array.from(slots, (slot) => area.positionOf(slot));
@@ -61,7 +59,11 @@ export class ThreadCopier implements ApartCopier {
     const source = volume.lend?.(first, end - first, 'read');
     const target = area.file.device.lend?.(lowest, Math.max(...targets) + BLOCK_SIZE - lowest, 'write');
     try {
-      if (thread === undefined || source === undefined || target === undefined) return undefined;
+      if (source === undefined || target === undefined) return undefined;
+      // Only now: over devices that lend nothing, as in the simulation, there is no thread whose end takes time of its own.
+      this.#thread ??= FileThread.join();
+      const thread = this.#thread;
+      if (thread === undefined || !isFree(thread)) return undefined;
       const answer = await thread.run({
         kind: 'copy',
         from: source.descriptor,
@@ -86,3 +88,5 @@ export class ThreadCopier implements ApartCopier {
     await thread?.leave();
   }
 }
+
+const isFree = (thread: FileThread): boolean => thread.waiting < WAITING_MAX;
