@@ -1,5 +1,6 @@
 /** All benchmarks by name. Each takes a size in bytes, which scales how much it does, whose turn it is to begin, and who takes part. */
 import { creation } from './creation.js';
+import { deletion } from './deletion.js';
 import { depth } from './depth.js';
 import { firstWrites } from './first-writes.js';
 import { report } from './nbd/report.js';
@@ -16,6 +17,7 @@ export const SUITES: Record<string, Suite> = {
   'steady-state': steadyState,
   depth,
   creation,
+  deletion,
   opening,
   traffic,
   nbd,
