@@ -1,7 +1,7 @@
 /** A snapshot of a volume that another process serves, as the last answer described it. */
 import type { AllocationExtent } from '../device/allocation.js';
 import { UnsupportedError } from '../errors.js';
-import type { Snapshot } from '../snapshot/snapshot.js';
+import type { Snapshot, SnapshotChange } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { SnapshotState } from './control-protocol.js';
 
@@ -21,6 +21,7 @@ export interface SnapshotOwner {
     length: ByteLength,
   ): AsyncIterable<AllocationExtent>;
   deleteOldest(): Promise<void>;
+  changeSnapshot(storeId: string, change: SnapshotChange): Promise<void>;
 }
 
 export class RemoteSnapshot implements Snapshot {
@@ -86,6 +87,22 @@ export class RemoteSnapshot implements Snapshot {
     return this.#deleted ? 'deleted' : this.#state.state;
   }
 
+  get persistent() {
+    return this.#state.persistent;
+  }
+
+  get autoRelease() {
+    return this.#state.autoRelease;
+  }
+
+  get hidden() {
+    return this.#state.hidden;
+  }
+
+  get offline() {
+    return this.#state.offline;
+  }
+
   get problem() {
     return this.#state.problem;
   }
@@ -96,6 +113,10 @@ export class RemoteSnapshot implements Snapshot {
 
   allocation(offset: ByteOffset, length: ByteLength): AsyncIterable<AllocationExtent> {
     return this.#volume.zerosFrom(this.storeId, this.size, offset, length);
+  }
+
+  async change(change: SnapshotChange): Promise<void> {
+    await this.#volume.changeSnapshot(this.storeId, change);
   }
 
   async delete(): Promise<void> {

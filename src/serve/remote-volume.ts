@@ -12,7 +12,7 @@ import type { AllocationExtent } from '../device/allocation.js';
 import { DeviceError } from '../errors.js';
 import type { CreateSnapshotOptions } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
-import type { Snapshot } from '../snapshot/snapshot.js';
+import type { Snapshot, SnapshotChange } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { VolumeAccess } from '../volume/access.js';
 import type { ChangedExtent } from '../volume/changed-blocks.js';
@@ -22,7 +22,9 @@ import type { ChangedBlocksOptions } from '../volume/volume.js';
 import {
   type ChangedParams,
   type Created,
+  type CreatedSet,
   type CreateParams,
+  type CreateSetParams,
   decodeExtents,
   Method,
   type ReadParams,
@@ -103,6 +105,11 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
 
   get figures(): VolumeFigures {
     return this.#state.figures;
+  }
+
+  /** GUID of the volume, from its store. */
+  get volumeId(): string | undefined {
+    return this.#state.volumeId;
   }
 
   /** The process that serves the volume, and what it has done. */
@@ -189,8 +196,8 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
   }
 
   async createSnapshot(options: CreateSnapshotOptions = {}): Promise<Snapshot> {
-    const { label, holdTimeoutMs, applicationInfo } = options;
-    const params: CreateParams = { label, holdTimeoutMs, hasInformation: applicationInfo !== undefined };
+    const { applicationInfo } = options;
+    const params = createParams(options);
     const { value } = await this.#request(
       Method.create,
       params,
@@ -201,6 +208,29 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
     const taken = this.#handles.get(storeId);
     if (taken === undefined) throw new DeviceError(`snapshot ${storeId} was taken, and has gone already`);
     return taken;
+  }
+
+  /**
+   * A snapshot set over this volume and others that the same process serves.
+   * @param others GUIDs of those volumes
+   * @returns the set's id and, for each volume, the snapshot's
+   */
+  async createSet(
+    others: readonly string[],
+    options: CreateSnapshotOptions = {},
+  ): Promise<Pick<CreatedSet, 'setId' | 'members'>> {
+    const { applicationInfo: bytes } = options;
+    const params: CreateSetParams = { ...createParams(options), others };
+    const { value } = await this.#request(Method.createSet, params, bytes === undefined ? {} : { bytes });
+    const created = value as CreatedSet;
+    this.#take(created.state);
+    return created;
+  }
+
+  /** @internal */
+  async changeSnapshot(storeId: string, change: SnapshotChange): Promise<void> {
+    const { value } = await this.#request(Method.changeSnapshot, { storeId, ...change });
+    this.#take(value as VolumeState);
   }
 
   /** Deletes the `count` oldest of `snapshots`; nothing if others are the oldest meanwhile. */
@@ -270,6 +300,12 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
     this.#isUsed = true;
     return answer;
   }
+}
+
+function createParams(options: CreateSnapshotOptions): CreateParams {
+  const { label, holdTimeoutMs, persistent, autoRelease, hidden, applicationInfo } = options;
+  const hasInformation = applicationInfo !== undefined;
+  return { label, holdTimeoutMs, persistent, autoRelease, hidden, hasInformation };
 }
 
 /** Settles when all have: buffers are in use until then. */

@@ -121,6 +121,40 @@ export class SnapshotChain {
     });
   }
 
+  /**
+   * Removes those that are marked as deleted and are still here, as far as nothing reads through them. Only while nothing is
+   * written.
+   * @param hasFirstBlock does each snapshot have a copy of block 0 from the beginning?
+   */
+  async removeExpired(copyOnWrite: CopyOnWrite, hasFirstBlock: boolean): Promise<void> {
+    await this.#removing.runExclusive(async () => {
+      for (;;) {
+        const { oldest, newest } = this;
+        if (oldest?.deleted !== undefined)
+          await this.#removeOldest(oldest, copyOnWrite, oldest.deleted, undefined);
+        else if (newest?.deleted !== undefined && isUntouched(newest, hasFirstBlock))
+          await this.#removeNewest(newest, copyOnWrite, newest.deleted);
+        else return;
+      }
+    });
+  }
+
+  /** Older ones have lost nothing by it: it holds no copies. */
+  async #removeNewest(
+    record: SnapshotRecord,
+    copyOnWrite: CopyOnWrite,
+    reason: DeletionReason,
+  ): Promise<void> {
+    this.#emit('deleting', { id: record.id, reason, cause: undefined });
+    await this.#control.remove(record.id);
+    this.#records.pop();
+    this.#removals++;
+    this.#areasFrom.clear();
+    copyOnWrite.setTarget(this.newest?.area);
+    this.#emit('deleted', { id: record.id, reason, cause: undefined });
+    if (record.area !== undefined) await this.#free(record, record.area);
+  }
+
   async #removeOldest(
     record: SnapshotRecord,
     copyOnWrite: CopyOnWrite,
@@ -166,4 +200,11 @@ export class SnapshotChain {
       });
     }
   }
+}
+
+/** Has nothing been copied for it, besides what it had from the beginning? */
+function isUntouched({ area }: SnapshotRecord, hasFirstBlock: boolean): boolean {
+  if (area === undefined) return false;
+  for (const block of area.table.blocks()) if (block !== 0 || !hasFirstBlock) return false;
+  return true;
 }

@@ -11,6 +11,12 @@ export interface ByteSource extends Allocated {
   read(offset: ByteOffset, target: Uint8Array): Promise<unknown>;
 }
 
+/** What can be changed about a snapshot. */
+export interface SnapshotChange {
+  readonly hidden?: boolean;
+  readonly offline?: boolean;
+}
+
 export interface Snapshot extends ByteSource {
   /** What it is called; of a snapshot that Windows took, the shadow copy's id. */
   readonly id: Guid;
@@ -28,8 +34,19 @@ export interface Snapshot extends ByteSource {
   readonly usedBytes: ByteLength;
   /** Bytes that its diff area takes. */
   readonly allocatedBytes: ByteLength;
-  /** `damaged`: cannot be read; `problem` says why. */
-  readonly state: 'ok' | 'damaged' | 'deleted';
+  /**
+   * `damaged`: cannot be read; `problem` says why. `pending`: whether it counts is not known, because the record of its set
+   * cannot be found; until then it is kept as any other.
+   */
+  readonly state: 'ok' | 'damaged' | 'deleted' | 'pending';
+  /** Else it is gone after the volume was closed, and after a crash. */
+  readonly persistent: boolean;
+  /** It goes when whoever took it goes. */
+  readonly autoRelease: boolean;
+  /** Lists leave it out; whoever knows its id can use it. */
+  readonly hidden: boolean;
+  /** It cannot be read until it is online again; it is kept as any other. */
+  readonly offline: boolean;
   readonly problem: string | undefined;
 
   /**
@@ -38,6 +55,9 @@ export interface Snapshot extends ByteSource {
    * @throws InvalidArgumentError (range), SnapshotDeletedError, IntegrityError, FormatError (damaged), DeviceError
    */
   read(offset: ByteOffset, target: ByteLength | Uint8Array): Promise<Uint8Array>;
+
+  /** Hides it or shows it, takes it offline or online; durable when this resolves. @throws SnapshotDeletedError, ReadOnlyError, DeviceError */
+  change(change: SnapshotChange): Promise<void>;
 
   /**
    * Deletes it; durable when this resolves. For now only the oldest can be deleted.

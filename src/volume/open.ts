@@ -175,7 +175,7 @@ async function loadSnapshot(
     const opened = await store.openArea(diffArea);
     try {
       const { area, dropped, repair } = await loadDiffArea(opened, diffArea, snapshot.volumeSize);
-      return { record: new SnapshotRecord(snapshot, { area }), dropped, repair };
+      return { record: new SnapshotRecord(snapshot, { area }, diffArea.state), dropped, repair };
     } catch (error) {
       await opened.file.close();
       throw error;
@@ -189,7 +189,7 @@ async function loadSnapshot(
       (error instanceof DeviceError && !writable);
     if (!isDamage) throw error;
     return {
-      record: new SnapshotRecord(snapshot, { damage: error }),
+      record: new SnapshotRecord(snapshot, { damage: error }, diffArea.state),
       dropped: 0,
       repair: async () => undefined,
     };
@@ -203,7 +203,7 @@ async function spreadDamage(records: SnapshotRecord[]): Promise<SnapshotRecord[]
     if (record.damage !== undefined) continue;
     await record.area?.close();
     const damage = new FormatError(`it reads through snapshot ${records[newest]?.id}, which is damaged`);
-    records[index] = new SnapshotRecord(record.item, { damage });
+    records[index] = new SnapshotRecord(record.item, { damage }, record.state);
   }
   return records.slice(0, newest + 1);
 }

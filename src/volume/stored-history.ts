@@ -13,6 +13,8 @@ import { StoredSnapshot } from './stored-snapshot.js';
 export class StoredHistory implements History {
   readonly #engine: Engine;
   readonly #writable: boolean;
+  /** Called once, before anything is closed. */
+  onClose: () => void = () => undefined;
   readonly #handles = new WeakMap<SnapshotRecord, StoredSnapshot>();
 
   constructor(engine: Engine, writable: boolean) {
@@ -25,7 +27,9 @@ export class StoredHistory implements History {
   }
 
   get snapshots(): readonly Snapshot[] {
-    return this.#engine.chain.records.map((record) => this.handleOf(record));
+    // One that is to go may have to stay for a while, because older ones read through it.
+    const records = this.#engine.chain.records.filter(({ deleted }) => deleted === undefined);
+    return records.map((record) => this.handleOf(record));
   }
 
   /** Always the same object for the same snapshot. */
@@ -87,6 +91,7 @@ export class StoredHistory implements History {
 
   async close(): Promise<void> {
     const { gate, writes, pools, chain, store, copyOnWrite } = this.#engine;
+    this.onClose();
     try {
       // If that fails, acknowledged writes are lost: the close is not a clean one, and says so.
       await writes?.drained();

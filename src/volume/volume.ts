@@ -14,7 +14,8 @@ import type { BlockDevice } from '../device/block-device.js';
 import { writeZeros } from '../device/zeros.js';
 import { type Environment, systemEnvironment } from '../environment.js';
 import { ClosedError, ReadOnlyError } from '../errors.js';
-import { type CreateSnapshotOptions, createSnapshot } from '../snapshot/create.js';
+import type { Guid } from '../format/guid.js';
+import type { CreateSnapshotOptions } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import type { Store } from '../store/store.js';
@@ -27,6 +28,7 @@ import { differing } from './compare.js';
 import type { Engine } from './engine.js';
 import type { VolumeFigures } from './history.js';
 import type { Recovery } from './open.js';
+import { createSnapshot } from './snapshot-set.js';
 
 export type { VolumeOptions } from './assemble.js';
 
@@ -51,6 +53,9 @@ export interface ChangedBlocksOptions {
 
 export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
   #parts: VolumeParts | undefined;
+  static #count = 0;
+  /** @internal Orders the volumes of this process, so that who needs several takes them in the same order. */
+  readonly serial = Volume.#count++;
   /** One snapshot is taken at a time. */
   readonly #creating = new Mutex();
 
@@ -95,6 +100,11 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
 
   get size(): ByteLength {
     return this.#opened.history.volume.size;
+  }
+
+  /** GUID of the volume, from its store; `undefined` where Windows made that. */
+  get id(): Guid | undefined {
+    return this.#opened.writer?.engine.store.control.start.volumeId;
   }
 
   get name(): string {
@@ -222,9 +232,14 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
    *   no new snapshot
    */
   async createSnapshot(options: CreateSnapshotOptions = {}): Promise<Snapshot> {
-    return this.#runWriting(async ({ engine, history }) =>
-      history.handleOf(await this.#creating.runExclusive(() => createSnapshot(engine, options))),
+    return this.whileCreating(async ({ engine, history }) =>
+      history.handleOf(await createSnapshot(engine, options)),
     );
+  }
+
+  /** @internal Runs `action` while no other snapshot of the volume is taken. @throws ClosedError, ReadOnlyError */
+  whileCreating<T>(action: (writer: NonNullable<VolumeParts['writer']>) => Promise<T>): Promise<T> {
+    return this.#runWriting((writer) => this.#creating.runExclusive(() => action(writer)));
   }
 
   /** Deletes the `count` oldest snapshots, one after the other; durable when it resolves. */

@@ -117,6 +117,11 @@ const runOf = (block: BlockNumber): BlockRun => ({ start: block, end: block + 1 
 class WindowsSnapshot implements Snapshot {
   readonly label = undefined;
   readonly applicationInfo = undefined;
+  readonly persistent = true;
+  readonly autoRelease = false;
+  /** Windows shows few of them; who opens such a volume here wants to see all. */
+  readonly hidden = false;
+  readonly offline = false;
 
   constructor(readonly foreign: ForeignSnapshot) {}
 
@@ -165,6 +170,10 @@ class WindowsSnapshot implements Snapshot {
     const buffer = asTarget(target);
     await this.foreign.readInto(offset, buffer);
     return buffer;
+  }
+
+  async change(): Promise<void> {
+    throw new UnsupportedError('a shadow copy that Windows made can only be read for now');
   }
 
   async delete(): Promise<void> {
