@@ -16,6 +16,9 @@ export const snapshotRecord = (snapshot: Snapshot) => ({
   usedBytes: snapshot.usedBytes,
   allocatedBytes: snapshot.allocatedBytes,
   state: snapshot.state,
+  persistent: snapshot.persistent,
+  hidden: snapshot.hidden,
+  offline: snapshot.offline,
   ...(snapshot.problem === undefined ? {} : { problem: snapshot.problem }),
 });
 

@@ -39,7 +39,7 @@ export interface ApplicationInformation {
   readonly label: string | undefined;
   /** What a backup agent stored with the snapshot; its bytes mean nothing here. */
   readonly agentBytes: Uint8Array | undefined;
-  /** In every member of a set of several but the coordinator's own. */
+  /** In every member of a set of several, the coordinator's own too. */
   readonly coordinator?: SetCoordinator | undefined;
 }
 

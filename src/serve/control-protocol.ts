@@ -105,6 +105,7 @@ export interface SnapshotState {
   readonly usedBytes: number;
   readonly allocatedBytes: number;
   readonly state: Snapshot['state'];
+  readonly inSet: boolean;
   readonly persistent: boolean;
   readonly autoRelease: boolean;
   readonly hidden: boolean;
@@ -146,6 +147,7 @@ export const snapshotState = (snapshot: Snapshot): SnapshotState => ({
   usedBytes: snapshot.usedBytes,
   allocatedBytes: snapshot.allocatedBytes,
   state: snapshot.state,
+  inSet: snapshot.inSet,
   persistent: snapshot.persistent,
   autoRelease: snapshot.autoRelease,
   hidden: snapshot.hidden,

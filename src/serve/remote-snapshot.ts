@@ -54,6 +54,10 @@ export class RemoteSnapshot implements Snapshot {
     return this.#state.setId;
   }
 
+  get inSet() {
+    return this.#state.inSet;
+  }
+
   get label() {
     return this.#state.label;
   }

@@ -69,7 +69,7 @@ export interface CreateContext {
 /** What a snapshot shares with the others of its set. */
 export interface SetMembership {
   readonly setId: Guid;
-  /** Where the commit record of the set is; `undefined`: here, or there is only one member. */
+  /** Where the commit record of the set is; `undefined`: there is only one member. */
   readonly coordinator: SetCoordinator | undefined;
   readonly hasWriters: boolean;
 }

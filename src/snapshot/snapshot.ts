@@ -13,8 +13,8 @@ export interface ByteSource extends Allocated {
 
 /** What can be changed about a snapshot. */
 export interface SnapshotChange {
-  readonly hidden?: boolean;
-  readonly offline?: boolean;
+  readonly hidden?: boolean | undefined;
+  readonly offline?: boolean | undefined;
 }
 
 export interface Snapshot extends ByteSource {
@@ -24,6 +24,8 @@ export interface Snapshot extends ByteSource {
   readonly storeId: Guid;
   /** GUID of the set of snapshots that were taken at one moment. */
   readonly setId: Guid;
+  /** Were other volumes' snapshots taken with it? */
+  readonly inSet: boolean;
   readonly label: string | undefined;
   /** What the creator stored with it. */
   readonly applicationInfo: Uint8Array | undefined;

@@ -300,6 +300,11 @@ export class ControlFile {
     await this.#changeStart((start) => ({ ...start, maximumSize }));
   }
 
+  /** Records that the volume has become longer; durable when it returns. */
+  async setProtectedSize(protectedSize: ByteLength): Promise<void> {
+    await this.#changeStart((start) => ({ ...start, extension: { ...start.extension, protectedSize } }));
+  }
+
   /** Records a clean close; durable when it returns. */
   async markClosed(clean: CleanRecord): Promise<void> {
     await this.#changeStart((start) => ({ ...start, extension: { ...start.extension, clean } }));

@@ -226,7 +226,9 @@ export async function closeAreas(records: readonly SnapshotRecord[]): Promise<vo
 async function volumeChange(store: AttachedStore): Promise<string | undefined> {
   const { volume, control } = store;
   const { clean, protectedSize } = control.start.extension;
-  if (volume.size !== protectedSize)
+  // A device that has only become longer is no other one: older snapshots keep their size.
+  const isGrown = volume.size > protectedSize && (clean === undefined || clean.modifiedAt === 0n);
+  if (volume.size !== protectedSize && !isGrown)
     return `${volume.name} has ${volume.size} bytes, its snapshots were taken of ${protectedSize}.`;
   if (clean === undefined) return undefined;
   const modifiedAt = await volume.modifiedAt?.();

@@ -94,7 +94,7 @@ async function takeSet(
     new Creation(engine, ids[index] ?? '', options, {
       setId,
       hasWriters,
-      coordinator: index === 0 ? undefined : coordinator,
+      coordinator: rest.length === 0 ? undefined : coordinator,
     });
   const creations: Creations = [creationOf(first, 0), ...rest.map((part, i) => creationOf(part, i + 1))];
   const writers = new Writers(options.writers ?? [], clock, setId);

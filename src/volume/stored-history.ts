@@ -1,5 +1,6 @@
 /** The snapshots of a volume in a store of volsnap. */
 import { InvalidArgumentError, SnapshotDeletedError } from '../errors.js';
+import { SnapshotState } from '../format/control-block.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import { BLOCK_SIZE } from '../units.js';
@@ -98,6 +99,7 @@ export class StoredHistory implements History {
       if (this.#writable && gate.failure === undefined) {
         await gate.hold(undefined);
         await pools.idle();
+        await this.#release();
         await this.#recordClean();
       }
     } finally {
@@ -105,6 +107,20 @@ export class StoredHistory implements History {
       await copyOnWrite.close();
       await closeAreas(chain.records);
       await store.close();
+    }
+  }
+
+  /** The owner goes, and what was to go with it. What cannot be removed now is at the next opening. */
+  async #release(): Promise<void> {
+    const { chain, copyOnWrite, store, pools, emit } = this.#engine;
+    const owned = chain.records.filter(({ state }) => (state & SnapshotState.autoRelease) !== 0);
+    if (owned.length === 0) return;
+    for (const record of owned) if (record.deleted === undefined) record.markDeleted('released');
+    try {
+      await chain.removeExpired(copyOnWrite, store.hidesStartBlock);
+      await pools.idle();
+    } catch (error) {
+      emit('backgroundFailure', { id: store.name, what: 'releasing snapshots', error });
     }
   }
 

@@ -37,6 +37,10 @@ export class StoredSnapshot implements Snapshot {
     return this.#record.area?.information.setId ?? NIL_GUID;
   }
 
+  get inSet() {
+    return this.#record.area?.information.coordinator !== undefined;
+  }
+
   get label() {
     return this.#record.area?.information.label;
   }

@@ -10,10 +10,10 @@ import { EventEmitter } from 'node:events';
 import { Mutex } from 'async-mutex';
 import { asTarget, checkRange, checkWhole, lengthOf } from '../arguments.js';
 import { type AllocationExtent, allocationOf } from '../device/allocation.js';
-import type { BlockDevice } from '../device/block-device.js';
+import type { BlockDevice, ResizableDevice } from '../device/block-device.js';
 import { writeZeros } from '../device/zeros.js';
 import { type Environment, systemEnvironment } from '../environment.js';
-import { ClosedError, ReadOnlyError } from '../errors.js';
+import { ClosedError, InvalidArgumentError, ReadOnlyError, UnsupportedError } from '../errors.js';
 import type { Guid } from '../format/guid.js';
 import type { CreateSnapshotOptions } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
@@ -266,6 +266,35 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     }
   }
 
+  /**
+   * Makes the volume longer, with its device; snapshots that were taken before keep their size. Durable when it resolves.
+   * The new part reads as zeros. Users of the NBD exports see it when they connect again.
+   * @throws UnsupportedError (the store lies behind the volume, or the device has a fixed size), InvalidArgumentError
+   */
+  async grow(size: ByteLength): Promise<void> {
+    checkWhole('size', size);
+    await this.whileCreating(async ({ engine: { device, store } }) => {
+      if (size < device.size) {
+        throw new InvalidArgumentError(
+          `the volume has ${device.size} bytes and cannot be cut to ${size}: its snapshots need what is there`,
+        );
+      }
+      if (store.layout === 'in-volume') {
+        throw new UnsupportedError(
+          'the store lies right behind the volume, which can become no longer; copy it to a longer device with: volsnap export --format vss, or use a directory store',
+        );
+      }
+      if (!isResizable(device))
+        throw new UnsupportedError(
+          `${device.name} has a fixed size; make it longer with the tools of its driver`,
+        );
+      if (size > device.size) await device.resize(size);
+      // The size on record must never be one that a power cut takes back.
+      await device.flush();
+      await store.control.setProtectedSize(device.size);
+    });
+  }
+
   /** Changes the limit on diff-area space, in bytes; 0: none. If more is in use, the oldest snapshots go. */
   async setMaximumSize(maximumSize: ByteLength): Promise<void> {
     checkWhole('maximum size', maximumSize);
@@ -328,6 +357,8 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     });
   }
 }
+
+const isResizable = (device: BlockDevice): device is ResizableDevice => 'resize' in device;
 
 /** What happens to a part of a range, once its blocks are safe. */
 type Change = (device: BlockDevice, offset: ByteOffset, length: ByteLength) => Promise<void>;

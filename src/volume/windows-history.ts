@@ -117,6 +117,7 @@ const runOf = (block: BlockNumber): BlockRun => ({ start: block, end: block + 1 
 class WindowsSnapshot implements Snapshot {
   readonly label = undefined;
   readonly applicationInfo = undefined;
+  readonly inSet = false;
   readonly persistent = true;
   readonly autoRelease = false;
   /** Windows shows few of them; who opens such a volume here wants to see all. */

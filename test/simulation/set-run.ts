@@ -302,12 +302,13 @@ class SetRun {
     const moment = members[0]?.model.beginMoment();
     for (const { model } of members) model.beginSnapshot(label, moment);
     const holdTimeoutMs = this.#random.chance(0.1) ? 1 : 10_000;
+    const { generation } = this.#world.scheduler;
     const writer = new ModelWriter(
       this.#random.chance(0.1) ? this.#random.pick(['prepare', 'freeze']) : undefined,
     );
     try {
       const taken = await createSnapshotSet(volumes, { label, holdTimeoutMs, writers: [writer] });
-      set.result = 'done';
+      if (this.#world.scheduler.generation === generation) set.result = 'done';
       if (new Set([taken.id, ...taken.snapshots.map(({ setId }) => setId)]).size !== 1)
         throw new ModelMismatch(`set ${label}: its members have different set ids`);
       this.#counters.snapshotsTaken += members.length;
@@ -315,8 +316,11 @@ class SetRun {
       if (!(error instanceof VolsnapError)) throw error;
       const tolerated = members.flatMap(({ workload }) => workload.tolerated);
       if (![...NOT_CREATED, 'WRITER_FAILED', ...tolerated].includes(error.code)) throw error;
-      set.result = error instanceof HoldTimeoutError ? 'failed' : 'uncertain';
+      if (this.#world.scheduler.generation === generation)
+        set.result = error instanceof HoldTimeoutError ? 'failed' : 'uncertain';
     }
+    // Somebody who is dead is not told.
+    if (this.#world.scheduler.generation !== generation) return new Promise(() => undefined);
     writer.check(set.result === 'done');
     if (set.result !== 'done' && set.result !== 'uncertain' && set.touched.size > 0)
       throw new ModelMismatch(`set ${label} was not taken, but a member of it was deleted`);
