@@ -27,6 +27,8 @@ export interface SetRunOptions {
   readonly cycles: number;
   /** Do devices fail in some of the cycles? */
   readonly faults: boolean;
+  /** Does every cycle end in a crash, mostly while a set is being taken? */
+  readonly commits?: boolean;
 }
 
 /** What happened to sets of several volumes. */
@@ -172,10 +174,12 @@ class SetRun {
     if (faulty)
       for (const { world } of this.#members)
         world.drawFaults({ faultRate: 0.01, controlFaults: random.chance(0.5) });
-    const end = random.pick(['close', 'kill', 'power-cut', 'power-cut'] as const);
+    const end = this.#options.commits
+      ? random.pick(['kill', 'power-cut', 'power-cut'] as const)
+      : random.pick(['close', 'kill', 'power-cut', 'power-cut'] as const);
     const work = () => this.#work();
     if (end === 'close') await this.#world.run(work);
-    else await this.#world.runSteps(work, random.below(random.chance(0.3) ? 900 : 260));
+    else await this.#world.runSteps(work, random.below(this.#options.commits ? 160 : random.chance(0.3) ? 900 : 260));
     this.#world.faults.clear();
     if (end === 'close') await this.#closeAll();
     else this.#crash(faulty ? 'power-cut' : end);
@@ -278,7 +282,7 @@ class SetRun {
 
   async #work(): Promise<void> {
     const open = this.#members.filter(({ volume }) => volume !== undefined);
-    const isQuiet = this.#random.chance(0.3);
+    const isQuiet = this.#options.commits || this.#random.chance(0.3);
     const work = open.map(async ({ volume, workload }) => {
       if (volume === undefined) return;
       const operations = Array.from({ length: isQuiet ? 2 : 3 + this.#random.below(20) }, () =>

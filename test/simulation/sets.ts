@@ -1,4 +1,4 @@
-/** `npx tsx test/simulation/sets.ts [--seed N] [--runs N] [--cycles N] [--seconds N] [--no-faults]` */
+/** `npx tsx test/simulation/sets.ts [--seed N] [--runs N] [--cycles N] [--seconds N] [--no-faults] [--commits]` */
 import { parseArgs } from 'node:util';
 import { noCounters } from './counters.js';
 import { noSetCounters, runSets } from './set-run.js';
@@ -11,6 +11,7 @@ const { values } = parseArgs({
     seconds: { type: 'string', default: 'Infinity' },
     progress: { type: 'string', default: '100' },
     'no-faults': { type: 'boolean', default: false },
+    commits: { type: 'boolean', default: false },
   },
 });
 
@@ -21,7 +22,7 @@ const started = performance.now();
 const isOver = () => performance.now() - started > Number(values.seconds) * 1000;
 for (let seed = first; seed < first + Number(values.runs) && !isOver(); seed++) {
   try {
-    const options = { cycles: Number(values.cycles), faults: !values['no-faults'] };
+    const options = { cycles: Number(values.cycles), faults: !values['no-faults'], commits: values.commits };
     await runSets(String(seed), options, counters, sets);
   } catch (error) {
     console.log(`seed ${seed}`);
