@@ -328,7 +328,8 @@ class SetRun {
     writer.check(set.result === 'done');
     if (set.result !== 'done' && set.result !== 'uncertain' && set.touched.size > 0)
       throw new ModelMismatch(`set ${label} was not taken, but a member of it was deleted`);
-    for (const { model } of members) if (model.has(label)) model.endSnapshot(label, set.result);
+    const result = set.result === 'creating' ? 'uncertain' : set.result;
+    for (const { model } of members) if (model.has(label)) model.endSnapshot(label, result);
     if (set.result !== 'uncertain') set.exists = set.result === 'done';
     // Whether one of them sees it, that has to be so for all.
     const seen = volumes.filter(({ snapshots }) => snapshots.some((snapshot) => labelOf(snapshot) === label));
