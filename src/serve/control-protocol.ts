@@ -30,6 +30,8 @@ export const Method = {
   changed: 'changed',
   /** Takes `{ maximumSize }`, gives `VolumeState`. */
   resize: 'resize',
+  /** Takes `{ size }`, gives `VolumeState`. */
+  grow: 'grow',
   /** Takes `{ scrub }`, gives problems. */
   check: 'check',
 } as const;

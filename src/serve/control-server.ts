@@ -158,6 +158,9 @@ export class ControlServer {
       case Method.resize:
         await volume.setMaximumSize(numberIn(call.params, 'maximumSize'));
         return this.#state();
+      case Method.grow:
+        await volume.grow(numberIn(call.params, 'size'));
+        return this.#state();
       case Method.check:
         return { value: await this.#check(call) };
       default:

@@ -272,6 +272,11 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
     this.#take(value as VolumeState);
   }
 
+  async grow(size: ByteLength): Promise<void> {
+    const { value } = await this.#request(Method.grow, { size });
+    this.#take(value as VolumeState);
+  }
+
   /** As `checkVolume`, while the volume is in use. */
   async check(options: RemoteCheckOptions = {}): Promise<Problem[]> {
     const { scrub = false, signal, onProgress } = options;

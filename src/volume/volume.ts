@@ -10,15 +10,14 @@ import { EventEmitter } from 'node:events';
 import { Mutex } from 'async-mutex';
 import { asTarget, checkRange, checkWhole, lengthOf } from '../arguments.js';
 import { type AllocationExtent, allocationOf } from '../device/allocation.js';
-import type { BlockDevice, ResizableDevice } from '../device/block-device.js';
+import type { BlockDevice } from '../device/block-device.js';
 import { writeZeros } from '../device/zeros.js';
-import { type Environment, systemEnvironment } from '../environment.js';
-import { ClosedError, InvalidArgumentError, ReadOnlyError, UnsupportedError } from '../errors.js';
+import { systemEnvironment } from '../environment.js';
+import { ClosedError, ReadOnlyError } from '../errors.js';
 import type { Guid } from '../format/guid.js';
 import type { CreateSnapshotOptions } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
-import type { Store } from '../store/store.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { VolumeAccess } from './access.js';
 import { openParts, type VolumeOptions, type VolumeParts } from './assemble.js';
@@ -26,30 +25,14 @@ import type { ChangedExtent } from './changed-blocks.js';
 import { clearRange } from './clearing.js';
 import { differing } from './compare.js';
 import type { Engine } from './engine.js';
+import { growVolume } from './growing.js';
 import type { VolumeFigures } from './history.js';
 import type { Recovery } from './open.js';
+import type { ChangedBlocksOptions, InitializeVolumeOptions } from './options.js';
 import { createSnapshot } from './snapshot-set.js';
 
 export type { VolumeOptions } from './assemble.js';
-
-export interface InitializeVolumeOptions {
-  readonly store: Store;
-  /** Bytes that diff areas may take in all; default 0: no limit. */
-  readonly maximumSize?: ByteLength;
-  readonly environment?: Environment;
-}
-
-export interface ChangedBlocksOptions {
-  readonly since: Snapshot;
-  /** Default: now. */
-  readonly until?: Snapshot;
-  /** Compare the bytes and leave out blocks that are equal again. */
-  readonly compare?: boolean;
-  /** Only what lies in this range, which costs accordingly; default: all. */
-  readonly offset?: ByteOffset;
-  readonly length?: ByteLength;
-  readonly signal?: AbortSignal;
-}
+export type { ChangedBlocksOptions, InitializeVolumeOptions } from './options.js';
 
 export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
   #parts: VolumeParts | undefined;
@@ -272,27 +255,7 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
    * @throws UnsupportedError (the store lies behind the volume, or the device has a fixed size), InvalidArgumentError
    */
   async grow(size: ByteLength): Promise<void> {
-    checkWhole('size', size);
-    await this.whileCreating(async ({ engine: { device, store } }) => {
-      if (size < device.size) {
-        throw new InvalidArgumentError(
-          `the volume has ${device.size} bytes and cannot be cut to ${size}: its snapshots need what is there`,
-        );
-      }
-      if (store.layout === 'in-volume') {
-        throw new UnsupportedError(
-          'the store lies right behind the volume, which can become no longer; copy it to a longer device with: volsnap export --format vss, or use a directory store',
-        );
-      }
-      if (!isResizable(device))
-        throw new UnsupportedError(
-          `${device.name} has a fixed size; make it longer with the tools of its driver`,
-        );
-      if (size > device.size) await device.resize(size);
-      // The size on record must never be one that a power cut takes back.
-      await device.flush();
-      await store.control.setProtectedSize(device.size);
-    });
+    await this.whileCreating(({ engine }) => growVolume(engine, size));
   }
 
   /** Changes the limit on diff-area space, in bytes; 0: none. If more is in use, the oldest snapshots go. */
@@ -357,8 +320,6 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     });
   }
 }
-
-const isResizable = (device: BlockDevice): device is ResizableDevice => 'resize' in device;
 
 /** What happens to a part of a range, once its blocks are safe. */
 type Change = (device: BlockDevice, offset: ByteOffset, length: ByteLength) => Promise<void>;
