@@ -178,6 +178,13 @@ async function settleLeftovers(
   }
   if (expired.length === 0) return;
   await chain.removeExpired(copyOnWrite, store.hidesStartBlock);
+  // Older ones read through the others, which stay for that. What was decided about them must not be asked again.
+  const { deleting, setPending } = SnapshotState;
+  for (const record of chain.records) {
+    if (record.deleted === undefined || (record.state & deleting) !== 0) continue;
+    await store.control.setState(record.id, { set: deleting, clear: setPending });
+    record.state = (record.state | deleting) & ~setPending;
+  }
   await pools.background.onIdle();
 }
 

@@ -33,7 +33,9 @@ export async function findLeftovers(
   for (const record of records) {
     if (record.damage !== undefined) continue;
     const { state } = record;
-    if ((state & SnapshotState.volatile) !== 0) expired.push({ record, reason: 'not-persistent' });
+    // It was decided at an earlier opening, when older ones still read through it.
+    if ((state & SnapshotState.deleting) !== 0) expired.push({ record, reason: 'requested' });
+    else if ((state & SnapshotState.volatile) !== 0) expired.push({ record, reason: 'not-persistent' });
     else if ((state & SnapshotState.autoRelease) !== 0) expired.push({ record, reason: 'released' });
     else if ((state & SnapshotState.setPending) !== 0) {
       const outcome = await outcomeFor(record, options);
