@@ -179,7 +179,11 @@ class SetRun {
       : random.pick(['close', 'kill', 'power-cut', 'power-cut'] as const);
     const work = () => this.#work();
     if (end === 'close') await this.#world.run(work);
-    else await this.#world.runSteps(work, random.below(this.#options.commits ? 160 : random.chance(0.3) ? 900 : 260));
+    else
+      await this.#world.runSteps(
+        work,
+        random.below(this.#options.commits ? 160 : random.chance(0.3) ? 900 : 260),
+      );
     this.#world.faults.clear();
     if (end === 'close') await this.#closeAll();
     else this.#crash(faulty ? 'power-cut' : end);
