@@ -32,12 +32,14 @@ export async function createSet(
     const pids = new Set(served.map(({ serving }) => serving.pid));
     if (served.length < paths.length || pids.size > 1) throw new InUseError(mixed(paths, owners));
     const ids = others.flatMap(({ volumeId }) => volumeId ?? []);
+    const reasons = served.map(reasonsToKeepAll);
     const set = await first.createSet(ids, wanted);
     const members: SetMember[] = [];
     for (const [i, owner] of served.entries()) {
       if (i > 0) await owner.refresh(session.signal);
       members.push(memberOf(owner, paths[i] ?? '', set.members[i]?.storeId));
     }
+    warnOfReasons(session, members, reasons);
     return members;
   } finally {
     for (const owner of owners) await owner?.close();
@@ -57,11 +59,32 @@ async function createHere(
       volumes.push(volume);
       tellRecovery(session, volume);
     }
+    const reasons = volumes.map(reasonsToKeepAll);
     const set = await createSnapshotSet(volumes, wanted);
-    return volumes.map((volume, i) => memberOf(volume, paths[i] ?? '', set.snapshots[i]?.storeId));
+    const members = volumes.map((volume, i) => memberOf(volume, paths[i] ?? '', set.snapshots[i]?.storeId));
+    warnOfReasons(session, members, reasons);
+    return members;
   } finally {
     const closed = await Promise.allSettled(volumes.map((volume) => volume.close()));
     for (const result of closed) if (result.status === 'rejected') session.notes.warn(String(result.reason));
+  }
+}
+
+/** Collects why nothing is left out of snapshots of the volume as unused, by their ids. */
+export function reasonsToKeepAll(volume: VolumeAccess): ReadonlyMap<string, string> {
+  const reasons = new Map<string, string>();
+  volume.on('unusedSpaceUnknown', ({ id, reason }) => reasons.set(id, reason));
+  return reasons;
+}
+
+function warnOfReasons(
+  { notes }: Session,
+  members: readonly SetMember[],
+  reasons: readonly ReadonlyMap<string, string>[],
+): void {
+  for (const [i, { id, volume }] of members.entries()) {
+    const reason = reasons[i]?.get(id);
+    if (reason !== undefined) notes.warn(`nothing is left out of the snapshot of ${volume}: ${reason}`);
   }
 }
 

@@ -26,6 +26,10 @@ export const Method = {
   changeSnapshot: 'changeSnapshot',
   /** Takes `{ ids }`, the oldest ones in their order; gives `VolumeState`. */
   deleteOldest: 'deleteOldest',
+  /** Takes `{ id }`, the store id of a snapshot; gives `VolumeState`. */
+  delete: 'delete',
+  /** Waits until deleted snapshots are merged; gives `VolumeState`. */
+  settled: 'settled',
   /** Takes `ChangedParams`; gives `{ next }`, and extents as bytes. */
   changed: 'changed',
   /** Takes `{ maximumSize }`, gives `VolumeState`. */
@@ -51,6 +55,8 @@ export interface ReadParams {
 export interface CreateParams {
   readonly label?: string | undefined;
   readonly holdTimeoutMs?: number | undefined;
+  /** Is what the file system does not use skipped, and how? */
+  readonly unusedSpace?: 'auto' | 'frozen' | undefined;
   readonly hasInformation: boolean;
   readonly persistent?: boolean | undefined;
   readonly autoRelease?: boolean | undefined;
@@ -73,6 +79,7 @@ export interface ChangedParams {
   readonly since: string;
   readonly until?: string | undefined;
   readonly compare: boolean;
+  readonly copiedOnly?: boolean | undefined;
   readonly offset: number;
   readonly length?: number | undefined;
 }
@@ -105,6 +112,7 @@ export interface SnapshotState {
   readonly order: number;
   readonly size: number;
   readonly usedBytes: number;
+  readonly unusedBytes: number;
   readonly allocatedBytes: number;
   readonly state: Snapshot['state'];
   readonly inSet: boolean;
@@ -147,6 +155,7 @@ export const snapshotState = (snapshot: Snapshot): SnapshotState => ({
   order: snapshot.order,
   size: snapshot.size,
   usedBytes: snapshot.usedBytes,
+  unusedBytes: snapshot.unusedBytes,
   allocatedBytes: snapshot.allocatedBytes,
   state: snapshot.state,
   inSet: snapshot.inSet,

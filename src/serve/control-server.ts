@@ -38,7 +38,14 @@ const CLOSING = 'the process that serves the volume is closing it';
 /** Buffers kept for the next reads, in bytes. */
 const KEPT_BUFFERS = 32 * 1024 * 1024;
 /** Events that clients hear of. */
-const EVENTS = ['created', 'deleted', 'backgroundFailure', 'overflow'] as const;
+const EVENTS = [
+  'created',
+  'deleted',
+  'merged',
+  'backgroundFailure',
+  'overflow',
+  'unusedSpaceUnknown',
+] as const;
 
 export interface ControlOptions {
   readonly volume: Volume;
@@ -151,6 +158,11 @@ export class ControlServer {
       }
       case Method.deleteOldest:
         return this.#deleteOldest(call.params);
+      case Method.delete:
+        await this.#find(idIn(call.params)).delete();
+        return this.#state();
+      case Method.settled:
+        return this.#settled(call);
       case Method.changed:
         return this.#changed(call);
       case Method.zeros:
@@ -252,13 +264,19 @@ export class ControlServer {
     return this.#state();
   }
 
+  async #settled({ signal, onProgress }: Call): Promise<Reply> {
+    await this.#options.volume.settled({ signal, onProgress });
+    return this.#state();
+  }
+
   /** One answer's worth of extents, and where the next one goes on. */
   async #changed({ params, signal }: Call): Promise<Reply> {
-    const { since, until, compare, offset, length } = params as ChangedParams;
+    const { since, until, compare, copiedOnly, offset, length } = params as ChangedParams;
     const options: ChangedBlocksOptions = {
       since: this.#find(since),
       ...(until === undefined ? {} : { until: this.#find(until) }),
       compare,
+      ...(copiedOnly === undefined ? {} : { copiedOnly }),
       offset,
       ...(length === undefined ? {} : { length }),
       signal,
@@ -298,7 +316,8 @@ export class ControlServer {
 }
 
 function creationOptions({ params, bytes }: Call): CreateSnapshotOptions {
-  const { label, holdTimeoutMs, hasInformation, persistent, autoRelease, hidden } = params as CreateParams;
+  const { label, holdTimeoutMs, hasInformation, persistent, autoRelease, hidden, unusedSpace } =
+    params as CreateParams;
   return {
     ...(label === undefined ? {} : { label }),
     ...(holdTimeoutMs === undefined ? {} : { holdTimeoutMs }),
@@ -306,7 +325,15 @@ function creationOptions({ params, bytes }: Call): CreateSnapshotOptions {
     ...(persistent === undefined ? {} : { persistent }),
     ...(autoRelease === undefined ? {} : { autoRelease }),
     ...(hidden === undefined ? {} : { hidden }),
+    ...(unusedSpace === undefined ? {} : { unusedSpace }),
   };
+}
+
+/** @throws InvalidArgumentError */
+function idIn(params: unknown): string {
+  const id = typeof params === 'object' && params !== null ? Reflect.get(params, 'id') : undefined;
+  if (typeof id !== 'string') throw new InvalidArgumentError('“id” must be a string');
+  return id;
 }
 
 /** @throws InvalidArgumentError */

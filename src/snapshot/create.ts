@@ -1,5 +1,6 @@
 /**
- * Taking a snapshot: prepare (writes go on) → hold and flush → commit (one sector) → release → tidy up in the background.
+ * Taking a snapshot: prepare (writes go on) → hold and flush → commit (one sector) → release → leave out what is unused, if
+ * that is wished → tidy up in the background.
  * A write buffer is emptied before, and takes what is newer in the meantime: then hardly any write is held.
  *
  * Until the commit nothing names the new diff area, so a failure or a crash before it leaves nothing behind. While the
@@ -14,6 +15,7 @@ import { createDiffArea } from '../diff-area/create.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import type { Environment } from '../environment.js';
 import { assert, DeviceError, HoldTimeoutError, InvalidArgumentError, LimitError } from '../errors.js';
+import type { FreeSpaceProvider } from '../filesystem/free-space.js';
 import {
   type ApplicationInformation,
   encodeApplicationInformation,
@@ -25,12 +27,13 @@ import { filetimeFromMilliseconds } from '../format/filetime.js';
 import type { Guid } from '../format/guid.js';
 import { randomU64 } from '../store/new-start.js';
 import type { AreaFile, AttachedStore } from '../store/store.js';
-import { BLOCK_SIZE, blocksIn } from '../units.js';
+import { BLOCK_SIZE, blocksIn, type Slot } from '../units.js';
 import type { SnapshotChain } from './chain.js';
 import type { Emit } from './events.js';
 import { describeSnapshot } from './information.js';
 import { SnapshotRecord } from './record.js';
 import type { Space } from './space.js';
+import { bitmapBytesFor, providerOf, reserveBitmaps, skipUnused, type UnusedSpace } from './unused-space.js';
 
 export interface CreateSnapshotOptions {
   /** A name for people; any text. */
@@ -45,6 +48,11 @@ export interface CreateSnapshotOptions {
   readonly autoRelease?: boolean;
   /** It is not listed among the exports, nor by `list`; whoever knows its id can use it. Default: false. */
   readonly hidden?: boolean;
+  /**
+   * Skip what nothing uses: it is not copied, and reads as zeros in the snapshot. Where the file system (NTFS, ext2/3/4) is
+   * not sure, nothing is skipped. Default: the snapshot has everything, as it was.
+   */
+  readonly unusedSpace?: UnusedSpace;
 }
 
 const DEFAULT_HOLD_TIMEOUT_MS = 10_000;
@@ -86,7 +94,7 @@ export function holdLimitOf({ holdTimeoutMs = DEFAULT_HOLD_TIMEOUT_MS }: CreateS
 
 /**
  * One snapshot that is being taken: `prepare` → `hold` → `publish` → `adopt` → `release`. If it is not to be after all:
- * `withdraw` → `release` → `discard`. One at a time on each volume; `snapshot/set.ts` says in which order for several.
+ * `withdraw` → `release` → `discard`. Once it is released, `skip`. One at a time on each volume; `snapshot/set.ts` says in which order for several.
  */
 export class Creation {
   readonly #context: CreateContext;
@@ -97,7 +105,12 @@ export class Creation {
   #file: AreaFile | undefined;
   #area: DiffArea | undefined;
   #item: SnapshotItem | undefined;
-  #isPublishing = false;
+  readonly #provider: FreeSpaceProvider | undefined;
+  /** For the bitmaps of what is unused, if that is asked for. */
+  #bitmapSlots: readonly Slot[] | undefined;
+  #publishing: Promise<void> | undefined;
+  /** From its order number until the list has it, or it is withdrawn, no other may be taken out of the chain. */
+  #endOrder: (() => void) | undefined;
   #copying: Promise<void> | undefined;
   #hasBegun = false;
   #isHeld = false;
@@ -108,9 +121,10 @@ export class Creation {
   /** @throws LimitError, InvalidArgumentError; or why nothing can be written any more */
   constructor(context: CreateContext, id: Guid, options: CreateSnapshotOptions, set: SetMembership) {
     const { persistent = true, autoRelease = false, hidden = false } = options;
+    this.#provider = providerOf(options.unusedSpace);
     const failure = context.writes?.failure ?? context.gate.failure;
     if (failure !== undefined) throw failure;
-    if (context.chain.records.length >= SNAPSHOTS_MAX)
+    if (context.chain.count >= SNAPSHOTS_MAX)
       throw new LimitError(`a volume has at most ${SNAPSHOTS_MAX} snapshots; delete one first`);
     this.#context = context;
     this.#information = describeSnapshot({
@@ -138,7 +152,8 @@ export class Creation {
     const { snapshotId: id } = this.#information;
     // Little is left to be written then when the moment comes.
     if (writes !== undefined) writes.level = 'low';
-    await space.makeRoomForArea();
+    const bitmapBytes = this.#provider === undefined ? 0 : bitmapBytesFor(device.size);
+    await space.makeRoomForArea(bitmapBytes);
     // Most of what is dirty goes to the device before anybody has to wait for it. If that fails, it is told below.
     const flushed = flushAhead(this.#context);
     flushed.catch(() => undefined);
@@ -148,8 +163,9 @@ export class Creation {
       epoch: randomU64(environment),
       information: this.#information,
       blockCount: blocksIn(device.size),
-      length: space.firstLength,
+      length: space.firstLength(bitmapBytes),
     });
+    if (this.#provider !== undefined) this.#bitmapSlots = reserveBitmaps(this.#area);
     await flushed;
   }
 
@@ -188,8 +204,14 @@ export class Creation {
    * @throws LimitError, DeviceError; then it may exist or not, and `withdraw` must follow
    */
   async publish(state: number): Promise<void> {
+    this.#publishing = this.#publishNext(state);
+    await this.#publishing;
+  }
+
+  async #publishNext(state: number): Promise<void> {
     const { chain, device, store } = this.#context;
     const area = this.#ready;
+    this.#endOrder = await chain.ordered();
     const { newest } = chain;
     this.#item = {
       kind: 'snapshot',
@@ -199,7 +221,6 @@ export class Creation {
       flags: this.#flags,
       createdAt: laterThan(newest?.item.createdAt ?? 0n, this.#createdAt),
     };
-    this.#isPublishing = true;
     await store.control.publish({
       snapshot: this.#item,
       diffArea: { ...area.item, state: this.#state | state },
@@ -212,11 +233,12 @@ export class Creation {
     const area = this.#ready;
     const item = this.#item;
     assert(item !== undefined, () => `snapshot ${area.storeId} was not published`);
-    const { newest } = chain;
+    const { newestVisible } = chain;
     const record = new SnapshotRecord(item, { area }, this.#state | state);
+    record.pending = this.#provider !== undefined;
     copyOnWrite.setTarget(area);
     chain.add(record);
-    if (newest?.area !== undefined) space.retire(newest, newest.area);
+    if (newestVisible?.area !== undefined) space.retire(newestVisible, newestVisible.area);
     return record;
   }
 
@@ -224,6 +246,8 @@ export class Creation {
   release(): void {
     const { gate, writes, figures, environment } = this.#context;
     if (writes !== undefined) writes.level = 'usual';
+    this.#endOrder?.();
+    this.#endOrder = undefined;
     if (!this.#hasBegun) return;
     this.#hasBegun = false;
     figures.holdMs = environment.clock.monotonic() - this.#heldSince;
@@ -238,7 +262,8 @@ export class Creation {
    * @param cause why `publish` failed, or what else did
    */
   async withdraw(cause: unknown): Promise<boolean> {
-    if (!this.#isPublishing) return true;
+    if (this.#publishing === undefined) return true;
+    await this.#publishing.catch(() => undefined);
     const { store } = this.#context;
     for (let attempt = 1; ; attempt++) {
       try {
@@ -279,6 +304,12 @@ export class Creation {
         error,
       });
     }
+  }
+
+  /** Leaves out what nothing uses, if that is wished; writes go on. @throws DeviceError, as `skipUnused` */
+  async skip(record: SnapshotRecord): Promise<void> {
+    if (this.#provider !== undefined)
+      await skipUnused(this.#context, record, this.#ready, this.#bitmapSlots, this.#provider);
   }
 
   /** Clears `SnapshotState`s that it was published with. A failure is told, and harms nobody. */

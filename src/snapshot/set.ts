@@ -26,7 +26,8 @@ export type Creations = readonly [Creation, ...Creation[]];
  * is taken by one set at a time, in one order for all.
  * @param freeze called when everything is prepared, before writes are held; answers how long they may be
  * @param onRelease called as soon as writes go on again
- * @throws HoldTimeoutError, LimitError, NoSpaceError, DeviceError; then nothing is left of any
+ * @throws HoldTimeoutError, LimitError, NoSpaceError, DeviceError; then nothing is left of any, or (see `skipUnused`) nobody is
+ *   shown one of them before the next opening
  */
 export async function takeTogether(
   creations: Creations,
@@ -57,6 +58,9 @@ export async function takeTogether(
     onRelease(records.length > 0);
   }
   await complete(creations, records);
+  // None of them is shown before all are as they will stay.
+  await settled(creations.map((creation, i) => skip(creation, records[i])));
+  for (const record of records) record.pending = false;
   return records;
 }
 
@@ -86,6 +90,10 @@ async function complete(
     }),
   );
   if (cleared.every(Boolean)) await coordinator.clear(record, SnapshotState.setRecord);
+}
+
+async function skip(creation: Creation, record: SnapshotRecord | undefined): Promise<void> {
+  if (record !== undefined) await creation.skip(record);
 }
 
 /** Settles when all have; then throws the first error. */

@@ -1,6 +1,6 @@
 /** Puts an open volume together: finds its store, loads it, and gives up what the options say. */
 import { checkWhole } from '../arguments.js';
-import type { ApartCopier } from '../copy-on-write/thread-copies.js';
+import type { Apart } from '../copy-on-write/copy-host.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { Lifetime } from '../device/lifetime.js';
 import { type Environment, systemEnvironment } from '../environment.js';
@@ -55,8 +55,8 @@ export interface VolumeOptions {
   readonly writeBackLimit?: ByteLength;
   readonly growth?: Growth;
   readonly environment?: Environment;
-  /** @internal Makes copies beside the main thread; a simulation has its own. */
-  readonly copier?: ApartCopier;
+  /** @internal How copies are made beside the main thread; a simulation has its own way. */
+  readonly apart?: Apart;
 }
 
 const DEFAULT_MEMORY_LIMIT = 64 * 1024 * 1024;
@@ -138,7 +138,7 @@ async function assemble(
     memoryLimit,
     writeBackLimit,
     growth,
-    copier: options.copier,
+    apart: options.apart,
     emit,
     life,
   });
@@ -147,15 +147,16 @@ async function assemble(
     writable,
     onUndecidedSet: options.onUndecidedSet ?? 'pending',
   });
-  for (const { record, reason } of leftovers.expired) record.markDeleted(reason);
   const warnings = [...loaded.recovery.warnings, ...leftovers.warnings];
   const history = new StoredHistory(engine, writable);
   if (!writable) {
+    for (const { record, reason } of leftovers.expired) record.markDeleted(reason);
     for (const record of leftovers.completed) record.state &= ~SnapshotState.setPending;
     return { device, life, history, writer: undefined, recovery: { ...loaded.recovery, warnings } };
   }
   const removedFiles = await putRight(store, loaded);
   await settleLeftovers(engine, leftovers);
+  engine.merging.wake();
   history.onClose = announceStore(environment, device, store);
   const droppedSnapshots = leftovers.expired.map(({ record, reason }) => ({ id: record.id, reason }));
   return {
@@ -176,16 +177,12 @@ async function settleLeftovers(
     await store.control.setState(record.id, { clear: SnapshotState.setPending });
     record.state &= ~SnapshotState.setPending;
   }
-  if (expired.length === 0) return;
-  await chain.removeExpired(copyOnWrite, store.hidesStartBlock);
-  // Older ones read through the others, which stay for that. What was decided about them must not be asked again.
-  const { deleting, setPending } = SnapshotState;
-  for (const record of chain.records) {
-    if (record.deleted === undefined || (record.state & deleting) !== 0) continue;
-    await store.control.setState(record.id, { set: deleting, clear: setPending });
-    record.state = (record.state | deleting) & ~setPending;
+  try {
+    // Those that older ones read through stay for that, until they are merged; it is durable that they are to go.
+    for (const { record, reason } of expired) await chain.remove(record, copyOnWrite, reason);
+  } finally {
+    await pools.background.onIdle();
   }
-  await pools.background.onIdle();
 }
 
 /** @throws InvalidArgumentError */

@@ -1,9 +1,10 @@
 /**
  * The parts of one open volume, put together: gate, copy-on-write, snapshots and space over a device and a store.
  */
+import type { Apart } from '../copy-on-write/copy-host.js';
 import { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
 import { Pools } from '../copy-on-write/pools.js';
-import { type ApartCopier, ThreadCopier } from '../copy-on-write/thread-copies.js';
+import { ThreadCopier } from '../copy-on-write/thread-copies.js';
 import { WriteBuffer } from '../copy-on-write/write-buffer.js';
 import { WriteGate } from '../copy-on-write/write-gate.js';
 import type { BlockDevice } from '../device/block-device.js';
@@ -11,10 +12,15 @@ import type { Lifetime } from '../device/lifetime.js';
 import type { Environment } from '../environment.js';
 import { SnapshotChain } from '../snapshot/chain.js';
 import type { Emit } from '../snapshot/events.js';
+import { Merging } from '../snapshot/merging.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
 import { type Growth, Space } from '../snapshot/space.js';
 import type { AttachedStore } from '../store/store.js';
 import type { ByteLength } from '../units.js';
+
+/** Blocks from which on a batch is copied in another thread: where writers wait for it, and where they do not. */
+const APART_ORDERED = 16;
+const APART_WRITEBACK = 4;
 
 export interface EngineOptions {
   readonly environment: Environment;
@@ -22,8 +28,8 @@ export interface EngineOptions {
   /** Bytes that the write buffer may hold; `undefined`: there is none, the mode is `ordered`. */
   readonly writeBackLimit: ByteLength | undefined;
   readonly growth: Growth;
-  /** Default: a thread. */
-  readonly copier: ApartCopier | undefined;
+  /** Default: a thread that works on files. */
+  readonly apart: Apart | undefined;
   readonly emit: Emit;
   readonly life: Lifetime;
 }
@@ -38,6 +44,8 @@ export class Engine {
   readonly chain: SnapshotChain;
   readonly space: Space;
   readonly copyOnWrite: CopyOnWrite;
+  /** Of deleted snapshots. */
+  readonly merging: Merging;
   /** Above the gate; in the mode `writeback` everything that reads or changes the live volume goes through it. */
   readonly writes: WriteBuffer | undefined;
   readonly figures = { holdMs: 0 };
@@ -54,13 +62,17 @@ export class Engine {
     this.gate = new WriteGate(options.environment.clock);
     this.chain = new SnapshotChain(records, store.control, this.pools, options.emit);
     this.space = new Space(store, this.chain, this.pools, options.emit, options.growth);
-    const { memoryLimit, copier = new ThreadCopier() } = options;
-    const { clock } = options.environment;
-    this.copyOnWrite = new CopyOnWrite(device, this.pools, memoryLimit, this.space, clock, copier);
+    const smallest = options.writeBackLimit === undefined ? APART_ORDERED : APART_WRITEBACK;
+    const { memoryLimit, apart = { copier: new ThreadCopier(), smallest } } = options;
+    this.copyOnWrite = new CopyOnWrite(device, this.pools, memoryLimit, this.space, apart);
     this.space.serve(this.copyOnWrite);
-    this.copyOnWrite.setTarget(this.chain.newest?.area);
+    this.chain.retarget(this.copyOnWrite);
+    const { chain, space, pools, copyOnWrite: copying, emit } = this;
+    this.merging = new Merging({ chain, space, pools, copyOnWrite: copying, control: store.control }, emit);
+    chain.whenFreed(() => this.merging.wake());
     const { writeBackLimit: limit } = options;
     const { gate, copyOnWrite } = this;
+    const { clock } = options.environment;
     this.writes =
       limit === undefined ? undefined : new WriteBuffer({ device, gate, copyOnWrite, clock, limit });
   }

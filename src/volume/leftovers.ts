@@ -31,11 +31,10 @@ export async function findLeftovers(
   const completed: SnapshotRecord[] = [];
   const warnings: string[] = [];
   for (const record of records) {
-    if (record.damage !== undefined) continue;
+    // One that is being deleted is so whatever it was before.
+    if (record.damage !== undefined || record.deleted !== undefined) continue;
     const { state } = record;
-    // It was decided at an earlier opening, when older ones still read through it.
-    if ((state & SnapshotState.deleting) !== 0) expired.push({ record, reason: 'requested' });
-    else if ((state & SnapshotState.volatile) !== 0) expired.push({ record, reason: 'not-persistent' });
+    if ((state & SnapshotState.volatile) !== 0) expired.push({ record, reason: 'not-persistent' });
     else if ((state & SnapshotState.autoRelease) !== 0) expired.push({ record, reason: 'released' });
     else if ((state & SnapshotState.setPending) !== 0) {
       const outcome = await outcomeFor(record, options);

@@ -17,6 +17,8 @@ export interface ChangedBlocksOptions {
   readonly until?: Snapshot;
   /** Compare the bytes and leave out blocks that are equal again. */
   readonly compare?: boolean;
+  /** Without what `since` leaves out as unused, which may read otherwise now: for pictures and figures, not for backups. */
+  readonly copiedOnly?: boolean;
   /** Only what lies in this range, which costs accordingly; default: all. */
   readonly offset?: ByteOffset;
   readonly length?: ByteLength;

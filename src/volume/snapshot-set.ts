@@ -122,6 +122,7 @@ async function takeSet(
       writerFailures: failures,
     };
   } catch (error) {
+    await thawing;
     await writers.abort();
     throw error;
   }

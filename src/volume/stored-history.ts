@@ -4,7 +4,7 @@ import { SnapshotState } from '../format/control-block.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import { BLOCK_SIZE } from '../units.js';
-import { type ChangedExtent, changedExtents } from './changed-blocks.js';
+import { blocksChanged, type ChangedExtent, changedExtents } from './changed-blocks.js';
 import { withoutEqualFirstBlock } from './compare.js';
 import type { Engine } from './engine.js';
 import type { ChangedOptions, History, VolumeFigures } from './history.js';
@@ -28,9 +28,7 @@ export class StoredHistory implements History {
   }
 
   get snapshots(): readonly Snapshot[] {
-    // One that is to go may have to stay for a while, because older ones read through it.
-    const records = this.#engine.chain.records.filter(({ deleted }) => deleted === undefined);
-    return records.map((record) => this.handleOf(record));
+    return this.#engine.chain.visible.map((record) => this.handleOf(record));
   }
 
   /** Always the same object for the same snapshot. */
@@ -44,23 +42,38 @@ export class StoredHistory implements History {
   }
 
   get figures(): VolumeFigures {
-    const { store, chain, copyOnWrite, pools, gate, writes, figures } = this.#engine;
+    const { store, chain, copyOnWrite, pools, gate, writes, merging, figures } = this.#engine;
     const areas = chain.records.flatMap(({ area }) => area ?? []);
+    const deleted = chain.records.filter((record) => record.deleted !== undefined);
     return {
       layout: store.layout,
       storeName: store.name,
       usedBytes: areas.reduce((sum, area) => sum + area.usedBytes, 0),
       allocatedBytes: store.allocated(),
       maximumBytes: store.control.start.maximumSize,
-      tableMemoryBytes: areas.reduce((sum, area) => sum + area.table.memoryBytes, 0),
+      tableMemoryBytes: areas.reduce(
+        (sum, area) => sum + area.table.memoryBytes + (area.unused?.memoryBytes ?? 0),
+        0,
+      ),
       copies: copyOnWrite.figures,
+      deletion: {
+        ...merging.figures,
+        snapshots: deleted.length,
+        allocatedBytes: deleted.reduce((sum, { area }) => sum + (area?.allocatedBytes ?? 0), 0),
+      },
       queues: { ...pools.lengths, held: gate.queued },
       writeBuffer: writes?.figures,
       lastHoldMs: figures.holdMs,
     };
   }
 
-  async *changed({ since, until, offset, length }: ChangedOptions): AsyncGenerator<ChangedExtent> {
+  async *changed({
+    since,
+    until,
+    copiedOnly,
+    offset,
+    length,
+  }: ChangedOptions): AsyncGenerator<ChangedExtent> {
     const { chain, store, device, writes } = this.#engine;
     // The tables know of what is in the volume, not of what is in the buffer.
     if (until === undefined) await writes?.drained();
@@ -71,9 +84,13 @@ export class StoredHistory implements History {
         `snapshot ${since.id} is newer than ${until?.id}; give the older one first`,
       );
     }
-    const tables = chain.records.slice(first, end).flatMap(({ area }) => area?.table ?? []);
+    const areas = (some: readonly SnapshotRecord[]) => some.flatMap(({ area }) => area ?? []);
+    const later = until === undefined ? [] : chain.records.slice(end);
+    const passed = areas(chain.records.slice(first, end));
+    const changed =
+      copiedOnly === true ? passed.map(({ table }) => table) : blocksChanged(passed, areas(later));
     const size = until?.size ?? device.size;
-    for (const extent of changedExtents(tables, { sizeBefore: since.size, size, offset, length })) {
+    for (const extent of changedExtents(changed, { sizeBefore: since.size, size, offset, length })) {
       // Such a store keeps a copy of block 0 in every snapshot, changed or not.
       if (extent.offset < BLOCK_SIZE && store.hidesStartBlock)
         yield* withoutEqualFirstBlock(since, until ?? device, extent);
@@ -91,8 +108,9 @@ export class StoredHistory implements History {
   }
 
   async close(): Promise<void> {
-    const { gate, writes, pools, chain, store, copyOnWrite } = this.#engine;
+    const { gate, writes, pools, chain, store, merging, copyOnWrite } = this.#engine;
     this.onClose();
+    merging.stop();
     try {
       // If that fails, acknowledged writes are lost: the close is not a clean one, and says so.
       await writes?.drained();
@@ -110,25 +128,27 @@ export class StoredHistory implements History {
     }
   }
 
-  /** The owner goes, and what was to go with it. What cannot be removed now is at the next opening. */
+  /** The owner goes, and what was to go with it. What cannot be deleted now is at the next opening, and what older ones read through is merged then. */
   async #release(): Promise<void> {
     const { chain, copyOnWrite, store, pools, emit } = this.#engine;
-    const owned = chain.records.filter(({ state }) => (state & SnapshotState.autoRelease) !== 0);
-    if (owned.length === 0) return;
-    for (const record of owned) if (record.deleted === undefined) record.markDeleted('released');
     try {
-      await chain.removeExpired(copyOnWrite, store.hidesStartBlock);
-      await pools.idle();
+      for (const record of [...chain.records]) {
+        if ((record.state & SnapshotState.autoRelease) === 0 || record.deleted !== undefined) continue;
+        await chain.remove(record, copyOnWrite, 'released');
+      }
     } catch (error) {
       emit('backgroundFailure', { id: store.name, what: 'releasing snapshots', error });
     }
+    await pools.idle();
   }
 
   /** Everything durable, and written down that it is: the next opening need not look for what a crash left. */
   async #recordClean(): Promise<void> {
     const { chain, store, device } = this.#engine;
-    const area = chain.newest?.area;
-    if (area !== undefined) {
+    // Those that took copies last: the newest there is, and deleted ones after it.
+    const first = chain.newestVisible === undefined ? 0 : chain.records.indexOf(chain.newestVisible);
+    for (const { area } of chain.records.slice(first)) {
+      if (area === undefined || area.isCut) continue;
       await area.flush();
       await area.writeWatermark();
       await area.flush();

@@ -11,12 +11,13 @@ import { Mutex } from 'async-mutex';
 import { asTarget, checkRange, checkWhole, lengthOf } from '../arguments.js';
 import { type AllocationExtent, allocationOf } from '../device/allocation.js';
 import type { BlockDevice } from '../device/block-device.js';
-import { writeZeros } from '../device/zeros.js';
+import { zero } from '../device/zeros.js';
 import { systemEnvironment } from '../environment.js';
 import { ClosedError, ReadOnlyError } from '../errors.js';
 import type { Guid } from '../format/guid.js';
 import type { CreateSnapshotOptions } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
+import type { SettledOptions } from '../snapshot/merging.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { VolumeAccess } from './access.js';
@@ -233,15 +234,22 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     });
   }
 
+  /** Resolves when every deleted snapshot is merged and its space free; see `Merging.done` for what it throws. */
+  async settled(options: SettledOptions = {}): Promise<void> {
+    this.#opened.life.check();
+    // Not as a call under way: a close does not wait for it, but ends it.
+    await this.#opened.writer?.engine.merging.done(undefined, options);
+  }
+
   /**
    * What changed from `since` to `until`, in ascending extents, exact at 16 KiB.
    * @throws SnapshotDeletedError, InvalidArgumentError
    */
   async *changedBlocks(options: ChangedBlocksOptions): AsyncGenerator<ChangedExtent> {
-    const { since, until, compare = false, offset, length, signal } = options;
+    const { since, until, compare = false, copiedOnly, offset, length, signal } = options;
     const { history, life } = this.#opened;
     life.check();
-    for await (const extent of history.changed({ since, until, offset, length, signal })) {
+    for await (const extent of history.changed({ since, until, copiedOnly, offset, length, signal })) {
       life.check();
       signal?.throwIfAborted();
       if (compare) yield* differing(since, until ?? this, extent);
@@ -261,9 +269,10 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
   /** Changes the limit on diff-area space, in bytes; 0: none. If more is in use, the oldest snapshots go. */
   async setMaximumSize(maximumSize: ByteLength): Promise<void> {
     checkWhole('maximum size', maximumSize);
-    await this.#runWriting(async ({ engine: { store, space } }) => {
+    await this.#runWriting(async ({ engine: { store, space, merging } }) => {
       await store.control.setMaximumSize(maximumSize);
       await space.shrinkTo(maximumSize);
+      merging.wake();
     });
   }
 
@@ -367,9 +376,4 @@ async function changePart(
   } finally {
     gate.leave(shift);
   }
-}
-
-async function zero(device: BlockDevice, offset: ByteOffset, length: ByteLength): Promise<void> {
-  if (device.writeZeroes !== undefined) return device.writeZeroes(offset, length);
-  await writeZeros((at, source) => device.write(at, source), offset, length);
 }

@@ -20,7 +20,7 @@ import { BLOCK_SIZE } from '../../src/units.js';
 import { noCounters, type RunCounters } from './counters.js';
 import type { Operation, Plan, Writing } from './plan.js';
 import { PromiseBroken } from './run.js';
-import { DEVICE_FAILS, labelOf, type Permitted, Workload } from './workload.js';
+import { DEVICE_FAILS, drawUnused, labelOf, type Permitted, providerOf, Workload } from './workload.js';
 import { RunWorld } from './world.js';
 
 export interface SetRunOptions {
@@ -308,14 +308,23 @@ class SetRun {
     this.#sets.push(set);
     const volumes = members.flatMap(({ volume }) => volume ?? []);
     const moment = members[0]?.model.beginMoment();
-    for (const { model } of members) model.beginSnapshot(label, moment);
+    const free = this.#random.chance(0.25) ? this.#random.below(1 << 30) : undefined;
+    const smallest = Math.min(...volumes.map(({ size }) => size));
+    const unused = free === undefined ? undefined : drawUnused(free, smallest);
+    for (const { model } of members) model.beginSnapshot(label, moment, unused);
     const holdTimeoutMs = this.#random.chance(0.1) ? 1 : 10_000;
     const { generation } = this.#world.scheduler;
     const writer = new ModelWriter(
       this.#random.chance(0.1) ? this.#random.pick(['prepare', 'freeze']) : undefined,
     );
     try {
-      const taken = await createSnapshotSet(volumes, { label, holdTimeoutMs, writers: [writer] });
+      const taken = await createSnapshotSet(volumes, {
+        label,
+        holdTimeoutMs,
+        writers: [writer],
+        ...(unused === undefined ? {} : { unusedSpace: providerOf(unused) }),
+      });
+      for (const { unusedBytes } of taken.snapshots) if (unusedBytes > 0) this.#counters.snapshotsSkipping++;
       if (this.#world.scheduler.generation === generation) set.result = 'done';
       if (new Set([taken.id, ...taken.snapshots.map(({ setId }) => setId)]).size !== 1)
         throw new ModelMismatch(`set ${label}: its members have different set ids`);
@@ -329,7 +338,7 @@ class SetRun {
     }
     // Somebody who is dead is not told.
     if (this.#world.scheduler.generation !== generation) return new Promise(() => undefined);
-    writer.check(set.result === 'done');
+    writer.check(set.result === 'done', unused !== undefined);
     if (set.result !== 'done' && set.result !== 'uncertain' && set.touched.size > 0)
       throw new ModelMismatch(`set ${label} was not taken, but a member of it was deleted`);
     const result = set.result === 'creating' ? 'uncertain' : set.result;
@@ -345,8 +354,9 @@ class SetRun {
     const random = this.#random;
     const kind = random.pick([
       ...(['write', 'write', 'write', 'write', 'write', 'write', 'write', 'flush'] as const),
-      ...(['read-snapshots', 'create', 'delete-oldest', 'zeroes'] as const),
+      ...(['read-snapshots', 'create', 'delete-oldest', 'delete', 'zeroes'] as const),
     ]);
+    if (kind === 'delete') return { kind, age: random.below(8), wait: random.chance(0.3) };
     if (kind !== 'write' && kind !== 'zeroes') return { kind };
     const sectors = size / 512;
     const length = 1 + random.below(Math.min(random.pick([1, 8, 40]), sectors));
@@ -429,11 +439,11 @@ class ModelWriter {
   }
 
   /** @throws ModelMismatch */
-  check(isTaken: boolean): void {
+  check(isTaken: boolean, hasUnused: boolean): void {
     const told = this.#calls.join(' ');
     const expected = isTaken
       ? ['prepare freeze thaw postSnapshot']
-      : ['', 'prepare abort', 'prepare freeze abort'];
+      : ['', 'prepare abort', 'prepare freeze abort', ...(hasUnused ? ['prepare freeze thaw abort'] : [])];
     if (!expected.includes(told))
       throw new ModelMismatch(`a set was ${isTaken ? '' : 'not '}taken, and a writer was told: ${told}`);
   }

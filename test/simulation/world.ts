@@ -12,11 +12,13 @@ import {
 } from '../../src/index.js';
 import {
   type SchedulerOptions,
+  SeededRandom,
   type SimulatedDisk,
   SimulatedWorld,
   stampSectors,
 } from '../../src/testing/index.js';
 import { BLOCK_SIZE, roundUp, SECTOR_SIZE } from '../../src/units.js';
+import { SimulatedApart } from './apart.js';
 import type { Cycle, Plan, Writing } from './plan.js';
 
 const START_SECTOR = 0x1e00;
@@ -34,6 +36,7 @@ const ORDERED: Writing = { mode: 'ordered', limit: 0 };
 
 export class RunWorld {
   readonly world: SimulatedWorld;
+  readonly #apart: SimulatedApart;
   readonly plan: Plan;
   /** What the volume holds before the store is made. */
   readonly initial: Uint8Array;
@@ -46,6 +49,7 @@ export class RunWorld {
 
   constructor(plan: Plan, options: SchedulerOptions = {}, member?: Member) {
     this.plan = plan;
+    this.#apart = new SimulatedApart(new SeededRandom(`apart ${plan.seed}`));
     this.world = member?.world ?? new SimulatedWorld(plan.seed, { stragglers: plan.stragglers, ...options });
     this.#member = member;
     this.volumeName = member?.name ?? 'volume';
@@ -132,6 +136,7 @@ export class RunWorld {
       environment: this.#environment(),
       growth: this.plan.growth,
       memoryLimit: this.plan.memoryLimit,
+      apart: this.#apart,
       writeMode: this.writing.mode,
       writeBackLimit: this.writing.limit,
       onVolumeChanged,

@@ -6,7 +6,7 @@ import { volumeCommand, type WritingOptions } from '../command.js';
 import { explained, UsageError } from '../failure.js';
 import { shortId } from '../ids.js';
 import type { Runner, Session } from '../session.js';
-import { createSet } from '../sets.js';
+import { createSet, reasonsToKeepAll } from '../sets.js';
 import { snapshotRecord } from '../snapshots.js';
 import { shellWord } from '../text.js';
 import { changeVolume } from '../volumes.js';
@@ -19,6 +19,8 @@ interface CreateOptions extends WritingOptions {
   readonly appInfo?: string;
   readonly hidden?: boolean;
   readonly notPersistent?: boolean;
+  readonly skipUnused?: true;
+  readonly frozen?: true;
 }
 
 export const createCommand = (run: Runner): Command =>
@@ -30,6 +32,7 @@ export const createCommand = (run: Runner): Command =>
     examples: [
       'volsnap create disk.img',
       "volsnap create disk.img --label 'before the upgrade'",
+      'volsnap create disk.img --skip-unused',
       'volsnap create system.img data.img',
     ],
     writes: true,
@@ -39,6 +42,14 @@ export const createCommand = (run: Runner): Command =>
     .option('--app-info <FILE>', 'bytes to keep with the snapshot, up to about 16,000')
     .option('--hidden', 'leave it out of lists and exports; its id still works')
     .option('--not-persistent', 'for the time that the volume is served: gone when it is opened again')
+    .option(
+      '--skip-unused',
+      'leave out what the file system (NTFS, ext2/3/4) does not use; it reads as zeros',
+    )
+    .option(
+      '--frozen',
+      'with --skip-unused: the file system is not mounted or frozen, whether it says so or not',
+    )
     .action(run(create));
 
 async function create(
@@ -59,13 +70,14 @@ async function create(
 }
 
 async function wantedSnapshot(options: CreateOptions): Promise<CreateSnapshotOptions> {
-  const { label, appInfo, hidden, notPersistent } = options;
+  const { label, appInfo, hidden, notPersistent, skipUnused, frozen } = options;
   const applicationInfo = appInfo === undefined ? undefined : await readInformation(appInfo);
   return {
     ...(label === undefined ? {} : { label }),
     ...(applicationInfo === undefined ? {} : { applicationInfo }),
     ...(hidden === true ? { hidden } : {}),
     ...(notPersistent === true ? { persistent: false } : {}),
+    ...(skipUnused === true ? { unusedSpace: frozen === true ? 'frozen' : 'auto' } : {}),
   };
 }
 
@@ -76,7 +88,10 @@ async function createOne(
   wanted: CreateSnapshotOptions,
 ): Promise<undefined> {
   const snapshot = await changeVolume(session, path, options, async (volume) => {
+    const reasons = reasonsToKeepAll(volume);
     const taken = await volume.createSnapshot(wanted);
+    const reason = reasons.get(taken.id);
+    if (reason !== undefined) session.notes.warn(`nothing is left out of the snapshot: ${reason}`);
     return { id: taken.id, short: shortId(taken, volume.snapshots), record: snapshotRecord(taken) };
   });
   const { output } = session;

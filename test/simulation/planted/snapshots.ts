@@ -29,8 +29,8 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: CREATE,
-        find: 'this.#isPublishing = true;',
-        replace: 'this.#isPublishing = true;\n    this.release();',
+        find: 'this.#publishing = this.#publishNext(state);',
+        replace: 'this.#publishing = this.#publishNext(state);\n    this.release();',
       },
     ],
   },
@@ -64,7 +64,9 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
   {
     name: 'a commit that failed is not withdrawn',
     breaks: 'a snapshot that was refused is there after a reopening, without its file',
-    edits: [{ file: CREATE, find: 'if (!this.#isPublishing) return true;', replace: 'return true;' }],
+    edits: [
+      { file: CREATE, find: 'if (this.#publishing === undefined) return true;', replace: 'return true;' },
+    ],
   },
   {
     name: 'copies go to the older snapshot still',
@@ -228,8 +230,8 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: 'snapshot/record.ts',
-        find: 'const result = await read();\n      this.checkExists();',
-        replace: 'const result = await read();',
+        find: 'const result = await this.#readers.run(read);\n    this.checkExists();',
+        replace: 'const result = await this.#readers.run(read);',
       },
     ],
   },

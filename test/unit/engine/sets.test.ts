@@ -1,8 +1,14 @@
 /** Snapshot sets, the applications that take part in them, and what becomes of members after a crash. */
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { MemoryContent, MemoryDevice } from '../../../src/device/memory-device.ts';
 import { MemoryFolder } from '../../../src/device/memory-folder.ts';
-import { InvalidArgumentError, UnsupportedError, WriterFailedError } from '../../../src/errors.ts';
+import {
+  DeviceError,
+  InvalidArgumentError,
+  UnsupportedError,
+  WriterFailedError,
+} from '../../../src/errors.ts';
+import type { FreeSpaceProvider } from '../../../src/filesystem/free-space.ts';
 import { SnapshotState } from '../../../src/format/control-block.ts';
 import type { Snapshot } from '../../../src/snapshot/snapshot.ts';
 import type { SnapshotWriter } from '../../../src/snapshot/writers.ts';
@@ -68,6 +74,51 @@ describe.each(LAYOUTS)('a snapshot set (%s)', (layout) => {
     for (const { volume } of [first, second])
       for (const { diffArea } of volume.parts.writer?.engine.store.control.entries ?? [])
         expect(diffArea.state).toBe(0);
+  });
+
+  test('leaves out what nothing uses of each volume, and is shown when that is known of all', async () => {
+    const [first, second] = await two(layout);
+    const seen: number[] = [];
+    const provider: FreeSpaceProvider = {
+      name: 'test',
+      async unusedBlocks(source, size) {
+        await source.read(0, new Uint8Array(512));
+        // Writes go on, and nobody sees a part of the set.
+        await first.volume.write(5 * BLOCK_SIZE, new Uint8Array(BLOCK_SIZE).fill(9));
+        seen.push(first.volume.snapshots.length + second.volume.snapshots.length);
+        return { unused: new Uint8Array(Math.ceil(size / BLOCK_SIZE / 8)).fill(0b110, 0, 1) };
+      },
+    };
+    const set = await createSnapshotSet([first.volume, second.volume], { unusedSpace: provider });
+    expect(seen).toEqual([0, 0]);
+    expect(set.snapshots.map(({ unusedBytes }) => unusedBytes)).toEqual([2 * BLOCK_SIZE, 2 * BLOCK_SIZE]);
+    for (const { volume } of [first, second]) {
+      await volume.write(0, new Uint8Array(volume.size).fill(1));
+      expect(volume.snapshots).toHaveLength(1);
+      const skipped = await volume.snapshots[0]?.read(BLOCK_SIZE, 2 * BLOCK_SIZE);
+      expect(skipped?.every((byte) => byte === 0)).toBe(true);
+    }
+  });
+
+  test('is shown to nobody if it cannot be told of one of them what it leaves out', async () => {
+    const [first, second] = await two(layout);
+    const control = second.volume.parts.writer?.engine.store.control;
+    if (control === undefined) throw new Error('not open for writing');
+    const update = vi.spyOn(control, 'update').mockRejectedValue(new DeviceError('the store failed'));
+    const { writer, told } = writerOf('database');
+    const unused = async (_: unknown, size: number) => ({
+      unused: new Uint8Array(Math.ceil(size / BLOCK_SIZE / 8)),
+    });
+    const options = { writers: [writer], unusedSpace: { name: 'test', unusedBlocks: unused } };
+    await expect(createSnapshotSet([first.volume, second.volume], options)).rejects.toThrow(
+      'the store failed',
+    );
+    expect(told).toEqual(['prepare', 'freeze', 'thaw', 'abort']);
+    expect([...first.volume.snapshots, ...second.volume.snapshots]).toEqual([]);
+    update.mockRestore();
+    await first.reopen();
+    await second.reopen();
+    expect(first.volume.snapshots[0]?.setId).toBe(second.volume.snapshots[0]?.setId);
   });
 
   test('of the same volumes in another order waits for the first one', async () => {
@@ -190,6 +241,29 @@ describe.each(LAYOUTS)('a pending member (%s)', (layout) => {
     expect(second.volume.recovery.droppedSnapshots).toEqual([{ id: member, reason: 'set-aborted' }]);
   });
 
+  test('is merged if older ones read through it when it turns out that its set was never completed', async () => {
+    const [first, second] = await two(layout);
+    await second.snapshot();
+    await second.writeBlock(3);
+    const set = await createSnapshotSet([first.volume, second.volume]);
+    const id = set.snapshots[1]?.id ?? '';
+    const control = first.volume.parts.writer?.engine.store.control;
+    await second.volume.parts.writer?.engine.store.control.setState(id, { set: SnapshotState.setPending });
+    await control?.withdraw(set.snapshots[0]?.id ?? '');
+    await reopen(second, 'unknown');
+    await second.writeBlock(4);
+    await second.snapshot();
+    await second.writeBlock(5);
+    await reopen(second, 'aborted');
+    expect(second.volume.recovery.droppedSnapshots).toEqual([{ id, reason: 'set-aborted' }]);
+    expect(second.volume.snapshots).toHaveLength(2);
+    await second.volume.settled();
+    await second.expectRight();
+    await reopen(second, 'unknown');
+    expect(second.volume.recovery).toMatchObject({ droppedSnapshots: [], warnings: [] });
+    await second.expectRight();
+  });
+
   test('is decided as the opener says, if it cannot be found out', async () => {
     const { second } = await cutOff(true);
     await second.reopen({ onUndecidedSet: 'keep' });
@@ -233,6 +307,46 @@ describe.each(LAYOUTS)('the life of a snapshot (%s)', (layout) => {
       expect(world.volume.recovery.droppedSnapshots).toEqual([{ id, reason: 'not-persistent' }]);
       expect(world.volume.figures.allocatedBytes).toBe(0);
     }
+  });
+
+  test.each(['persistent', 'autoRelease'] as const)(
+    'one that goes (%s) is merged where older ones read through it',
+    async (why) => {
+      for (const end of ['reopen', 'kill'] as const) {
+        const world = await World.create({ layout });
+        await world.snapshot();
+        const options = why === 'persistent' ? { persistent: false } : { autoRelease: true };
+        const { id } = await world.volume.createSnapshot(options);
+        await world.writeRandomly(5);
+        await world.snapshot();
+        await world.writeRandomly(5);
+        await world[end]();
+        expect(world.volume.snapshots.map((snapshot) => snapshot.id)).not.toContain(id);
+        await world.expectRight();
+        await world.volume.settled();
+        expect(world.volume.parts.writer?.engine.store.control.has(id)).toBe(false);
+        expect(world.volume.figures.deletion).toMatchObject({ snapshots: 0, allocatedBytes: 0 });
+        await world.expectRight();
+        await world.reopen({ readOnly: true });
+        await world.expectRight();
+      }
+    },
+  );
+
+  test('of one that goes with its owner nothing is left to be decided after a kill while it is merged', async () => {
+    const world = await World.create({ layout });
+    await world.snapshot();
+    const { id } = await world.volume.createSnapshot({ autoRelease: true });
+    await world.writeRandomly(5);
+    await world.kill({ readOnly: true });
+    expect(world.volume.snapshots).toHaveLength(1);
+    await world.expectRight();
+    await world.reopen();
+    expect(world.volume.recovery.droppedSnapshots).toEqual([{ id, reason: 'released' }]);
+    await world.kill();
+    expect(world.volume.recovery.droppedSnapshots).toEqual([]);
+    await world.volume.settled();
+    await world.expectRight();
   });
 
   test('one that is released with its owner goes with a close', async () => {
