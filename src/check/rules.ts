@@ -5,7 +5,7 @@ import type { DiffArea } from '../diff-area/diff-area.js';
 import type { Guid } from '../format/guid.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
 import type { CatalogEntry } from '../store/control-file.js';
-import { BLOCK_SIZE, type BlockNumber } from '../units.js';
+import { BLOCK_SIZE, type BlockNumber, type Slot } from '../units.js';
 import type { Problem } from './check.js';
 
 /** Items in order of age: times and order numbers grow, allocated sizes are those of the files. */
@@ -48,23 +48,26 @@ export async function* takingTurns(blocks: Iterable<BlockNumber>): AsyncGenerato
   yield some;
 }
 
-/** Every copy has a slot of its own, besides copies of zeros. */
+/** Every copy has a slot of its own, besides copies of zeros; and so has every block that was written in the snapshot itself. */
 export async function checkTable(snapshot: Guid, area: DiffArea): Promise<Problem[]> {
   const problems: Problem[] = [];
   const seen = new Uint8Array(Math.ceil(area.allocatedBytes / BLOCK_SIZE / 8));
+  const use = (slot: Slot, message: string) => {
+    const bit = 1 << (slot & 7);
+    const byte = seen[slot >>> 3] ?? 0;
+    if ((byte & bit) !== 0) problems.push({ code: 'space', snapshot, message });
+    seen[slot >>> 3] = byte | bit;
+  };
   for await (const blocks of takingTurns(area.table.blocks())) {
     for (const block of blocks) {
       const slot = area.table.slotOf(block);
-      if (slot === FixedSlot.zeros) continue;
-      const bit = 1 << (slot & 7);
-      const byte = seen[slot >>> 3] ?? 0;
-      if ((byte & bit) !== 0)
-        problems.push({
-          code: 'space',
-          snapshot,
-          message: `slot ${slot} holds the copies of two blocks, one is ${block}`,
-        });
-      seen[slot >>> 3] = byte | bit;
+      if (slot !== FixedSlot.zeros) use(slot, `slot ${slot} holds the copies of two blocks, one is ${block}`);
+    }
+  }
+  for await (const blocks of takingTurns(area.overlays.blocks())) {
+    for (const block of blocks) {
+      const slot = area.overlays.slotOf(block);
+      use(slot, `slot ${slot} holds what was written to block ${block} of the snapshot, and something else`);
     }
   }
   return problems;

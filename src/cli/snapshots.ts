@@ -16,6 +16,7 @@ export const snapshotRecord = (snapshot: Snapshot) => ({
   usedBytes: snapshot.usedBytes,
   allocatedBytes: snapshot.allocatedBytes,
   state: snapshot.state,
+  writable: snapshot.writable,
   ...(snapshot.problem === undefined ? {} : { problem: snapshot.problem }),
 });
 

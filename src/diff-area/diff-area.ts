@@ -18,6 +18,7 @@ import { isZero } from '../format/binary.js';
 import { ENTRIES_PER_TABLE_BLOCK } from '../format/constants.js';
 import type { DiffAreaItem } from '../format/control-block.js';
 import type { Guid } from '../format/guid.js';
+import type { TableEntry } from '../format/table-block.js';
 import type { AreaFile } from '../store/store.js';
 import {
   BLOCK_SIZE,
@@ -31,6 +32,7 @@ import {
 import { type AreaSlots, FixedSlot, type RecordChange } from './area-slots.js';
 import type { BlockTable } from './block-table.js';
 import { CopyChecksum } from './copy-checksum.js';
+import type { Overlays } from './overlays.js';
 import type { Copies, TableWriter } from './table-writer.js';
 
 export interface DiffAreaState {
@@ -39,6 +41,7 @@ export interface DiffAreaState {
   readonly file: AreaFile;
   readonly information: ApplicationInformation;
   readonly table: BlockTable;
+  readonly overlays: Overlays;
   readonly writer: TableWriter;
   readonly slots: AreaSlots;
 }
@@ -49,6 +52,8 @@ export class DiffArea {
   readonly information: ApplicationInformation;
   /** What has a copy here. Changed only by `publish`. */
   readonly table: BlockTable;
+  /** What was written to the snapshot itself. Nobody else sees it. */
+  readonly overlays: Overlays;
   readonly #file: AreaFile;
   readonly #writer: TableWriter;
   readonly #slots: AreaSlots;
@@ -61,6 +66,7 @@ export class DiffArea {
     this.epoch = state.epoch;
     this.information = state.information;
     this.table = state.table;
+    this.overlays = state.overlays;
     this.#file = state.file;
     this.#writer = state.writer;
     this.#slots = state.slots;
@@ -169,6 +175,12 @@ export class DiffArea {
   /** Adds the entries of copies whose slots were reserved here to the table chain: all or, on an assertion, none. */
   append(groups: readonly Copies[]): void {
     const entries = groups.reduce((sum, { blocks }) => sum + blocks.length, 0);
+    this.#writer.append(groups, this.#tableSlotsFor(entries));
+    this.#promise(-entries);
+  }
+
+  /** Slots for the further table blocks that so many promised entries take. */
+  #tableSlotsFor(entries: number): Slot[] {
     assert(entries <= this.#promisedEntries, () => `${entries} entries, ${this.#promisedEntries} promised`);
     const blocks = this.#writer.blocksNeeded(entries);
     const slots = this.#slots.takeSpokenFor(blocks);
@@ -176,8 +188,33 @@ export class DiffArea {
       slots !== undefined,
       () => `no slots left for ${blocks} table blocks, ${this.#promisedEntries} entries promised`,
     );
-    this.#writer.append(groups, slots);
-    this.#promise(-entries);
+    return slots;
+  }
+
+  /** Adds entries of other kinds, which were promised, to the table chain. */
+  #appendEntries(entries: readonly TableEntry[]): void {
+    this.#writer.appendEntries(entries, this.#tableSlotsFor(entries.length));
+    this.#promise(-entries.length);
+  }
+
+  /**
+   * Makes everything durable that was written to the snapshot itself. First data and entries, then the header that vouches
+   * for the entries: what a crash leaves of them before that is dropped when the diff area is opened again. After a failure it may
+   * be called again. One caller at a time, and nobody else may be changing the table chain.
+   * @throws DeviceError
+   */
+  async flushOverlays(): Promise<void> {
+    const entries = this.overlays.enter();
+    if (entries.length > 0) {
+      this.overlays.isProven = false;
+      this.#appendEntries(entries);
+    }
+    await this.writeEntries();
+    await this.flush();
+    if (this.overlays.isProven) return;
+    await this.writeWatermark();
+    await this.flush();
+    this.overlays.isProven = true;
   }
 
   /** Writes entries that were appended. After a failure it may be called again. @throws DeviceError */
@@ -293,10 +330,10 @@ export class DiffArea {
 
   /** No copies come here any more: records that those there are durable, and gives back all space that is not used. */
   async retire(record: RecordChange): Promise<void> {
-    assert(this.#promisedEntries === 0, () => `${this.#promisedEntries} entries are still promised`);
     await this.flush();
     await this.writeWatermark();
-    this.#slots.spokenFor = 0;
+    // Only the snapshot itself may be written still.
+    this.#slots.spokenFor = this.#promisedEntries === 0 ? 0 : slotsForTable(this.#promisedEntries);
     await this.#slots.trim(record);
   }
 

@@ -26,6 +26,7 @@ import type { AreaFile } from '../store/store.js';
 import { BLOCK_SIZE, type BlockNumber, type ByteOffset, offsetOfSlot, type Slot } from '../units.js';
 import { FixedSlot } from './area-slots.js';
 import type { BlockTable } from './block-table.js';
+import type { Overlays } from './overlays.js';
 import type { SlotMap } from './slot-map.js';
 import { TableFiller } from './table-filler.js';
 import type { TableTail } from './table-writer.js';
@@ -38,7 +39,9 @@ export interface OpenEntry {
   readonly index: number;
   readonly block: BlockNumber;
   readonly slot: Slot;
+  /** Of an overlay: its sectors. */
   readonly checksum: number;
+  readonly isOverlay: boolean;
   /** Does it make sense at all? A torn group can leave anything behind the watermark. */
   readonly wellFormed: boolean;
 }
@@ -65,6 +68,7 @@ export class TableChainReader {
   readonly #slots: SlotMap;
   readonly #blockCount: number;
   readonly #filler: TableFiller;
+  readonly #overlays: Overlays;
   /** Images of blocks that nothing needs any more. */
   readonly #spareImages: Uint8Array[] = [];
   readonly #openBlocks: TableTail[] = [];
@@ -72,13 +76,14 @@ export class TableChainReader {
   #watermark = 0;
   #recentRun: Run = { fileOffset: 0, volumeOffset: 0, length: 0 };
 
-  /** @param table receives the proven entries, all of them after `finish`; `slots` what they use */
-  constructor(file: AreaFile, list: LocationList, slots: SlotMap, table: BlockTable) {
+  /** @param table receives the proven entries, all of them after `finish`, as do `overlays`; `slots` what they use */
+  constructor(file: AreaFile, list: LocationList, slots: SlotMap, table: BlockTable, overlays: Overlays) {
     this.#file = file;
     this.#epoch = list.epoch;
     this.#slots = slots;
     this.#blockCount = table.blockCount;
     this.#filler = new TableFiller(table);
+    this.#overlays = overlays;
   }
 
   /** @throws FormatError, UnsupportedError, DeviceError */
@@ -174,10 +179,12 @@ export class TableChainReader {
     if ((flags & EntryFlag.unused) !== 0) return;
     const block = entryOriginalOffset(view, at) / BLOCK_SIZE;
     const slot = entryRelativeOffset(view, at) / BLOCK_SIZE;
-    if (flags !== 0 || !this.#isWellFormed(block, slot, entryVolumeOffset(view, at))) {
+    const isOverlay = flags === EntryFlag.overlay;
+    const first = isOverlay ? FixedSlot.count : FixedSlot.zeros;
+    if ((flags !== 0 && !isOverlay) || !this.#isWellFormed(block, slot, first, entryVolumeOffset(view, at))) {
       throw new FormatError(`table block at ${blockOffset}: entry ${index} is durable but not valid`);
     }
-    this.#accept(block, slot, entryBitmap(view, at));
+    this.#accept(block, slot, entryBitmap(view, at), isOverlay);
   }
 
   #takeOpen(view: DataView, tail: TableTail, index: number): void {
@@ -186,17 +193,21 @@ export class TableChainReader {
     if ((flags & EntryFlag.unused) !== 0) return;
     const block = entryOriginalOffset(view, at) / BLOCK_SIZE;
     const slot = entryRelativeOffset(view, at) / BLOCK_SIZE;
-    const wellFormed = flags === 0 && this.#isWellFormed(block, slot, entryVolumeOffset(view, at));
-    const checksum = entryBitmap(view, at);
-    this.#openEntries.push({ place: tail.before + index, tail, index, block, slot, checksum, wellFormed });
+    const isOverlay = flags === EntryFlag.overlay;
+    const first = isOverlay ? FixedSlot.count : FixedSlot.zeros;
+    const wellFormed =
+      (flags === 0 || isOverlay) && this.#isWellFormed(block, slot, first, entryVolumeOffset(view, at));
+    const [place, checksum] = [tail.before + index, entryBitmap(view, at)];
+    this.#openEntries.push({ place, tail, index, block, slot, checksum, isOverlay, wellFormed });
   }
 
-  #isWellFormed(block: BlockNumber, slot: Slot, volumeOffset: ByteOffset): boolean {
+  /** @param firstSlot the lowest that may hold such data */
+  #isWellFormed(block: BlockNumber, slot: Slot, firstSlot: Slot, volumeOffset: ByteOffset): boolean {
     return (
       Number.isInteger(block) &&
       block < this.#blockCount &&
       Number.isInteger(slot) &&
-      slot >= FixedSlot.zeros &&
+      slot >= firstSlot &&
       slot < this.#slots.count &&
       volumeOffset === this.#locate(offsetOfSlot(slot))
     );
@@ -211,13 +222,14 @@ export class TableChainReader {
   }
 
   /** Takes an open entry that has been proven. */
-  accept({ block, slot, checksum }: OpenEntry): void {
-    this.#accept(block, slot, checksum);
+  accept({ block, slot, checksum, isOverlay }: OpenEntry): void {
+    this.#accept(block, slot, checksum, isOverlay);
   }
 
-  #accept(block: BlockNumber, slot: Slot, checksum: number): void {
+  #accept(block: BlockNumber, slot: Slot, checksum: number, isOverlay: boolean): void {
     this.#slots.use(slot);
-    this.#filler.add(block, slot, checksum);
+    if (isOverlay) this.#overlays.load(block, slot, checksum);
+    else this.#filler.add(block, slot, checksum);
   }
 
   /** Nothing more will be accepted: from here on the table has all. */

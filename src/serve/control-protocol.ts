@@ -15,9 +15,12 @@ export const Method = {
   read: 'read',
   /** Takes `ReadParams`; gives `{ next }`, and extents as bytes: what is known to be zero. */
   zeros: 'zeros',
-  /** Takes `{ offset }` and bytes. */
+  /** Takes `WriteParams` and bytes. */
   write: 'write',
+  /** Takes `{ snapshot }`, a store id, or nothing: the volume. */
   flush: 'flush',
+  /** Takes `{ snapshot, writable }`, gives `VolumeState`. */
+  setWritable: 'setWritable',
   /** Takes `CreateParams`, and application information as bytes; gives `Created`. */
   create: 'create',
   /** Takes `{ ids }`, the oldest ones in their order; gives `VolumeState`. */
@@ -42,8 +45,20 @@ export interface ReadParams {
   readonly length: number;
 }
 
+export interface WriteParams {
+  /** Store id of a snapshot; none: the volume. */
+  readonly snapshot?: string | undefined;
+  readonly offset: number;
+}
+
+export interface SnapshotParams {
+  /** Store id. */
+  readonly snapshot?: string | undefined;
+}
+
 export interface CreateParams {
   readonly label?: string | undefined;
+  readonly writable?: boolean | undefined;
   readonly holdTimeoutMs?: number | undefined;
   readonly hasInformation: boolean;
 }
@@ -88,6 +103,7 @@ export interface SnapshotState {
   readonly allocatedBytes: number;
   readonly state: Snapshot['state'];
   readonly problem?: string | undefined;
+  readonly writable: boolean;
 }
 
 export interface VolumeState {
@@ -117,6 +133,7 @@ export const snapshotState = (snapshot: Snapshot): SnapshotState => ({
   allocatedBytes: snapshot.allocatedBytes,
   state: snapshot.state,
   problem: snapshot.problem,
+  writable: snapshot.writable,
 });
 
 export const volumeState = (volume: VolumeAccess, serving: ServingState): VolumeState => ({

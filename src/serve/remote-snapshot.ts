@@ -1,9 +1,14 @@
 /** A snapshot of a volume that another process serves, as the last answer described it. */
 import type { AllocationExtent } from '../device/allocation.js';
+import { writeZeros } from '../device/zeros.js';
 import { UnsupportedError } from '../errors.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
+import { clearRange } from '../volume/clearing.js';
 import type { SnapshotState } from './control-protocol.js';
+
+/** Bytes of zeros that are written at once. */
+const ZEROS_AT_ONCE = 4 * 1024 * 1024;
 
 /** The volume, as its snapshots need it. */
 export interface SnapshotOwner {
@@ -20,6 +25,9 @@ export interface SnapshotOwner {
     offset: ByteOffset,
     length: ByteLength,
   ): AsyncIterable<AllocationExtent>;
+  writeTo(storeId: string, size: ByteLength, offset: ByteOffset, source: Uint8Array): Promise<void>;
+  flushOf(storeId: string): Promise<void>;
+  setWritable(storeId: string, writable: boolean): Promise<void>;
   deleteOldest(): Promise<void>;
 }
 
@@ -96,6 +104,27 @@ export class RemoteSnapshot implements Snapshot {
 
   allocation(offset: ByteOffset, length: ByteLength): AsyncIterable<AllocationExtent> {
     return this.#volume.zerosFrom(this.storeId, this.size, offset, length);
+  }
+
+  get writable() {
+    return this.#state.writable;
+  }
+
+  write(offset: ByteOffset, source: Uint8Array): Promise<void> {
+    return this.#volume.writeTo(this.storeId, this.size, offset, source);
+  }
+
+  writeZeroes(offset: ByteOffset, length: ByteLength): Promise<void> {
+    const write = (at: ByteOffset, source: Uint8Array) => this.write(at, source);
+    return clearRange(this, { offset, length }, ZEROS_AT_ONCE, (at, part) => writeZeros(write, at, part));
+  }
+
+  flush(): Promise<void> {
+    return this.#volume.flushOf(this.storeId);
+  }
+
+  setWritable(writable: boolean): Promise<void> {
+    return this.#volume.setWritable(this.storeId, writable);
   }
 
   async delete(): Promise<void> {

@@ -27,7 +27,9 @@ import {
   Method,
   type ReadParams,
   type ServingState,
+  type SnapshotParams,
   type VolumeState,
+  type WriteParams,
 } from './control-protocol.js';
 import { RemoteSnapshot } from './remote-snapshot.js';
 import type { Answer, RequestOptions, RpcClient } from './rpc/client.js';
@@ -175,22 +177,46 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
   }
 
   async write(offset: ByteOffset, source: Uint8Array): Promise<void> {
-    checkRange(offset, source.byteLength, this.size);
+    await this.writeTo(undefined, this.size, offset, source);
+  }
+
+  /** @internal To the volume, or to a snapshot by its store id. */
+  async writeTo(
+    snapshot: string | undefined,
+    size: ByteLength,
+    offset: ByteOffset,
+    source: Uint8Array,
+  ): Promise<void> {
+    checkRange(offset, source.byteLength, size);
     const parts: Promise<unknown>[] = [];
     for (let done = 0; done < source.byteLength; done += TRANSFER_MAX) {
       const bytes = source.subarray(done, done + TRANSFER_MAX);
-      parts.push(this.#request(Method.write, { offset: offset + done }, { bytes }));
+      const params: WriteParams = { snapshot, offset: offset + done };
+      parts.push(this.#request(Method.write, params, { bytes }));
     }
     await settled(parts);
   }
 
   async flush(): Promise<void> {
-    await this.#request(Method.flush);
+    await this.flushOf(undefined);
+  }
+
+  /** @internal The same. */
+  async flushOf(snapshot: string | undefined): Promise<void> {
+    const params: SnapshotParams = { snapshot };
+    await this.#request(Method.flush, params);
+  }
+
+  /** @internal Of a snapshot by its store id. */
+  async setWritable(snapshot: string, writable: boolean): Promise<void> {
+    const { value } = await this.#request(Method.setWritable, { snapshot, writable });
+    this.#take(value as VolumeState);
   }
 
   async createSnapshot(options: CreateSnapshotOptions = {}): Promise<Snapshot> {
-    const { label, holdTimeoutMs, applicationInfo } = options;
-    const params: CreateParams = { label, holdTimeoutMs, hasInformation: applicationInfo !== undefined };
+    const { label, writable, holdTimeoutMs, applicationInfo } = options;
+    const hasInformation = applicationInfo !== undefined;
+    const params: CreateParams = { label, writable, holdTimeoutMs, hasInformation };
     const { value } = await this.#request(
       Method.create,
       params,

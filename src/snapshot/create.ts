@@ -36,6 +36,8 @@ export interface CreateSnapshotOptions {
   readonly label?: string;
   /** Bytes that come back with the snapshot; with the label and the VSS fields at most 16,256. */
   readonly applicationInfo?: Uint8Array;
+  /** May it be written itself? Default: no; `Snapshot.setWritable` changes it. */
+  readonly writable?: boolean;
   /** How long writes may be held; default 10,000 ms, at most 600,000. */
   readonly holdTimeoutMs?: number;
 }
@@ -88,16 +90,20 @@ export async function createSnapshot(
   // Little is left to be written then when the moment comes.
   if (writes !== undefined) writes.level = 'low';
   try {
-    return await take(context, information, holdTimeoutMs);
+    return await take(context, information, holdTimeoutMs, flagsOf(options));
   } finally {
     if (writes !== undefined) writes.level = 'usual';
   }
 }
 
+const flagsOf = ({ writable = false }: CreateSnapshotOptions): number =>
+  SnapshotFlag.visible | SnapshotFlag.noDiffAreaFill | (writable ? SnapshotFlag.writable : 0);
+
 async function take(
   context: CreateContext,
   information: ApplicationInformation,
   holdTimeoutMs: number,
+  flags: number,
 ): Promise<SnapshotRecord> {
   const { store, space, environment } = context;
   const id = information.snapshotId;
@@ -115,7 +121,7 @@ async function take(
       length: space.firstLength,
     });
     await flushed;
-    return await holdAndCommit(context, area, holdTimeoutMs);
+    return await holdAndCommit(context, area, holdTimeoutMs, flags);
   } catch (error) {
     // With the gate shut the snapshot may exist after all; then it is whole, because nothing was written since.
     if (context.gate.failure === undefined) await discard(context, file);
@@ -144,6 +150,7 @@ async function holdAndCommit(
   context: CreateContext,
   area: DiffArea,
   limitMs: number,
+  flags: number,
 ): Promise<SnapshotRecord> {
   const { gate, writes, device, environment, figures, emit } = context;
   const { clock } = environment;
@@ -164,7 +171,7 @@ async function holdAndCommit(
       copying = copyFirstBlock(device, area);
       await limited('block 0 was not copied', copying);
     }
-    return await commit(context, area);
+    return await commit(context, area, flags);
   } catch (error) {
     if (error instanceof HoldTimeoutError) emit('holdTimedOut', { limitMs });
     throw error;
@@ -199,6 +206,7 @@ async function copyFirstBlock(device: BlockDevice, area: DiffArea): Promise<void
 async function commit(
   { chain, device, store, copyOnWrite, gate, space, environment }: CreateContext,
   area: DiffArea,
+  flags: number,
 ): Promise<SnapshotRecord> {
   const { newest } = chain;
   const item: SnapshotItem = {
@@ -206,7 +214,7 @@ async function commit(
     volumeSize: device.size,
     storeId: area.storeId,
     order: (newest?.item.order ?? 0) + 1,
-    flags: SnapshotFlag.visible | SnapshotFlag.noDiffAreaFill,
+    flags,
     createdAt: laterThan(newest?.item.createdAt ?? 0n, filetimeFromMilliseconds(environment.clock.now())),
   };
   try {

@@ -31,6 +31,8 @@ export interface Snapshot extends ByteSource {
   /** `damaged`: cannot be read; `problem` says why. */
   readonly state: 'ok' | 'damaged' | 'deleted';
   readonly problem: string | undefined;
+  /** May it be written, where its volume may? What was written while it might be stays when it may not any more. */
+  readonly writable: boolean;
 
   /**
    * Reads the volume as it was when the snapshot was taken. Every copy is verified against its checksum.
@@ -38,6 +40,22 @@ export interface Snapshot extends ByteSource {
    * @throws InvalidArgumentError (range), SnapshotDeletedError, IntegrityError, FormatError (damaged), DeviceError
    */
   read(offset: ByteOffset, target: ByteLength | Uint8Array): Promise<Uint8Array>;
+
+  /**
+   * Writes any byte range of the snapshot itself: neither the volume nor another snapshot sees it. It is there for readers
+   * when this resolves, and durable after the next `flush`.
+   * @throws InvalidArgumentError, ReadOnlyError (see `setWritable`), NoSpaceError, SnapshotDeletedError, DeviceError
+   */
+  write(offset: ByteOffset, source: Uint8Array): Promise<void>;
+
+  /** Makes the range read as zeros: a write of zeros, but for what is known to be zero. @throws as `write` */
+  writeZeroes(offset: ByteOffset, length: ByteLength): Promise<void>;
+
+  /** Resolves when every write to the snapshot acknowledged before is on stable storage. @throws SnapshotDeletedError, DeviceError */
+  flush(): Promise<void>;
+
+  /** Says, durably, whether it may be written. @throws UnsupportedError (Windows'), ReadOnlyError, SnapshotDeletedError, DeviceError */
+  setWritable(writable: boolean): Promise<void>;
 
   /**
    * Deletes it; durable when this resolves. For now only the oldest can be deleted.

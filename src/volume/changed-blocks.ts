@@ -3,7 +3,7 @@
  * newer one. Exact at 16 KiB, and nothing has to be kept for it besides the tables. A range of the volume costs what
  * it covers, 32 blocks at a time.
  */
-import { BLOCKS_PER_PAGE, type BlockTable, emptyPresence } from '../diff-area/block-table.js';
+import { BLOCKS_PER_PAGE, emptyPresence } from '../diff-area/block-table.js';
 import { BLOCK_SIZE, type BlockNumber, type ByteLength, type ByteOffset, blocksIn } from '../units.js';
 
 /** A range of bytes of a volume. */
@@ -18,11 +18,17 @@ export interface BlockRun {
   readonly end: BlockNumber;
 }
 
+/** Knows, page by page, which blocks it has: a `BlockTable`, `Overlays`. */
+export interface BlockSet {
+  hasPage(page: number): boolean;
+  addPresence(page: number, bitmap: Uint32Array): void;
+}
+
 const WORD_BITS = 32;
 
 /** Longest runs of blocks `[first, end)` that are in any of the tables, ascending. */
 export function* runsOf(
-  tables: readonly BlockTable[],
+  tables: readonly BlockSet[],
   first: BlockNumber,
   end: BlockNumber,
 ): Generator<BlockRun> {
@@ -101,7 +107,7 @@ export interface ChangedRange {
 
 /** What changed, cut at the edges of the range. */
 export function* changedExtents(
-  tables: readonly BlockTable[],
+  tables: readonly BlockSet[],
   { sizeBefore, size, offset = 0, length = size }: ChangedRange,
 ): Generator<ChangedExtent> {
   const end = Math.min(size, offset + length);

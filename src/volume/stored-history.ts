@@ -29,7 +29,7 @@ export class StoredHistory implements History {
   }
 
   /** Always the same object for the same snapshot. */
-  handleOf(record: SnapshotRecord): Snapshot {
+  handleOf(record: SnapshotRecord): StoredSnapshot {
     let handle = this.#handles.get(record);
     if (handle === undefined) {
       handle = new StoredSnapshot(this.#engine, record, this.#writable);
@@ -66,7 +66,10 @@ export class StoredHistory implements History {
         `snapshot ${since.id} is newer than ${until?.id}; give the older one first`,
       );
     }
-    const tables = chain.records.slice(first, end).flatMap(({ area }) => area?.table ?? []);
+    const passed = chain.records.slice(first, end).flatMap(({ area }) => area ?? []);
+    // What was written to either side itself shows there alone.
+    const written = [since, until].flatMap((side) => (side && this.#recordOf(side).area?.overlays) ?? []);
+    const tables = [...passed.map(({ table }) => table), ...written];
     const size = until?.size ?? device.size;
     for (const extent of changedExtents(tables, { sizeBefore: since.size, size, offset, length })) {
       // Such a store keeps a copy of block 0 in every snapshot, changed or not.
@@ -90,6 +93,7 @@ export class StoredHistory implements History {
     try {
       // If that fails, acknowledged writes are lost: the close is not a clean one, and says so.
       await writes?.drained();
+      if (this.#writable) await this.#flushSnapshots();
       if (this.#writable && gate.failure === undefined) {
         await gate.hold(undefined);
         await pools.idle();
@@ -101,6 +105,13 @@ export class StoredHistory implements History {
       await closeAreas(chain.records);
       await store.close();
     }
+  }
+
+  /** What was written to snapshots themselves. @throws what the first that failed threw, when all have been tried */
+  async #flushSnapshots(): Promise<void> {
+    const { records } = this.#engine.chain;
+    const results = await Promise.allSettled(records.map((record) => this.handleOf(record).flushWrites()));
+    for (const result of results) if (result.status === 'rejected') throw result.reason;
   }
 
   /** Everything durable, and written down that it is: the next opening need not look for what a crash left. */

@@ -16,25 +16,32 @@ const APPLICATION_INFO_MAX = 16_256;
 interface CreateOptions extends WritingOptions {
   readonly label?: string;
   readonly appInfo?: string;
+  readonly writable?: boolean;
 }
 
 export const createCommand = (run: Runner): Command =>
   volumeCommand({
     name: 'create',
     summary: 'take a snapshot and print its id',
-    examples: ['volsnap create disk.img', "volsnap create disk.img --label 'before the upgrade'"],
+    examples: [
+      'volsnap create disk.img',
+      "volsnap create disk.img --label 'before the upgrade'",
+      'volsnap create disk.img --writable',
+    ],
     writes: true,
   })
     .option('--label <TEXT>', 'a name for people')
     .option('--app-info <FILE>', 'bytes to keep with the snapshot, up to about 16,000')
+    .option('--writable', 'the snapshot itself may be written, which nothing else sees')
     .action(run(create));
 
 async function create(session: Session, path: string, options: CreateOptions): Promise<undefined> {
-  const { label, appInfo } = options;
+  const { label, appInfo, writable } = options;
   const applicationInfo = appInfo === undefined ? undefined : await readInformation(appInfo);
   const snapshot = await changeVolume(session, path, options, async (volume) => {
     const taken = await volume.createSnapshot({
       ...(label === undefined ? {} : { label }),
+      ...(writable === true ? { writable } : {}),
       ...(applicationInfo === undefined ? {} : { applicationInfo }),
     });
     return { id: taken.id, short: shortId(taken, volume.snapshots), record: snapshotRecord(taken) };
