@@ -39,6 +39,16 @@ export interface PendingCall {
   readonly start: number;
 }
 
+/** A call on a snapshot that has begun. */
+export interface SnapshotCall extends PendingCall {
+  readonly snapshot: SnapshotModel;
+}
+
+/** A write to a snapshot itself that has begun. */
+export interface SnapshotWrite extends SnapshotCall {
+  readonly write: WriteRecord;
+}
+
 /** How a call ended. An error after which the effect is not known, as for a failed commit, is `uncertain`. */
 export type CallResult = 'done' | 'failed' | 'uncertain';
 
@@ -209,21 +219,62 @@ export class VolumeModel {
   /** Whole sectors of a snapshot that were read. @throws ModelMismatch */
   checkSnapshot(name: string, offset: ByteOffset, actual: Uint8Array): void {
     this.#checkRange(offset, actual.byteLength);
-    report(this.#snapshot(name).check(offset, actual));
+    report(this.#snapshot(name).check(offset, actual, this.ticks.next()));
   }
 
   /** A read of a snapshot begins, if the model knows that snapshot; it may be deleted meanwhile. */
-  beginSnapshotRead(name: string): SnapshotModel | undefined {
+  beginSnapshotRead(name: string): SnapshotCall | undefined {
+    const call = this.#beginCall(name);
+    call?.snapshot.beginRead(call.start);
+    return call;
+  }
+
+  #beginCall(name: string): SnapshotCall | undefined {
     const snapshot = this.#snapshots.get(name);
-    if (snapshot !== undefined) snapshot.readers++;
-    return snapshot;
+    if (snapshot === undefined) return undefined;
+    snapshot.readers++;
+    return { snapshot, start: this.ticks.next() };
   }
 
   /** The read returned whole sectors. Without `actual` it failed, and nothing is learnt. @throws ModelMismatch */
-  endSnapshotRead(snapshot: SnapshotModel, offset: ByteOffset, actual?: Uint8Array): void {
+  endSnapshotRead({ snapshot, start }: SnapshotCall, offset: ByteOffset, actual?: Uint8Array): void {
     snapshot.readers--;
+    snapshot.endRead(start);
     // Before its creation returned nothing is known.
-    if (actual !== undefined && snapshot.isClosed) report(snapshot.check(offset, actual));
+    if (actual !== undefined && snapshot.isClosed) report(snapshot.check(offset, actual, start));
+  }
+
+  /**
+   * A write of whole sectors to a snapshot itself begins; the sectors must have been read before.
+   * @returns `undefined` if there is none, or they were not
+   */
+  beginSnapshotWrite(name: string, offset: ByteOffset, bytes: Uint8Array): SnapshotWrite | undefined {
+    this.#checkRange(offset, bytes.byteLength);
+    if (this.#snapshots.get(name)?.isKnown(offset, bytes.byteLength) !== true) return undefined;
+    const call = this.#beginCall(name);
+    return call && { ...call, write: call.snapshot.beginWrite(offset, bytes, call.start) };
+  }
+
+  endSnapshotWrite({ snapshot, write }: SnapshotWrite, result: 'done' | 'failed'): void {
+    snapshot.readers--;
+    snapshot.endWrite(write, this.ticks.next(), result === 'failed');
+  }
+
+  beginSnapshotFlush(name: string): SnapshotCall | undefined {
+    return this.#beginCall(name);
+  }
+
+  /** A flush of a snapshot returned: its writes that ended before it began are durable; or it failed, and nothing is known. */
+  endSnapshotFlush({ snapshot, start }: SnapshotCall, result: 'done' | 'failed'): void {
+    snapshot.readers--;
+    this.ticks.next();
+    if (result === 'done') snapshot.flushed(start);
+  }
+
+  /** A clean close made everything durable. */
+  closed(): void {
+    this.endFlush(this.beginFlush());
+    for (const snapshot of this.#snapshots.values()) snapshot.flushed(this.ticks.next());
   }
 
   /**
@@ -233,7 +284,10 @@ export class VolumeModel {
    */
   crash(model: CrashModel, isBuffered = false): void {
     const at = this.ticks.next();
-    for (const snapshot of this.#snapshots.values()) this.#close(snapshot, at);
+    for (const snapshot of this.#snapshots.values()) {
+      this.#close(snapshot, at);
+      snapshot.crash();
+    }
     this.#readsAndCreations.clear();
     // One in flight may have failed, and nobody was told.
     for (const start of this.#flushes) this.#history.doom(start);

@@ -211,6 +211,30 @@ describe.skipIf(!hasLibvshadow)('libvshadow reads what the engine wrote inside a
     await expectRead(world);
   });
 
+  test('snapshots that were written themselves, over and over, between copies', async () => {
+    for (let round = 0; round < 8; round++) {
+      const seed = `written ${round}`;
+      const world = await create({ seed, size: 40 * BLOCK_SIZE });
+      for (let i = 0; i < 3; i++) {
+        await world.snapshot({ writable: true });
+        for (let w = 0; w < 12; w++) {
+          const snapshot = world.random.pick(world.volume.snapshots);
+          const length = world.random.between(1, 3 * BLOCK_SIZE);
+          const offset = world.random.below(world.size - length + 1);
+          const bytes = world.random.fill(new Uint8Array(length));
+          await snapshot.write(offset, bytes);
+          world.model.of(snapshot.id).set(bytes, offset);
+          if (world.random.chance(0.3)) await snapshot.flush();
+          await world.writeRandomly(1);
+        }
+      }
+      await expectRead(world, { seed });
+      for (const snapshot of world.volume.snapshots) await snapshot.write(0x1e00, new Uint8Array(1024));
+      for (const { id } of world.volume.snapshots) world.model.of(id).fill(0, 0x1e00, 0x1e00 + 1024);
+      await expectRead(world, { seed });
+    }
+  });
+
   test('the sector at 0x1E00: the start block outside, the volume’s own bytes in every snapshot', async () => {
     const world = await create({ seed: 'sector' });
     for (let i = 0; i < 3; i++) {

@@ -46,6 +46,15 @@ const zeroes = (block: number, count: number): Operation => ({
   offset: block * BLOCK_SIZE,
   length: count * BLOCK_SIZE,
 });
+/** Writes some sectors of a block of a snapshot. */
+const touchSnapshot = (age: number, block: number, sector = 4, sectors = 1): Operation => ({
+  kind: 'write-snapshot',
+  age,
+  zeros: false,
+  offset: block * BLOCK_SIZE + sector * SECTOR,
+  length: sectors * SECTOR,
+});
+const flushSnapshot = (age: number): Operation => ({ kind: 'flush-snapshot', age });
 const limit = (blocks: number): Operation => ({ kind: 'limit', maximum: blocks * BLOCK_SIZE });
 
 function writeOf(offset: number, length: number): Operation {
@@ -168,6 +177,39 @@ export const HISTORIES: readonly History[] = [
     before: [{ ...stage(4, CREATE, write(0, 3), touch(1), CREATE, write(2, 2)), end: 'kill' }],
     opened: NOTHING,
     explored: stage(2, touch(0), touch(2), FLUSH, touch(3)),
+  },
+  {
+    name: 'a snapshot is written and flushed, beside copies',
+    blocks: 6,
+    before: [],
+    opened: stage(1, CREATE, touch(0), touchSnapshot(0, 1), flushSnapshot(0)),
+    explored: stage(2, touchSnapshot(0, 1, 3, 3), touch(2), flushSnapshot(0), touchSnapshot(0, 2), touch(1)),
+  },
+  {
+    name: 'an older snapshot is written and flushed while a newer one takes the copies',
+    blocks: 6,
+    before: [],
+    opened: stage(1, CREATE, touch(0), touchSnapshot(0, 1), CREATE, touch(1)),
+    explored: stage(
+      2,
+      touchSnapshot(0, 0),
+      flushSnapshot(0),
+      touch(2),
+      touchSnapshot(0, 1),
+      flushSnapshot(0),
+    ),
+  },
+  {
+    name: 'opening after a killed process that wrote to a snapshot',
+    blocks: 6,
+    before: [
+      {
+        ...stage(2, CREATE, touch(0), touchSnapshot(0, 1), flushSnapshot(0), touchSnapshot(0, 1, 4, 2)),
+        end: 'kill',
+      },
+    ],
+    opened: NOTHING,
+    explored: 'opening',
   },
 ];
 

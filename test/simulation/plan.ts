@@ -15,6 +15,9 @@ export type Operation =
   | ({ readonly kind: 'write'; readonly zeros: boolean } & Range)
   | ({ readonly kind: 'discard' | 'zeroes' | 'read' } & Range)
   | { readonly kind: 'flush' | 'create' | 'delete-oldest' | 'delete-all' | 'changed' | 'shorten-hold' }
+  /** Of one snapshot; `age` as below. */
+  | ({ readonly kind: 'write-snapshot'; readonly age: number; readonly zeros: boolean } & Range)
+  | { readonly kind: 'flush-snapshot'; readonly age: number }
   /** Reads all snapshots. */
   | { readonly kind: 'read-snapshots' }
   /** Reads a part of one snapshot; `age` counts from the oldest, around if need be. */
@@ -143,7 +146,11 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
     // A volume made longer in a crash is not the volume that the model knows.
     crashesWhileInitializing: layout === 'directory' || noise ? crashesWhileInitializing : [],
     stragglers: random.pick([1 / 64, 1 / 64, 1 / 6]),
-    cycles: drawCycles(random, style, options.cycles, drawModes(seed)),
+    cycles: withSnapshotWrites(
+      drawCycles(random, style, options.cycles, drawModes(seed)),
+      style,
+      new SeededRandom(`snapshot writes ${seed}`),
+    ),
   };
 }
 
@@ -206,7 +213,26 @@ function drawCycle(random: SeededRandom, style: Style): Omit<Cycle, 'writing'> {
   };
 }
 
-type Weights = Readonly<Record<Operation['kind'], number>>;
+/** In some plans snapshots are written, too. What rots there is not found: it has no checksum. */
+function withSnapshotWrites(cycles: Cycle[], style: Style, random: SeededRandom): Cycle[] {
+  if (style.rot || random.chance(0.5)) return cycles;
+  return cycles.map((cycle) => {
+    const operations = [...cycle.operations];
+    const count = random.below(random.pick([3, 10, 40]));
+    for (let i = 0; i < count; i++) {
+      const age = random.below(64);
+      const operation: Operation = random.chance(0.25)
+        ? { kind: 'flush-snapshot', age }
+        : { kind: 'write-snapshot', age, ...drawRange(random, style), zeros: random.chance(0.1) };
+      operations.splice(random.below(operations.length + 1), 0, operation);
+    }
+    return { ...cycle, operations };
+  });
+}
+
+/** Operations on what snapshots hold themselves are drawn apart. */
+type DrawnKind = Exclude<Operation['kind'], 'write-snapshot' | 'flush-snapshot'>;
+type Weights = Readonly<Record<DrawnKind, number>>;
 
 const NORMAL: Weights = {
   write: 58,
@@ -251,8 +277,8 @@ function drawOperation(random: SeededRandom, style: Style, weights: Weights): Op
   }
 }
 
-function drawKind(random: SeededRandom, weights: Weights): Operation['kind'] {
-  const kinds = Object.entries(weights) as [Operation['kind'], number][];
+function drawKind(random: SeededRandom, weights: Weights): DrawnKind {
+  const kinds = Object.entries(weights) as [DrawnKind, number][];
   let left = random.below(kinds.reduce((sum, [, weight]) => sum + weight, 0));
   for (const [kind, weight] of kinds) {
     if (left < weight) return kind;

@@ -3,6 +3,7 @@
 import { BUFFERING_BUGS } from './planted/buffering.js';
 import type { PlantedBug } from './planted/bug.js';
 import { COPYING_BUGS } from './planted/copying.js';
+import { SNAPSHOT_WRITE_BUGS } from './planted/snapshot-writes.js';
 import { SNAPSHOT_BUGS } from './planted/snapshots.js';
 import { SPACE_BUGS } from './planted/space.js';
 import { TABLE_BUGS } from './planted/table.js';
@@ -15,4 +16,5 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   ...SPACE_BUGS,
   ...SNAPSHOT_BUGS,
   ...ZERO_BUGS,
+  ...SNAPSHOT_WRITE_BUGS,
 ];

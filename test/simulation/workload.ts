@@ -26,6 +26,7 @@ export type Permitted = readonly ErrorCode[];
 const NO_ERROR: Permitted = [];
 /** A snapshot may go at any moment. */
 const GONE: Permitted = ['SNAPSHOT_DELETED'];
+const NOT_WRITTEN: Permitted = ['SNAPSHOT_DELETED', 'NO_SPACE'];
 const NOT_CREATED: Permitted = ['HOLD_TIMEOUT', 'NO_SPACE', 'LIMIT'];
 /** Besides the others, while devices fail. */
 export const DEVICE_FAILS: Permitted = ['DEVICE', 'NO_SPACE'];
@@ -115,8 +116,17 @@ export class Workload {
         await this.#outcome(NO_ERROR, () => volume.deleteOldest(volume.snapshots.length));
         return;
       case 'read-snapshot': {
-        const snapshot = volume.snapshots[operation.age % Math.max(1, volume.snapshots.length)];
-        return snapshot && this.#readSnapshot(snapshot, operation);
+        const snapshot = snapshotOf(volume, operation);
+        if (snapshot !== undefined) await this.#readSnapshot(snapshot, operation);
+        return;
+      }
+      case 'write-snapshot': {
+        const snapshot = snapshotOf(volume, operation);
+        return snapshot && this.#writeSnapshot(snapshot, operation, operation.zeros);
+      }
+      case 'flush-snapshot': {
+        const snapshot = snapshotOf(volume, operation);
+        return snapshot && this.#flushSnapshot(snapshot);
       }
       case 'read-snapshots':
         for (const snapshot of volume.snapshots) await this.#readSnapshot(snapshot);
@@ -172,17 +182,43 @@ export class Workload {
   }
 
   /** What comes back is right even if the snapshot was deleted meanwhile; it may also be refused then. */
-  async #readSnapshot(snapshot: Snapshot, { offset, length }: Range = { offset: 0, length: snapshot.size }) {
+  async #readSnapshot(
+    snapshot: Snapshot,
+    { offset, length }: Range = { offset: 0, length: snapshot.size },
+  ): Promise<'done' | 'failed'> {
     const read = this.#model.beginSnapshotRead(labelOf(snapshot));
     const bytes = new Uint8Array(length);
     const result = await this.#outcome(GONE, () => snapshot.read(offset, bytes));
-    if (read === undefined) return;
+    if (read === undefined) return result;
     this.#model.endSnapshotRead(read, offset, result === 'done' ? bytes : undefined);
-    if (result !== 'done') return;
+    if (result !== 'done') return result;
     this.#counters.snapshotsVerified++;
     // What is rotten may be zero at one moment and not at another.
     if (this.tolerated.length === 0)
       await this.#outcome(GONE, () => checkZeros(snapshot, { offset, length }, bytes));
+    return result;
+  }
+
+  async #writeSnapshot(snapshot: Snapshot, range: Range, zeros: boolean): Promise<void> {
+    const { offset, length } = range;
+    const bytes = new Uint8Array(length);
+    if (!zeros) stampSectors(bytes, offset, this.#sequence++);
+    if (!snapshot.writable) {
+      const result = await this.#outcome(GONE, () => snapshot.setWritable(true));
+      if (result !== 'done') return;
+    }
+    // So that the model knows what is there before.
+    if ((await this.#readSnapshot(snapshot, range)) !== 'done') return;
+    const write = this.#model.beginSnapshotWrite(labelOf(snapshot), offset, bytes);
+    if (write === undefined) return;
+    const call = () => (zeros ? snapshot.writeZeroes(offset, length) : snapshot.write(offset, bytes));
+    this.#model.endSnapshotWrite(write, await this.#outcome(NOT_WRITTEN, call));
+  }
+
+  async #flushSnapshot(snapshot: Snapshot): Promise<void> {
+    const flush = this.#model.beginSnapshotFlush(labelOf(snapshot));
+    const result = await this.#outcome(GONE, () => snapshot.flush());
+    if (flush !== undefined) this.#model.endSnapshotFlush(flush, result);
   }
 
   /** Every block that differs is reported as changed: between two neighbouring snapshots, or the last and now. */
@@ -193,12 +229,13 @@ export class Workload {
     await this.#outcome(GONE, async () => {
       // Read first: what is written meanwhile may be reported or not.
       const after = await (until ?? volume).read(0, until?.size ?? volume.size);
+      const before = await since.read(0, since.size);
       const changed = new Uint8Array(volume.size);
       for await (const { offset, length } of volume.changedBlocks(until ? { since, until } : { since }))
         changed.fill(1, offset, offset + length);
-      const before = await since.read(0, since.size);
       // That block is compared, and may be equal again by then.
-      if (isUntilNow && volume.figures.layout === 'in-volume') changed.fill(1, 0, BLOCK_SIZE);
+      const mayChange = isUntilNow || since.writable || until?.writable === true;
+      if (mayChange && volume.figures.layout === 'in-volume') changed.fill(1, 0, BLOCK_SIZE);
       const missed = before.findIndex((byte, at) => byte !== after[at] && changed[at] === 0);
       if (missed >= 0)
         throw new ModelMismatch(
@@ -244,5 +281,8 @@ const blocksOf = (size: number): Range[] =>
     const offset = block * BLOCK_SIZE;
     return { offset, length: Math.min(BLOCK_SIZE, size - offset) };
   });
+
+const snapshotOf = ({ snapshots }: Volume, { age }: { readonly age: number }): Snapshot | undefined =>
+  snapshots[age % Math.max(1, snapshots.length)];
 
 export const labelOf = ({ label }: Snapshot): string => label ?? '';

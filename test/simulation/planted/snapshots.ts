@@ -29,8 +29,8 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: CREATE,
-        find: 'return await commit(context, area);',
-        replace: 'gate.release();\n    held = false;\n    return await commit(context, area);',
+        find: 'return await commit(context, area, flags);',
+        replace: 'gate.release();\n    held = false;\n    return await commit(context, area, flags);',
       },
     ],
   },
