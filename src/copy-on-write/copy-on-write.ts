@@ -16,6 +16,7 @@ import type { BlockDevice } from '../device/block-device.js';
 import { BufferPool } from '../device/buffer-pool.js';
 import { FixedSlot } from '../diff-area/area-slots.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
+import type { Move } from '../diff-area/moves.js';
 import { AssertionError, assert, ClosedError, isOutOfSpace } from '../errors.js';
 import {
   BLOCK_SIZE,
@@ -79,7 +80,7 @@ export class CopyOnWrite {
     const area = this.#target;
     if (area === undefined || length === 0) return false;
     const end = endOf(area, offset, length);
-    for (let block: number = blockOf(offset); block < end; block++) if (!area.table.has(block)) return true;
+    for (let block: number = blockOf(offset); block < end; block++) if (area.needsCopy(block)) return true;
     return false;
   }
 
@@ -93,7 +94,7 @@ export class CopyOnWrite {
     const end = endOf(area, offset, length);
     let waits: Batch[] | undefined;
     for (let block: number = blockOf(offset); block < end; block++) {
-      if (area.table.has(block)) continue;
+      if (!area.needsCopy(block)) continue;
       const batch = this.#inFlight.get(block) ?? this.#enqueue(area, block);
       waits ??= [];
       if (waits.at(-1) !== batch) waits.push(batch);
@@ -306,6 +307,30 @@ export class CopyOnWrite {
     if (!committed) return;
     this.figures.groups++;
     for (const batch of batches) this.#end(batch);
+  }
+
+  /**
+   * Records, durably, that content was copied within the volume, so that its sources need no copy. Nothing else is being
+   * written, the targets are protected, and what they hold now is on stable storage.
+   * @throws if not even the snapshot can be given up; then the targets are kept for their sources, which get no benefit
+   */
+  async commitMoves(area: DiffArea, moves: readonly Move[]): Promise<void> {
+    if (moves.length === 0 || (await this.#reserve(area, 0, moves.length)) === undefined) return;
+    const batch = new Batch(area);
+    let appended = false;
+    await this.#pools.commit.add(async () => {
+      const committed = await this.#attempt([batch], async () => {
+        if (area !== this.#target) return false;
+        if (!appended) area.appendMoves(moves);
+        appended = true;
+        await area.flushProven();
+        area.publishMoves(moves);
+        return true;
+      });
+      if (committed) batch.finish();
+      else if (appended) for (const move of moves) area.moves.addInDoubt(move);
+    });
+    await batch.done;
   }
 
   /** The batch is over: its writers go on, or fail with `error`. */

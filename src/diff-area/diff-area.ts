@@ -32,6 +32,7 @@ import {
 import { type AreaSlots, FixedSlot, type RecordChange } from './area-slots.js';
 import type { BlockTable } from './block-table.js';
 import { CopyChecksum } from './copy-checksum.js';
+import { type Move, type Moves, moveEntry } from './moves.js';
 import type { Overlays } from './overlays.js';
 import type { Copies, TableWriter } from './table-writer.js';
 
@@ -41,6 +42,7 @@ export interface DiffAreaState {
   readonly file: AreaFile;
   readonly information: ApplicationInformation;
   readonly table: BlockTable;
+  readonly moves: Moves;
   readonly overlays: Overlays;
   readonly writer: TableWriter;
   readonly slots: AreaSlots;
@@ -52,6 +54,8 @@ export class DiffArea {
   readonly information: ApplicationInformation;
   /** What has a copy here. Changed only by `publish`. */
   readonly table: BlockTable;
+  /** What has moved within the volume. Changed only by `publish` and `publishMoves`. */
+  readonly moves: Moves;
   /** What was written to the snapshot itself. Nobody else sees it. */
   readonly overlays: Overlays;
   readonly #file: AreaFile;
@@ -66,6 +70,7 @@ export class DiffArea {
     this.epoch = state.epoch;
     this.information = state.information;
     this.table = state.table;
+    this.moves = state.moves;
     this.overlays = state.overlays;
     this.#file = state.file;
     this.#writer = state.writer;
@@ -217,6 +222,32 @@ export class DiffArea {
     this.overlays.isProven = true;
   }
 
+  /** Does the snapshot lose something when `block` is overwritten: its content, or that of a block that moved there? */
+  needsCopy(block: BlockNumber): boolean {
+    const { moves, table } = this;
+    if (moves.isEmpty) return !table.has(block);
+    if (moves.sourceOf(block) !== undefined) return true;
+    return !table.has(block) && moves.targetOf(block) === undefined;
+  }
+
+  /** Adds entries of moves, which were promised, to the table chain. */
+  appendMoves(moves: readonly Move[]): void {
+    this.#appendEntries(moves.map(moveEntry));
+  }
+
+  /** Makes entries durable, and the header that vouches for them: of moves no checksum could. @throws DeviceError */
+  async flushProven(): Promise<void> {
+    await this.writeEntries();
+    await this.flush();
+    await this.writeWatermark();
+    await this.flush();
+  }
+
+  /** From now on the sources may be overwritten without a copy; what is copied of the targets is theirs. */
+  publishMoves(moves: readonly Move[]): void {
+    for (const move of moves) this.moves.add(move);
+  }
+
   /** Writes entries that were appended. After a failure it may be called again. @throws DeviceError */
   async writeEntries(): Promise<void> {
     await this.#writer.write();
@@ -229,10 +260,13 @@ export class DiffArea {
     this.#writer.durable = places;
   }
 
-  /** Lets readers and the filter see copies that are durable. */
+  /** Lets readers and the filter see copies that are durable. One of a block that something moved to is that one's. */
   publish(copies: Copies): void {
     for (const [index, block] of copies.blocks.entries()) {
-      this.table.set(block, copies.slots[index] ?? 0, copies.checksums[index] ?? 0);
+      const [slot, checksum] = [copies.slots[index] ?? 0, copies.checksums[index] ?? 0];
+      const owner = this.moves.ownerOfCopy(block);
+      const own = owner === block ? checksum : this.#checksum.rebased(checksum, slot, block, owner);
+      this.table.set(owner, slot, own);
     }
   }
 

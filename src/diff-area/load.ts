@@ -4,7 +4,7 @@
  * An entry that is not proven by its block's checksum is tested against its data. One that passes is right, whether its
  * group was committed or not. One that fails behind the watermark belongs to a group that was never committed, so its block
  * of the volume was not overwritten and nothing is lost by dropping it; one that fails below is damage. An entry of an overlay
- * counts if it is below the watermark, and only then.
+ * or a move counts if it is below the watermark, and only then.
  */
 import { FormatError } from '../errors.js';
 import {
@@ -20,6 +20,7 @@ import { AreaSlots, FixedSlot } from './area-slots.js';
 import { BlockTable } from './block-table.js';
 import { CopyChecksum } from './copy-checksum.js';
 import { DiffArea } from './diff-area.js';
+import { Moves } from './moves.js';
 import { Overlays } from './overlays.js';
 import { SlotMap } from './slot-map.js';
 import { type OpenEntry, type TableChain, TableChainReader } from './table-chain.js';
@@ -58,7 +59,8 @@ export async function loadDiffArea(
   const information = await readInformation(opened, item);
   const table = new BlockTable(blocksIn(volumeSize));
   const overlays = new Overlays(file, table.blockCount);
-  const reader = new TableChainReader(file, list, slots, table, overlays);
+  const moves = new Moves();
+  const reader = new TableChainReader(file, list, slots, { table, overlays, moves });
   const chain = await reader.read(item.tableOffset);
   const { failed, proven } = await prove(opened, chain, reader);
   reader.finish();
@@ -70,6 +72,7 @@ export async function loadDiffArea(
     file,
     information,
     table,
+    moves,
     overlays,
     writer,
     slots: areaSlots,
@@ -83,7 +86,7 @@ export async function loadDiffArea(
     await area.flush();
     await area.writeWatermark();
   };
-  return { area, dropped: failed.filter(({ isOverlay }) => !isOverlay).length, repair };
+  return { area, dropped: failed.filter(({ kind }) => kind === 'copy').length, repair };
 }
 
 async function readInformation(
@@ -120,7 +123,11 @@ async function prove(
   const [failed, proven]: [OpenEntry[], OpenEntry[]] = [[], []];
   const data = new Uint8Array(BLOCK_SIZE);
   for (const entry of chain.openEntries) {
-    if (entry.isOverlay) {
+    if (entry.isProven) {
+      reader.accept(entry);
+      continue;
+    }
+    if (entry.kind !== 'copy') {
       if (entry.wellFormed && entry.place < chain.watermark) {
         reader.accept(entry);
         continue;

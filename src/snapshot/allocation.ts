@@ -102,7 +102,7 @@ function* copiesIn(
   for (let at = offset; at < end; ) {
     const page = Math.floor(at / PAGE_BYTES);
     const until = Math.min(end, (page + 1) * PAGE_BYTES);
-    const having = areas().filter(({ table }) => table.hasPage(page));
+    const having = areas().filter(({ table, moves }) => table.hasPage(page) || moves.hasPage(page));
     if (having.length === 0) yield { end: until, copiesAreZero: undefined };
     else yield* copiesInPage(having, page, at, until);
     at = until;
@@ -118,9 +118,11 @@ function* copiesInPage(
   const base = page * BLOCKS_PER_PAGE;
   const copied = emptyPresence();
   const zeros = emptyPresence();
-  for (const { table } of areas) {
+  for (const { table, moves } of areas) {
     const own = emptyPresence();
     table.addPresence(page, own);
+    // What has moved is somewhere else, and nobody asks whether it is zero there.
+    moves.addPresence(page, own);
     // The oldest copy is the one that counts.
     for (let i = 0; i < own.length; i++) own[i] = (own[i] ?? 0) & ~(copied[i] ?? 0);
     for (let i = 0; i < own.length; i++) copied[i] = (copied[i] ?? 0) | (own[i] ?? 0);

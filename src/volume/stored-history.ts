@@ -69,7 +69,8 @@ export class StoredHistory implements History {
     const passed = chain.records.slice(first, end).flatMap(({ area }) => area ?? []);
     // What was written to either side itself shows there alone.
     const written = [since, until].flatMap((side) => (side && this.#recordOf(side).area?.overlays) ?? []);
-    const tables = [...passed.map(({ table }) => table), ...written];
+    // What has moved may have been overwritten without a copy.
+    const tables = [...passed.flatMap(({ table, moves }) => [table, moves]), ...written];
     const size = until?.size ?? device.size;
     for (const extent of changedExtents(tables, { sizeBefore: since.size, size, offset, length })) {
       // Such a store keeps a copy of block 0 in every snapshot, changed or not.

@@ -24,6 +24,7 @@ import { openParts, type VolumeOptions, type VolumeParts } from './assemble.js';
 import type { ChangedExtent } from './changed-blocks.js';
 import { clearRange } from './clearing.js';
 import { differing } from './compare.js';
+import { type CopyRangeOptions, copyRange } from './copy-range.js';
 import type { Engine } from './engine.js';
 import type { VolumeFigures } from './history.js';
 import type { Recovery } from './open.js';
@@ -51,7 +52,7 @@ export interface ChangedBlocksOptions {
 
 export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
   #parts: VolumeParts | undefined;
-  /** One snapshot is taken at a time. */
+  /** One snapshot is taken at a time, or one part of a range copied. */
   readonly #creating = new Mutex();
 
   /**
@@ -187,6 +188,26 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
       length,
       (device, at, part) => device.discard?.(at, part) ?? zero(device, at, part),
     );
+  }
+
+  /**
+   * Copies bytes of the volume to another place in it, as a defragmenter does; the two ranges may overlap. For snapshots it is a write of the
+   * target. The newest one notes of each whole block that is copied to a whole block where its content lies besides: overwriting
+   * the source then needs no copy. Other writes wait for it, some megabytes at a time.
+   * @throws InvalidArgumentError, ReadOnlyError, ClosedError, DeviceError, what `signal` was aborted with
+   */
+  async copyRange(
+    from: ByteOffset,
+    to: ByteOffset,
+    length: ByteLength,
+    options: CopyRangeOptions = {},
+  ): Promise<void> {
+    await this.#runWriting(async ({ engine }) => {
+      checkRange(from, length, engine.device.size);
+      checkRange(to, length, engine.device.size);
+      const alone = <T>(action: () => Promise<T>) => this.#creating.runExclusive(action);
+      await copyRange(engine, { from, to, length }, alone, options);
+    });
   }
 
   /** What is zero already stays as it is, and needs no copy: snapshots see zeros there as before. */

@@ -149,8 +149,8 @@ export const SNAPSHOT_WRITE_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: HISTORY,
-        find: '...passed.map(({ table }) => table), ...written]',
-        replace: '...passed.map(({ table }) => table), ...written.slice(0, 0)]',
+        find: '[table, moves]), ...written]',
+        replace: '[table, moves]), ...written.slice(0, 0)]',
       },
     ],
   },
