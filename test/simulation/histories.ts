@@ -55,6 +55,13 @@ const touchSnapshot = (age: number, block: number, sector = 4, sectors = 1): Ope
   length: sectors * SECTOR,
 });
 const flushSnapshot = (age: number): Operation => ({ kind: 'flush-snapshot', age });
+/** Copies blocks within the volume. */
+const copy = (from: number, to: number, count = 1): Operation => ({
+  kind: 'copy-range',
+  from: from * BLOCK_SIZE,
+  offset: to * BLOCK_SIZE,
+  length: count * BLOCK_SIZE,
+});
 const limit = (blocks: number): Operation => ({ kind: 'limit', maximum: blocks * BLOCK_SIZE });
 
 function writeOf(offset: number, length: number): Operation {
@@ -178,6 +185,10 @@ export const HISTORIES: readonly History[] = [
     opened: NOTHING,
     explored: stage(2, touch(0), touch(2), FLUSH, touch(3)),
   },
+];
+
+/** Of what snapshots hold themselves, and of what moves within the volume. */
+export const WRITTEN_HISTORIES: readonly History[] = [
   {
     name: 'a snapshot is written and flushed, beside copies',
     blocks: 6,
@@ -208,6 +219,45 @@ export const HISTORIES: readonly History[] = [
         end: 'kill',
       },
     ],
+    opened: NOTHING,
+    explored: 'opening',
+  },
+  {
+    name: 'a flush of a snapshot meets writes to it',
+    blocks: 6,
+    before: [],
+    opened: stage(1, CREATE, touch(0), touchSnapshot(0, 3)),
+    explored: stage(
+      3,
+      ...[touchSnapshot(0, 1), flushSnapshot(0), touchSnapshot(0, 1, 10, 4), flushSnapshot(0)],
+      ...[touchSnapshot(0, 2), flushSnapshot(0)],
+    ),
+  },
+  {
+    name: 'blocks move, and their sources are overwritten',
+    blocks: 10,
+    before: [],
+    opened: stage(1, write(0, 8), CREATE),
+    explored: stage(1, copy(1, 5, 2), write(1, 2), FLUSH, touch(5)),
+  },
+  {
+    name: 'blocks move on, and the targets are overwritten',
+    blocks: 10,
+    before: [],
+    opened: stage(1, write(0, 8), CREATE, copy(1, 5, 2)),
+    explored: stage(2, copy(5, 7), write(1, 2), touch(6), FLUSH, touch(7), touch(3)),
+  },
+  {
+    name: 'blocks move while a snapshot is taken',
+    blocks: 10,
+    before: [],
+    opened: stage(1, write(0, 8), CREATE, copy(1, 5)),
+    explored: stage(2, copy(2, 6), CREATE, write(1, 2), touch(5), FLUSH),
+  },
+  {
+    name: 'opening after a killed process that moved blocks',
+    blocks: 10,
+    before: [{ ...stage(1, write(0, 8), CREATE, copy(1, 5, 2), write(1), touch(5), touch(3)), end: 'kill' }],
     opened: NOTHING,
     explored: 'opening',
   },

@@ -15,6 +15,8 @@ export type Operation =
   | ({ readonly kind: 'write'; readonly zeros: boolean } & Range)
   | ({ readonly kind: 'discard' | 'zeroes' | 'read' } & Range)
   | { readonly kind: 'flush' | 'create' | 'delete-oldest' | 'delete-all' | 'changed' | 'shorten-hold' }
+  /** Copies within the volume; the range is the target. */
+  | ({ readonly kind: 'copy-range'; readonly from: number } & Range)
   /** Of one snapshot; `age` as below. */
   | ({ readonly kind: 'write-snapshot'; readonly age: number; readonly zeros: boolean } & Range)
   | { readonly kind: 'flush-snapshot'; readonly age: number }
@@ -146,10 +148,14 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
     // A volume made longer in a crash is not the volume that the model knows.
     crashesWhileInitializing: layout === 'directory' || noise ? crashesWhileInitializing : [],
     stragglers: random.pick([1 / 64, 1 / 64, 1 / 6]),
-    cycles: withSnapshotWrites(
-      drawCycles(random, style, options.cycles, drawModes(seed)),
+    cycles: withCopies(
+      withSnapshotWrites(
+        drawCycles(random, style, options.cycles, drawModes(seed)),
+        style,
+        new SeededRandom(`snapshot writes ${seed}`),
+      ),
       style,
-      new SeededRandom(`snapshot writes ${seed}`),
+      new SeededRandom(`copies ${seed}`),
     ),
   };
 }
@@ -230,8 +236,35 @@ function withSnapshotWrites(cycles: Cycle[], style: Style, random: SeededRandom)
   });
 }
 
-/** Operations on what snapshots hold themselves are drawn apart. */
-type DrawnKind = Exclude<Operation['kind'], 'write-snapshot' | 'flush-snapshot'>;
+/** In some plans bytes are copied within the volume; mostly whole blocks, which move. */
+function withCopies(cycles: Cycle[], style: Style, random: SeededRandom): Cycle[] {
+  if (random.chance(0.5)) return cycles;
+  const blocks = Math.floor((style.sectors * 512) / BLOCK_SIZE);
+  const few = random.chance(0.5) ? Math.min(blocks, 6) : blocks;
+  return cycles.map((cycle) => {
+    const operations = [...cycle.operations];
+    const count = random.below(random.pick([4, 15]));
+    for (let i = 0; i < count; i++) {
+      const operation = random.chance(0.8) ? drawMove(random, few) : drawCopy(random, style);
+      operations.splice(random.below(operations.length + 1), 0, operation);
+    }
+    return { ...cycle, operations };
+  });
+}
+
+function drawMove(random: SeededRandom, blocks: number): Operation {
+  const count = 1 + random.below(Math.min(3, blocks));
+  const place = () => random.below(blocks - count + 1) * BLOCK_SIZE;
+  return { kind: 'copy-range', from: place(), offset: place(), length: count * BLOCK_SIZE };
+}
+
+function drawCopy(random: SeededRandom, style: Style): Operation {
+  const range = drawRange(random, style);
+  return { kind: 'copy-range', from: random.below(style.sectors - range.length / 512 + 1) * 512, ...range };
+}
+
+/** Copies, and operations on what snapshots hold themselves, are drawn apart. */
+type DrawnKind = Exclude<Operation['kind'], 'write-snapshot' | 'flush-snapshot' | 'copy-range'>;
 type Weights = Readonly<Record<DrawnKind, number>>;
 
 const NORMAL: Weights = {

@@ -3,6 +3,7 @@
 import { BUFFERING_BUGS } from './planted/buffering.js';
 import type { PlantedBug } from './planted/bug.js';
 import { COPYING_BUGS } from './planted/copying.js';
+import { MOVE_BUGS } from './planted/moves.js';
 import { SNAPSHOT_WRITE_BUGS } from './planted/snapshot-writes.js';
 import { SNAPSHOT_BUGS } from './planted/snapshots.js';
 import { SPACE_BUGS } from './planted/space.js';
@@ -17,4 +18,5 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   ...SNAPSHOT_BUGS,
   ...ZERO_BUGS,
   ...SNAPSHOT_WRITE_BUGS,
+  ...MOVE_BUGS,
 ];

@@ -15,6 +15,7 @@ import {
   VolsnapError,
   type Volume,
 } from '../../src/index.js';
+import { BlockLocks } from '../../src/nbd/client/block-locks.js';
 import { ModelMismatch, stampSectors, type VolumeModel } from '../../src/testing/index.js';
 import { BLOCK_SIZE, blocksIn } from '../../src/units.js';
 import type { RunCounters } from './counters.js';
@@ -36,6 +37,8 @@ export const DAMAGED: Permitted = ['INTEGRITY', 'FORMAT', 'UNSUPPORTED'];
 export class Workload {
   readonly #model: VolumeModel;
   readonly #counters: RunCounters;
+  /** Keeps changes away from ranges that are copied. */
+  #changing = new BlockLocks();
   #sequence = 1;
   #label = 0;
   #comparisons = 0;
@@ -76,6 +79,8 @@ export class Workload {
   }
 
   async run(volume: Volume, { operations, clients }: Pick<Cycle, 'operations' | 'clients'>): Promise<void> {
+    // Calls that a crash cut off never end.
+    this.#changing = new BlockLocks();
     let next = 0;
     const client = async () => {
       for (let operation = operations[next++]; operation !== undefined; operation = operations[next++]) {
@@ -103,6 +108,8 @@ export class Workload {
       case 'discard':
       case 'zeroes':
         return this.#clear(volume, operation, operation.kind);
+      case 'copy-range':
+        return this.#copy(volume, operation.from, operation);
       case 'flush':
         return this.#flush(volume);
       case 'read':
@@ -144,15 +151,31 @@ export class Workload {
   async #write(volume: Volume, { offset, length }: Range, zeros: boolean): Promise<void> {
     const bytes = new Uint8Array(length);
     if (!zeros) stampSectors(bytes, offset, this.#sequence++);
-    const write = this.#model.beginWrite(offset, bytes);
-    this.#model.endWrite(write, await this.#outcome(NO_ERROR, () => volume.write(offset, bytes)));
+    await this.#changing.run(offset, offset + length, false, async () => {
+      const write = this.#model.beginWrite(offset, bytes);
+      this.#model.endWrite(write, await this.#outcome(NO_ERROR, () => volume.write(offset, bytes)));
+    });
+  }
+
+  /** Nothing else is written where it reads and writes: else nobody could say what it copied. */
+  async #copy(volume: Volume, from: number, { offset, length }: Range): Promise<void> {
+    const [start, end] = [Math.min(from, offset), Math.max(from, offset) + length];
+    await this.#changing.run(start, end, true, async () => {
+      const bytes = new Uint8Array(length);
+      if ((await this.#outcome(NO_ERROR, () => volume.read(from, bytes))) !== 'done') return;
+      const write = this.#model.beginWrite(offset, bytes);
+      const call = () => volume.copyRange(from, offset, length);
+      this.#model.endWrite(write, await this.#outcome(NO_ERROR, call));
+    });
   }
 
   async #clear(volume: Volume, { offset, length }: Range, kind: 'discard' | 'zeroes'): Promise<void> {
-    const write = this.#model.beginDiscard(offset, length);
-    const call = () =>
-      kind === 'discard' ? volume.discard(offset, length) : volume.writeZeroes(offset, length);
-    this.#model.endWrite(write, await this.#outcome(NO_ERROR, call));
+    await this.#changing.run(offset, offset + length, false, async () => {
+      const write = this.#model.beginDiscard(offset, length);
+      const call = () =>
+        kind === 'discard' ? volume.discard(offset, length) : volume.writeZeroes(offset, length);
+      this.#model.endWrite(write, await this.#outcome(NO_ERROR, call));
+    });
   }
 
   async #flush(volume: Volume): Promise<void> {

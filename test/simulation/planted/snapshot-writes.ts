@@ -9,6 +9,8 @@ const WRITES = 'snapshot/writes.ts';
 const SNAPSHOT = 'volume/stored-snapshot.ts';
 const HISTORY = 'volume/stored-history.ts';
 
+const MEETS = { name: 'a flush of a snapshot meets writes to it', layout: 'directory' } as const;
+
 export const SNAPSHOT_WRITE_BUGS: readonly PlantedBug[] = [
   {
     name: 'a flush of a snapshot does not wait for the header that vouches for its entries',
@@ -31,6 +33,7 @@ export const SNAPSHOT_WRITE_BUGS: readonly PlantedBug[] = [
         replace: 'await this.writeWatermark();\n    this.overlays.isProven = true;',
       },
     ],
+    history: MEETS,
   },
   {
     name: 'the header vouches for entries of a snapshot before they are flushed',
@@ -43,6 +46,7 @@ export const SNAPSHOT_WRITE_BUGS: readonly PlantedBug[] = [
           'this.#writer.durable = this.#writer.places;\n    if (this.overlays.isProven) return this.flush();',
       },
     ],
+    history: MEETS,
   },
   {
     name: 'entries of a snapshot count before a header vouches for them',
@@ -54,6 +58,7 @@ export const SNAPSHOT_WRITE_BUGS: readonly PlantedBug[] = [
         replace: 'if (entry.wellFormed) {',
       },
     ],
+    history: MEETS,
   },
   {
     name: 'entries of a snapshot are dropped unless a checksum covers them',
@@ -65,10 +70,7 @@ export const SNAPSHOT_WRITE_BUGS: readonly PlantedBug[] = [
         replace: 'if (entry.wellFormed && entry.place < 0) {',
       },
     ],
-    history: {
-      name: 'an older snapshot is written and flushed while a newer one takes the copies',
-      layout: 'in-volume',
-    },
+    smallBlocks: true,
   },
   {
     name: 'slots of what was written to a snapshot count as free when it is loaded',
@@ -76,8 +78,8 @@ export const SNAPSHOT_WRITE_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: CHAIN,
-        find: 'this.#slots.use(slot);\n    if (isOverlay)',
-        replace: 'if (!isOverlay) this.#slots.use(slot);\n    if (isOverlay)',
+        find: 'this.#slots.use(slot);\n    if (kind',
+        replace: "if (kind === 'copy') this.#slots.use(slot);\n    if (kind",
       },
     ],
   },
@@ -137,6 +139,7 @@ export const SNAPSHOT_WRITE_BUGS: readonly PlantedBug[] = [
           'unused = this.#show(block, slot, sectors, reserved);\n          await this.#area.overlays.write(slot, from, data);',
       },
     ],
+    history: MEETS,
   },
   {
     name: 'a snapshot knows places to be zero that were written to it',
@@ -158,16 +161,5 @@ export const SNAPSHOT_WRITE_BUGS: readonly PlantedBug[] = [
     name: 'a close does not flush what was written to snapshots',
     breaks: 'what was acknowledged is lost by a clean close',
     edits: [{ file: HISTORY, find: 'if (this.#writable) await this.#flushSnapshots();', replace: '' }],
-  },
-  {
-    name: 'room for entries of a snapshot is not given up when it has none to add',
-    breaks: 'space leaks until the next opening',
-    edits: [
-      {
-        file: WRITES,
-        find: 'this.#area.cancel(unused.slots, unused.entries);',
-        replace: 'this.#area.cancel([], unused.entries);',
-      },
-    ],
   },
 ];

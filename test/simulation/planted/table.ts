@@ -125,8 +125,8 @@ export const TABLE_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: CHAIN,
-        find: 'this.#slots.use(slot);\n    if (isOverlay)',
-        replace: 'if (isOverlay) this.#slots.use(slot);\n    if (isOverlay)',
+        find: 'this.#slots.use(slot);\n    if (kind',
+        replace: "if (kind === 'overlay') this.#slots.use(slot);\n    if (kind",
       },
     ],
   },
