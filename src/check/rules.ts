@@ -64,6 +64,11 @@ export async function checkTable(snapshot: Guid, area: DiffArea): Promise<Proble
       if (slot !== FixedSlot.zeros) use(slot, `slot ${slot} holds the copies of two blocks, one is ${block}`);
     }
   }
+  for (const { from, to } of area.moves.all()) {
+    if (area.table.has(to)) continue;
+    const message = `block ${from} is said to have moved to ${to}, which has no copy of its own`;
+    problems.push({ code: 'space', snapshot, message });
+  }
   for await (const blocks of takingTurns(area.overlays.blocks())) {
     for (const block of blocks) {
       const slot = area.overlays.slotOf(block);

@@ -98,6 +98,9 @@ async function compare(record: SnapshotRecord, area: DiffArea): Promise<Problem[
     const missing = await firstMissing(area.table.blocks(), area.table, loaded.table);
     const surplus = loaded.table.size !== area.table.size;
     const problems = await checkTable(record.id, loaded);
+    const moved = [...area.moves.all()].find(({ from, to }) => loaded.moves.targetOf(from) !== to);
+    if (moved !== undefined || loaded.moves.size !== area.moves.size)
+      problems.push(damaged(record, 'its table does not say what has moved within the volume'));
     const written = [...area.overlays.blocks()].find(
       (block) => loaded.overlays.enteredOf(block) !== area.overlays.enteredOf(block),
     );

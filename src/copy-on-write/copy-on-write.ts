@@ -325,6 +325,7 @@ export class CopyOnWrite {
         appended = true;
         await area.flushProven();
         area.publishMoves(moves);
+        this.figures.movedBlocks += moves.length;
         return true;
       });
       if (committed) batch.finish();

@@ -17,6 +17,8 @@ export const Method = {
   zeros: 'zeros',
   /** Takes `WriteParams` and bytes. */
   write: 'write',
+  /** Takes `CopyRangeParams`. */
+  copyRange: 'copyRange',
   /** Takes `{ snapshot }`, a store id, or nothing: the volume. */
   flush: 'flush',
   /** Takes `{ snapshot, writable }`, gives `VolumeState`. */
@@ -49,6 +51,12 @@ export interface WriteParams {
   /** Store id of a snapshot; none: the volume. */
   readonly snapshot?: string | undefined;
   readonly offset: number;
+}
+
+export interface CopyRangeParams {
+  readonly from: number;
+  readonly to: number;
+  readonly length: number;
 }
 
 export interface SnapshotParams {
@@ -104,6 +112,7 @@ export interface SnapshotState {
   readonly state: Snapshot['state'];
   readonly problem?: string | undefined;
   readonly writable: boolean;
+  readonly movedBytes: number;
 }
 
 export interface VolumeState {
@@ -134,6 +143,7 @@ export const snapshotState = (snapshot: Snapshot): SnapshotState => ({
   state: snapshot.state,
   problem: snapshot.problem,
   writable: snapshot.writable,
+  movedBytes: snapshot.movedBytes,
 });
 
 export const volumeState = (volume: VolumeAccess, serving: ServingState): VolumeState => ({

@@ -135,6 +135,8 @@ export class ControlServer {
       case Method.flush:
         await this.#target((call.params ?? {}) as SnapshotParams).flush();
         return {};
+      case Method.copyRange:
+        return this.#copyRange(call);
       case Method.setWritable:
         return this.#setWritable(call.params as SnapshotParams & { readonly writable: boolean });
       case Method.create:
@@ -188,6 +190,12 @@ export class ControlServer {
 
   async #write({ params, bytes }: Call): Promise<Reply> {
     await this.#target(params as WriteParams).write(numberIn(params, 'offset'), bytes);
+    return {};
+  }
+
+  async #copyRange({ params, signal, onProgress }: Call): Promise<Reply> {
+    const [from, to, length] = ['from', 'to', 'length'].map((name) => numberIn(params, name));
+    await this.#options.volume.copyRange(from ?? 0, to ?? 0, length ?? 0, { signal, onProgress });
     return {};
   }
 

@@ -110,6 +110,10 @@ export class RemoteSnapshot implements Snapshot {
     return this.#state.writable;
   }
 
+  get movedBytes() {
+    return this.#state.movedBytes;
+  }
+
   write(offset: ByteOffset, source: Uint8Array): Promise<void> {
     return this.#volume.writeTo(this.storeId, this.size, offset, source);
   }

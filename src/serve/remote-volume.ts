@@ -16,11 +16,13 @@ import type { Snapshot } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { VolumeAccess } from '../volume/access.js';
 import type { ChangedExtent } from '../volume/changed-blocks.js';
+import type { CopyRangeOptions } from '../volume/copy-range.js';
 import type { VolumeFigures } from '../volume/history.js';
 import type { Recovery } from '../volume/open.js';
 import type { ChangedBlocksOptions } from '../volume/volume.js';
 import {
   type ChangedParams,
+  type CopyRangeParams,
   type Created,
   type CreateParams,
   decodeExtents,
@@ -201,7 +203,17 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
     await this.flushOf(undefined);
   }
 
-  /** @internal The same. */
+  async copyRange(
+    from: ByteOffset,
+    to: ByteOffset,
+    length: ByteLength,
+    options: CopyRangeOptions = {},
+  ): Promise<void> {
+    const params: CopyRangeParams = { from, to, length };
+    await this.#request(Method.copyRange, params, options);
+  }
+
+  /** @internal As `flush`. */
   async flushOf(snapshot: string | undefined): Promise<void> {
     const params: SnapshotParams = { snapshot };
     await this.#request(Method.flush, params);

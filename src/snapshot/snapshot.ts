@@ -28,6 +28,8 @@ export interface Snapshot extends ByteSource {
   readonly usedBytes: ByteLength;
   /** Bytes that its diff area takes. */
   readonly allocatedBytes: ByteLength;
+  /** Bytes of its content that moved within the volume, see `Volume.copyRange`, and take no room here; of Windows' own not known. */
+  readonly movedBytes: ByteLength;
   /** `damaged`: cannot be read; `problem` says why. */
   readonly state: 'ok' | 'damaged' | 'deleted';
   readonly problem: string | undefined;

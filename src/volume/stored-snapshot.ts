@@ -14,7 +14,7 @@ import { readSnapshot } from '../snapshot/reader.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import { SnapshotWrites } from '../snapshot/writes.js';
-import { type ByteLength, type ByteOffset, blockOf } from '../units.js';
+import { BLOCK_SIZE, type ByteLength, type ByteOffset, blockOf } from '../units.js';
 import { extentsOf, runsOf } from './changed-blocks.js';
 import { clearRange } from './clearing.js';
 import type { Engine } from './engine.js';
@@ -73,6 +73,10 @@ export class StoredSnapshot implements Snapshot {
 
   get allocatedBytes() {
     return this.#record.area?.allocatedBytes ?? 0;
+  }
+
+  get movedBytes() {
+    return (this.#record.area?.moves.size ?? 0) * BLOCK_SIZE;
   }
 
   get state() {

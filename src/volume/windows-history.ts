@@ -116,6 +116,7 @@ const runOf = (block: BlockNumber): BlockRun => ({ start: block, end: block + 1 
 
 class WindowsSnapshot implements Snapshot {
   readonly writable = false;
+  readonly movedBytes = 0;
   readonly label = undefined;
   readonly applicationInfo = undefined;
 

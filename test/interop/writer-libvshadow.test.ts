@@ -235,6 +235,30 @@ describe.skipIf(!hasLibvshadow)('libvshadow reads what the engine wrote inside a
     }
   });
 
+  test('blocks that were copied within the volume, and their sources and targets overwritten', async () => {
+    for (let round = 0; round < 8; round++) {
+      const seed = `moved ${round}`;
+      const world = await create({ seed, size: 24 * BLOCK_SIZE });
+      for (let i = 0; i < 3; i++) {
+        await world.snapshot({ writable: true });
+        for (let w = 0; w < 14; w++) {
+          const count = world.random.between(1, 3);
+          const [from, to] = [world.random.below(24 - count), world.random.below(24 - count)];
+          await world.volume.copyRange(from * BLOCK_SIZE, to * BLOCK_SIZE, count * BLOCK_SIZE);
+          world.model.bytes.copyWithin(to * BLOCK_SIZE, from * BLOCK_SIZE, (from + count) * BLOCK_SIZE);
+          if (world.random.chance(0.5)) await world.writeBlock(world.random.below(24));
+          if (world.random.chance(0.2)) {
+            const snapshot = world.random.pick(world.volume.snapshots);
+            const bytes = world.random.fill(new Uint8Array(3000));
+            await snapshot.write(to * BLOCK_SIZE, bytes);
+            world.model.of(snapshot.id).set(bytes, to * BLOCK_SIZE);
+          }
+        }
+      }
+      await expectRead(world, { seed });
+    }
+  });
+
   test('the sector at 0x1E00: the start block outside, the volume’s own bytes in every snapshot', async () => {
     const world = await create({ seed: 'sector' });
     for (let i = 0; i < 3; i++) {

@@ -41,6 +41,7 @@ async function map(
         volumeSize: size,
         since: since.id,
         changedBytes,
+        movedBytes: since.movedBytes,
         cellBytes: grid.cellSize,
         cells,
       });
@@ -50,6 +51,9 @@ async function map(
       ...drawMap(cells, grid, output.colors),
       '',
       `${formatSize(changedBytes)} of ${formatSize(size)} (${formatShare(changedBytes, size)}) copied since snapshot ${snapshotPhrase(since, snapshots)}`,
+      ...(since.movedBytes > 0
+        ? [`${formatSize(since.movedBytes)} of it moved within the volume, and took no room`]
+        : []),
     );
   });
 }
