@@ -16,7 +16,9 @@ import type { BlockDevice } from '../device/block-device.js';
 import { BufferPool } from '../device/buffer-pool.js';
 import { FixedSlot } from '../diff-area/area-slots.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
-import type { Move } from '../diff-area/moves.js';
+
+import { type Move, moveEntry } from '../diff-area/moves.js';
+
 import { AssertionError, assert, ClosedError, isOutOfSpace } from '../errors.js';
 import {
   BLOCK_SIZE,
@@ -321,10 +323,10 @@ export class CopyOnWrite {
     await this.#pools.commit.add(async () => {
       const committed = await this.#attempt([batch], async () => {
         if (area !== this.#target) return false;
-        if (!appended) area.appendMoves(moves);
+        if (!appended) area.appendEntries(moves.map(moveEntry));
         appended = true;
         await area.flushProven();
-        area.publishMoves(moves);
+        for (const move of moves) area.moves.add(move);
         this.figures.movedBlocks += moves.length;
         return true;
       });

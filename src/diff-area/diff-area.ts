@@ -32,7 +32,7 @@ import {
 import { type AreaSlots, FixedSlot, type RecordChange } from './area-slots.js';
 import type { BlockTable } from './block-table.js';
 import { CopyChecksum } from './copy-checksum.js';
-import { type Move, type Moves, moveEntry } from './moves.js';
+import type { Moves } from './moves.js';
 import type { Overlays } from './overlays.js';
 import type { Copies, TableWriter } from './table-writer.js';
 
@@ -54,9 +54,9 @@ export class DiffArea {
   readonly information: ApplicationInformation;
   /** What has a copy here. Changed only by `publish`. */
   readonly table: BlockTable;
-  /** What has moved within the volume. Changed only by `publish` and `publishMoves`. */
+  /** What has moved within the volume. Changed only when that is durable. */
   readonly moves: Moves;
-  /** What was written to the snapshot itself. Nobody else sees it. */
+  /** What was written to the snapshot itself. */
   readonly overlays: Overlays;
   readonly #file: AreaFile;
   readonly #writer: TableWriter;
@@ -184,7 +184,6 @@ export class DiffArea {
     this.#promise(-entries);
   }
 
-  /** Slots for the further table blocks that so many promised entries take. */
   #tableSlotsFor(entries: number): Slot[] {
     assert(entries <= this.#promisedEntries, () => `${entries} entries, ${this.#promisedEntries} promised`);
     const blocks = this.#writer.blocksNeeded(entries);
@@ -196,56 +195,24 @@ export class DiffArea {
     return slots;
   }
 
-  /** Adds entries of other kinds, which were promised, to the table chain. */
-  #appendEntries(entries: readonly TableEntry[]): void {
+  /** As `append`, of other kinds of entries. */
+  appendEntries(entries: readonly TableEntry[]): void {
     this.#writer.appendEntries(entries, this.#tableSlotsFor(entries.length));
     this.#promise(-entries.length);
   }
 
-  /**
-   * Makes everything durable that was written to the snapshot itself. First data and entries, then the header that vouches
-   * for the entries: what a crash leaves of them before that is dropped when the diff area is opened again. After a failure it may
-   * be called again. One caller at a time, and nobody else may be changing the table chain.
-   * @throws DeviceError
-   */
-  async flushOverlays(): Promise<void> {
-    const entries = this.overlays.enter();
-    if (entries.length > 0) {
-      this.overlays.isProven = false;
-      this.#appendEntries(entries);
-    }
-    await this.writeEntries();
-    await this.flush();
-    if (this.overlays.isProven) return;
-    await this.writeWatermark();
-    await this.flush();
-    this.overlays.isProven = true;
-  }
-
   /** Does the snapshot lose something when `block` is overwritten: its content, or that of a block that moved there? */
   needsCopy(block: BlockNumber): boolean {
-    const { moves, table } = this;
-    if (moves.isEmpty) return !table.has(block);
-    if (moves.sourceOf(block) !== undefined) return true;
-    return !table.has(block) && moves.targetOf(block) === undefined;
+    if (this.moves.sourceOf(block) !== undefined) return true;
+    return !this.table.has(block) && this.moves.targetOf(block) === undefined;
   }
 
-  /** Adds entries of moves, which were promised, to the table chain. */
-  appendMoves(moves: readonly Move[]): void {
-    this.#appendEntries(moves.map(moveEntry));
-  }
-
-  /** Makes entries durable, and the header that vouches for them: of moves no checksum could. @throws DeviceError */
+  /** Makes entries durable, then the header that vouches for those without a checksum. After a failure it may be called again. */
   async flushProven(): Promise<void> {
     await this.writeEntries();
     await this.flush();
     await this.writeWatermark();
     await this.flush();
-  }
-
-  /** From now on the sources may be overwritten without a copy; what is copied of the targets is theirs. */
-  publishMoves(moves: readonly Move[]): void {
-    for (const move of moves) this.moves.add(move);
   }
 
   /** Writes entries that were appended. After a failure it may be called again. @throws DeviceError */
@@ -366,7 +333,6 @@ export class DiffArea {
   async retire(record: RecordChange): Promise<void> {
     await this.flush();
     await this.writeWatermark();
-    // Only the snapshot itself may be written still.
     this.#slots.spokenFor = this.#promisedEntries === 0 ? 0 : slotsForTable(this.#promisedEntries);
     await this.#slots.trim(record);
   }

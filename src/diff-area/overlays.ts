@@ -7,7 +7,7 @@
  *
  * Entries of overlays have no checksum: readers of the format take that word for the sectors. They are proven by the watermark.
  * Data and entries are flushed, only then a header says that they are durable, and loading drops whatever no header vouches for. See
- * `DiffArea.flushOverlays`.
+ * `DiffArea.flushProven`.
  *
  * Shared state: the map changes between awaits only. Whoever reads or writes a slot keeps others off it (`SnapshotWrites`).
  */

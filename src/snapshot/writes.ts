@@ -2,7 +2,7 @@
  * Writing to a snapshot: the sectors go to a slot of its own diff area, where only readers of this very snapshot find them.
  *
  *     write ──► block by block: slot reserved ──► sectors written ──► shown to readers, acknowledged
- *     flush ──► commit pool: entries of all that is new ──► flush ──► header ──► flush   (`DiffArea.flushOverlays`)
+ *     flush ──► commit pool: entries of all that is new ──► flush ──► header ──► flush
  *
  * A write is acknowledged before it is durable, as by the volatile cache of a disk; after a crash each sector of it that was not
  * flushed holds what was there before, or the new bytes. Neither a copy of the volume nor another snapshot is ever touched.
@@ -100,9 +100,22 @@ export class SnapshotWrites {
       // Whoever holds `resizing` waits for devices only, so the commit pool may wait for it.
       await this.#record.resizing.runExclusive(async () => {
         this.#record.checkExists();
-        await this.#area.flushOverlays();
+        await this.#flushEntries();
       });
     });
+  }
+
+  /** Data and new entries first, then the header that vouches for the entries. */
+  async #flushEntries(): Promise<void> {
+    const area = this.#area;
+    const entries = area.overlays.enter();
+    if (entries.length > 0) {
+      area.overlays.isProven = false;
+      area.appendEntries(entries);
+    }
+    if (area.overlays.isProven) return area.flush();
+    await area.flushProven();
+    area.overlays.isProven = true;
   }
 
   /** Runs `action` when nobody else reads or writes the slot of `block`. */

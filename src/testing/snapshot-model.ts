@@ -29,6 +29,17 @@ export interface Moment {
  */
 export type SnapshotState = 'creating' | 'present' | 'deleting';
 
+/** A call on a snapshot that has begun. */
+export interface SnapshotCall {
+  readonly snapshot: SnapshotModel;
+  readonly start: number;
+}
+
+/** A write to a snapshot itself that has begun. */
+export interface SnapshotWrite extends SnapshotCall {
+  readonly write: WriteRecord;
+}
+
 export class SnapshotModel {
   readonly name: string;
   readonly moment: Moment;

@@ -15,7 +15,13 @@ import { type ByteLength, type ByteOffset, SECTOR_SIZE } from '../units.js';
 import type { CrashModel } from './crash-model.js';
 import { explainSector } from './sector-data.js';
 import { type Candidate, SectorHistory, type WriteRecord } from './sector-history.js';
-import { differingSectors, type Moment, SnapshotModel } from './snapshot-model.js';
+import {
+  differingSectors,
+  type Moment,
+  type SnapshotCall,
+  SnapshotModel,
+  type SnapshotWrite,
+} from './snapshot-model.js';
 
 /** Counts events; shared by all volumes of one simulation. */
 export class Ticks {
@@ -37,16 +43,6 @@ export class Ticks {
 /** A call that has begun: to be handed back when it ends. */
 export interface PendingCall {
   readonly start: number;
-}
-
-/** A call on a snapshot that has begun. */
-export interface SnapshotCall extends PendingCall {
-  readonly snapshot: SnapshotModel;
-}
-
-/** A write to a snapshot itself that has begun. */
-export interface SnapshotWrite extends SnapshotCall {
-  readonly write: WriteRecord;
 }
 
 /** How a call ended. An error after which the effect is not known, as for a failed commit, is `uncertain`. */
@@ -224,12 +220,13 @@ export class VolumeModel {
 
   /** A read of a snapshot begins, if the model knows that snapshot; it may be deleted meanwhile. */
   beginSnapshotRead(name: string): SnapshotCall | undefined {
-    const call = this.#beginCall(name);
+    const call = this.beginSnapshotFlush(name);
     call?.snapshot.beginRead(call.start);
     return call;
   }
 
-  #beginCall(name: string): SnapshotCall | undefined {
+  /** As any call on a snapshot. */
+  beginSnapshotFlush(name: string): SnapshotCall | undefined {
     const snapshot = this.#snapshots.get(name);
     if (snapshot === undefined) return undefined;
     snapshot.readers++;
@@ -244,24 +241,17 @@ export class VolumeModel {
     if (actual !== undefined && snapshot.isClosed) report(snapshot.check(offset, actual, start));
   }
 
-  /**
-   * A write of whole sectors to a snapshot itself begins; the sectors must have been read before.
-   * @returns `undefined` if there is none, or they were not
-   */
+  /** A write of whole sectors, which were read before, to a snapshot itself; `undefined` if there is none, or they were not. */
   beginSnapshotWrite(name: string, offset: ByteOffset, bytes: Uint8Array): SnapshotWrite | undefined {
     this.#checkRange(offset, bytes.byteLength);
     if (this.#snapshots.get(name)?.isKnown(offset, bytes.byteLength) !== true) return undefined;
-    const call = this.#beginCall(name);
+    const call = this.beginSnapshotFlush(name);
     return call && { ...call, write: call.snapshot.beginWrite(offset, bytes, call.start) };
   }
 
   endSnapshotWrite({ snapshot, write }: SnapshotWrite, result: 'done' | 'failed'): void {
     snapshot.readers--;
     snapshot.endWrite(write, this.ticks.next(), result === 'failed');
-  }
-
-  beginSnapshotFlush(name: string): SnapshotCall | undefined {
-    return this.#beginCall(name);
   }
 
   /** A flush of a snapshot returned: its writes that ended before it began are durable; or it failed, and nothing is known. */

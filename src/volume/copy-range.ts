@@ -1,5 +1,6 @@
 /**
- * Copying within the volume, so that the newest snapshot knows where the content lies besides.
+ * Copying within the volume, as a defragmenter does. The newest snapshot notes of each whole block that is copied to a whole block where
+ * its content lies besides: overwriting the source then needs no copy.
  *
  * A part at a time, while nothing else writes (as at the moment of a snapshot): the write buffer is plugged and emptied, the gate
  * held. Then in this order: the target's own content is protected; the data copied; the volume flushed; the moves recorded,
@@ -7,6 +8,7 @@
  * that leaves no move, and every source as it was.
  */
 
+import { checkRange } from '../arguments.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import { type Move, mayMove } from '../diff-area/moves.js';
 import { BLOCK_SIZE, type ByteLength, type ByteOffset, blockOf, roundUp } from '../units.js';
@@ -34,6 +36,8 @@ export async function copyRange(
   alone: (action: () => Promise<void>) => Promise<void>,
   { signal, onProgress }: CopyRangeOptions,
 ): Promise<void> {
+  checkRange(range.from, range.length, engine.device.size);
+  checkRange(range.to, range.length, engine.device.size);
   if (range.from === range.to) return;
   let done = 0;
   for (const part of partsOf(range)) {

@@ -191,23 +191,12 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
   }
 
   /**
-   * Copies bytes of the volume to another place in it, as a defragmenter does; the two ranges may overlap. For snapshots it is a write of the
-   * target. The newest one notes of each whole block that is copied to a whole block where its content lies besides: overwriting
-   * the source then needs no copy. Other writes wait for it, some megabytes at a time.
-   * @throws InvalidArgumentError, ReadOnlyError, ClosedError, DeviceError, what `signal` was aborted with
+   * Copies bytes to another place in the volume; the ranges may overlap. For snapshots it is a write of the target, and whole blocks move:
+   * see `copy-range.ts`. @throws InvalidArgumentError, ReadOnlyError, ClosedError, DeviceError, what `signal` was aborted with
    */
-  async copyRange(
-    from: ByteOffset,
-    to: ByteOffset,
-    length: ByteLength,
-    options: CopyRangeOptions = {},
-  ): Promise<void> {
-    await this.#runWriting(async ({ engine }) => {
-      checkRange(from, length, engine.device.size);
-      checkRange(to, length, engine.device.size);
-      const alone = <T>(action: () => Promise<T>) => this.#creating.runExclusive(action);
-      await copyRange(engine, { from, to, length }, alone, options);
-    });
+  async copyRange(from: ByteOffset, to: ByteOffset, length: ByteLength, options: CopyRangeOptions = {}) {
+    const alone = (action: () => Promise<void>) => this.#creating.runExclusive(action);
+    await this.#runWriting(({ engine }) => copyRange(engine, { from, to, length }, alone, options));
   }
 
   /** What is zero already stays as it is, and needs no copy: snapshots see zeros there as before. */

@@ -20,8 +20,8 @@ export const MOVE_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: 'copy-on-write/copy-on-write.ts',
-        find: 'await area.flushProven();\n        area.publishMoves(moves);',
-        replace: 'area.publishMoves(moves);\n        void area.flushProven();',
+        find: 'await area.flushProven();',
+        replace: 'void area.flushProven();',
       },
     ],
     history: OVERWRITTEN,
@@ -46,7 +46,9 @@ export const MOVE_BUGS: readonly PlantedBug[] = [
   {
     name: 'the target of a move is overwritten without a copy for its source',
     breaks: 'the source reads what was written to the target later',
-    edits: [{ file: AREA, find: '    if (moves.sourceOf(block) !== undefined) return true;\n', replace: '' }],
+    edits: [
+      { file: AREA, find: '    if (this.moves.sourceOf(block) !== undefined) return true;\n', replace: '' },
+    ],
   },
   {
     name: 'what has a copy already moves all the same',

@@ -17,9 +17,9 @@ export const SNAPSHOT_WRITE_BUGS: readonly PlantedBug[] = [
     breaks: 'what was flushed is dropped at recovery',
     edits: [
       {
-        file: AREA,
-        find: 'await this.writeWatermark();\n    await this.flush();\n    this.overlays.isProven = true;',
-        replace: 'this.overlays.isProven = true;',
+        file: WRITES,
+        find: 'await area.flushProven();',
+        replace: 'await area.writeEntries();\n    await area.flush();',
       },
     ],
   },
@@ -28,9 +28,9 @@ export const SNAPSHOT_WRITE_BUGS: readonly PlantedBug[] = [
     breaks: 'what was flushed is dropped after a power cut',
     edits: [
       {
-        file: AREA,
-        find: 'await this.writeWatermark();\n    await this.flush();\n    this.overlays.isProven = true;',
-        replace: 'await this.writeWatermark();\n    this.overlays.isProven = true;',
+        file: WRITES,
+        find: 'await area.flushProven();',
+        replace: 'await area.writeEntries();\n    await area.flush();\n    await area.writeWatermark();',
       },
     ],
     history: MEETS,
@@ -41,9 +41,8 @@ export const SNAPSHOT_WRITE_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: AREA,
-        find: 'await this.writeEntries();\n    await this.flush();\n    if (this.overlays.isProven) return;',
-        replace:
-          'this.#writer.durable = this.#writer.places;\n    if (this.overlays.isProven) return this.flush();',
+        find: 'async flushProven(): Promise<void> {\n    await this.writeEntries();\n    await this.flush();',
+        replace: 'async flushProven(): Promise<void> {\n    this.#writer.durable = this.#writer.places;',
       },
     ],
     history: MEETS,
