@@ -68,7 +68,8 @@ export class StoredHistory implements History {
     }
     const passed = chain.records.slice(first, end).flatMap(({ area }) => area ?? []);
     // What was written to either side itself shows there alone.
-    const written = [since, until].flatMap((side) => (side && this.#recordOf(side).area?.overlays) ?? []);
+    const sides = since.storeId === until?.storeId ? [] : [since, until];
+    const written = sides.flatMap((side) => (side && this.#recordOf(side).area?.overlays) ?? []);
     // What has moved may have been overwritten without a copy.
     const tables = [...passed.flatMap(({ table, moves }) => [table, moves]), ...written];
     const size = until?.size ?? device.size;
