@@ -16,9 +16,7 @@ import type { BlockDevice } from '../device/block-device.js';
 import { BufferPool } from '../device/buffer-pool.js';
 import { FixedSlot } from '../diff-area/area-slots.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
-
 import { type Move, moveEntry } from '../diff-area/moves.js';
-
 import { AssertionError, assert, ClosedError, isOutOfSpace } from '../errors.js';
 import {
   BLOCK_SIZE,
