@@ -87,6 +87,7 @@ describe('create and list', () => {
         usedBytes: expect.any(Number),
         allocatedBytes: expect.any(Number),
         state: 'ok',
+        writable: false,
       },
       expect.objectContaining({ id: second.id, order: 2, label: null }),
     ]);
