@@ -116,6 +116,13 @@ export class AreaSlots {
     this.putBack(replaced);
   }
 
+  /** Nothing from `slot` on is in use any more, apart from the location list. */
+  freeFrom(slot: Slot): void {
+    const list = new Set(this.#listSlots);
+    for (let at = slot; at < this.length / BLOCK_SIZE; at++)
+      if (!list.has(at) && !this.#free.has(at)) this.#free.add(at, 1);
+  }
+
   /** Gives the free end of the file back, as far as it is not spoken for. */
   async trim(record: RecordChange): Promise<void> {
     await this.#settle(record);

@@ -12,9 +12,8 @@
  * commit pool. For slots and the length of the file see `AreaSlots`.
  */
 import { writeAll } from '../device/block-device.js';
-import { assert, IntegrityError } from '../errors.js';
+import { assert } from '../errors.js';
 import type { ApplicationInformation } from '../format/application-information.js';
-import { isZero } from '../format/binary.js';
 import { ENTRIES_PER_TABLE_BLOCK } from '../format/constants.js';
 import type { DiffAreaItem } from '../format/control-block.js';
 import type { Guid } from '../format/guid.js';
@@ -25,16 +24,19 @@ import {
   type BlockNumber,
   type ByteLength,
   type ByteOffset,
-  offsetOfBlock,
   offsetOfSlot,
   type Slot,
 } from '../units.js';
 import { type AreaSlots, FixedSlot, type RecordChange } from './area-slots.js';
+import { type AreaBitmaps, type BitmapOffsets, offsetsOf, writeBitmaps } from './bitmap-chain.js';
 import type { BlockTable } from './block-table.js';
 import { CopyChecksum } from './copy-checksum.js';
+import { CopyReader } from './copy-reader.js';
 import type { Moves } from './moves.js';
 import type { Overlays } from './overlays.js';
+import { TableBackwards } from './table-backwards.js';
 import type { Copies, TableWriter } from './table-writer.js';
+import type { UnusedBlocks } from './unused-blocks.js';
 
 export interface DiffAreaState {
   readonly storeId: Guid;
@@ -46,6 +48,7 @@ export interface DiffAreaState {
   readonly overlays: Overlays;
   readonly writer: TableWriter;
   readonly slots: AreaSlots;
+  readonly bitmaps?: AreaBitmaps | undefined;
 }
 
 export class DiffArea {
@@ -63,7 +66,11 @@ export class DiffArea {
   readonly #slots: AreaSlots;
   /** Entries whose slots are reserved but which are not in the table chain yet: they may need further table blocks. */
   #promisedEntries = 0;
+  #isCut = false;
   readonly #checksum: CopyChecksum;
+  readonly #reader: CopyReader;
+  /** Set once, never changed: what is skipped reads the same for ever. */
+  #bitmaps: AreaBitmaps | undefined;
 
   constructor(state: DiffAreaState) {
     this.storeId = state.storeId;
@@ -76,6 +83,8 @@ export class DiffArea {
     this.#writer = state.writer;
     this.#slots = state.slots;
     this.#checksum = new CopyChecksum(state.file.runs, state.epoch);
+    this.#reader = new CopyReader(state, this.#checksum);
+    this.#bitmaps = state.bitmaps;
   }
 
   /** The file, for those who look at what it holds on its device. */
@@ -106,15 +115,46 @@ export class DiffArea {
       tableOffset: runs.locate(offsetOfSlot(FixedSlot.table)),
       applicationInformationOffset: runs.locate(offsetOfSlot(FixedSlot.information)),
       locationOffset: runs.locate(offsetOfSlot(this.#slots.listSlot)),
-      bitmapOffset: 0,
       fileReference: 0n,
       allocatedSize: runs.size,
-      previousBitmapOffset: 0,
+      ...offsetsOf(this.#bitmaps, this.#file),
       unknown: 0n,
       state: 0,
       heldUntil: 0n,
       elderOrder: 0,
     };
+  }
+
+  /** Blocks that are skipped: they have no copy, unless they got one before that was decided, and read as zeros. */
+  get unused(): UnusedBlocks | undefined {
+    return this.#bitmaps?.unused;
+  }
+
+  /** Must `block` be copied before it is overwritten, for its own content, or for that of a block that moved there? */
+  needs(block: BlockNumber): boolean {
+    if (this.moves.sourceOf(block) !== undefined) return true;
+    if (this.table.has(block) || this.#bitmaps?.unused.has(block) === true) return false;
+    return this.moves.targetOf(block) === undefined;
+  }
+
+  /** As `BlockTable.collect`, what is skipped included. */
+  collect(first: BlockNumber, slots: Uint32Array, owners: Uint16Array, owner: number): number {
+    const found = this.table.collect(first, slots, owners, owner);
+    return found + (this.#bitmaps?.unused.collect(first, slots, owners, owner) ?? 0);
+  }
+
+  /** Skips, once this resolves, what is in both bitmaps. @param name records durable bitmaps in the control file, durably */
+  async skip(
+    slots: readonly Slot[],
+    own: Uint8Array,
+    previous: Uint8Array | undefined,
+    name: (offsets: BitmapOffsets) => Promise<void>,
+  ): Promise<void> {
+    const wanted = { slots, blockCount: this.table.blockCount, own, previous };
+    const bitmaps = await writeBitmaps(this.#file, this.epoch, wanted);
+    await name(offsetsOf(bitmaps, this.#file));
+    this.#bitmaps = bitmaps;
+    if (previous === undefined) this.#slots.putBack(slots.slice(slots.length / 2));
   }
 
   /** Bytes by which the file has to grow before `slots` slots can be reserved for `entries` entries; 0: not at all. */
@@ -179,6 +219,7 @@ export class DiffArea {
 
   /** Adds the entries of copies whose slots were reserved here to the table chain: all or, on an assertion, none. */
   append(groups: readonly Copies[]): void {
+    assert(!this.#isCut, () => `${this.storeId} was cut, it takes no entries`);
     const entries = groups.reduce((sum, { blocks }) => sum + blocks.length, 0);
     this.#writer.append(groups, this.#tableSlotsFor(entries));
     this.#promise(-entries);
@@ -199,12 +240,6 @@ export class DiffArea {
   appendEntries(entries: readonly TableEntry[]): void {
     this.#writer.appendEntries(entries, this.#tableSlotsFor(entries.length));
     this.#promise(-entries.length);
-  }
-
-  /** Does the snapshot lose something when `block` is overwritten: its content, or that of a block that moved there? */
-  needsCopy(block: BlockNumber): boolean {
-    if (this.moves.sourceOf(block) !== undefined) return true;
-    return !this.table.has(block) && this.moves.targetOf(block) === undefined;
   }
 
   /** Makes entries durable, then the header that vouches for those without a checksum. After a failure it may be called again. */
@@ -248,75 +283,21 @@ export class DiffArea {
     return slot === FixedSlot.zeros ? next === slot : next === slot + distance;
   }
 
-  /**
-   * Reads and verifies the copies of consecutive blocks, the first of which is in `slot`; all `canReadTogether`.
-   * @throws IntegrityError, DeviceError
-   */
-  async readCopies(block: BlockNumber, slot: Slot, target: Uint8Array): Promise<void> {
-    // What a block of zeros holds is known; the one on the device is there for other readers.
-    if (slot === FixedSlot.zeros) {
-      target.fill(0);
-      return;
-    }
-    const sums = await this.#readSummed(block, slot, target);
-    if (sums === undefined) await this.#readSlots(slot, target);
-    this.#verify(block, slot, target, sums);
+  /** See `CopyReader`; so below. */
+  readCopies(block: BlockNumber, slot: Slot, target: Uint8Array): Promise<void> {
+    return this.#reader.read(block, slot, target);
   }
 
-  /** The same at once, if the device does that; `false`: nothing was read. */
+  readEach(blocks: readonly BlockNumber[], slots: readonly Slot[], target: Uint8Array): Promise<void> {
+    return this.#reader.readEach(blocks, slots, target);
+  }
+
   readCopiesNow(block: BlockNumber, slot: Slot, target: Uint8Array): boolean {
-    if (slot === FixedSlot.zeros) {
-      target.fill(0);
-      return true;
-    }
-    const { device, runs } = this.#file;
-    if (device.readNow === undefined) return false;
-    const offset = runs.locateWhole(offsetOfSlot(slot), target.byteLength);
-    if (offset === undefined || !device.readNow(offset, target)) return false;
-    this.#verify(block, slot, target);
-    return true;
+    return this.#reader.readNow(block, slot, target);
   }
 
-  /**
-   * @param sums checksums of the copies, if they have been computed already
-   * @throws IntegrityError unless `data` is what was copied of the blocks from `block` on to the slots from `slot` on
-   */
-  #verify(block: BlockNumber, slot: Slot, data: Uint8Array, sums?: Uint32Array): void {
-    for (let i = 0; i * BLOCK_SIZE < data.byteLength; i++) {
-      const sum =
-        sums?.[i] ?? this.checksum(block + i, slot + i, data.subarray(i * BLOCK_SIZE, (i + 1) * BLOCK_SIZE));
-      if (sum !== this.table.checksumAt(slot + i)) {
-        throw new IntegrityError(
-          `snapshot ${this.storeId}: the copy of block ${block + i} (offset ${offsetOfBlock(block + i)}) in slot ${slot + i} fails its checksum`,
-        );
-      }
-    }
-  }
-
-  /** Is the block of zeros, which other readers of the format rely on, what it should be? @throws DeviceError */
-  async hasSoundZeros(): Promise<boolean> {
-    const block = new Uint8Array(BLOCK_SIZE);
-    await this.#readSlots(FixedSlot.zeros, block);
-    return isZero(block);
-  }
-
-  /** Reads copies and computes their checksums, if the device can do both together; else `undefined`. */
-  async #readSummed(block: BlockNumber, slot: Slot, target: Uint8Array): Promise<Uint32Array | undefined> {
-    const { device, runs } = this.#file;
-    if (device.readSummed === undefined) return undefined;
-    const offset = runs.locateWhole(offsetOfSlot(slot), target.byteLength);
-    if (offset === undefined) return undefined;
-    return device.readSummed(offset, target, () =>
-      new Uint32Array(target.byteLength / BLOCK_SIZE).map((_, i) => this.#checksum.seed(block + i, slot + i)),
-    );
-  }
-
-  async #readSlots(slot: Slot, target: Uint8Array): Promise<void> {
-    let at = 0;
-    for (const piece of this.#file.runs.pieces(offsetOfSlot(slot), target.byteLength)) {
-      await this.#file.device.read(piece.volumeOffset, target.subarray(at, at + piece.length));
-      at += piece.length;
-    }
+  hasSoundZeros(): Promise<boolean> {
+    return this.#reader.hasSoundZeros();
   }
 
   /** Makes the file longer. @throws NoSpaceError, DeviceError */
@@ -329,12 +310,31 @@ export class DiffArea {
     await this.#slots.trim(record);
   }
 
-  /** No copies come here any more: records that those there are durable, and gives back all space that is not used. */
-  async retire(record: RecordChange): Promise<void> {
-    await this.flush();
-    await this.writeWatermark();
-    this.#slots.spokenFor = this.#promisedEntries === 0 ? 0 : slotsForTable(this.#promisedEntries);
+  /** The same, while no copies come here: nothing is kept for the table but for copies that are on their way. */
+  async trimAll(record: RecordChange): Promise<void> {
+    if (this.#promisedEntries === 0) this.#slots.spokenFor = 0;
     await this.#slots.trim(record);
+  }
+
+  /** Its table, to be gone through from the end. No copies may come here any more, and none be on their way. */
+  async tableBackwards(): Promise<TableBackwards> {
+    return TableBackwards.open(this.#file, this.epoch);
+  }
+
+  /**
+   * Cuts off what is in the table from place `end` on, and gives back the space of it. `this.table` keeps what is gone:
+   * it must have been merged into an elder one, which is asked first.
+   */
+  async cut(table: TableBackwards, end: number, record: RecordChange): Promise<void> {
+    this.#isCut = true;
+    const highest = await table.cut(end);
+    this.#slots.freeFrom(highest + 1);
+    await this.trimAll(record);
+  }
+
+  /** Does `table` hold more than the file? */
+  get isCut(): boolean {
+    return this.#isCut;
   }
 
   async close(): Promise<void> {

@@ -11,6 +11,7 @@
 import { EntryFlag, type TableEntry } from '../format/table-block.js';
 import { type BlockNumber, offsetOfBlock } from '../units.js';
 import { BLOCKS_PER_PAGE, type BlockTable } from './block-table.js';
+import type { UnusedBlocks } from './unused-blocks.js';
 
 /** From where to where content is copied. */
 export interface Move {
@@ -23,12 +24,35 @@ export class Moves {
   readonly #targets = new Map<number, Map<BlockNumber, BlockNumber>>();
   readonly #sources = new Map<BlockNumber, BlockNumber>();
   #size = 0;
+  #hasEntries = false;
+  #isBarred = false;
+
+  /** Does the table chain have entries of moves, or may it have, be they spent or not? */
+  get hasEntries(): boolean {
+    return this.#hasEntries;
+  }
+
+  /** May no moves come any more? */
+  get isBarred(): boolean {
+    return this.#isBarred;
+  }
+
+  /** From now on no moves come. */
+  bar(): void {
+    this.#isBarred = true;
+  }
+
+  /** Entries of moves are about to be written. */
+  begin(): void {
+    this.#hasEntries = true;
+  }
 
   /** Live moves. */
   get size(): number {
     return this.#size;
   }
 
+  /** Does content of no block lie at another one? */
   get isEmpty(): boolean {
     return this.#size === 0 && this.#sources.size === 0;
   }
@@ -44,12 +68,18 @@ export class Moves {
     return this.#sources.get(block);
   }
 
+  /** Blocks at which content of others lies, or may lie. */
+  targets(): Iterable<BlockNumber> {
+    return this.#sources.keys();
+  }
+
   /** All live moves, in no order. */
   *all(): Generator<Move> {
     for (const page of this.#targets.values()) for (const [from, to] of page) yield { from, to };
   }
 
   add({ from, to }: Move): void {
+    this.#hasEntries = true;
     const source = this.#sources.get(from) ?? from;
     this.#sources.delete(from);
     const page = this.#targets.get(pageOf(source)) ?? new Map<BlockNumber, BlockNumber>();
@@ -82,6 +112,14 @@ export class Moves {
     return this.#targets.has(page);
   }
 
+  /** Clears, in a bitmap of one page, the bits of the targets. */
+  takePresence(page: number, bitmap: Uint32Array): void {
+    for (const block of this.#sources.keys()) {
+      const bit = block - page * BLOCKS_PER_PAGE;
+      if (pageOf(block) === page) bitmap[bit >>> 5] = (bitmap[bit >>> 5] ?? 0) & ~(1 << (bit & 31));
+    }
+  }
+
   /** As `BlockTable` has it, of the sources. */
   addPresence(page: number, bitmap: Uint32Array): void {
     for (const block of this.#targets.get(page)?.keys() ?? []) {
@@ -93,16 +131,24 @@ export class Moves {
 
 const pageOf = (block: BlockNumber): number => Math.floor(block / BLOCKS_PER_PAGE);
 
+/** What a diff area has, and skips. */
+interface Ground {
+  readonly table: BlockTable;
+  readonly moves: Moves;
+  readonly unused: UnusedBlocks | undefined;
+}
+
 /**
  * May content that is copied within the volume become a move? The target must have been protected before. Not if the source has an entry
- * already; not back to where it came from; and never to or from block 0, of which other readers see the start block.
+ * already, or is skipped; not back to where it came from; and never to or from block 0, of which other readers see the start block.
  */
-export function mayMove(table: BlockTable, moves: Moves, { from, to }: Move): boolean {
+export function mayMove({ table, moves, unused }: Ground, { from, to }: Move): boolean {
   if (from === 0 || to === 0 || from === to) return false;
   if (from >= table.blockCount || to >= table.blockCount) return false;
   if (!table.has(to) || moves.sourceOf(to) !== undefined || moves.targetOf(to) !== undefined) return false;
   const source = moves.sourceOf(from);
   if (source !== undefined) return source !== to && moves.targetOf(source) === from;
+  if (unused?.has(from) === true) return false;
   return !table.has(from) && moves.targetOf(from) === undefined;
 }
 

@@ -27,6 +27,10 @@ export const Method = {
   create: 'create',
   /** Takes `{ ids }`, the oldest ones in their order; gives `VolumeState`. */
   deleteOldest: 'deleteOldest',
+  /** Takes `{ id }`, the store id of a snapshot; gives `VolumeState`. */
+  delete: 'delete',
+  /** Waits until deleted snapshots are merged; gives `VolumeState`. */
+  settled: 'settled',
   /** Takes `ChangedParams`; gives `{ next }`, and extents as bytes. */
   changed: 'changed',
   /** Takes `{ maximumSize }`, gives `VolumeState`. */
@@ -68,6 +72,8 @@ export interface CreateParams {
   readonly label?: string | undefined;
   readonly writable?: boolean | undefined;
   readonly holdTimeoutMs?: number | undefined;
+  /** Is what the file system does not use skipped, and how? */
+  readonly unusedSpace?: 'auto' | 'frozen' | undefined;
   readonly hasInformation: boolean;
 }
 
@@ -76,6 +82,7 @@ export interface ChangedParams {
   readonly since: string;
   readonly until?: string | undefined;
   readonly compare: boolean;
+  readonly copiedOnly?: boolean | undefined;
   readonly offset: number;
   readonly length?: number | undefined;
 }
@@ -108,6 +115,7 @@ export interface SnapshotState {
   readonly order: number;
   readonly size: number;
   readonly usedBytes: number;
+  readonly unusedBytes: number;
   readonly allocatedBytes: number;
   readonly state: Snapshot['state'];
   readonly problem?: string | undefined;
@@ -139,6 +147,7 @@ export const snapshotState = (snapshot: Snapshot): SnapshotState => ({
   order: snapshot.order,
   size: snapshot.size,
   usedBytes: snapshot.usedBytes,
+  unusedBytes: snapshot.unusedBytes,
   allocatedBytes: snapshot.allocatedBytes,
   state: snapshot.state,
   problem: snapshot.problem,

@@ -1,8 +1,8 @@
 /** A snapshot of a volume that another process serves, as the last answer described it. */
 import type { AllocationExtent } from '../device/allocation.js';
 import { writeZeros } from '../device/zeros.js';
-import { UnsupportedError } from '../errors.js';
-import type { Snapshot } from '../snapshot/snapshot.js';
+import type { SettledOptions } from '../snapshot/merging.js';
+import type { DeleteSnapshotOptions, Snapshot } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import { clearRange } from '../volume/clearing.js';
 import type { SnapshotState } from './control-protocol.js';
@@ -12,7 +12,6 @@ const ZEROS_AT_ONCE = 4 * 1024 * 1024;
 
 /** The volume, as its snapshots need it. */
 export interface SnapshotOwner {
-  readonly snapshots: readonly Snapshot[];
   readFrom(
     storeId: string,
     size: ByteLength,
@@ -28,7 +27,8 @@ export interface SnapshotOwner {
   writeTo(storeId: string, size: ByteLength, offset: ByteOffset, source: Uint8Array): Promise<void>;
   flushOf(storeId: string): Promise<void>;
   setWritable(storeId: string, writable: boolean): Promise<void>;
-  deleteOldest(): Promise<void>;
+  deleteOne(storeId: string): Promise<void>;
+  settled(options?: SettledOptions): Promise<void>;
 }
 
 export class RemoteSnapshot implements Snapshot {
@@ -86,6 +86,10 @@ export class RemoteSnapshot implements Snapshot {
     return this.#state.usedBytes;
   }
 
+  get unusedBytes() {
+    return this.#state.unusedBytes;
+  }
+
   get allocatedBytes() {
     return this.#state.allocatedBytes;
   }
@@ -131,13 +135,10 @@ export class RemoteSnapshot implements Snapshot {
     return this.#volume.setWritable(this.storeId, writable);
   }
 
-  async delete(): Promise<void> {
-    const [oldest] = this.#volume.snapshots;
-    if (oldest !== this) {
-      throw new UnsupportedError(
-        `snapshot ${this.id} is not the oldest; for now the older ones have to be deleted first`,
-      );
-    }
-    await this.#volume.deleteOldest();
+  /** Where it waits, it waits for all that were deleted. */
+  async delete({ wait = false, ...options }: DeleteSnapshotOptions = {}): Promise<void> {
+    options.signal?.throwIfAborted();
+    await this.#volume.deleteOne(this.storeId);
+    if (wait) await this.#volume.settled(options);
   }
 }

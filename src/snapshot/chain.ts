@@ -1,16 +1,21 @@
 /**
  * The snapshots of a volume, oldest first, and how they go.
  *
- * Only the oldest can go: an older snapshot reads through the newer ones. A snapshot that is gone is first removed from
- * the control file, durably; until then copies for it go on. Then its readers finish or fail, and its space is free.
+ * The oldest can go at once: it is removed from the control file, durably; until then copies for it go on. Then its
+ * readers finish or fail, and its space is free.
  *
- * Shared state: the list changes only between awaits. `#removing` makes deletions one after the other.
+ * Older ones read through any other. That is marked as being deleted, durably: from then on nobody sees it, but it stays in the
+ * chain until what older ones need of it has been merged into its elder neighbour (`merging.ts`), or until they are gone.
+ *
+ * Shared state: the list changes only between awaits. `#removing` makes deletions one after the other; `#ordering`
+ * keeps the control file's order numbers and the list together while a snapshot is added or taken out of the middle.
  */
 import { Mutex } from 'async-mutex';
 import type { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
 import type { Pools } from '../copy-on-write/pools.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
-import { assert, NotFoundError } from '../errors.js';
+import { assert, NotFoundError, UnsupportedError } from '../errors.js';
+import { SnapshotState } from '../format/control-block.js';
 import type { Guid } from '../format/guid.js';
 import type { ControlFile } from '../store/control-file.js';
 import type { Emit } from './events.js';
@@ -22,8 +27,14 @@ export class SnapshotChain {
   readonly #emit: Emit;
   readonly #records: SnapshotRecord[];
   readonly #removing = new Mutex();
+  readonly #ordering = new Mutex();
   #removals = 0;
   readonly #areasFrom = new Map<SnapshotRecord, readonly DiffArea[]>();
+  readonly #freeing = new Set<Promise<void>>();
+  /** Gone, but their readers may not have ended. */
+  readonly #unfreed = new Set<SnapshotRecord>();
+
+  #onFreed: () => void = () => undefined;
 
   constructor(records: readonly SnapshotRecord[], control: ControlFile, pools: Pools, emit: Emit) {
     this.#records = [...records];
@@ -32,17 +43,42 @@ export class SnapshotChain {
     this.#emit = emit;
   }
 
-  /** Oldest first. */
+  /** Merging waits for room, and needs the chain; this closes the circle. */
+  whenFreed(action: () => void): void {
+    this.#onFreed = action;
+  }
+
+  /** Oldest first, with those that are being deleted. */
   get records(): readonly SnapshotRecord[] {
     return this.#records;
+  }
+
+  /** Oldest first: those that there are for users. */
+  get visible(): SnapshotRecord[] {
+    return this.#records.filter(({ deleted }) => deleted === undefined);
   }
 
   get oldest(): SnapshotRecord | undefined {
     return this.#records[0];
   }
 
+  /** The last in order; it may be one that is being deleted. */
   get newest(): SnapshotRecord | undefined {
     return this.#records.at(-1);
+  }
+
+  /** The newest that there is for users: the one to copy for. */
+  get newestVisible(): SnapshotRecord | undefined {
+    return this.#records.findLast(({ deleted }) => deleted === undefined);
+  }
+
+  /** The oldest that is being deleted, and the one before it, which is not, if there is one. */
+  get nextToMerge():
+    | { readonly deleted: SnapshotRecord; readonly elder: SnapshotRecord | undefined }
+    | undefined {
+    const index = this.#records.findIndex((record) => record.deleted !== undefined);
+    const deleted = this.#records[index];
+    return deleted === undefined ? undefined : { deleted, elder: this.#records[index - 1] };
   }
 
   /** Snapshots removed since the volume was opened. */
@@ -50,7 +86,7 @@ export class SnapshotChain {
     return this.#removals;
   }
 
-  /** Position by age, 0 the oldest. @throws SnapshotDeletedError, NotFoundError */
+  /** Position by age, 0 the oldest, among `records`. @throws SnapshotDeletedError, NotFoundError */
   indexOf(record: SnapshotRecord): number {
     record.checkExists();
     const index = this.#records.indexOf(record);
@@ -75,6 +111,22 @@ export class SnapshotChain {
     return this.#records.find((record) => record.id === id);
   }
 
+  /** Runs `action`, during which no snapshot is taken out of the middle. */
+  whileOrdered<T>(action: () => Promise<T>): Promise<T> {
+    return this.#ordering.runExclusive(action);
+  }
+
+  /** Tells copy-on-write for which snapshot copies are made now. */
+  retarget(copyOnWrite: CopyOnWrite): void {
+    const { newestVisible } = this;
+    const newer =
+      newestVisible === undefined ? [] : this.#records.slice(this.#records.indexOf(newestVisible) + 1);
+    copyOnWrite.redirect(
+      newestVisible?.area,
+      newer.flatMap(({ area }) => area ?? []),
+    );
+  }
+
   /** The record that owns `area`, if it still exists. */
   ownerOf(area: DiffArea): SnapshotRecord | undefined {
     return this.#records.find((record) => record.area === area);
@@ -89,6 +141,50 @@ export class SnapshotChain {
     this.#records.push(record);
     this.#areasFrom.clear();
     this.#emit('created', { id: record.id, label: record.area?.information.label });
+  }
+
+  /**
+   * Deletes one snapshot, whatever its age: durable when it resolves. Of one that is not the oldest the space becomes free later.
+   * @throws SnapshotDeletedError; UnsupportedError if moves would have to be merged; DeviceError if the control file
+   *   cannot be changed; then it exists still
+   */
+  async remove(record: SnapshotRecord, copyOnWrite: CopyOnWrite, reason: DeletionReason): Promise<void> {
+    await this.#removing.runExclusive(async () => {
+      if (this.indexOf(record) === 0) await this.#removeOldest(record, copyOnWrite, reason, undefined);
+      else await this.#hide(record, copyOnWrite, reason);
+      await this.#removeUnneeded(copyOnWrite);
+    });
+  }
+
+  /** From now on nobody sees it, and it takes no new copies. */
+  async #hide(record: SnapshotRecord, copyOnWrite: CopyOnWrite, reason: DeletionReason): Promise<void> {
+    this.#barMoves(record);
+    this.#emit('deleting', { id: record.id, reason, cause: undefined });
+    await twice(() => this.#control.addState(record.id, SnapshotState.deleting));
+    record.markDeleted(reason);
+    this.#areasFrom.delete(record);
+    this.retarget(copyOnWrite);
+    this.#emit('deleted', { id: record.id, reason, cause: undefined });
+  }
+
+  /**
+   * Entries are merged one by one, from the end: that is right where none of them is, or counts for, a move. The elder's
+   * moves ask for content in this one, which would be asked no more. So neither has any, and none come.
+   */
+  #barMoves(record: SnapshotRecord): void {
+    const { area } = record;
+    const older = this.#records.slice(0, this.#records.indexOf(record));
+    const elder = older.findLast(({ deleted }) => deleted === undefined);
+    const why = area?.moves.hasEntries
+      ? 'content of it was moved within the volume (copyRange)'
+      : elder?.area?.moves.isEmpty === false
+        ? `content of the next older one, ${elder.id}, was moved within the volume (copyRange) and lies elsewhere`
+        : undefined;
+    if (why !== undefined)
+      throw new UnsupportedError(
+        `snapshot ${record.id} can only be deleted when it is the oldest, because ${why}; delete the older ones first`,
+      );
+    area?.moves.bar();
   }
 
   /**
@@ -107,6 +203,7 @@ export class SnapshotChain {
         assert(record !== undefined, () => 'an empty list holds a record');
         await this.#removeOldest(record, copyOnWrite, reason, cause);
       }
+      await this.#removeUnneeded(copyOnWrite);
     });
   }
 
@@ -114,48 +211,113 @@ export class SnapshotChain {
   async removeOldest(count: number, copyOnWrite: CopyOnWrite, reason: DeletionReason): Promise<void> {
     await this.#removing.runExclusive(async () => {
       for (let i = 0; i < count; i++) {
+        await this.#removeUnneeded(copyOnWrite);
         const record = this.#records[0];
         if (record === undefined) return;
         await this.#removeOldest(record, copyOnWrite, reason, undefined);
       }
+      await this.#removeUnneeded(copyOnWrite);
     });
   }
 
+  /** Of snapshots that are being deleted those through which nobody reads any more. @throws DeviceError */
+  async removeUnneeded(copyOnWrite: CopyOnWrite): Promise<void> {
+    await this.#removing.runExclusive(() => this.#removeUnneeded(copyOnWrite));
+  }
+
+  async #removeUnneeded(copyOnWrite: CopyOnWrite): Promise<void> {
+    for (let first = this.#records[0]; first?.deleted !== undefined; first = this.#records[0])
+      await this.#removeOldest(first, copyOnWrite, first.deleted, undefined);
+  }
+
+  /** @param reason of one that was visible still */
   async #removeOldest(
     record: SnapshotRecord,
     copyOnWrite: CopyOnWrite,
     reason: DeletionReason,
     cause: unknown,
   ): Promise<void> {
-    this.#emit('deleting', { id: record.id, reason, cause });
-    try {
-      await this.#control.remove(record.id);
-    } catch {
-      // Once more, for a passing failure; the second one is the caller's.
-      await this.#control.remove(record.id);
-    }
-    record.markDeleted(reason);
+    const wasVisible = record.deleted === undefined;
+    if (wasVisible) this.#emit('deleting', { id: record.id, reason, cause });
+    await twice(() => this.#control.remove(record.id));
+    record.markGone(reason);
     this.#records.shift();
     this.#removals++;
     this.#areasFrom.clear();
-    this.#emit('deleted', { id: record.id, reason, cause });
     const { area } = record;
+    const mayBeWaiting = area !== undefined && copyOnWrite.takesCopies(area);
+    this.retarget(copyOnWrite);
+    if (wasVisible) this.#emit('deleted', { id: record.id, reason, cause });
     if (area === undefined) return;
-    if (copyOnWrite.target === area) {
-      copyOnWrite.setTarget(undefined);
-      // Its copies may be what asked for the removal, so they cannot be waited for here.
-      void this.#pools.background.add(async () => {
-        await copyOnWrite.drained(area);
-        await this.#free(record, area);
+    const readers = [...this.#unfreed, record];
+    // Its copies may be what asked for the removal, so they cannot be waited for here.
+    if (mayBeWaiting) this.#freeLater(record, area, readers, () => copyOnWrite.drained(area));
+    else await this.#free(record, area, readers);
+  }
+
+  /**
+   * Takes a deleted snapshot out of the chain: its elder neighbour has everything that is read through it.
+   * @returns `false` if it, or the elder, is not there any more
+   * @throws DeviceError; then it is there still
+   */
+  async takeOut(record: SnapshotRecord, elder: SnapshotRecord, copyOnWrite: CopyOnWrite): Promise<boolean> {
+    return this.#removing.runExclusive(async () => {
+      const isOut = await this.#ordering.runExclusive(async () => {
+        const index = this.#records.indexOf(record);
+        if (index < 1 || this.#records[index - 1] !== elder) return false;
+        const next = this.#records[index + 1];
+        // Before it is gone: a gap that nobody speaks of is a snapshot that was lost.
+        if (next !== undefined)
+          await twice(() => this.#control.update(next.id, { elderOrder: elder.item.order }));
+        await twice(() => this.#control.remove(record.id));
+        record.markGone('requested');
+        this.#records.splice(index, 1);
+        return true;
       });
-    } else {
-      await this.#free(record, area);
-    }
+      if (!isOut) return false;
+      this.#removals++;
+      this.#areasFrom.clear();
+      this.retarget(copyOnWrite);
+      const { area } = record;
+      const readers = [...this.readersThrough(elder), record];
+      if (area !== undefined) this.#freeLater(record, area, readers, async () => undefined);
+      return true;
+    });
+  }
+
+  /** Those whose readers may have found copies in the diff area of `record`: it and all older ones, with those just gone. */
+  readersThrough(record: SnapshotRecord): SnapshotRecord[] {
+    return [...this.#unfreed, ...this.#records.slice(0, this.#records.indexOf(record) + 1)];
+  }
+
+  /** Resolves when the space of all that was removed before is free. */
+  async freed(): Promise<void> {
+    await Promise.all(this.#freeing);
+  }
+
+  #freeLater(
+    record: SnapshotRecord,
+    area: DiffArea,
+    readers: readonly SnapshotRecord[],
+    before: () => Promise<void>,
+  ): void {
+    this.#unfreed.add(record);
+    const freeing = this.#pools.background
+      .add(async () => {
+        await before();
+        await this.#free(record, area, readers);
+      })
+      .then(() => {
+        this.#freeing.delete(freeing);
+      });
+    this.#freeing.add(freeing);
   }
 
   /** Gives the space back. A failure leaves it to be found unused at the next opening. */
-  async #free(record: SnapshotRecord, area: DiffArea): Promise<void> {
-    await record.unread();
+  async #free(record: SnapshotRecord, area: DiffArea, readers: readonly SnapshotRecord[]): Promise<void> {
+    this.#unfreed.add(record);
+    await Promise.all(readers.map((reader) => reader.unread()));
+    this.#unfreed.delete(record);
     try {
       await record.resizing.runExclusive(() => area.remove());
     } catch (error) {
@@ -165,5 +327,15 @@ export class SnapshotChain {
         error,
       });
     }
+    this.#onFreed();
+  }
+}
+
+/** Once more, for a passing failure; the second one is the caller's. */
+async function twice(action: () => Promise<void>): Promise<void> {
+  try {
+    await action();
+  } catch {
+    await action();
   }
 }

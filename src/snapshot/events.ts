@@ -9,12 +9,16 @@ export interface VolumeEvents {
   /** A snapshot is about to go, for good: its removal begins. */
   deleting: [{ readonly id: Guid; readonly reason: DeletionReason; readonly cause: unknown }];
   deleted: [{ readonly id: Guid; readonly reason: DeletionReason; readonly cause: unknown }];
+  /** What older snapshots need of a deleted one was merged into its elder neighbour, and that one's space is free. */
+  merged: [{ readonly id: Guid; readonly into: Guid; readonly blocks: number; readonly bytes: ByteLength }];
   /** A diff area became longer. */
   grown: [{ readonly id: Guid; readonly bytes: ByteLength; readonly allocatedBytes: ByteLength }];
   /** A diff area could not become longer when it had to; the oldest snapshot goes. */
   overflow: [{ readonly id: Guid; readonly neededBytes: ByteLength; readonly availableBytes: ByteLength }];
   /** A copy fails its checksum. */
   integrityFailure: [{ readonly id: Guid; readonly error: VolsnapError }];
+  /** What is unused could not be told for certain, so the snapshot skips nothing; `error` if something failed. */
+  unusedSpaceUnknown: [{ readonly id: Guid; readonly reason: string; readonly error: unknown }];
   holdTimedOut: [{ readonly limitMs: number }];
   /** Work in the background failed without harm; it is tried again when there is a reason to. */
   backgroundFailure: [{ readonly id: Guid; readonly what: string; readonly error: unknown }];

@@ -1,5 +1,6 @@
 /**
- * Reading a snapshot: for each block its own copy, else that of the next newer snapshot, and so on, else the volume.
+ * Reading a snapshot: for each block its own copy, or zeros if it is skipped as unused; else that of the next newer snapshot,
+ * and so on, else the volume.
  *
  * Each table is asked once for a whole part of up to 1 MiB. What lies together is read together; where neighbours lie in
  * different files each is a request of its own, so a request has to cost little: what the device reads at once takes no promise,
@@ -9,6 +10,7 @@
  * read from the volume is right if no table has it after the read. If one has, it is read again from there.
  */
 import type { BlockDevice } from '../device/block-device.js';
+import { FixedSlot } from '../diff-area/area-slots.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import { assert, VolumeChangedError } from '../errors.js';
 import {
@@ -212,7 +214,7 @@ function find(areas: readonly DiffArea[], first: BlockNumber, count: number): So
   let inVolume = count;
   let moved: Map<BlockNumber, Place> | undefined;
   for (let i = 0; i < areas.length && inVolume > 0; i++) {
-    inVolume -= areas[i]?.table.collect(first, slots, owners, i + 1) ?? 0;
+    inVolume -= areas[i]?.collect(first, slots, owners, i + 1) ?? 0;
     const moves = areas[i]?.moves;
     if (moves === undefined || moves.size === 0) continue;
     for (let at = 0; at < count; at++) {
@@ -233,6 +235,7 @@ function placeOf(areas: readonly DiffArea[], from: number, block: BlockNumber): 
     const area = areas[i];
     const slot = area?.table.slotOf(block) ?? -1;
     if (area !== undefined && slot !== -1) return { area, slot, block };
+    if (area?.unused?.has(block) === true) return { area, slot: FixedSlot.zeros, block };
     block = area?.moves.targetOf(block) ?? block;
   }
   return { area: undefined, slot: 0, block };

@@ -11,6 +11,15 @@ export interface ByteSource extends Allocated {
   read(offset: ByteOffset, target: Uint8Array): Promise<unknown>;
 }
 
+export interface DeleteSnapshotOptions {
+  /** Resolve only when it is merged and its space free. Default: when the deletion is durable. */
+  readonly wait?: boolean;
+  /** Ends the waiting; what is deleted stays deleted, and is merged all the same. */
+  readonly signal?: AbortSignal;
+  /** While waiting: bytes of copies gone through, and in all. */
+  readonly onProgress?: (done: ByteLength, total: ByteLength) => void;
+}
+
 export interface Snapshot extends ByteSource {
   /** What it is called; of a snapshot that Windows took, the shadow copy's id. */
   readonly id: Guid;
@@ -26,6 +35,8 @@ export interface Snapshot extends ByteSource {
   readonly order: number;
   /** Bytes of its diff area in use. */
   readonly usedBytes: ByteLength;
+  /** Bytes of the volume that it skips because nothing used them: they read as zeros. */
+  readonly unusedBytes: ByteLength;
   /** Bytes that its diff area takes. */
   readonly allocatedBytes: ByteLength;
   /** Bytes of its content that moved within the volume, see `Volume.copyRange`, and take no room here; of Windows' own not known. */
@@ -60,8 +71,12 @@ export interface Snapshot extends ByteSource {
   setWritable(writable: boolean): Promise<void>;
 
   /**
-   * Deletes it; durable when this resolves. For now only the oldest can be deleted.
-   * @throws UnsupportedError if older snapshots exist, SnapshotDeletedError, ReadOnlyError, DeviceError
+   * Deletes it, whatever its age: when this resolves nobody sees it any more, and it does not come back. Whoever reads it gets a
+   * `SnapshotDeletedError`. If older ones read through it, what they need is merged into its elder neighbour
+   * afterwards, in the background; only then its space is free.
+   * @throws SnapshotDeletedError, ReadOnlyError, UnsupportedError (a shadow copy of Windows; or there are older ones, and content
+   *   of it was copied within the volume, or of the next older one lies elsewhere still), DeviceError; with `wait` also as
+   *   `VolumeAccess.settled`
    */
-  delete(): Promise<void>;
+  delete(options?: DeleteSnapshotOptions): Promise<void>;
 }

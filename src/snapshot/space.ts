@@ -63,9 +63,13 @@ export class Space implements CopyOnWriteHost {
     this.#copyOnWrite = copyOnWrite;
   }
 
-  /** Size with which a new diff area begins: a share of what is there, so that a small reserve serves many. */
-  get firstLength(): ByteLength {
-    return Math.max(AREA_SIZE_MIN, wholeBlocks(Math.min(this.#growth.initial, this.#store.available() / 8)));
+  /**
+   * Size with which a new diff area begins: a share of what is there, so that a small reserve serves many.
+   * @param extra bytes that are spoken for already
+   */
+  firstLength(extra: ByteLength = 0): ByteLength {
+    const share = wholeBlocks(Math.min(this.#growth.initial, (this.#store.available() - extra) / 8));
+    return Math.max(AREA_SIZE_MIN, share) + extra;
   }
 
   growAhead(area: DiffArea): void {
@@ -197,22 +201,23 @@ export class Space implements CopyOnWriteHost {
   /**
    * Makes room for a new diff area of at least the smallest size: what the newest one does not use goes first, then the
    * oldest snapshots.
+   * @param extra bytes that it needs besides
    * @throws NoSpaceError if nothing is left to give up
    */
-  async makeRoomForArea(): Promise<void> {
-    const { newest } = this.#chain;
-    if (this.#store.available() < AREA_SIZE_MIN && newest?.area !== undefined)
-      await this.#trim(newest, newest.area);
-    while (this.#store.available() < AREA_SIZE_MIN) {
+  async makeRoomForArea(extra: ByteLength = 0): Promise<void> {
+    const { newestVisible: newest } = this.#chain;
+    const wanted = AREA_SIZE_MIN + extra;
+    if (this.#store.available() < wanted && newest?.area !== undefined) await this.#trim(newest, newest.area);
+    while (this.#store.available() < wanted) {
       const victim = this.#chain.oldest;
       if (victim === undefined) {
         throw new NoSpaceError(
-          `a snapshot needs at least ${AREA_SIZE_MIN} bytes, ${this.#store.available()} can be had; raise the limit with: volsnap resize-store`,
+          `a snapshot needs at least ${wanted} bytes, ${this.#store.available()} can be had; raise the limit with: volsnap resize-store`,
         );
       }
       const before = this.#store.available();
       await this.#chain.removeThrough(victim, this.#copying, 'space');
-      await this.#pools.background.onIdle();
+      await this.#chain.freed();
       if (this.#store.available() <= before) {
         throw new NoSpaceError(
           `deleting snapshot ${victim.id} gave no space back in ${this.#store.name}; close the volume and open it again`,
@@ -227,12 +232,12 @@ export class Space implements CopyOnWriteHost {
    */
   async shrinkTo(maximum: ByteLength): Promise<void> {
     const isOver = () => maximum !== 0 && this.#store.allocated() > maximum;
-    const { newest } = this.#chain;
+    const { newestVisible: newest } = this.#chain;
     if (isOver() && newest?.area !== undefined) await this.#trim(newest, newest.area);
     while (isOver() && this.#chain.oldest !== undefined) {
       const before = this.#store.allocated();
       await this.#chain.removeThrough(this.#chain.oldest, this.#copying, 'limit-lowered');
-      await this.#pools.background.onIdle();
+      await this.#chain.freed();
       if (this.#store.allocated() >= before) return; // that one's space comes back at the next opening
     }
   }
@@ -240,7 +245,7 @@ export class Space implements CopyOnWriteHost {
   /** Does something to a diff area that must not be removed meanwhile; resolves to false if it is gone already. */
   async #whileThere(record: SnapshotRecord, action: () => Promise<void>): Promise<boolean> {
     return record.resizing.runExclusive(async () => {
-      if (record.deleted !== undefined) return false;
+      if (record.isGone) return false;
       await action();
       return true;
     });
@@ -253,15 +258,54 @@ export class Space implements CopyOnWriteHost {
   }
 
   /**
-   * A newer snapshot takes the copies from now on: what this one has is recorded as durable, and its unused space goes
-   * back. Runs in the background.
+   * Room in `area` for what is merged into it. Nothing is given up for that.
+   * @param ahead bytes that will be needed in all
+   * @returns `false` if there is no room, or `record` is gone
+   */
+  async roomToMerge(
+    record: SnapshotRecord,
+    area: DiffArea,
+    { slots, entries, ahead }: { slots: number; entries: number; ahead: ByteLength },
+  ): Promise<boolean> {
+    return this.#growing.runExclusive(async () => {
+      const needed = area.growthNeeded(slots, entries);
+      const available = wholeBlocks(this.#store.available());
+      if (record.isGone || needed > available) return false;
+      if (needed === 0) return true;
+      try {
+        await this.#grow(
+          record,
+          area,
+          Math.min(available, Math.max(needed, Math.min(ahead, this.#growth.maximum))),
+        );
+        return true;
+      } catch (error) {
+        if (error instanceof NoSpaceError) return false;
+        throw error;
+      }
+    });
+  }
+
+  /** Bytes that diff areas could still take. */
+  get available(): ByteLength {
+    return this.#store.available();
+  }
+
+  /** Gives back the unused end of a diff area that no copies come to. */
+  async giveBackEnd(record: SnapshotRecord, area: DiffArea): Promise<void> {
+    await this.#whileThere(record, () =>
+      area.trimAll((change) => this.#store.control.update(record.id, change)),
+    );
+  }
+
+  /**
+   * No copies come to this one any more: what it has is recorded as durable, and its unused space goes back. Runs in the
+   * background.
    */
   retire(record: SnapshotRecord, area: DiffArea): void {
     void this.#pools.background.add(async () => {
       try {
-        await this.#whileThere(record, () =>
-          area.retire((change) => this.#store.control.update(record.id, change)),
-        );
+        await this.retireNow(record, area);
       } catch (error) {
         this.#emit('backgroundFailure', {
           id: record.id,
@@ -270,6 +314,24 @@ export class Space implements CopyOnWriteHost {
         });
       }
     });
+  }
+
+  /** Task of the background pool. Where copies come again, or which is on its way out, it is left alone. */
+  async retireNow(record: SnapshotRecord, area: DiffArea): Promise<void> {
+    // The table is the commit pool's; it waits for nothing but devices.
+    const isRetired = await this.#pools.commit.add(
+      async () => (await record.whileThere(() => this.#writeMark(record, area))) === true,
+    );
+    if (isRetired === true) await this.giveBackEnd(record, area);
+  }
+
+  async #writeMark(record: SnapshotRecord, area: DiffArea): Promise<boolean> {
+    if (record.deleted !== undefined || this.#copying.takesCopies(area)) return false;
+    // The mark vouches for all there is.
+    await area.writeEntries();
+    await area.flush();
+    await area.writeWatermark();
+    return true;
   }
 }
 

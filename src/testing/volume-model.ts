@@ -6,12 +6,11 @@
  * may overlap in any way. After a crash `reconcile` accepts exactly the volumes and snapshots that the promises in
  * docs/reliability.md permit, and goes on from what was found.
  *
- * Ranges are whole sectors: below that, writes in flight together would mix within a sector. One set of snapshots over
- * several volumes needs models with one `Ticks`, and one `Moment`.
- * Left out: changes of size, and reverts or merges that were in flight at a crash.
+ * Ranges are whole sectors: below that, writes in flight together would mix within a sector. One set of snapshots over several
+ * volumes needs models with one `Ticks`, and one `Moment`. Left out: changes of size, and reverts that were in flight at a crash.
  */
 import { assert } from '../errors.js';
-import { type ByteLength, type ByteOffset, SECTOR_SIZE } from '../units.js';
+import { type BlockNumber, type ByteLength, type ByteOffset, SECTOR_SIZE } from '../units.js';
 import type { CrashModel } from './crash-model.js';
 import { explainSector } from './sector-data.js';
 import { type Candidate, SectorHistory, type WriteRecord } from './sector-history.js';
@@ -164,11 +163,12 @@ export class VolumeModel {
   /**
    * The creation of a snapshot begins.
    * @param moment shared with the other volumes of a set; from `beginMoment`
+   * @param unused blocks that it may leave out
    */
-  beginSnapshot(name: string, moment: Moment = this.beginMoment()): void {
+  beginSnapshot(name: string, moment: Moment = this.beginMoment(), unused?: ReadonlySet<BlockNumber>): void {
     assert(!this.#snapshots.has(name), () => `the model has a snapshot ${name} already`);
     const start = this.ticks.next();
-    this.#snapshots.set(name, new SnapshotModel(name, start, moment));
+    this.#snapshots.set(name, new SnapshotModel(name, start, moment, unused));
     this.#readsAndCreations.add(start);
   }
 

@@ -135,6 +135,7 @@ async function assemble(
   const history = new StoredHistory(engine, writable);
   if (!writable) return { device, life, history, writer: undefined, recovery: loaded.recovery };
   const removedFiles = await putRight(store, loaded);
+  engine.merging.wake();
   return {
     device,
     life,

@@ -89,14 +89,14 @@ async function copyPart({ device, copyOnWrite }: Engine, { from, to, length }: C
 }
 
 /** Whole blocks that go to whole blocks, as far as the rules permit. */
-function movesOf({ table, moves }: DiffArea, { from, to, length }: Copying): Move[] {
+function movesOf(area: DiffArea, { from, to, length }: Copying): Move[] {
   const found: Move[] = [];
   if ((to - from) % BLOCK_SIZE !== 0) return found;
   const distance = (to - from) / BLOCK_SIZE;
   const end = Math.floor((from + length) / BLOCK_SIZE);
   for (let block: number = blockOf(from + BLOCK_SIZE - 1); block < end; block++) {
     const move: Move = { from: block, to: block + distance };
-    if (mayMove(table, moves, move)) found.push(move);
+    if (mayMove(area, move)) found.push(move);
   }
   return found;
 }

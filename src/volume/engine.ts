@@ -12,6 +12,7 @@ import type { Lifetime } from '../device/lifetime.js';
 import type { Environment } from '../environment.js';
 import { SnapshotChain } from '../snapshot/chain.js';
 import type { Emit } from '../snapshot/events.js';
+import { Merging } from '../snapshot/merging.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
 import { type Growth, Space } from '../snapshot/space.js';
 import type { AttachedStore } from '../store/store.js';
@@ -43,6 +44,8 @@ export class Engine {
   readonly chain: SnapshotChain;
   readonly space: Space;
   readonly copyOnWrite: CopyOnWrite;
+  /** Of deleted snapshots. */
+  readonly merging: Merging;
   /** Above the gate; in the mode `writeback` everything that reads or changes the live volume goes through it. */
   readonly writes: WriteBuffer | undefined;
   readonly figures = { holdMs: 0 };
@@ -63,7 +66,10 @@ export class Engine {
     const { memoryLimit, apart = { copier: new ThreadCopier(), smallest } } = options;
     this.copyOnWrite = new CopyOnWrite(device, this.pools, memoryLimit, this.space, apart);
     this.space.serve(this.copyOnWrite);
-    this.copyOnWrite.setTarget(this.chain.newest?.area);
+    this.chain.retarget(this.copyOnWrite);
+    const { chain, space, pools, copyOnWrite: copying, emit } = this;
+    this.merging = new Merging({ chain, space, pools, copyOnWrite: copying, control: store.control }, emit);
+    chain.whenFreed(() => this.merging.wake());
     const { writeBackLimit: limit } = options;
     const { gate, copyOnWrite } = this;
     const { clock } = options.environment;

@@ -6,6 +6,17 @@ import type { Snapshot } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { ChangedExtent } from './changed-blocks.js';
 
+/** Deleted snapshots that older ones read through, and what has been merged of such since the volume was opened. */
+export interface DeletionFigures {
+  /** Deleted, and not merged yet. */
+  readonly snapshots: number;
+  /** Bytes that their diff areas take still. */
+  readonly allocatedBytes: ByteLength;
+  readonly mergedSnapshots: number;
+  readonly mergedBlocks: number;
+  readonly mergedBytes: ByteLength;
+}
+
 /** What a volume and its store hold at this moment. */
 export interface VolumeFigures {
   readonly layout: 'directory' | 'in-volume' | 'windows';
@@ -18,6 +29,7 @@ export interface VolumeFigures {
   readonly tableMemoryBytes: ByteLength;
   /** What copy-on-write has done since the volume was opened. */
   readonly copies: Readonly<CopyFigures>;
+  readonly deletion: DeletionFigures;
   /** Work that is queued or running, and writes that are held. */
   readonly queues: {
     readonly copy: number;
@@ -34,6 +46,8 @@ export interface VolumeFigures {
 export interface ChangedOptions {
   readonly since: Snapshot;
   readonly until: Snapshot | undefined;
+  /** Only blocks that have a copy, without what is left out as unused. */
+  readonly copiedOnly?: boolean | undefined;
   /** Only what lies in this range; default: all. */
   readonly offset?: ByteOffset | undefined;
   readonly length?: ByteLength | undefined;

@@ -17,7 +17,7 @@ import { unknownReadOnlyBits } from '../format/extension.js';
 import type { Guid } from '../format/guid.js';
 import { decodeStartBlock, isStartBlock } from '../format/start-block.js';
 import { type DeletionReason, SnapshotRecord } from '../snapshot/record.js';
-import type { CatalogEntry } from '../store/control-file.js';
+import { type CatalogEntry, isDeleting } from '../store/control-file.js';
 import { DirectoryStore } from '../store/directory-store.js';
 import { InVolumeStore } from '../store/in-volume-store.js';
 import type { AttachedStore, Store } from '../store/store.js';
@@ -170,6 +170,17 @@ async function loadSnapshot(
   entry: CatalogEntry,
   writable: boolean,
 ): Promise<LoadedSnapshot> {
+  const loaded = await loadContent(store, entry, writable);
+  // Older ones read through it until it is merged.
+  if (isDeleting(entry)) loaded.record.markDeleted('requested');
+  return loaded;
+}
+
+async function loadContent(
+  store: AttachedStore,
+  entry: CatalogEntry,
+  writable: boolean,
+): Promise<LoadedSnapshot> {
   const { snapshot, diffArea } = entry;
   try {
     const opened = await store.openArea(diffArea);
@@ -204,6 +215,7 @@ async function spreadDamage(records: SnapshotRecord[]): Promise<SnapshotRecord[]
     await record.area?.close();
     const damage = new FormatError(`it reads through snapshot ${records[newest]?.id}, which is damaged`);
     records[index] = new SnapshotRecord(record.item, { damage });
+    if (record.deleted !== undefined) records[index].markDeleted(record.deleted);
   }
   return records.slice(0, newest + 1);
 }

@@ -5,14 +5,14 @@ import { type HeldRange, lessHeld } from '../copy-on-write/held-zeros.js';
 import { type AllocationExtent, merged } from '../device/allocation.js';
 import { writeZeros } from '../device/zeros.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
-import { IntegrityError, ReadOnlyError, UnsupportedError } from '../errors.js';
+import { IntegrityError, ReadOnlyError } from '../errors.js';
 import { SnapshotFlag } from '../format/control-block.js';
 import { millisecondsFromFiletime } from '../format/filetime.js';
 import { NIL_GUID } from '../format/guid.js';
 import { snapshotAllocation } from '../snapshot/allocation.js';
 import { readSnapshot } from '../snapshot/reader.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
-import type { Snapshot } from '../snapshot/snapshot.js';
+import type { DeleteSnapshotOptions, Snapshot } from '../snapshot/snapshot.js';
 import { SnapshotWrites } from '../snapshot/writes.js';
 import { BLOCK_SIZE, type ByteLength, type ByteOffset, blockOf } from '../units.js';
 import { extentsOf, runsOf } from './changed-blocks.js';
@@ -69,6 +69,10 @@ export class StoredSnapshot implements Snapshot {
 
   get usedBytes() {
     return this.#record.area?.usedBytes ?? 0;
+  }
+
+  get unusedBytes() {
+    return Math.min(this.size, (this.#record.area?.unused?.count ?? 0) * BLOCK_SIZE);
   }
 
   get allocatedBytes() {
@@ -192,16 +196,13 @@ export class StoredSnapshot implements Snapshot {
     return this.#engine.chain.areasFrom(this.#record);
   }
 
-  async delete(): Promise<void> {
+  async delete({ wait = false, signal, onProgress }: DeleteSnapshotOptions = {}): Promise<void> {
     this.#checkWritableVolume();
-    const { chain, copyOnWrite, life } = this.#engine;
-    await life.run(async () => {
-      if (chain.indexOf(this.#record) !== 0) {
-        throw new UnsupportedError(
-          `snapshot ${this.id} is not the oldest; for now the older ones have to be deleted first`,
-        );
-      }
-      await chain.removeThrough(this.#record, copyOnWrite, 'requested');
-    });
+    signal?.throwIfAborted();
+    const { chain, copyOnWrite, life, merging } = this.#engine;
+    await life.run(() => chain.remove(this.#record, copyOnWrite, 'requested'));
+    merging.wake();
+    // Not as a call under way: a close does not wait for it, but ends it.
+    if (wait) await merging.done(this.#record, { signal, onProgress });
   }
 }

@@ -52,6 +52,7 @@ export class WindowsHistory implements History {
       maximumBytes: this.#store.startBlock.maximumSize,
       tableMemoryBytes: 0,
       copies: new CopyFigures(),
+      deletion: { snapshots: 0, allocatedBytes: 0, mergedSnapshots: 0, mergedBlocks: 0, mergedBytes: 0 },
       queues: { copy: 0, commit: 0, background: 0, held: 0 },
       writeBuffer: undefined,
       lastHoldMs: 0,
@@ -119,6 +120,8 @@ class WindowsSnapshot implements Snapshot {
   readonly movedBytes = 0;
   readonly label = undefined;
   readonly applicationInfo = undefined;
+  /** What Windows skips counts only while the snapshot is the newest; it is not counted. */
+  readonly unusedBytes = 0;
 
   constructor(readonly foreign: ForeignSnapshot) {}
 

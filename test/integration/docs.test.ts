@@ -46,6 +46,10 @@ test('the writable snapshot is written, and nothing else', async () => {
   expect(await example('writable-snapshot.ts', image)).toBe('scratch true kept false volume false\n');
 });
 
+test('what nothing uses is left out', async () => {
+  expect(await example('unused-space.ts')).toBe('left out: 524288 bytes; copies: 0\n');
+});
+
 test('the volume behind NBD is protected', async () => {
   const path = join(folder, 'nbd.sock');
   const memory = new MemoryDevice(4 * 1024 * 1024);

@@ -3,11 +3,13 @@
 import { BUFFERING_BUGS } from './planted/buffering.js';
 import type { PlantedBug } from './planted/bug.js';
 import { COPYING_BUGS } from './planted/copying.js';
+import { DELETION_BUGS } from './planted/deletion.js';
 import { MOVE_BUGS } from './planted/moves.js';
 import { SNAPSHOT_WRITE_BUGS } from './planted/snapshot-writes.js';
 import { SNAPSHOT_BUGS } from './planted/snapshots.js';
 import { SPACE_BUGS } from './planted/space.js';
 import { TABLE_BUGS } from './planted/table.js';
+import { UNUSED_BUGS } from './planted/unused.js';
 import { ZERO_BUGS } from './planted/zeros.js';
 
 export const PLANTED_BUGS: readonly PlantedBug[] = [
@@ -16,6 +18,8 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   ...TABLE_BUGS,
   ...SPACE_BUGS,
   ...SNAPSHOT_BUGS,
+  ...DELETION_BUGS,
+  ...UNUSED_BUGS,
   ...ZERO_BUGS,
   ...SNAPSHOT_WRITE_BUGS,
   ...MOVE_BUGS,

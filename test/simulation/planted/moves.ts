@@ -150,9 +150,9 @@ export const MOVE_BUGS: readonly PlantedBug[] = [
     breaks: 'an incremental backup misses what overwrote the source',
     edits: [
       {
-        file: 'volume/stored-history.ts',
-        find: 'flatMap(({ table, moves }) => [table, moves])',
-        replace: 'flatMap(({ table }) => [table])',
+        file: 'volume/changed-blocks.ts',
+        find: 'flatMap((area) => [...foundIn(area), area.moves])',
+        replace: 'flatMap((area) => [...foundIn(area)])',
       },
     ],
   },
@@ -165,5 +165,33 @@ export const MOVE_BUGS: readonly PlantedBug[] = [
     name: 'a target that lies behind what is still to be copied is written first',
     breaks: 'an overlapping copy copies what it has just written',
     edits: [{ file: COPY, find: 'return to > from ? parts.reverse() : parts;', replace: 'return parts;' }],
+  },
+  {
+    name: 'a newer snapshot skips what a block of an older one moved to',
+    breaks: 'the older one reads zeros',
+    edits: [
+      {
+        file: 'snapshot/unused-space.ts',
+        find: 'for (const block of older.area.moves.targets())',
+        replace: 'for (const block of [] as number[])',
+      },
+    ],
+  },
+  {
+    name: 'a snapshot whose elder has moves is merged',
+    breaks: 'the elder no longer finds what moved',
+    edits: [
+      { file: 'snapshot/chain.ts', find: 'elder?.area?.moves.isEmpty === false', replace: 'elder === null' },
+    ],
+  },
+  {
+    name: 'a snapshot with moves is merged',
+    breaks: 'its elder misses what moved',
+    edits: [{ file: 'snapshot/chain.ts', find: 'area?.moves.hasEntries', replace: 'area === null' }],
+  },
+  {
+    name: 'content moves while a newer snapshot is being merged',
+    breaks: 'the elder reads the former content of the target',
+    edits: [{ file: 'copy-on-write/copy-on-write.ts', find: ' || this.#merging.length > 0', replace: '' }],
   },
 ];

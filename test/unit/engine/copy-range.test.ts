@@ -3,10 +3,22 @@ import { describe, expect, test } from 'vitest';
 import { checkVolume } from '../../../src/check/check.ts';
 import { checkServedVolume } from '../../../src/check/served.ts';
 import type { DiffArea } from '../../../src/diff-area/diff-area.ts';
-import { InvalidArgumentError } from '../../../src/errors.ts';
+import { InvalidArgumentError, UnsupportedError } from '../../../src/errors.ts';
+import type { FreeSpaceProvider } from '../../../src/filesystem/free-space.ts';
 import { SeededRandom } from '../../../src/testing/seeded-random.ts';
 import { BLOCK_SIZE } from '../../../src/units.ts';
+import { signal } from './hooks.ts';
 import { LAYOUTS, World, type WorldOptions } from './world.ts';
+
+/** Says that these blocks are unused. */
+const freeing = (blocks: readonly number[]): FreeSpaceProvider => ({
+  name: 'test',
+  async unusedBlocks() {
+    const unused = new Uint8Array(8);
+    for (const block of blocks) unused[block >>> 3] = (unused[block >>> 3] ?? 0) | (1 << (block & 7));
+    return { unused };
+  },
+});
 
 const MODES = ['ordered', 'writeback'] as const;
 
@@ -80,6 +92,114 @@ describe.each(LAYOUTS.flatMap((layout) => MODES.map((writeMode) => ({ layout, wr
       await expectSound(world);
       await world.writeBlock(9);
       await expectSound(world);
+      await world.volume.close();
+    });
+
+    test('a newer snapshot does not skip what a block of an older one moved to', async () => {
+      const world = await create();
+      await world.snapshot();
+      await move(world, 2, 9);
+      const unusedSpace = freeing([2, 3, 9, 10]);
+      await world.writeBlock(10);
+      const newer = await world.snapshot({ unusedSpace });
+      expect(newer.unusedBytes).toBe(BLOCK_SIZE);
+      world.model.of(newer.id).fill(0, 10 * BLOCK_SIZE, 11 * BLOCK_SIZE);
+      await world.writeBlock(2);
+      await world.writeBlock(9, 2);
+      await expectSound(world);
+      await world.volume.close();
+    });
+
+    test('what a snapshot skips does not move', async () => {
+      const world = await create();
+      const snapshot = await world.snapshot({ unusedSpace: freeing([2, 9]) });
+      for (const block of [2, 9])
+        world.model.of(snapshot.id).fill(0, block * BLOCK_SIZE, (block + 1) * BLOCK_SIZE);
+      await move(world, 2, 12);
+      await move(world, 3, 9);
+      expect(live(world)).toEqual([]);
+      await world.writeBlock(12);
+      await world.writeBlock(3);
+      await expectSound(world);
+      await world.volume.close();
+    });
+
+    test('a snapshot with moves is deleted when it is the oldest, and so is one after it', async () => {
+      const world = await create();
+      const first = await world.snapshot();
+      const second = await world.snapshot();
+      await move(world, 2, 9);
+      const third = await world.snapshot();
+      await world.writeBlock(9);
+      await expect(second.delete()).rejects.toThrow(UnsupportedError);
+      await expect(third.delete()).rejects.toThrow(UnsupportedError);
+      expect(world.volume.snapshots).toHaveLength(3);
+      await expectSound(world);
+      for (const { id } of [first, second, third]) {
+        await world.volume.snapshots.find((snapshot) => snapshot.id === id)?.delete();
+        await expectSound(world);
+      }
+      await world.volume.close();
+    });
+
+    test('one whose moves are over is not merged either, but one after it is', async () => {
+      const world = await create();
+      await world.snapshot();
+      const second = await world.snapshot();
+      await move(world, 2, 9);
+      await world.writeBlock(9);
+      await world.volume.flush();
+      expect(live(world)).toEqual([]);
+      await world.snapshot();
+      await world.writeBlock(2, 8);
+      await expect(second.delete()).rejects.toThrow(UnsupportedError);
+      await world.volume.snapshots[2]?.delete({ wait: true });
+      await expectSound(world);
+      await world.volume.close();
+    });
+
+    test('nothing moves while a newer snapshot is being merged', async () => {
+      const world = await create();
+      await world.snapshot();
+      await world.writeBlock(9);
+      const newest = await world.snapshot();
+      await world.writeBlock(9);
+      await world.writeBlock(3);
+      await world.volume.flush();
+      const go = signal();
+      let writes = 0;
+      world.hooks.before = ({ kind }) => (kind === 'write' && ++writes > 1 ? go.promise : undefined);
+      await newest.delete();
+      const copied = [move(world, 2, 9), move(world, 3, 9)];
+      world.hooks.before = () => undefined;
+      go.fire();
+      await Promise.all(copied);
+      await world.writeBlock(2, 2);
+      await world.volume.settled();
+      await expectSound(world);
+      await world.volume.close();
+    });
+
+    test('a snapshot that was written itself is merged without that', async () => {
+      const world = await create();
+      const first = await world.snapshot({ writable: true });
+      await world.writeBlock(1, 4);
+      const second = await world.snapshot({ writable: true });
+      const overlay = world.random.fill(new Uint8Array(40_000));
+      for (const snapshot of [first, second]) {
+        await snapshot.write(5000, overlay);
+        world.model.of(snapshot.id).set(overlay, 5000);
+        await snapshot.flush();
+        await snapshot.write(100_000, overlay); // not flushed
+        world.model.of(snapshot.id).set(overlay, 100_000);
+      }
+      await world.snapshot();
+      await world.writeBlock(0, 12);
+      const writing = Promise.allSettled([second.write(200_000, overlay), second.write(5000, overlay)]);
+      await second.delete({ wait: true });
+      await writing;
+      await expectSound(world);
+      expect(await world.volume.snapshots[0]?.read(5000, overlay.byteLength)).toEqual(overlay);
       await world.volume.close();
     });
 
