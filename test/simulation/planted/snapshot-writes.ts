@@ -151,8 +151,8 @@ export const SNAPSHOT_WRITE_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: HISTORY,
-        find: '[table, moves]), ...written]',
-        replace: '[table, moves]), ...written.slice(0, 0)]',
+        find: 'blocksChanged(passed, areas(later)), ...written]',
+        replace: 'blocksChanged(passed, areas(later))]',
       },
     ],
   },
