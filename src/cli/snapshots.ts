@@ -16,6 +16,8 @@ export const snapshotRecord = (snapshot: Snapshot) => ({
   usedBytes: snapshot.usedBytes,
   allocatedBytes: snapshot.allocatedBytes,
   state: snapshot.state,
+  held: snapshot.held,
+  heldUntil: snapshot.heldUntil === undefined ? null : isoOf(snapshot.heldUntil),
   ...(snapshot.problem === undefined ? {} : { problem: snapshot.problem }),
 });
 

@@ -13,7 +13,11 @@ export class Batch {
   readonly done: Promise<void>;
   #settle: { resolve: () => void; reject: (error: unknown) => void } | undefined;
 
-  constructor(area: DiffArea) {
+  /** @param isAside is room set aside for its copies? Then it must not share the fate of those for which none may be had */
+  constructor(
+    area: DiffArea,
+    readonly isAside = false,
+  ) {
     this.area = area;
     this.done = new Promise((resolve, reject) => {
       this.#settle = { resolve, reject };

@@ -42,16 +42,17 @@ export interface CopyOnWriteHost {
   /** Called when slots may run short; never waits. */
   growAhead(area: DiffArea): void;
   /**
-   * Makes room for `slots` copies and `entries` entries, giving up older snapshots if need be.
+   * Makes room for `slots` copies and `entries` entries, giving up older snapshots or waiting, as the policy says.
    * Resolves to false if the snapshot of `area` itself had to go: nothing is left to copy for.
+   * @throws NoSpaceError if the policy is that the write fails
    */
   makeRoom(area: DiffArea, slots: number, entries: number): Promise<boolean>;
   /** Snapshots removed so far. */
   readonly removals: number;
   /**
-   * An attempt to copy failed. Says whether to try again, or that the snapshot of `area` is, durably, gone, with every
+   * An attempt to copy failed; `attempt` is the same object each time. Says whether to try again, or that the snapshot of `area` is, durably, gone, with every
    * other that would be wrong without the copies.
-   * @throws if it cannot even be given up; then the writes that wait must fail
+   * @throws if it cannot even be given up, or must not; then the writes that wait must fail
    */
   copyFailed(area: DiffArea, error: unknown, attempt: FailedAttempt): Promise<'retry' | 'gone'>;
 }
@@ -116,7 +117,7 @@ export class CopyOnWrite {
   needsCopies(offset: ByteOffset, length: ByteLength): boolean {
     const area = this.#target;
     if (area === undefined || length === 0) return false;
-    const end = endOf(area, offset, length);
+    const end = area.endOf(offset, length);
     for (let block: number = blockOf(offset); block < end; block++) if (!area.table.has(block)) return true;
     return false;
   }
@@ -128,7 +129,7 @@ export class CopyOnWrite {
   protect(offset: ByteOffset, length: ByteLength): Promise<void> | undefined {
     const area = this.#target;
     if (area === undefined || length === 0) return undefined;
-    const end = endOf(area, offset, length);
+    const end = area.endOf(offset, length);
     let waits: Batch[] | undefined;
     for (let block: number = blockOf(offset); block < end; block++) {
       if (area.table.has(block)) continue;
@@ -142,15 +143,27 @@ export class CopyOnWrite {
   }
 
   #enqueue(area: DiffArea, block: BlockNumber): Batch {
+    if (area.isLeft(block)) return this.#commitLeft(area, block);
+    const isAside = area.isAside(block);
     let batch = this.#collecting;
-    if (batch === undefined || batch.blocks.length === BATCH_BLOCKS_MAX) {
-      batch = new Batch(area);
+    if (batch?.isAside !== isAside || batch.blocks.length === BATCH_BLOCKS_MAX) {
+      batch = new Batch(area, isAside);
       this.#collecting = batch;
       const started = batch;
       void this.#pools.copy.add(() => this.#run(started));
     }
     batch.blocks.push(block);
     this.#inFlight.set(block, batch);
+    return batch;
+  }
+
+  /** The block has a copy that only waits to be committed. */
+  #commitLeft(area: DiffArea, block: BlockNumber): Batch {
+    const batch = new Batch(area, true);
+    batch.blocks.push(block);
+    this.#inFlight.set(block, batch);
+    this.#copied.push({ batch, blocks: [], slots: [], checksums: [] });
+    void this.#pools.commit.add(() => this.#commit());
     return batch;
   }
 
@@ -178,25 +191,32 @@ export class CopyOnWrite {
   /**
    * Repeats `action` as long as the host says so. If it cannot succeed, the batches end here. Never rejects.
    * What is not an error of the store (a bug of ours, a closed device) is no reason to give snapshots up.
+   * @param onFailed called before writers hear that it has failed
    */
-  async #attempt(batches: readonly Batch[], action: () => Promise<boolean>): Promise<boolean> {
+  async #attempt(
+    batches: readonly Batch[],
+    action: () => Promise<boolean>,
+    onFailed: () => void = () => undefined,
+  ): Promise<boolean> {
     const area = batches[0]?.area;
     assert(area !== undefined, () => 'no batch');
     try {
-      for (let failures = 0; ; ) {
-        const removals = this.#host.removals;
+      const attempt = { failures: 0, removals: 0 };
+      for (;;) {
+        attempt.removals = this.#host.removals;
         try {
           if (await action()) return true;
           break;
         } catch (error) {
           if (error instanceof AssertionError || error instanceof ClosedError) throw error;
           this.figures.failures++;
-          if (!isOutOfSpace(error)) failures++;
-          if ((await this.#host.copyFailed(area, error, { failures, removals })) === 'gone') break;
+          if (!isOutOfSpace(error)) attempt.failures++;
+          if ((await this.#host.copyFailed(area, error, attempt)) === 'gone') break;
         }
       }
       for (const batch of batches) this.#end(batch);
     } catch (error) {
+      onFailed();
       for (const batch of batches) this.#end(batch, error);
     }
     return false;
@@ -211,16 +231,20 @@ export class CopyOnWrite {
     const apart = this.#apart;
     if (apart === undefined || area !== this.#target || !apart.isFree) return false;
     // Zeros are not known yet: a slot for each block, if that takes no room that is not there.
-    const slots = area.reserve(blocks.length, blocks.length);
+    const slots = area.reserve(blocks.length, blocks.length, blocks);
     if (slots === undefined) return false;
     const copied = await apart.copy(this.#volume, area, blocks, slots).catch(() => undefined);
     if (copied === undefined || area !== this.#target) {
-      area.cancel(slots, blocks.length);
+      area.cancel(slots, blocks.length, blocks);
       return false;
     }
     this.#host.growAhead(area);
     const { sums, zeros } = copied;
-    if (zeros.length > 0) area.cancel(zeros.map((i) => slots[i] ?? 0), 0);
+    if (zeros.length > 0)
+      area.cancel(
+        zeros.map((i) => slots[i] ?? 0),
+        0,
+      );
     for (const i of zeros) {
       slots[i] = FixedSlot.zeros;
       sums[i] = area.checksum(blocks[i] ?? 0, FixedSlot.zeros, ZEROS);
@@ -233,7 +257,7 @@ export class CopyOnWrite {
   async #copy(batch: Batch, originals: readonly Uint8Array[]): Promise<boolean> {
     const { area, blocks } = batch;
     const stored: Uint8Array[] = originals.filter((data) => !isZeroBlock(data));
-    const reserved = await this.#reserve(area, stored.length, blocks.length);
+    const reserved = await this.#reserve(area, stored.length, blocks);
     if (reserved === undefined) return false;
     let next = 0;
     const slots = originals.map((data) =>
@@ -244,7 +268,7 @@ export class CopyOnWrite {
     try {
       await area.writeData(reserved, stored);
     } catch (error) {
-      area.cancel(reserved, blocks.length);
+      area.cancel(reserved, blocks.length, blocks);
       throw error;
     }
     this.#enter({ batch, blocks, slots, checksums }, blocks.length - stored.length);
@@ -301,15 +325,15 @@ export class CopyOnWrite {
     }
   }
 
-  async #reserve(area: DiffArea, slots: number, entries: number) {
+  async #reserve(area: DiffArea, slots: number, blocks: readonly BlockNumber[]) {
     for (;;) {
       if (area !== this.#target) return undefined;
-      const reserved = area.reserve(slots, entries);
+      const reserved = area.reserve(slots, blocks.length, blocks);
       if (reserved !== undefined) {
         this.#host.growAhead(area);
         return reserved;
       }
-      if (!(await this.#host.makeRoom(area, slots, entries))) return undefined;
+      if (!(await this.#host.makeRoom(area, slots, blocks.length))) return undefined;
     }
   }
 
@@ -320,15 +344,22 @@ export class CopyOnWrite {
     if (area === undefined) return; // an earlier task took it along
     const batches = group.map(({ batch }) => batch);
     let appended = false;
-    const committed = await this.#attempt(batches, async () => {
-      if (area !== this.#target) return false;
-      if (!appended) area.append(group);
-      appended = true; // the table has them, written or not
-      await area.writeEntries();
-      await area.flush();
-      for (const copied of group) area.publish(copied);
-      return true;
-    });
+    const committed = await this.#attempt(
+      batches,
+      async () => {
+        if (area !== this.#target) return false;
+        if (!appended) area.append(group);
+        appended = true; // the table has them, written or not
+        await area.writeEntries();
+        await area.flush();
+        for (const copied of group) area.publish(copied);
+        area.publishLeft();
+        return true;
+      },
+      () => {
+        if (appended) area.leave(group);
+      },
+    );
     if (!committed) return;
     this.figures.groups++;
     for (const batch of batches) this.#end(batch);
@@ -356,10 +387,6 @@ export class CopyOnWrite {
     await Promise.allSettled([...batches].map((batch) => batch.done));
   }
 }
-
-/** The block behind the last one of the range. Blocks past the end of the snapshot, in a volume that has grown since, are not its own. */
-const endOf = ({ table }: DiffArea, offset: ByteOffset, length: ByteLength): BlockNumber =>
-  Math.min(blockOf(offset + length - 1) + 1, table.blockCount);
 
 const ZEROS = Buffer.alloc(BLOCK_SIZE);
 const isZeroBlock = (data: Uint8Array): boolean => ZEROS.equals(data);

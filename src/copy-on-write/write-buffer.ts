@@ -15,7 +15,11 @@
  * - A read lays over what the device gives whatever the buffer held when it began: also what was written out meanwhile,
  *   because the device may have been read before.
  * - While a snapshot is being taken (`plug` to `unplug`) nothing newer than its moment is passed on.
- * - What was acknowledged and cannot be written stays here for readers, and from then on every flush and every change
+ * - Room for the copies that a write needs is set aside before it is acknowledged. Where there is none, it is acknowledged
+ *   when it is done, as in the mode `ordered`: then the policy for a lack of room is between it and its caller.
+ * - What was acknowledged and cannot be copied because the host is full, whatever was set aside, is *parked*: readers see
+ *   it, flushes fail, and it is tried again until there is room.
+ * - What was acknowledged and cannot be written for another reason stays here for readers, and from then on every flush and every change
  *   fails, until the volume is opened again.
  *
  * Shared state: everything here changes between awaits only.
@@ -23,11 +27,12 @@
 import { type Allocated, type AllocationExtent, allocationOf } from '../device/allocation.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { BufferPool, pooledSize } from '../device/buffer-pool.js';
+import type { DiffArea } from '../diff-area/diff-area.js';
 import type { Clock } from '../environment.js';
-import { AssertionError, assert, DeviceError } from '../errors.js';
+import { AssertionError, assert, DeviceError, isOutOfSpace, NoSpaceError } from '../errors.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import { BufferRoom } from './buffer-room.js';
-import { type AwaitedAction, BufferedWrite } from './buffered-write.js';
+import { type AwaitedAction, BufferedWrite, type RoomAside } from './buffered-write.js';
 import type { CopyOnWrite } from './copy-on-write.js';
 import { Drains } from './drains.js';
 import { lessHeld } from './held-zeros.js';
@@ -47,6 +52,8 @@ export interface WriteBufferParts {
 }
 
 const LONG_WRITE: ByteLength = 262_144;
+/** When parked writes are tried again, if nothing else is a reason to. */
+const PARKED_MS = 1000;
 
 const DONE = Promise.resolve();
 
@@ -70,12 +77,24 @@ export class WriteBuffer implements Allocated {
   /** Changes that are on their way or will be: neither over nor stuck. */
   #active = 0;
   #failure: Error | undefined;
-  readonly #counts = { buffered: 0, absorbed: 0, direct: 0, roomWaits: 0, retries: 0 };
+  /** The diff area of the snapshot that is being taken. */
+  #incoming: DiffArea | undefined;
+  readonly #parked = new Set<BufferedWrite>();
+  /** These, and those of them that are being tried again: while there are any, nothing is acknowledged that needs room. */
+  readonly #short = new Set<BufferedWrite>();
+  #isClosed = false;
+  /** Why; the newest reason. */
+  #parkedBy: unknown;
+  #cancelTrial: (() => void) | undefined;
+  readonly #onParked = new Set<() => void>();
+  readonly #clock: Clock;
+  readonly #counts = { buffered: 0, absorbed: 0, direct: 0, roomWaits: 0, retries: 0, unbuffered: 0 };
 
   constructor({ device, gate, copyOnWrite, clock, limit }: WriteBufferParts) {
     this.#device = device;
     this.#gate = gate;
     this.#copyOnWrite = copyOnWrite;
+    this.#clock = clock;
     this.#turns = new TurnCredit(clock);
     this.#limit = limit;
     this.#room = new BufferRoom(limit);
@@ -89,6 +108,7 @@ export class WriteBuffer implements Allocated {
       bufferedBytes: this.#room.usedBytes,
       limitBytes: this.#limit,
       entries: this.#active,
+      parked: this.#parked.size,
       writeOuts: this.#writeOuts.count,
     };
   }
@@ -156,12 +176,40 @@ export class WriteBuffer implements Allocated {
   /** Copies the bytes, for which room was acquired. */
   #take(offset: ByteOffset, source: Uint8Array, older: readonly BufferedWrite[]): Promise<void> {
     const length = source.byteLength;
+    const aside = this.#setAside(offset, length);
+    if (aside === undefined) {
+      this.#counts.unbuffered++;
+      this.#room.release(pooledSize(length));
+      return this.#awaited(offset, length, (device, at) => device.write(at, source));
+    }
     const memory = this.#pool.take(length);
     const bytes = memory.byteLength === length ? memory : memory.subarray(0, length);
     bytes.set(source);
-    this.#add(new BufferedWrite(offset, length, ++this.#sequence, this.#epoch, { memory, bytes }), older);
+    const write = new BufferedWrite(offset, length, ++this.#sequence, this.#epoch, { memory, bytes });
+    write.aside = aside;
+    this.#add(write, older);
     this.#counts.buffered++;
     return this.#turns.spend(length);
+  }
+
+  /**
+   * Sets room aside for the copies that a write needs: in the diff area that takes them now, and in that of the snapshot
+   * that is being taken, if it is newer than that.
+   * @returns `undefined` if there is not enough, or none can be relied on
+   */
+  #setAside(offset: ByteOffset, length: ByteLength): readonly RoomAside[] | undefined {
+    if (this.#short.size > 0) return undefined;
+    const aside: RoomAside[] = [];
+    for (const area of [this.#copyOnWrite.target, this.#isPlugged ? this.#incoming : undefined]) {
+      if (area === undefined) continue;
+      const blocks = area.setAside(offset, length);
+      if (blocks === undefined) {
+        releaseAll(aside);
+        return undefined;
+      }
+      if (blocks.length > 0) aside.push({ area, blocks });
+    }
+    return aside;
   }
 
   /**
@@ -182,6 +230,10 @@ export class WriteBuffer implements Allocated {
   }
 
   #add(write: BufferedWrite, older: readonly BufferedWrite[]): void {
+    if (write.action !== undefined && older.some(({ state }) => state === 'parked')) {
+      write.action.reject(this.#parkedError);
+      return;
+    }
     this.#active++;
     this.#index.add(write);
     for (const other of older) {
@@ -234,6 +286,8 @@ export class WriteBuffer implements Allocated {
     if (error === undefined || write.action !== undefined) {
       this.#gate.leave(write.shift);
       this.#end(write, error);
+    } else if (write.wasTriedAgain && isOutOfSpace(error)) {
+      this.#park(write, error);
     } else if (write.wasTriedAgain) {
       this.#gate.leave(write.shift);
       this.#giveUp(write, error);
@@ -249,7 +303,9 @@ export class WriteBuffer implements Allocated {
   #end(write: BufferedWrite, error: unknown): void {
     write.state = 'over';
     this.#index.remove(write);
+    this.#short.delete(write);
     this.#release(write);
+    releaseAll(write.aside);
     const { action, followers } = write;
     if (error === undefined) action?.resolve();
     else action?.reject(error);
@@ -258,6 +314,64 @@ export class WriteBuffer implements Allocated {
       follower.blockers--;
       this.#passIfFree(follower);
     }
+  }
+
+  /** There is no room on the host for a copy. It stays inside the gate: no snapshot can be taken meanwhile. */
+  #park(write: BufferedWrite, error: unknown): void {
+    write.state = 'parked';
+    this.#parked.add(write);
+    this.#short.add(write);
+    this.#parkedBy = error;
+    if (write.isCounted && write.memory !== undefined) {
+      write.isCounted = false;
+      this.#room.release(write.memory.byteLength);
+    }
+    if (!this.#isClosed) this.#cancelTrial ??= this.#clock.after(PARKED_MS, () => this.tryParked());
+    // Nobody who was not acknowledged has to wait for it.
+    const waiting = this.#awaitedBehind(write);
+    for (const each of waiting) this.#end(each, this.#parkedError);
+    for (const tell of this.#onParked) tell();
+  }
+
+  #awaitedBehind(write: BufferedWrite): Set<BufferedWrite> {
+    const found = new Set<BufferedWrite>();
+    const seen = new Set<BufferedWrite>();
+    const look = ({ followers = [] }: BufferedWrite) => {
+      for (const follower of followers) {
+        if (follower.state !== 'kept' || seen.has(follower)) continue;
+        seen.add(follower);
+        if (follower.action !== undefined) found.add(follower);
+        look(follower);
+      }
+    };
+    look(write);
+    return found;
+  }
+
+  get #parkedError(): NoSpaceError {
+    return new NoSpaceError(
+      `writes that were acknowledged wait for room on the file system of the snapshots of ${this.#device.name}; give it some space`,
+      { cause: this.#parkedBy },
+    );
+  }
+
+  /** There may be room now. */
+  tryParked(): void {
+    this.#cancelTrial?.();
+    this.#cancelTrial = undefined;
+    const parked = [...this.#parked];
+    this.#parked.clear();
+    for (const write of parked) {
+      write.state = 'passed';
+      this.#protect(write);
+    }
+  }
+
+  /** Nothing is tried again by itself any more. */
+  close(): void {
+    this.#isClosed = true;
+    this.#cancelTrial?.();
+    this.#cancelTrial = undefined;
   }
 
   /** An acknowledged change cannot reach the volume. It stays for readers, and so does what it blocks. */
@@ -279,6 +393,7 @@ export class WriteBuffer implements Allocated {
   #stick(write: BufferedWrite, error: unknown): void {
     if (write.state === 'stuck') return;
     write.state = 'stuck';
+    this.#short.delete(write);
     write.action?.reject(this.#failure ?? error);
     this.#settled(write);
     for (const follower of write.followers ?? []) this.#stick(follower, error);
@@ -291,7 +406,7 @@ export class WriteBuffer implements Allocated {
 
   #release(write: BufferedWrite): void {
     if (--write.holders > 0 || write.memory === undefined) return;
-    this.#room.release(write.memory.byteLength);
+    if (write.isCounted) this.#room.release(write.memory.byteLength);
     this.#pool.give(write.memory);
   }
 
@@ -329,10 +444,20 @@ export class WriteBuffer implements Allocated {
     yield* lessHeld(allocationOf(this.#device, offset, length), offset, held);
   }
 
-  /** Resolves when every change made so far is in the volume. @throws what a write-out has failed with */
+  /** Resolves when every change made so far is in the volume. @throws what a write-out has failed with, NoSpaceError (see `#park`) */
   async drained(): Promise<void> {
-    if (this.#active > 0) await this.#drains.wait(this.#sequence, this.#active);
+    this.tryParked();
+    if (this.#active > 0) {
+      let onParked: () => void = () => undefined;
+      const parked = new Promise<void>((resolve) => {
+        onParked = resolve;
+      });
+      this.#onParked.add(onParked);
+      await Promise.race([this.#drains.wait(this.#sequence, this.#active), parked]);
+      this.#onParked.delete(onParked);
+    }
     if (this.#failure !== undefined) throw this.#failure;
+    if (this.#parked.size > 0) throw this.#parkedError;
   }
 
   /** Makes every change acknowledged so far durable. @throws DeviceError */
@@ -346,10 +471,11 @@ export class WriteBuffer implements Allocated {
     this.#room.level = level;
   }
 
-  /** From now on changes are taken, but not passed on; `drained` then waits for what is older. One at a time. */
-  plug(): void {
+  /** From now on changes are taken, but not passed on; `drained` then waits for what is older. One at a time. @param incoming diff area of the snapshot that is being taken */
+  plug(incoming: DiffArea): void {
     assert(!this.#isPlugged, () => 'the write buffer is plugged already');
     this.#epoch++;
+    this.#incoming = incoming;
     this.#room.level = 'all';
   }
 
@@ -357,9 +483,14 @@ export class WriteBuffer implements Allocated {
   unplug(): void {
     assert(this.#isPlugged, () => 'the write buffer is not plugged');
     this.#openEpoch = this.#epoch;
+    this.#incoming = undefined;
     this.#room.level = 'usual';
     const gathered = this.#plugged;
     this.#plugged = [];
     for (const write of gathered) this.#passIfFree(write);
   }
 }
+
+const releaseAll = (aside: readonly RoomAside[]): void => {
+  for (const { area, blocks } of aside) area.releaseAside(blocks);
+};

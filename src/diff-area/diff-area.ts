@@ -24,6 +24,7 @@ import {
   type BlockNumber,
   type ByteLength,
   type ByteOffset,
+  blockOf,
   offsetOfBlock,
   offsetOfSlot,
   type Slot,
@@ -31,6 +32,7 @@ import {
 import { type AreaSlots, FixedSlot, type RecordChange } from './area-slots.js';
 import type { BlockTable } from './block-table.js';
 import { CopyChecksum } from './copy-checksum.js';
+import { RoomAhead } from './room-ahead.js';
 import type { Copies, TableWriter } from './table-writer.js';
 
 export interface DiffAreaState {
@@ -54,6 +56,12 @@ export class DiffArea {
   readonly #slots: AreaSlots;
   /** Entries whose slots are reserved but which are not in the table chain yet: they may need further table blocks. */
   #promisedEntries = 0;
+  /** Room for copies of writes that are acknowledged, but whose copies are not under way. */
+  readonly #ahead = new RoomAhead();
+  /** Copies whose entries are in the table chain but could not be committed, with the blocks that they are of. */
+  readonly #left: Copies[] = [];
+  readonly #leftBlocks = new Set<BlockNumber>();
+  #isRetired = false;
   readonly #checksum: CopyChecksum;
 
   constructor(state: DiffAreaState) {
@@ -86,6 +94,11 @@ export class DiffArea {
     return this.#slots.freeBytes;
   }
 
+  /** Free bytes that nobody counts on. */
+  get roomBytes(): ByteLength {
+    return this.freeBytes - this.#ahead.open * BLOCK_SIZE;
+  }
+
   /** The item that describes this diff area in the control file. */
   get item(): DiffAreaItem {
     const { runs } = this.#file;
@@ -108,28 +121,70 @@ export class DiffArea {
 
   /** Bytes by which the file has to grow before `slots` slots can be reserved for `entries` entries; 0: not at all. */
   growthNeeded(slots: number, entries: number): ByteLength {
-    return this.#slots.lacking(slots, slotsForTable(this.#promisedEntries + entries));
+    return this.#lacking(slots, entries, this.#ahead.open);
+  }
+
+  #lacking(slots: number, entries: number, ahead: number): ByteLength {
+    return this.#slots.lacking(slots, slotsForTable(this.#promisedEntries + entries + ahead) + ahead);
   }
 
   /**
    * Sets slots aside for copies, contiguous as far as possible, and room in the table for their entries.
+   * @param blocks of which they are copies: room that was set aside for them is used first
    * @returns `undefined`, reserving nothing, if the file has to grow first
    */
-  reserve(slots: number, entries: number): Slot[] | undefined {
-    if (this.growthNeeded(slots, entries) > 0) return undefined;
+  reserve(slots: number, entries: number, blocks: readonly BlockNumber[] = []): Slot[] | undefined {
+    const ahead = this.#ahead.open - this.#ahead.openAmong(blocks);
+    if (this.#lacking(slots, entries, ahead) > 0) return undefined;
+    this.#ahead.use(blocks);
     this.#promise(entries);
     return this.#slots.take(slots);
   }
 
+  /**
+   * Sets room aside for the copies that a write of the range needs; a block counts once, however many writes touch it.
+   * @returns the blocks, for `releaseAside`; `undefined`, setting nothing aside, if there is too little room
+   */
+  setAside(offset: ByteOffset, length: ByteLength): readonly BlockNumber[] | undefined {
+    const blocks: BlockNumber[] = [];
+    const end = this.endOf(offset, length);
+    for (let block: number = blockOf(offset); block < end; block++)
+      if (!this.table.has(block)) blocks.push(block);
+    const ahead = this.#ahead.open + this.#ahead.newAmong(blocks);
+    if (ahead > this.#ahead.open && this.#lacking(0, 0, ahead) > 0) return undefined;
+    this.#ahead.add(blocks);
+    this.#promise(0);
+    return blocks;
+  }
+
+  /** A write that had room set aside is over. */
+  releaseAside(blocks: readonly BlockNumber[]): void {
+    this.#ahead.remove(blocks);
+    this.#promise(0);
+  }
+
+  /** Is room set aside for a copy of the block? */
+  isAside(block: BlockNumber): boolean {
+    return this.#ahead.has(block);
+  }
+
+  /** The block behind the last one of a range. Blocks past the end of the snapshot, in a volume that has grown since, are not its own. */
+  endOf(offset: ByteOffset, length: ByteLength): BlockNumber {
+    return Math.min(blockOf(offset + length - 1) + 1, this.table.blockCount);
+  }
+
   /** Takes back a reservation whose copies will not be appended. */
-  cancel(slots: readonly Slot[], entries: number): void {
+  cancel(slots: readonly Slot[], entries: number, blocks: readonly BlockNumber[] = []): void {
     this.#slots.putBack(slots);
+    this.#ahead.unuse(blocks);
     this.#promise(-entries);
   }
 
   #promise(entries: number): void {
     this.#promisedEntries += entries;
-    this.#slots.spokenFor = slotsForTable(this.#promisedEntries);
+    if (this.#isRetired) return;
+    const { open } = this.#ahead;
+    this.#slots.spokenFor = slotsForTable(this.#promisedEntries + open) + open;
   }
 
   /** Checksum for the entry of a copy. */
@@ -197,6 +252,25 @@ export class DiffArea {
     for (const [index, block] of copies.blocks.entries()) {
       this.table.set(block, copies.slots[index] ?? 0, copies.checksums[index] ?? 0);
     }
+  }
+
+  /** The commit of copies that were appended has failed. Their slots and entries stay, and count with the next commit. */
+  leave(groups: readonly Copies[]): void {
+    for (const copies of groups) {
+      this.#left.push(copies);
+      for (const block of copies.blocks) this.#leftBlocks.add(block);
+    }
+  }
+
+  /** Is there such a copy of the block? */
+  isLeft(block: BlockNumber): boolean {
+    return this.#leftBlocks.has(block);
+  }
+
+  /** Publishes them, once all entries are durable. */
+  publishLeft(): void {
+    for (const copies of this.#left.splice(0)) this.publish(copies);
+    this.#leftBlocks.clear();
   }
 
   /** Records in the table that everything in it is durable, so that opening need not look at the data. Not flushed. */
@@ -294,10 +368,19 @@ export class DiffArea {
   /** No copies come here any more: records that those there are durable, and gives back all space that is not used. */
   async retire(record: RecordChange): Promise<void> {
     assert(this.#promisedEntries === 0, () => `${this.#promisedEntries} entries are still promised`);
-    await this.flush();
+    // Also what an earlier commit could not write: a watermark covers all entries.
+    await this.settle();
     await this.writeWatermark();
+    this.#isRetired = true;
     this.#slots.spokenFor = 0;
     await this.#slots.trim(record);
+  }
+
+  /** Makes all entries durable that there are. No group may be under way. @throws DeviceError */
+  async settle(): Promise<void> {
+    await this.writeEntries();
+    await this.flush();
+    this.publishLeft();
   }
 
   async close(): Promise<void> {

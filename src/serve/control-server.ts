@@ -21,7 +21,9 @@ import {
   EXTENTS_MAX,
   encodeExtents,
   type Greeting,
+  type HoldParams,
   Method,
+  type PolicyParams,
   type ReadParams,
   type ServingState,
   volumeState,
@@ -34,7 +36,18 @@ const CLOSING = 'the process that serves the volume is closing it';
 /** Buffers kept for the next reads, in bytes. */
 const KEPT_BUFFERS = 32 * 1024 * 1024;
 /** Events that clients hear of. */
-const EVENTS = ['created', 'deleted', 'backgroundFailure', 'overflow'] as const;
+const EVENTS = [
+  'created',
+  'deleted',
+  'held',
+  'released',
+  'backgroundFailure',
+  'overflow',
+  'writesResumed',
+  'spaceLow',
+  'spaceEnough',
+  'spacePolicy',
+] as const;
 
 export interface ControlOptions {
   readonly volume: Volume;
@@ -145,6 +158,13 @@ export class ControlServer {
       case Method.resize:
         await volume.setMaximumSize(numberIn(call.params, 'maximumSize'));
         return this.#state();
+      case Method.policy:
+        return this.#setPolicy(call.params as PolicyParams);
+      case Method.hold:
+        return this.#hold(call.params as HoldParams);
+      case Method.release:
+        await this.#find((call.params as HoldParams).snapshot).release();
+        return this.#state();
       case Method.check:
         return { value: await this.#check(call) };
       default:
@@ -238,6 +258,16 @@ export class ControlServer {
       if (zeros.length === EXTENTS_MAX) return { value: { next: at }, bytes: encodeExtents(zeros) };
     }
     return { value: {}, bytes: encodeExtents(zeros) };
+  }
+
+  async #setPolicy({ policy, ...options }: PolicyParams): Promise<Reply> {
+    await this.#options.volume.setSpacePolicy(policy, options);
+    return this.#state();
+  }
+
+  async #hold({ snapshot, until }: HoldParams): Promise<Reply> {
+    await this.#find(snapshot).hold(until === undefined ? {} : { until: new Date(until) });
+    return this.#state();
   }
 
   async #check({ params, signal, onProgress }: Call): Promise<readonly Problem[]> {

@@ -1,7 +1,7 @@
 /** A snapshot of a volume that another process serves, as the last answer described it. */
 import type { AllocationExtent } from '../device/allocation.js';
-import { UnsupportedError } from '../errors.js';
-import type { Snapshot } from '../snapshot/snapshot.js';
+import { InvalidArgumentError, UnsupportedError } from '../errors.js';
+import type { HoldOptions, Snapshot } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { SnapshotState } from './control-protocol.js';
 
@@ -21,6 +21,8 @@ export interface SnapshotOwner {
     length: ByteLength,
   ): AsyncIterable<AllocationExtent>;
   deleteOldest(): Promise<void>;
+  holdSnapshot(storeId: string, until: number | undefined): Promise<void>;
+  releaseSnapshot(storeId: string): Promise<void>;
 }
 
 export class RemoteSnapshot implements Snapshot {
@@ -90,6 +92,15 @@ export class RemoteSnapshot implements Snapshot {
     return this.#state.problem;
   }
 
+  get held() {
+    return this.#state.held;
+  }
+
+  get heldUntil() {
+    const { heldUntil } = this.#state;
+    return heldUntil === undefined ? undefined : new Date(heldUntil);
+  }
+
   read(offset: ByteOffset, target: ByteLength | Uint8Array): Promise<Uint8Array> {
     return this.#volume.readFrom(this.storeId, this.size, offset, target);
   }
@@ -106,5 +117,15 @@ export class RemoteSnapshot implements Snapshot {
       );
     }
     await this.#volume.deleteOldest();
+  }
+
+  async hold({ until }: HoldOptions = {}): Promise<void> {
+    if (Number.isNaN(until?.getTime()))
+      throw new InvalidArgumentError('a snapshot is held until a date, got none');
+    await this.#volume.holdSnapshot(this.storeId, until?.getTime());
+  }
+
+  async release(): Promise<void> {
+    await this.#volume.releaseSnapshot(this.storeId);
   }
 }

@@ -10,11 +10,14 @@ import { Mutex } from 'async-mutex';
 import type { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
 import type { Pools } from '../copy-on-write/pools.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
-import { assert, NotFoundError } from '../errors.js';
+import type { Clock } from '../environment.js';
+import { assert, HeldError, NotFoundError } from '../errors.js';
+import { SnapshotState } from '../format/control-block.js';
+import { filetimeFromMilliseconds } from '../format/filetime.js';
 import type { Guid } from '../format/guid.js';
 import type { ControlFile } from '../store/control-file.js';
 import type { Emit } from './events.js';
-import type { DeletionReason, SnapshotRecord } from './record.js';
+import type { DeletionReason, Hold, SnapshotRecord } from './record.js';
 
 export class SnapshotChain {
   readonly #control: ControlFile;
@@ -23,13 +26,23 @@ export class SnapshotChain {
   readonly #records: SnapshotRecord[];
   readonly #removing = new Mutex();
   #removals = 0;
+  readonly #clock: Clock;
+  /** Called when a snapshot, or its space, has gone, and when a hold was released: who lacks room may look again. */
+  onRelief: () => void = () => undefined;
   readonly #areasFrom = new Map<SnapshotRecord, readonly DiffArea[]>();
 
-  constructor(records: readonly SnapshotRecord[], control: ControlFile, pools: Pools, emit: Emit) {
+  constructor(
+    records: readonly SnapshotRecord[],
+    control: ControlFile,
+    pools: Pools,
+    emit: Emit,
+    clock: Clock,
+  ) {
     this.#records = [...records];
     this.#control = control;
     this.#pools = pools;
     this.#emit = emit;
+    this.#clock = clock;
   }
 
   /** Oldest first. */
@@ -93,7 +106,7 @@ export class SnapshotChain {
 
   /**
    * Removes `last` and everything older; durable when it resolves.
-   * @throws DeviceError if the control file cannot be changed; what is left exists still
+   * @throws HeldError if one of them is held, DeviceError if the control file cannot be changed; what is left exists still
    */
   async removeThrough(
     last: SnapshotRecord,
@@ -110,9 +123,10 @@ export class SnapshotChain {
     });
   }
 
-  /** Removes the `count` oldest, or as many as there are. @throws as `removeThrough` */
+  /** Removes the `count` oldest, or as many as there are; none if one of them is held. @throws as `removeThrough` */
   async removeOldest(count: number, copyOnWrite: CopyOnWrite, reason: DeletionReason): Promise<void> {
     await this.#removing.runExclusive(async () => {
+      for (const record of this.#records.slice(0, count)) this.#checkNotHeld(record);
       for (let i = 0; i < count; i++) {
         const record = this.#records[0];
         if (record === undefined) return;
@@ -121,12 +135,47 @@ export class SnapshotChain {
     });
   }
 
+  isHeld(record: SnapshotRecord): boolean {
+    return record.isHeldAt(this.#clock.now());
+  }
+
+  #checkNotHeld(record: SnapshotRecord): void {
+    if (!this.isHeld(record)) return;
+    const until = record.hold?.until;
+    throw new HeldError(
+      `snapshot ${record.id} is held${until === undefined ? '' : ` until ${new Date(until).toISOString()}`}; release it first with: volsnap release VOLUME ${record.id}`,
+    );
+  }
+
+  /**
+   * Holds a snapshot, or releases it; durable when it resolves. A deletion that has begun comes first.
+   * @throws SnapshotDeletedError, NotFoundError, DeviceError
+   */
+  async setHold(record: SnapshotRecord, hold: Hold | undefined): Promise<void> {
+    await this.#removing.runExclusive(async () => {
+      this.indexOf(record);
+      const until = hold?.until;
+      await this.#control.update(record.id, ({ state }) => ({
+        state: hold === undefined ? state & ~SnapshotState.held : state | SnapshotState.held,
+        heldUntil: until === undefined ? 0n : filetimeFromMilliseconds(until),
+      }));
+      record.hold = hold;
+    });
+    if (hold === undefined) {
+      this.#emit('released', { id: record.id, reason: 'requested' });
+      this.onRelief();
+    } else {
+      this.#emit('held', { id: record.id, until: hold.until, reason: 'requested' });
+    }
+  }
+
   async #removeOldest(
     record: SnapshotRecord,
     copyOnWrite: CopyOnWrite,
     reason: DeletionReason,
     cause: unknown,
   ): Promise<void> {
+    this.#checkNotHeld(record);
     this.#emit('deleting', { id: record.id, reason, cause });
     try {
       await this.#control.remove(record.id);
@@ -139,6 +188,7 @@ export class SnapshotChain {
     this.#removals++;
     this.#areasFrom.clear();
     this.#emit('deleted', { id: record.id, reason, cause });
+    this.onRelief();
     const { area } = record;
     if (area === undefined) return;
     if (copyOnWrite.target === area) {
@@ -158,6 +208,7 @@ export class SnapshotChain {
     await record.unread();
     try {
       await record.resizing.runExclusive(() => area.remove());
+      this.onRelief();
     } catch (error) {
       this.#emit('backgroundFailure', {
         id: record.id,

@@ -13,7 +13,7 @@ import type { BlockDevice } from '../device/block-device.js';
 import { createDiffArea } from '../diff-area/create.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import type { Environment } from '../environment.js';
-import { DeviceError, HoldTimeoutError, InvalidArgumentError, LimitError } from '../errors.js';
+import { DeviceError, HoldTimeoutError, InvalidArgumentError, isOutOfSpace, LimitError } from '../errors.js';
 import {
   type ApplicationInformation,
   encodeApplicationInformation,
@@ -99,13 +99,33 @@ async function take(
   information: ApplicationInformation,
   holdTimeoutMs: number,
 ): Promise<SnapshotRecord> {
-  const { store, space, environment } = context;
-  const id = information.snapshotId;
-  await space.makeRoomForArea();
+  await context.space.makeRoomForArea();
   // Most of what is dirty goes to the device before anybody has to wait for it. If that fails, it is told below.
   const flushed = flushAhead(context);
   flushed.catch(() => undefined);
-  const file = await store.createArea(id);
+  for (;;) {
+    try {
+      return await layOut(context, information, holdTimeoutMs, flushed);
+    } catch (error) {
+      // A host that is full is like a limit that is reached.
+      if (!(error instanceof NoHostSpace)) throw error;
+      if (!(await context.space.relieveHost())) throw error.cause;
+    }
+  }
+}
+
+/** The host had no room for the new diff area. */
+class NoHostSpace extends Error {}
+
+async function layOut(
+  context: CreateContext,
+  information: ApplicationInformation,
+  holdTimeoutMs: number,
+  flushed: Promise<void>,
+): Promise<SnapshotRecord> {
+  const { store, space, environment } = context;
+  const id = information.snapshotId;
+  const file = await store.createArea(id).catch(ofHost);
   try {
     const area = await createDiffArea(file, {
       storeId: id,
@@ -113,7 +133,7 @@ async function take(
       information,
       blockCount: blocksIn(context.device.size),
       length: space.firstLength,
-    });
+    }).catch(ofHost);
     await flushed;
     return await holdAndCommit(context, area, holdTimeoutMs);
   } catch (error) {
@@ -121,6 +141,14 @@ async function take(
     if (context.gate.failure === undefined) await discard(context, file);
     throw error;
   }
+}
+
+/** @throws NoHostSpace in place of what it is the cause of */
+function ofHost(error: unknown): never {
+  // One of ours without a cause is about a limit.
+  if (isOutOfSpace(error) && error instanceof Error && error.cause !== undefined)
+    throw new NoHostSpace('', { cause: error });
+  throw error;
 }
 
 async function flushAhead({ device, store }: CreateContext): Promise<void> {
@@ -154,7 +182,7 @@ async function holdAndCommit(
   const limited = (what: string, work: Promise<void>) =>
     withinLimit(clock, deadline - clock.monotonic(), work, what);
   // The moment of the snapshot: what the buffer takes from now on is newer.
-  writes?.plug();
+  writes?.plug(area);
   try {
     if (writes !== undefined) await limited('buffered writes were not written', writes.drained());
     await gate.hold(deadline - clock.monotonic());

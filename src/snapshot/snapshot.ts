@@ -11,6 +11,11 @@ export interface ByteSource extends Allocated {
   read(offset: ByteOffset, target: Uint8Array): Promise<unknown>;
 }
 
+export interface HoldOptions {
+  /** By the clock of this machine; default: until it is released. */
+  readonly until?: Date;
+}
+
 export interface Snapshot extends ByteSource {
   /** What it is called; of a snapshot that Windows took, the shadow copy's id. */
   readonly id: Guid;
@@ -31,6 +36,10 @@ export interface Snapshot extends ByteSource {
   /** `damaged`: cannot be read; `problem` says why. */
   readonly state: 'ok' | 'damaged' | 'deleted';
   readonly problem: string | undefined;
+  /** Is it held now, so that nothing deletes it? A date that has passed ends a hold. */
+  readonly held: boolean;
+  /** Until when; `undefined`: it is not held, or has no date. */
+  readonly heldUntil: Date | undefined;
 
   /**
    * Reads the volume as it was when the snapshot was taken. Every copy is verified against its checksum.
@@ -41,7 +50,17 @@ export interface Snapshot extends ByteSource {
 
   /**
    * Deletes it; durable when this resolves. For now only the oldest can be deleted.
-   * @throws UnsupportedError if older snapshots exist, SnapshotDeletedError, ReadOnlyError, DeviceError
+   * @throws UnsupportedError if older snapshots exist, HeldError, SnapshotDeletedError, ReadOnlyError, DeviceError
    */
   delete(): Promise<void>;
+
+  /**
+   * Holds it: no command, limit or lack of room deletes it, until the date or until it is released. Durable when this
+   * resolves. Holding it again changes the date.
+   * @throws InvalidArgumentError (a date that has passed), SnapshotDeletedError, ReadOnlyError, DeviceError
+   */
+  hold(options?: HoldOptions): Promise<void>;
+
+  /** Ends the hold, if there is one; durable when this resolves. @throws SnapshotDeletedError, ReadOnlyError, DeviceError */
+  release(): Promise<void>;
 }

@@ -1,11 +1,15 @@
 /**
  * Room for copies: growth of the newest diff area, and what goes when there is no room.
  *
- * Growth is ahead of need, in the background, in steps of 50 MiB at first and up to 1000 MiB when writers had to wait.
- * Copies that find no slot grow the file themselves: they must not wait for the background pool.
+ * Growth is ahead of need, in the background, in steps of 50 MiB at first, up to 1000 MiB when writers had to wait, and
+ * back when they have not had to for a while. Copies that find no slot grow the file themselves: they must not wait for
+ * the background pool.
  *
- * Policy `delete-oldest`: the oldest snapshots go until there is room; writes never fail because of a snapshot.
- * `#roomFor` is the place where other policies come in.
+ * When there is no room, by limit or by host, `#whenFull` does what the policy says:
+ * - `delete-oldest`: the oldest snapshots go until there is room. If the oldest is held, as `fail-writes`.
+ * - `hold-writes`: the copy waits, and the write with it, until something changes or its time is over. Nobody holds a
+ *   lock meanwhile: whoever gives space, changes the policy or closes the volume can do so.
+ * - `fail-writes`: the copy fails, and the write with it, before anything of it is in the volume.
  *
  * Shared state: `#growing` lets one growth or one decision about room happen at a time.
  */
@@ -15,12 +19,16 @@ import type { CopyOnWrite, CopyOnWriteHost, FailedAttempt } from '../copy-on-wri
 import type { Pools } from '../copy-on-write/pools.js';
 import { AREA_SIZE_MIN } from '../diff-area/create.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
-import { isOutOfSpace, NoSpaceError } from '../errors.js';
+import type { Clock } from '../environment.js';
+import { HeldError, InvalidArgumentError, isOutOfSpace, NoSpaceError } from '../errors.js';
+import { SPACE_POLICIES, type SpacePolicy, type SpaceRules } from '../format/start-block.js';
 import type { AttachedStore } from '../store/store.js';
 import { BLOCK_SIZE, type ByteLength, roundUp } from '../units.js';
 import type { SnapshotChain } from './chain.js';
-import type { Emit } from './events.js';
-import type { SnapshotRecord } from './record.js';
+import type { Emit, FullReason } from './events.js';
+import { type SpaceForecast, SpaceMonitor, type SpaceWarning } from './forecast.js';
+import type { DeletionReason, SnapshotRecord } from './record.js';
+import { type Patience, SpaceWaiters } from './space-waiters.js';
 
 export interface Growth {
   /** First size of a diff area, and step of growth at the beginning; bytes. */
@@ -29,8 +37,49 @@ export interface Growth {
   readonly maximum: ByteLength;
 }
 
+export interface SpacePolicyOptions {
+  /** `hold-writes`: how long a write waits for room; default 60,000 ms, at most a day. */
+  readonly waitMs?: number;
+  /** `hold-writes`: what happens then; default `fail-writes`. */
+  readonly afterWait?: Exclude<SpacePolicy, 'hold-writes'>;
+}
+
+export interface SpaceFigures extends SpaceForecast, SpaceRules {
+  /** Copies, with the writes behind them, that wait for room. */
+  readonly waiting: number;
+  /** Do writes wait or fail at present because there is no room? */
+  readonly isFull: boolean;
+  /** By how much the newest diff area grows at a time, in bytes. */
+  readonly growthStep: ByteLength;
+}
+
+const WAIT_MS = 60_000;
+const WAIT_MS_MAX = 86_400_000;
+/** Growths in a row that nobody waited for, after which the step is halved. */
+const QUIET_GROWTHS = 4;
+
+/** What is lacking, and why. */
+interface Full {
+  readonly neededBytes: ByteLength;
+  readonly availableBytes: ByteLength;
+  readonly reason: FullReason;
+  readonly cause?: unknown;
+}
+
+const figuresOf = ({ neededBytes, availableBytes, reason }: Full) => ({
+  neededBytes,
+  availableBytes,
+  reason,
+});
+
 const MEBIBYTE = 1024 * 1024;
 export const DEFAULT_GROWTH: Growth = { initial: 50 * MEBIBYTE, maximum: 1000 * MEBIBYTE };
+
+export interface SpaceOptions {
+  readonly clock: Clock;
+  readonly growth: Growth;
+  readonly warning: SpaceWarning;
+}
 
 export class Space implements CopyOnWriteHost {
   readonly #store: AttachedStore;
@@ -42,8 +91,21 @@ export class Space implements CopyOnWriteHost {
   #copyOnWrite: CopyOnWrite | undefined;
   #step: ByteLength;
   #growingAhead = false;
+  readonly #clock: Clock;
+  readonly #waiters: SpaceWaiters;
+  readonly #monitor: SpaceMonitor;
+  /** Patience of attempts that failed, for as long as somebody repeats them. */
+  readonly #patience = new WeakMap<FailedAttempt, Patience>();
+  #blocked: { readonly action: SpacePolicy; readonly since: number } | undefined;
+  #quietGrowths = 0;
 
-  constructor(store: AttachedStore, chain: SnapshotChain, pools: Pools, emit: Emit, growth: Growth) {
+  constructor(
+    store: AttachedStore,
+    chain: SnapshotChain,
+    pools: Pools,
+    emit: Emit,
+    { clock, growth, warning }: SpaceOptions,
+  ) {
     this.#store = store;
     this.#chain = chain;
     this.#pools = pools;
@@ -53,6 +115,63 @@ export class Space implements CopyOnWriteHost {
     const initial = Math.max(BLOCK_SIZE, roundUp(growth.initial, BLOCK_SIZE));
     this.#growth = { initial, maximum: Math.max(initial, roundUp(growth.maximum, BLOCK_SIZE)) };
     this.#step = initial;
+    this.#clock = clock;
+    this.#waiters = new SpaceWaiters(clock);
+    this.#monitor = new SpaceMonitor(clock, emit, warning, () => this.#use());
+    chain.onRelief = () => this.#waiters.wake();
+  }
+
+  #use() {
+    const { newest } = this.#chain;
+    const free = newest?.area?.freeBytes ?? 0;
+    return {
+      usedBytes: this.#store.allocated() - free,
+      roomBytes: this.#store.available() + free,
+      copiedBytes: this.#copying.figures.copiedBlocks * BLOCK_SIZE,
+    };
+  }
+
+  /** In force now, with defaults filled in. */
+  get rules(): SpaceRules {
+    const { spaceRules } = this.#store.control.start.extension;
+    return { ...spaceRules, waitMs: spaceRules.waitMs === 0 ? WAIT_MS : spaceRules.waitMs };
+  }
+
+  get figures(): SpaceFigures {
+    return {
+      ...this.#monitor.forecast,
+      ...this.rules,
+      waiting: this.#waiters.count,
+      isFull: this.#blocked !== undefined,
+      growthStep: this.#step,
+    };
+  }
+
+  /** Changes what happens when there is no room; durable when it resolves. Who waits looks again. @throws InvalidArgumentError */
+  async setPolicy(policy: SpacePolicy, options: SpacePolicyOptions): Promise<void> {
+    const { waitMs = WAIT_MS, afterWait = 'fail-writes' } = options;
+    if (!SPACE_POLICIES.includes(policy))
+      throw new InvalidArgumentError(`policy must be one of ${SPACE_POLICIES.join(', ')}, got ${policy}`);
+    if (afterWait !== 'fail-writes' && afterWait !== 'delete-oldest')
+      throw new InvalidArgumentError(`afterWait must be fail-writes or delete-oldest, got ${afterWait}`);
+    if (!(Number.isInteger(waitMs) && waitMs > 0 && waitMs <= WAIT_MS_MAX))
+      throw new InvalidArgumentError(
+        `waitMs must be whole, above 0 and at most ${WAIT_MS_MAX}, got ${waitMs}`,
+      );
+    const rules: SpaceRules = { policy, waitMs, afterWait };
+    await this.#store.control.setSpaceRules(rules);
+    this.#emit('spacePolicy', { ...rules, reason: 'requested' });
+    this.#waiters.wake();
+  }
+
+  /** The limit was raised, or something else may have made room. */
+  wake(): void {
+    this.#waiters.wake();
+  }
+
+  /** The volume is being closed: nobody is kept waiting any more. */
+  close(): void {
+    this.#waiters.close();
   }
 
   /** Space and copy-on-write need each other; this closes the circle. */
@@ -66,7 +185,8 @@ export class Space implements CopyOnWriteHost {
   }
 
   growAhead(area: DiffArea): void {
-    if (this.#growingAhead || area.freeBytes >= this.#step / 2) return;
+    this.#monitor.look();
+    if (this.#growingAhead || area.roomBytes >= this.#step / 2) return;
     // Ahead of need only a share is taken: what is left serves the next snapshot.
     const length = wholeBlocks(Math.min(this.#step, this.#store.available() / 4));
     const record = this.#chain.ownerOf(area);
@@ -74,7 +194,7 @@ export class Space implements CopyOnWriteHost {
     this.#growingAhead = true;
     void this.#pools.background.add(async () => {
       try {
-        await this.#growing.runExclusive(() => this.#grow(record, area, length));
+        await this.#growing.runExclusive(() => this.#grow(record, area, length, 'ahead'));
       } catch (error) {
         this.#emit('backgroundFailure', {
           id: record.id,
@@ -88,37 +208,118 @@ export class Space implements CopyOnWriteHost {
   }
 
   async makeRoom(area: DiffArea, slots: number, entries: number): Promise<boolean> {
-    return this.#growing.runExclusive(async () => {
-      for (;;) {
-        const needed = area.growthNeeded(slots, entries);
-        if (needed === 0) return true;
-        this.#step = Math.min(this.#growth.maximum, this.#step * 2);
-        if (!(await this.#roomFor(area, needed))) return false;
-      }
-    });
-  }
-
-  async #roomFor(area: DiffArea, needed: ByteLength): Promise<boolean> {
-    const record = this.#chain.ownerOf(area);
-    if (record === undefined) return false;
-    const available = wholeBlocks(this.#store.available());
-    if (available >= needed) {
-      try {
-        await this.#grow(record, area, Math.min(available, Math.max(needed, this.#step)));
-        return true;
-      } catch (error) {
-        if (!(error instanceof NoSpaceError)) throw error;
-      }
+    const patience: Patience = {};
+    for (;;) {
+      const outcome = await this.#growing.runExclusive(() => this.#roomFor(area, slots, entries, patience));
+      if (outcome !== 'wait') return outcome === 'room';
+      await this.#waiters.wait(patience);
     }
-    this.#emit('overflow', { id: record.id, neededBytes: needed, availableBytes: available });
-    return this.#dropOldest(area);
   }
 
-  /** @returns false if that was the snapshot of `area` itself */
-  async #dropOldest(area: DiffArea, cause?: unknown): Promise<boolean> {
-    const victim = this.#chain.oldest;
-    if (victim !== undefined) await this.#chain.removeThrough(victim, this.#copying, 'space', cause);
-    return this.#chain.ownerOf(area) !== undefined;
+  /** @throws NoSpaceError if the policy says so */
+  async #roomFor(
+    area: DiffArea,
+    slots: number,
+    entries: number,
+    patience: Patience,
+  ): Promise<'room' | 'gone' | 'wait'> {
+    for (;;) {
+      const record = this.#chain.ownerOf(area);
+      if (record === undefined) return 'gone';
+      const needed = area.growthNeeded(slots, entries);
+      if (needed === 0) {
+        this.#resumed(record);
+        return 'room';
+      }
+      this.#waited();
+      const full = await this.#growNow(record, area, needed);
+      if (full === undefined) continue;
+      if ((await this.#whenFull(record, full, patience)) === 'wait') return 'wait';
+    }
+  }
+
+  /** @returns why that cannot be */
+  async #growNow(record: SnapshotRecord, area: DiffArea, neededBytes: ByteLength): Promise<Full | undefined> {
+    const availableBytes = wholeBlocks(this.#store.available());
+    if (availableBytes < neededBytes) return { neededBytes, availableBytes, reason: 'limit' };
+    try {
+      await this.#grow(record, area, Math.min(availableBytes, Math.max(neededBytes, this.#step)), 'needed');
+      return undefined;
+    } catch (error) {
+      if (!(error instanceof NoSpaceError)) throw error;
+      return { neededBytes, availableBytes, reason: 'host-full', cause: error };
+    }
+  }
+
+  /**
+   * Does what the policy says.
+   * @returns `wait`: for something to change; `removed`: a snapshot went, perhaps that of the record itself
+   * @throws NoSpaceError: the write that asks has to fail
+   */
+  async #whenFull(record: SnapshotRecord, full: Full, patience: Patience): Promise<'removed' | 'wait'> {
+    const { policy, waitMs, afterWait } = this.rules;
+    const isOver = policy === 'hold-writes' && this.#waiters.isOver(patience, waitMs);
+    const action = !isOver ? policy : this.#waiters.isClosed ? 'fail-writes' : afterWait;
+    if (action === 'delete-oldest' && (await this.#dropOldest(record, full))) return 'removed';
+    this.#block(record, full, action === 'hold-writes' ? action : 'fail-writes');
+    if (action === 'hold-writes') return 'wait';
+    throw this.#noSpace(record, full, isOver);
+  }
+
+  /** The one that goes next; `undefined`: none may. For now only the oldest can go, so one that is held ends it. */
+  get #victim(): SnapshotRecord | undefined {
+    const { oldest } = this.#chain;
+    return oldest === undefined || this.#chain.isHeld(oldest) ? undefined : oldest;
+  }
+
+  /** @returns false if none may go */
+  async #dropOldest(record: SnapshotRecord, full: Full): Promise<boolean> {
+    const victim = this.#victim;
+    if (victim === undefined) return false;
+    this.#emit('overflow', { id: record.id, ...figuresOf(full), action: 'delete-oldest' });
+    return this.#give(victim, 'space', full.cause);
+  }
+
+  /** @returns false if it was held after all */
+  async #give(victim: SnapshotRecord, reason: DeletionReason, cause?: unknown): Promise<boolean> {
+    try {
+      await this.#chain.removeThrough(victim, this.#copying, reason, cause);
+      return true;
+    } catch (error) {
+      if (error instanceof HeldError) return false;
+      throw error;
+    }
+  }
+
+  /** Writes wait or fail from now on; told once. */
+  #block(record: SnapshotRecord, full: Full, action: 'hold-writes' | 'fail-writes'): void {
+    if (this.#blocked?.action === action) return;
+    this.#blocked = { action, since: this.#blocked?.since ?? this.#clock.monotonic() };
+    this.#emit('overflow', { id: record.id, ...figuresOf(full), action });
+  }
+
+  #resumed({ id }: SnapshotRecord): void {
+    if (this.#blocked === undefined) return;
+    const afterMs = this.#clock.monotonic() - this.#blocked.since;
+    this.#blocked = undefined;
+    this.#emit('writesResumed', { id, afterMs, reason: 'space-given' });
+  }
+
+  #noSpace(record: SnapshotRecord, full: Full, hasWaited: boolean): NoSpaceError {
+    const { policy, waitMs } = this.rules;
+    const why =
+      full.reason === 'host-full'
+        ? `the file system of ${this.#store.name} is full`
+        : `the diff area of snapshot ${record.id} needs ${full.neededBytes} bytes more, ${full.availableBytes} can be had`;
+    const rule = hasWaited
+      ? `none was given within ${waitMs} ms`
+      : policy === 'delete-oldest'
+        ? 'the oldest snapshot is held'
+        : `the policy is ${policy}`;
+    return new NoSpaceError(
+      `no room to copy what a write would overwrite: ${why}, and ${rule}. Raise the limit (volsnap resize-store), delete or release snapshots, or change the policy (volsnap policy)`,
+      { cause: full.cause },
+    );
   }
 
   get #copying(): CopyOnWrite {
@@ -126,41 +327,78 @@ export class Space implements CopyOnWriteHost {
     return this.#copyOnWrite;
   }
 
-  async #grow(record: SnapshotRecord, area: DiffArea, length: ByteLength): Promise<void> {
+  /** A write had to wait for a growth: the next ones are longer. */
+  #waited(): void {
+    this.#step = Math.min(this.#growth.maximum, this.#step * 2);
+    this.#quietGrowths = 0;
+  }
+
+  #grewQuietly(): void {
+    if (++this.#quietGrowths < QUIET_GROWTHS) return;
+    this.#quietGrowths = 0;
+    this.#step = Math.max(this.#growth.initial, roundUp(this.#step / 2, BLOCK_SIZE));
+  }
+
+  async #grow(
+    record: SnapshotRecord,
+    area: DiffArea,
+    length: ByteLength,
+    reason: 'ahead' | 'needed',
+  ): Promise<void> {
     const grown = await this.#whileThere(record, () =>
       area.grow(length, (change) => this.#store.control.update(record.id, change)),
     );
     if (!grown) return;
-    this.#emit('grown', { id: record.id, bytes: length, allocatedBytes: area.allocatedBytes });
+    if (reason === 'ahead') this.#grewQuietly();
+    this.#emit('grown', { id: record.id, bytes: length, allocatedBytes: area.allocatedBytes, reason });
+    this.#waiters.wake();
   }
 
   get removals(): number {
     return this.#chain.removals;
   }
 
-  async copyFailed(
+  async copyFailed(area: DiffArea, error: unknown, attempt: FailedAttempt): Promise<'retry' | 'gone'> {
+    const patience = this.#patience.get(attempt) ?? {};
+    this.#patience.set(attempt, patience);
+    const outcome = await this.#growing.runExclusive(() =>
+      this.#afterFailure(area, error, attempt, patience),
+    );
+    if (outcome !== 'wait') return outcome;
+    await this.#waiters.wait(patience);
+    return 'retry';
+  }
+
+  async #afterFailure(
     area: DiffArea,
     error: unknown,
     { failures, removals }: FailedAttempt,
-  ): Promise<'retry' | 'gone'> {
-    return this.#growing.runExclusive(async () => {
-      const newest = this.#chain.ownerOf(area);
-      if (newest === undefined) return 'gone';
-      if (isOutOfSpace(error)) {
-        // What went since the attempt began has made room already.
-        if (this.removals !== removals) return 'retry';
-        return (await this.#dropOldest(area, error)) ? 'retry' : 'gone';
-      }
-      if (failures === 1) return 'retry';
-      // Older snapshots read the missing block through this one, so all are wrong without it.
-      await this.#chain.removeThrough(newest, this.#copying, 'copy-failed', error);
-      return 'gone';
-    });
+    patience: Patience,
+  ): Promise<'retry' | 'gone' | 'wait'> {
+    const newest = this.#chain.ownerOf(area);
+    if (newest === undefined) return 'gone';
+    if (isOutOfSpace(error)) {
+      // What went since the attempt began has made room already.
+      if (this.removals !== removals) return 'retry';
+      const full: Full = {
+        neededBytes: BLOCK_SIZE,
+        availableBytes: 0,
+        reason: 'host-full',
+        cause: error,
+      };
+      if ((await this.#whenFull(newest, full, patience)) === 'wait') return 'wait';
+      return this.#chain.ownerOf(area) === undefined ? 'gone' : 'retry';
+    }
+    if (failures === 1) return 'retry';
+    // Older snapshots read the missing block through this one, so all are wrong without it. One that is held must not
+    // go: then the write fails instead.
+    if (!(await this.#give(newest, 'copy-failed', error))) throw error;
+    return 'gone';
   }
 
   /**
    * Makes room for a new diff area of at least the smallest size: what the newest one does not use goes first, then the
-   * oldest snapshots.
+   * oldest snapshots, if the policy lets them go. It does not wait, whatever the policy.
    * @throws NoSpaceError if nothing is left to give up
    */
   async makeRoomForArea(): Promise<void> {
@@ -168,37 +406,50 @@ export class Space implements CopyOnWriteHost {
     if (this.#store.available() < AREA_SIZE_MIN && newest?.area !== undefined)
       await this.#trim(newest, newest.area);
     while (this.#store.available() < AREA_SIZE_MIN) {
-      const victim = this.#chain.oldest;
-      if (victim === undefined) {
+      const before = this.#store.available();
+      const gone = await this.#giveForArea();
+      if (gone === undefined) {
         throw new NoSpaceError(
           `a snapshot needs at least ${AREA_SIZE_MIN} bytes, ${this.#store.available()} can be had; raise the limit with: volsnap resize-store`,
         );
       }
-      const before = this.#store.available();
-      await this.#chain.removeThrough(victim, this.#copying, 'space');
-      await this.#pools.background.onIdle();
       if (this.#store.available() <= before) {
         throw new NoSpaceError(
-          `deleting snapshot ${victim.id} gave no space back in ${this.#store.name}; close the volume and open it again`,
+          `deleting snapshot ${gone.id} gave no space back in ${this.#store.name}; close the volume and open it again`,
         );
       }
     }
   }
 
+  /** The host had no room for a new diff area. @returns whether a snapshot went, so that it is worth another try */
+  async relieveHost(): Promise<boolean> {
+    return (await this.#giveForArea()) !== undefined;
+  }
+
+  /** Gives the oldest snapshot up for a new one. @returns `undefined` if none may go */
+  async #giveForArea(): Promise<SnapshotRecord | undefined> {
+    const victim = this.rules.policy === 'delete-oldest' ? this.#victim : undefined;
+    if (victim === undefined || !(await this.#give(victim, 'space'))) return undefined;
+    await this.#pools.background.onIdle();
+    return victim;
+  }
+
   /**
    * Gets the space allocated down to `maximum` bytes (0: no limit): what the newest diff area does not use goes first, then
-   * the oldest snapshots.
+   * the oldest snapshots, up to one that is held. Other policies than `delete-oldest` keep them all; then nothing grows.
    */
   async shrinkTo(maximum: ByteLength): Promise<void> {
     const isOver = () => maximum !== 0 && this.#store.allocated() > maximum;
     const { newest } = this.#chain;
     if (isOver() && newest?.area !== undefined) await this.#trim(newest, newest.area);
-    while (isOver() && this.#chain.oldest !== undefined) {
+    while (isOver() && this.rules.policy === 'delete-oldest') {
       const before = this.#store.allocated();
-      await this.#chain.removeThrough(this.#chain.oldest, this.#copying, 'limit-lowered');
+      const victim = this.#victim;
+      if (victim === undefined || !(await this.#give(victim, 'limit-lowered'))) break;
       await this.#pools.background.onIdle();
-      if (this.#store.allocated() >= before) return; // that one's space comes back at the next opening
+      if (this.#store.allocated() >= before) break; // that one's space comes back at the next opening
     }
+    this.#waiters.wake();
   }
 
   /** Does something to a diff area that must not be removed meanwhile; resolves to false if it is gone already. */

@@ -1,7 +1,9 @@
 /** What can be asked of an open volume, be it open in this process or in the one that serves it. */
+import type { SpacePolicy } from '../format/start-block.js';
 import type { CreateSnapshotOptions } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
 import type { ByteSource, Snapshot } from '../snapshot/snapshot.js';
+import type { SpacePolicyOptions } from '../snapshot/space.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { ChangedExtent } from './changed-blocks.js';
 import type { VolumeFigures } from './history.js';
@@ -23,6 +25,7 @@ export interface VolumeAccess extends ByteSource {
   deleteOldest(count?: number): Promise<void>;
   changedBlocks(options: ChangedBlocksOptions): AsyncIterable<ChangedExtent>;
   setMaximumSize(maximumSize: ByteLength): Promise<void>;
+  setSpacePolicy(policy: SpacePolicy, options?: SpacePolicyOptions): Promise<void>;
   on<Name extends keyof VolumeEvents>(name: Name, listener: (...event: VolumeEvents[Name]) => void): unknown;
   close(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;

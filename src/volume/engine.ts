@@ -11,6 +11,7 @@ import type { Lifetime } from '../device/lifetime.js';
 import type { Environment } from '../environment.js';
 import { SnapshotChain } from '../snapshot/chain.js';
 import type { Emit } from '../snapshot/events.js';
+import type { SpaceWarning } from '../snapshot/forecast.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
 import { type Growth, Space } from '../snapshot/space.js';
 import type { AttachedStore } from '../store/store.js';
@@ -22,6 +23,7 @@ export interface EngineOptions {
   /** Bytes that the write buffer may hold; `undefined`: there is none, the mode is `ordered`. */
   readonly writeBackLimit: ByteLength | undefined;
   readonly growth: Growth;
+  readonly spaceWarning: SpaceWarning;
   /** Default: a thread. */
   readonly copier: ApartCopier | undefined;
   readonly emit: Emit;
@@ -52,8 +54,18 @@ export class Engine {
     this.emit = options.emit;
     this.life = options.life;
     this.gate = new WriteGate(options.environment.clock);
-    this.chain = new SnapshotChain(records, store.control, this.pools, options.emit);
-    this.space = new Space(store, this.chain, this.pools, options.emit, options.growth);
+    this.chain = new SnapshotChain(
+      records,
+      store.control,
+      this.pools,
+      options.emit,
+      options.environment.clock,
+    );
+    this.space = new Space(store, this.chain, this.pools, options.emit, {
+      clock: options.environment.clock,
+      growth: options.growth,
+      warning: options.spaceWarning,
+    });
     const { memoryLimit, copier = new ThreadCopier() } = options;
     this.copyOnWrite = new CopyOnWrite(device, this.pools, memoryLimit, this.space, copier);
     this.space.serve(this.copyOnWrite);

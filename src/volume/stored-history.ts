@@ -39,7 +39,7 @@ export class StoredHistory implements History {
   }
 
   get figures(): VolumeFigures {
-    const { store, chain, copyOnWrite, pools, gate, writes, figures } = this.#engine;
+    const { store, chain, copyOnWrite, pools, gate, space, writes, figures } = this.#engine;
     const areas = chain.records.flatMap(({ area }) => area ?? []);
     return {
       layout: store.layout,
@@ -47,6 +47,7 @@ export class StoredHistory implements History {
       usedBytes: areas.reduce((sum, area) => sum + area.usedBytes, 0),
       allocatedBytes: store.allocated(),
       maximumBytes: store.control.start.maximumSize,
+      space: space.figures,
       tableMemoryBytes: areas.reduce((sum, area) => sum + area.table.memoryBytes, 0),
       copies: copyOnWrite.figures,
       queues: { ...pools.lengths, held: gate.queued },
@@ -96,6 +97,7 @@ export class StoredHistory implements History {
         await this.#recordClean();
       }
     } finally {
+      writes?.close();
       await pools.idle();
       await copyOnWrite.close();
       await closeAreas(chain.records);
@@ -108,7 +110,7 @@ export class StoredHistory implements History {
     const { chain, store, device } = this.#engine;
     const area = chain.newest?.area;
     if (area !== undefined) {
-      await area.flush();
+      await area.settle();
       await area.writeWatermark();
       await area.flush();
     }

@@ -14,9 +14,11 @@ import type { BlockDevice } from '../device/block-device.js';
 import { writeZeros } from '../device/zeros.js';
 import { type Environment, systemEnvironment } from '../environment.js';
 import { ClosedError, ReadOnlyError } from '../errors.js';
+import type { SpacePolicy } from '../format/start-block.js';
 import { type CreateSnapshotOptions, createSnapshot } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
+import type { SpacePolicyOptions } from '../snapshot/space.js';
 import type { Store } from '../store/store.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { VolumeAccess } from './access.js';
@@ -152,7 +154,8 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
    * Writes any byte range. It is there for readers when this resolves, and durable after the next `flush`; in the mode
    * `ordered` it is in the volume then, in the mode `writeback` it may be in memory only.
    * Blocks that the newest snapshot needs are copied, durably, before the volume is written.
-   * @throws InvalidArgumentError, ReadOnlyError, ClosedError, DeviceError
+   * @throws NoSpaceError (there is no room for copies, and the policy is that the write fails: nothing of it was done,
+   *   but for whole parts of 32 MiB of a longer one), InvalidArgumentError, ReadOnlyError, ClosedError, DeviceError
    */
   async write(offset: ByteOffset, source: Uint8Array): Promise<void> {
     const engine = this.#writing;
@@ -227,7 +230,10 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     );
   }
 
-  /** Deletes the `count` oldest snapshots, one after the other; durable when it resolves. */
+  /**
+   * Deletes the `count` oldest snapshots, one after the other; durable when it resolves.
+   * @throws HeldError if one of them is held; then none was deleted
+   */
   async deleteOldest(count = 1): Promise<void> {
     checkWhole('count', count);
     await this.#runWriting(async ({ engine: { chain, copyOnWrite } }) => {
@@ -251,7 +257,19 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     }
   }
 
-  /** Changes the limit on diff-area space, in bytes; 0: none. If more is in use, the oldest snapshots go. */
+  /**
+   * Changes what happens to a write when there is no room for the copies that it needs; kept in the store. Writes that wait
+   * for room look again.
+   * @throws InvalidArgumentError, ReadOnlyError, DeviceError
+   */
+  async setSpacePolicy(policy: SpacePolicy, options: SpacePolicyOptions = {}): Promise<void> {
+    await this.#runWriting(({ engine }) => engine.space.setPolicy(policy, options));
+  }
+
+  /**
+   * Changes the limit on diff-area space, in bytes; 0: none. If more is in use, the oldest snapshots go, up to one that is
+   * held; with another policy than `delete-oldest` they stay, and only nothing grows.
+   */
   async setMaximumSize(maximumSize: ByteLength): Promise<void> {
     checkWhole('maximum size', maximumSize);
     await this.#runWriting(async ({ engine: { store, space } }) => {
@@ -265,7 +283,9 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
    * May be called repeatedly.
    */
   async close(): Promise<void> {
-    const { life, device, history } = this.#opened;
+    const { life, device, history, writer } = this.#opened;
+    // Who waits for room would be waited for.
+    writer?.engine.space.close();
     await life.close(async () => {
       try {
         await history.close();
