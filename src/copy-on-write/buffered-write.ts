@@ -1,8 +1,8 @@
 /** One change of the volume that waits in the write buffer. */
 import type { BlockDevice } from '../device/block-device.js';
-import type { DiffArea } from '../diff-area/diff-area.js';
-import type { BlockNumber, ByteLength, ByteOffset } from '../units.js';
+import type { ByteLength, ByteOffset } from '../units.js';
 import type { IndexedRange } from './overlap-index.js';
+import type { RoomAside } from './room-aside.js';
 import type { Shift } from './write-gate.js';
 
 /**
@@ -14,12 +14,6 @@ import type { Shift } from './write-gate.js';
  * - `stuck`: cannot reach the volume; its bytes stay, for those who read
  */
 export type BufferedState = 'kept' | 'passed' | 'parked' | 'writing' | 'over' | 'stuck';
-
-/** Room set aside in a diff area for copies of some blocks. */
-export interface RoomAside {
-  readonly area: DiffArea;
-  readonly blocks: readonly BlockNumber[];
-}
 
 /** What a change that is not a write of bytes does to the device, and who waits for it. */
 export interface AwaitedAction {

@@ -25,7 +25,8 @@ import {
   blockOf,
   offsetOfBlock,
 } from '../units.js';
-import { BATCH_BLOCKS_MAX, Batch, type CopiedBatch } from './batch.js';
+import { allDone, BATCH_BLOCKS_MAX, Batch, type CopiedBatch } from './batch.js';
+import { CopyFigures } from './copy-figures.js';
 import { MemoryBudget } from './memory-budget.js';
 import type { Pools } from './pools.js';
 import type { ApartCopier } from './thread-copies.js';
@@ -55,20 +56,6 @@ export interface CopyOnWriteHost {
    * @throws if it cannot even be given up, or must not; then the writes that wait must fail
    */
   copyFailed(area: DiffArea, error: unknown, attempt: FailedAttempt): Promise<'retry' | 'gone'>;
-}
-
-/** What has been done so far. */
-export class CopyFigures {
-  /** Blocks with a copy of their own. */
-  copiedBlocks = 0;
-  /** Blocks of zeros, which share one. */
-  zeroBlocks = 0;
-  /** Batches read and written together. */
-  batches = 0;
-  /** Groups of batches made durable by one flush. */
-  groups = 0;
-  /** Attempts that failed. */
-  failures = 0;
 }
 
 export class CopyOnWrite {
@@ -143,8 +130,8 @@ export class CopyOnWrite {
   }
 
   #enqueue(area: DiffArea, block: BlockNumber): Batch {
-    if (area.isLeft(block)) return this.#commitLeft(area, block);
-    const isAside = area.isAside(block);
+    if (area.uncommitted.has(block)) return this.#commitAgain(area, block);
+    const isAside = area.ahead.has(block);
     let batch = this.#collecting;
     if (batch?.isAside !== isAside || batch.blocks.length === BATCH_BLOCKS_MAX) {
       batch = new Batch(area, isAside);
@@ -158,7 +145,7 @@ export class CopyOnWrite {
   }
 
   /** The block has a copy that only waits to be committed. */
-  #commitLeft(area: DiffArea, block: BlockNumber): Batch {
+  #commitAgain(area: DiffArea, block: BlockNumber): Batch {
     const batch = new Batch(area, true);
     batch.blocks.push(block);
     this.#inFlight.set(block, batch);
@@ -353,11 +340,11 @@ export class CopyOnWrite {
         await area.writeEntries();
         await area.flush();
         for (const copied of group) area.publish(copied);
-        area.publishLeft();
+        area.publishUncommitted();
         return true;
       },
       () => {
-        if (appended) area.leave(group);
+        if (appended) area.uncommitted.add(group);
       },
     );
     if (!committed) return;
@@ -390,9 +377,3 @@ export class CopyOnWrite {
 
 const ZEROS = Buffer.alloc(BLOCK_SIZE);
 const isZeroBlock = (data: Uint8Array): boolean => ZEROS.equals(data);
-
-/** Settles when all batches have: a write that fails must not leave copies of its range under way. */
-async function allDone(batches: readonly Batch[]): Promise<void> {
-  const results = await Promise.allSettled(batches.map((batch) => batch.done));
-  for (const result of results) if (result.status === 'rejected') throw result.reason;
-}

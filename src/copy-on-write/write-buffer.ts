@@ -29,14 +29,16 @@ import type { BlockDevice } from '../device/block-device.js';
 import { BufferPool, pooledSize } from '../device/buffer-pool.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import type { Clock } from '../environment.js';
-import { AssertionError, assert, DeviceError, isOutOfSpace, NoSpaceError } from '../errors.js';
+import { AssertionError, assert, DeviceError, isOutOfSpace } from '../errors.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import { BufferRoom } from './buffer-room.js';
-import { type AwaitedAction, BufferedWrite, type RoomAside } from './buffered-write.js';
+import { type AwaitedAction, BufferedWrite } from './buffered-write.js';
 import type { CopyOnWrite } from './copy-on-write.js';
 import { Drains } from './drains.js';
 import { lessHeld } from './held-zeros.js';
 import { OverlapIndex } from './overlap-index.js';
+import { ParkedWrites } from './parked-writes.js';
+import { releaseAside, setAside } from './room-aside.js';
 import { TurnCredit } from './turn-credit.js';
 import type { WriteBufferFigures } from './write-buffer-figures.js';
 import type { Shift, WriteGate } from './write-gate.js';
@@ -52,8 +54,6 @@ export interface WriteBufferParts {
 }
 
 const LONG_WRITE: ByteLength = 262_144;
-/** When parked writes are tried again, if nothing else is a reason to. */
-const PARKED_MS = 1000;
 
 const DONE = Promise.resolve();
 
@@ -79,22 +79,14 @@ export class WriteBuffer implements Allocated {
   #failure: Error | undefined;
   /** The diff area of the snapshot that is being taken. */
   #incoming: DiffArea | undefined;
-  readonly #parked = new Set<BufferedWrite>();
-  /** These, and those of them that are being tried again: while there are any, nothing is acknowledged that needs room. */
-  readonly #short = new Set<BufferedWrite>();
-  #isClosed = false;
-  /** Why; the newest reason. */
-  #parkedBy: unknown;
-  #cancelTrial: (() => void) | undefined;
-  readonly #onParked = new Set<() => void>();
-  readonly #clock: Clock;
+  readonly #parked: ParkedWrites;
   readonly #counts = { buffered: 0, absorbed: 0, direct: 0, roomWaits: 0, retries: 0, unbuffered: 0 };
 
   constructor({ device, gate, copyOnWrite, clock, limit }: WriteBufferParts) {
     this.#device = device;
     this.#gate = gate;
     this.#copyOnWrite = copyOnWrite;
-    this.#clock = clock;
+    this.#parked = new ParkedWrites(device.name, clock, (write) => this.#protect(write));
     this.#turns = new TurnCredit(clock);
     this.#limit = limit;
     this.#room = new BufferRoom(limit);
@@ -108,7 +100,7 @@ export class WriteBuffer implements Allocated {
       bufferedBytes: this.#room.usedBytes,
       limitBytes: this.#limit,
       entries: this.#active,
-      parked: this.#parked.size,
+      parked: this.#parked.count,
       writeOuts: this.#writeOuts.count,
     };
   }
@@ -176,7 +168,8 @@ export class WriteBuffer implements Allocated {
   /** Copies the bytes, for which room was acquired. */
   #take(offset: ByteOffset, source: Uint8Array, older: readonly BufferedWrite[]): Promise<void> {
     const length = source.byteLength;
-    const aside = this.#setAside(offset, length);
+    const areas = [this.#copyOnWrite.target, this.#isPlugged ? this.#incoming : undefined];
+    const aside = this.#parked.isShort ? undefined : setAside(areas, offset, length);
     if (aside === undefined) {
       this.#counts.unbuffered++;
       this.#room.release(pooledSize(length));
@@ -190,26 +183,6 @@ export class WriteBuffer implements Allocated {
     this.#add(write, older);
     this.#counts.buffered++;
     return this.#turns.spend(length);
-  }
-
-  /**
-   * Sets room aside for the copies that a write needs: in the diff area that takes them now, and in that of the snapshot
-   * that is being taken, if it is newer than that.
-   * @returns `undefined` if there is not enough, or none can be relied on
-   */
-  #setAside(offset: ByteOffset, length: ByteLength): readonly RoomAside[] | undefined {
-    if (this.#short.size > 0) return undefined;
-    const aside: RoomAside[] = [];
-    for (const area of [this.#copyOnWrite.target, this.#isPlugged ? this.#incoming : undefined]) {
-      if (area === undefined) continue;
-      const blocks = area.setAside(offset, length);
-      if (blocks === undefined) {
-        releaseAll(aside);
-        return undefined;
-      }
-      if (blocks.length > 0) aside.push({ area, blocks });
-    }
-    return aside;
   }
 
   /**
@@ -230,8 +203,9 @@ export class WriteBuffer implements Allocated {
   }
 
   #add(write: BufferedWrite, older: readonly BufferedWrite[]): void {
-    if (write.action !== undefined && older.some(({ state }) => state === 'parked')) {
-      write.action.reject(this.#parkedError);
+    // It would wait for what waits for room.
+    if (write.action !== undefined && older.length > 0 && this.#parked.isShort) {
+      write.action.reject(this.#parked.error);
       return;
     }
     this.#active++;
@@ -303,9 +277,9 @@ export class WriteBuffer implements Allocated {
   #end(write: BufferedWrite, error: unknown): void {
     write.state = 'over';
     this.#index.remove(write);
-    this.#short.delete(write);
+    this.#parked.over(write);
     this.#release(write);
-    releaseAll(write.aside);
+    releaseAside(write.aside);
     const { action, followers } = write;
     if (error === undefined) action?.resolve();
     else action?.reject(error);
@@ -318,60 +292,18 @@ export class WriteBuffer implements Allocated {
 
   /** There is no room on the host for a copy. It stays inside the gate: no snapshot can be taken meanwhile. */
   #park(write: BufferedWrite, error: unknown): void {
-    write.state = 'parked';
-    this.#parked.add(write);
-    this.#short.add(write);
-    this.#parkedBy = error;
+    // Others need the room: at most as much as the buffer holds is parked, because nothing more is acknowledged then.
     if (write.isCounted && write.memory !== undefined) {
       write.isCounted = false;
       this.#room.release(write.memory.byteLength);
     }
-    if (!this.#isClosed) this.#cancelTrial ??= this.#clock.after(PARKED_MS, () => this.tryParked());
     // Nobody who was not acknowledged has to wait for it.
-    const waiting = this.#awaitedBehind(write);
-    for (const each of waiting) this.#end(each, this.#parkedError);
-    for (const tell of this.#onParked) tell();
-  }
-
-  #awaitedBehind(write: BufferedWrite): Set<BufferedWrite> {
-    const found = new Set<BufferedWrite>();
-    const seen = new Set<BufferedWrite>();
-    const look = ({ followers = [] }: BufferedWrite) => {
-      for (const follower of followers) {
-        if (follower.state !== 'kept' || seen.has(follower)) continue;
-        seen.add(follower);
-        if (follower.action !== undefined) found.add(follower);
-        look(follower);
-      }
-    };
-    look(write);
-    return found;
-  }
-
-  get #parkedError(): NoSpaceError {
-    return new NoSpaceError(
-      `writes that were acknowledged wait for room on the file system of the snapshots of ${this.#device.name}; give it some space`,
-      { cause: this.#parkedBy },
-    );
-  }
-
-  /** There may be room now. */
-  tryParked(): void {
-    this.#cancelTrial?.();
-    this.#cancelTrial = undefined;
-    const parked = [...this.#parked];
-    this.#parked.clear();
-    for (const write of parked) {
-      write.state = 'passed';
-      this.#protect(write);
-    }
+    for (const each of this.#parked.add(write, error)) this.#end(each, this.#parked.error);
   }
 
   /** Nothing is tried again by itself any more. */
   close(): void {
-    this.#isClosed = true;
-    this.#cancelTrial?.();
-    this.#cancelTrial = undefined;
+    this.#parked.close();
   }
 
   /** An acknowledged change cannot reach the volume. It stays for readers, and so does what it blocks. */
@@ -393,7 +325,7 @@ export class WriteBuffer implements Allocated {
   #stick(write: BufferedWrite, error: unknown): void {
     if (write.state === 'stuck') return;
     write.state = 'stuck';
-    this.#short.delete(write);
+    this.#parked.over(write);
     write.action?.reject(this.#failure ?? error);
     this.#settled(write);
     for (const follower of write.followers ?? []) this.#stick(follower, error);
@@ -446,18 +378,10 @@ export class WriteBuffer implements Allocated {
 
   /** Resolves when every change made so far is in the volume. @throws what a write-out has failed with, NoSpaceError (see `#park`) */
   async drained(): Promise<void> {
-    this.tryParked();
-    if (this.#active > 0) {
-      let onParked: () => void = () => undefined;
-      const parked = new Promise<void>((resolve) => {
-        onParked = resolve;
-      });
-      this.#onParked.add(onParked);
-      await Promise.race([this.#drains.wait(this.#sequence, this.#active), parked]);
-      this.#onParked.delete(onParked);
-    }
+    this.#parked.tryAgain();
+    if (this.#active > 0) await this.#parked.orParked(this.#drains.wait(this.#sequence, this.#active));
     if (this.#failure !== undefined) throw this.#failure;
-    if (this.#parked.size > 0) throw this.#parkedError;
+    if (this.#parked.count > 0) throw this.#parked.error;
   }
 
   /** Makes every change acknowledged so far durable. @throws DeviceError */
@@ -490,7 +414,3 @@ export class WriteBuffer implements Allocated {
     for (const write of gathered) this.#passIfFree(write);
   }
 }
-
-const releaseAll = (aside: readonly RoomAside[]): void => {
-  for (const { area, blocks } of aside) area.releaseAside(blocks);
-};

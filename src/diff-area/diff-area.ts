@@ -34,6 +34,8 @@ import type { BlockTable } from './block-table.js';
 import { CopyChecksum } from './copy-checksum.js';
 import { RoomAhead } from './room-ahead.js';
 import type { Copies, TableWriter } from './table-writer.js';
+import { UncommittedCopies } from './uncommitted.js';
+import { allSettled, joined } from './vectors.js';
 
 export interface DiffAreaState {
   readonly storeId: Guid;
@@ -57,10 +59,9 @@ export class DiffArea {
   /** Entries whose slots are reserved but which are not in the table chain yet: they may need further table blocks. */
   #promisedEntries = 0;
   /** Room for copies of writes that are acknowledged, but whose copies are not under way. */
-  readonly #ahead = new RoomAhead();
-  /** Copies whose entries are in the table chain but could not be committed, with the blocks that they are of. */
-  readonly #left: Copies[] = [];
-  readonly #leftBlocks = new Set<BlockNumber>();
+  readonly ahead: RoomAhead;
+  /** Copies that are in the table chain but could not be committed. */
+  readonly uncommitted = new UncommittedCopies();
   #isRetired = false;
   readonly #checksum: CopyChecksum;
 
@@ -73,6 +74,10 @@ export class DiffArea {
     this.#writer = state.writer;
     this.#slots = state.slots;
     this.#checksum = new CopyChecksum(state.file.runs, state.epoch);
+    this.ahead = new RoomAhead(
+      (blocks) => this.#lacking(0, 0, blocks) === 0,
+      () => this.#promise(0),
+    );
   }
 
   /** The file, for those who look at what it holds on its device. */
@@ -96,7 +101,7 @@ export class DiffArea {
 
   /** Free bytes that nobody counts on. */
   get roomBytes(): ByteLength {
-    return this.freeBytes - this.#ahead.open * BLOCK_SIZE;
+    return this.freeBytes - this.ahead.open * BLOCK_SIZE;
   }
 
   /** The item that describes this diff area in the control file. */
@@ -121,7 +126,7 @@ export class DiffArea {
 
   /** Bytes by which the file has to grow before `slots` slots can be reserved for `entries` entries; 0: not at all. */
   growthNeeded(slots: number, entries: number): ByteLength {
-    return this.#lacking(slots, entries, this.#ahead.open);
+    return this.#lacking(slots, entries, this.ahead.open);
   }
 
   #lacking(slots: number, entries: number, ahead: number): ByteLength {
@@ -134,38 +139,11 @@ export class DiffArea {
    * @returns `undefined`, reserving nothing, if the file has to grow first
    */
   reserve(slots: number, entries: number, blocks: readonly BlockNumber[] = []): Slot[] | undefined {
-    const ahead = this.#ahead.open - this.#ahead.openAmong(blocks);
+    const ahead = this.ahead.open - this.ahead.openAmong(blocks);
     if (this.#lacking(slots, entries, ahead) > 0) return undefined;
-    this.#ahead.use(blocks);
+    this.ahead.use(blocks);
     this.#promise(entries);
     return this.#slots.take(slots);
-  }
-
-  /**
-   * Sets room aside for the copies that a write of the range needs; a block counts once, however many writes touch it.
-   * @returns the blocks, for `releaseAside`; `undefined`, setting nothing aside, if there is too little room
-   */
-  setAside(offset: ByteOffset, length: ByteLength): readonly BlockNumber[] | undefined {
-    const blocks: BlockNumber[] = [];
-    const end = this.endOf(offset, length);
-    for (let block: number = blockOf(offset); block < end; block++)
-      if (!this.table.has(block)) blocks.push(block);
-    const ahead = this.#ahead.open + this.#ahead.newAmong(blocks);
-    if (ahead > this.#ahead.open && this.#lacking(0, 0, ahead) > 0) return undefined;
-    this.#ahead.add(blocks);
-    this.#promise(0);
-    return blocks;
-  }
-
-  /** A write that had room set aside is over. */
-  releaseAside(blocks: readonly BlockNumber[]): void {
-    this.#ahead.remove(blocks);
-    this.#promise(0);
-  }
-
-  /** Is room set aside for a copy of the block? */
-  isAside(block: BlockNumber): boolean {
-    return this.#ahead.has(block);
   }
 
   /** The block behind the last one of a range. Blocks past the end of the snapshot, in a volume that has grown since, are not its own. */
@@ -176,14 +154,14 @@ export class DiffArea {
   /** Takes back a reservation whose copies will not be appended. */
   cancel(slots: readonly Slot[], entries: number, blocks: readonly BlockNumber[] = []): void {
     this.#slots.putBack(slots);
-    this.#ahead.unuse(blocks);
+    this.ahead.unuse(blocks);
     this.#promise(-entries);
   }
 
   #promise(entries: number): void {
     this.#promisedEntries += entries;
     if (this.#isRetired) return;
-    const { open } = this.#ahead;
+    const { open } = this.ahead;
     this.#slots.spokenFor = slotsForTable(this.#promisedEntries + open) + open;
   }
 
@@ -254,23 +232,9 @@ export class DiffArea {
     }
   }
 
-  /** The commit of copies that were appended has failed. Their slots and entries stay, and count with the next commit. */
-  leave(groups: readonly Copies[]): void {
-    for (const copies of groups) {
-      this.#left.push(copies);
-      for (const block of copies.blocks) this.#leftBlocks.add(block);
-    }
-  }
-
-  /** Is there such a copy of the block? */
-  isLeft(block: BlockNumber): boolean {
-    return this.#leftBlocks.has(block);
-  }
-
-  /** Publishes them, once all entries are durable. */
-  publishLeft(): void {
-    for (const copies of this.#left.splice(0)) this.publish(copies);
-    this.#leftBlocks.clear();
+  /** The same for those that an earlier commit left, once all entries are durable. */
+  publishUncommitted(): void {
+    for (const copies of this.uncommitted.take()) this.publish(copies);
   }
 
   /** Records in the table that everything in it is durable, so that opening need not look at the data. Not flushed. */
@@ -380,7 +344,7 @@ export class DiffArea {
   async settle(): Promise<void> {
     await this.writeEntries();
     await this.flush();
-    this.publishLeft();
+    this.publishUncommitted();
   }
 
   async close(): Promise<void> {
@@ -395,31 +359,3 @@ export class DiffArea {
 
 /** Slots that the table may take for `entries` more entries, and one to go on with. */
 const slotsForTable = (entries: number): number => Math.ceil(entries / ENTRIES_PER_TABLE_BLOCK) + 1;
-
-/** Neighbouring views of one buffer as one view: fewer vectors for the operating system. */
-function joined(views: readonly Uint8Array[]): Uint8Array[] {
-  const result: Uint8Array[] = [];
-  for (const view of views) {
-    const last = result.at(-1);
-    if (
-      last !== undefined &&
-      last.buffer === view.buffer &&
-      last.byteOffset + last.byteLength === view.byteOffset
-    ) {
-      result[result.length - 1] = new Uint8Array(
-        last.buffer,
-        last.byteOffset,
-        last.byteLength + view.byteLength,
-      );
-    } else {
-      result.push(view);
-    }
-  }
-  return result;
-}
-
-/** Like `Promise.all`, but settles only when every promise has: the buffers are in use until then. */
-async function allSettled(promises: readonly Promise<void>[]): Promise<void> {
-  for (const result of await Promise.allSettled(promises))
-    if (result.status === 'rejected') throw result.reason;
-}

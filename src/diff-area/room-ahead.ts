@@ -15,6 +15,14 @@ interface Ahead {
 export class RoomAhead {
   readonly #blocks = new Map<BlockNumber, Ahead>();
   #open = 0;
+  readonly #fits: (open: number) => boolean;
+  readonly #onChange: () => void;
+
+  /** @param fits would there be room for copies of so many blocks? */
+  constructor(fits: (open: number) => boolean, onChange: () => void) {
+    this.#fits = fits;
+    this.#onChange = onChange;
+  }
 
   /** Blocks that still need slots. */
   get open(): number {
@@ -25,18 +33,15 @@ export class RoomAhead {
     return this.#blocks.has(block);
   }
 
-  /** How many of the blocks are not here yet. */
-  newAmong(blocks: readonly BlockNumber[]): number {
-    return blocks.reduce((sum, block) => sum + (this.#blocks.has(block) ? 0 : 1), 0);
-  }
-
   openAmong(blocks: readonly BlockNumber[]): number {
     if (this.#open === 0) return 0;
     return blocks.reduce((sum, block) => sum + (this.#blocks.get(block)?.isOpen === true ? 1 : 0), 0);
   }
 
-  /** One more write of the blocks. */
-  add(blocks: readonly BlockNumber[]): void {
+  /** One more write that needs copies of the blocks. @returns false, setting nothing aside, if there is too little room */
+  add(blocks: readonly BlockNumber[]): boolean {
+    const further = blocks.reduce((sum, block) => sum + (this.#blocks.has(block) ? 0 : 1), 0);
+    if (further > 0 && !this.#fits(this.#open + further)) return false;
     for (const block of blocks) {
       const ahead = this.#blocks.get(block);
       if (ahead !== undefined) ahead.writes++;
@@ -45,9 +50,11 @@ export class RoomAhead {
         this.#open++;
       }
     }
+    this.#onChange();
+    return true;
   }
 
-  /** One write less. */
+  /** One write less: it is over. */
   remove(blocks: readonly BlockNumber[]): void {
     for (const block of blocks) {
       const ahead = this.#blocks.get(block);
@@ -56,6 +63,7 @@ export class RoomAhead {
       this.#blocks.delete(block);
       if (ahead.isOpen) this.#open--;
     }
+    this.#onChange();
   }
 
   /** Slots were reserved for copies of the blocks. */

@@ -1,5 +1,5 @@
 /** The past of a volume: its snapshots, whoever wrote them, and the volume that they are snapshots of. */
-import type { CopyFigures } from '../copy-on-write/copy-on-write.js';
+import type { CopyFigures } from '../copy-on-write/copy-figures.js';
 import type { WriteBufferFigures } from '../copy-on-write/write-buffer-figures.js';
 import type { BlockDevice } from '../device/block-device.js';
 import type { Snapshot } from '../snapshot/snapshot.js';

@@ -1,7 +1,7 @@
 /** The shadow copies of a volume that Windows wrote, as snapshots like any other. They can only be read. */
 
 import { asTarget } from '../arguments.js';
-import { CopyFigures } from '../copy-on-write/copy-on-write.js';
+import { CopyFigures } from '../copy-on-write/copy-figures.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { FormatError, InvalidArgumentError, UnsupportedError } from '../errors.js';
 import { NIL_GUID } from '../format/guid.js';

@@ -6,6 +6,8 @@ export interface RunCounters {
   snapshotsTaken: number;
   snapshotsVerified: number;
   snapshotsGivenUp: number;
+  /** Writes that failed for lack of room, where the policy or a hold wanted it so. */
+  writesRefused: number;
   /** Times that `check` read the whole store and found nothing. */
   checks: number;
   /** Device operations that were made to fail or to be late. */
@@ -22,6 +24,7 @@ export const noCounters = (): RunCounters => ({
   snapshotsTaken: 0,
   snapshotsVerified: 0,
   snapshotsGivenUp: 0,
+  writesRefused: 0,
   checks: 0,
   faults: 0,
   bitsRotted: 0,

@@ -19,6 +19,7 @@ import { ModelMismatch, stampSectors, type VolumeModel } from '../../src/testing
 import { BLOCK_SIZE, blocksIn } from '../../src/units.js';
 import type { RunCounters } from './counters.js';
 import type { Cycle, Operation, Range } from './plan.js';
+import { SpaceExpectations } from './space-expectations.js';
 
 /** Codes of the errors that a call may end in. */
 export type Permitted = readonly ErrorCode[];
@@ -26,11 +27,25 @@ export type Permitted = readonly ErrorCode[];
 const NO_ERROR: Permitted = [];
 /** A snapshot may go at any moment. */
 const GONE: Permitted = ['SNAPSHOT_DELETED'];
+/** One that is held does not go. */
+const HELD: Permitted = ['HELD'];
+const FULL: Permitted = ['NO_SPACE'];
 const NOT_CREATED: Permitted = ['HOLD_TIMEOUT', 'NO_SPACE', 'LIMIT'];
 /** Besides the others, while devices fail. */
 export const DEVICE_FAILS: Permitted = ['DEVICE', 'NO_SPACE'];
 /** Besides the others, where the store is known to be damaged. */
 export const DAMAGED: Permitted = ['INTEGRITY', 'FORMAT', 'UNSUPPORTED'];
+
+/** What the workload needs of the world. */
+export interface WorkloadWorld {
+  readonly now: () => number;
+  readonly setHostSpace: (bytes: number) => void;
+}
+
+const NO_WORLD: WorkloadWorld = { now: () => 0, setHostSpace: () => undefined };
+
+type PolicyOperation = Extract<Operation, { kind: 'policy' }>;
+type HoldOperation = Extract<Operation, { kind: 'hold' | 'release' }>;
 
 export class Workload {
   readonly #model: VolumeModel;
@@ -39,23 +54,32 @@ export class Workload {
   #label = 0;
   #comparisons = 0;
   #holdTimeoutMs = 10_000;
+  readonly #space: SpaceExpectations;
+  readonly #setHostSpace: (bytes: number) => void;
   /** Errors that any call may end in for now, because of what is done to the devices. */
   tolerated: Permitted = NO_ERROR;
   /** What was wrong besides the answers to calls. */
   readonly complaints: string[] = [];
 
-  constructor(model: VolumeModel, counters: RunCounters) {
+  constructor(model: VolumeModel, counters: RunCounters, world: WorkloadWorld = NO_WORLD) {
     this.#model = model;
     this.#counters = counters;
+    this.#space = new SpaceExpectations(world.now);
+    this.#setHostSpace = world.setHostSpace;
   }
 
   /** Must be called for each volume that is opened, at once: tells the model of snapshots that go. */
   listen(volume: Volume): void {
     const labels = new Map(volume.snapshots.map(({ id, label }) => [id, label ?? '']));
     volume.on('created', ({ id, label }) => labels.set(id, label ?? ''));
-    volume.on('deleting', ({ id }) => this.#model.beginDelete(labels.get(id) ?? ''));
+    volume.on('deleting', ({ id, reason }) => {
+      const label = labels.get(id) ?? '';
+      this.#model.beginDelete(label);
+      if (this.#space.isHeld(label)) this.complaints.push(`${label} is held and is deleted (${reason})`);
+    });
     volume.on('deleted', ({ id, reason }) => {
       if (reason !== 'requested') this.#counters.snapshotsGivenUp++;
+      this.#space.forget(labels.get(id) ?? '');
       this.#model.drop(labels.get(id) ?? '');
     });
     volume.on('deleted', ({ reason, cause }) => {
@@ -95,6 +119,11 @@ export class Workload {
     }
   }
 
+  /** What was said of holds and policy before the volume was closed, or a crash came, is as it was. @throws ModelMismatch */
+  verifySpace(volume: Volume): void {
+    this.#space.verify(volume);
+  }
+
   async #perform(volume: Volume, operation: Operation): Promise<void> {
     switch (operation.kind) {
       case 'write':
@@ -109,10 +138,10 @@ export class Workload {
       case 'create':
         return this.#create(volume);
       case 'delete-oldest':
-        await this.#outcome(NO_ERROR, () => volume.deleteOldest());
+        await this.#outcome(HELD, () => volume.deleteOldest());
         return;
       case 'delete-all':
-        await this.#outcome(NO_ERROR, () => volume.deleteOldest(volume.snapshots.length));
+        await this.#outcome(HELD, () => volume.deleteOldest(volume.snapshots.length));
         return;
       case 'read-snapshot': {
         const snapshot = volume.snapshots[operation.age % Math.max(1, volume.snapshots.length)];
@@ -126,6 +155,16 @@ export class Workload {
       case 'limit':
         await this.#outcome(NO_ERROR, () => volume.setMaximumSize(operation.maximum));
         return;
+      case 'policy':
+        return this.#setPolicy(volume, operation);
+      case 'hold':
+      case 'release': {
+        const snapshot = volume.snapshots[operation.age % Math.max(1, volume.snapshots.length)];
+        return snapshot && this.#setHold(snapshot, operation);
+      }
+      case 'host-space':
+        this.#setHostSpace(operation.bytes);
+        return;
       case 'shorten-hold':
         this.#holdTimeoutMs = this.#holdTimeoutMs === 1 ? 10_000 : 1;
     }
@@ -135,14 +174,46 @@ export class Workload {
     const bytes = new Uint8Array(length);
     if (!zeros) stampSectors(bytes, offset, this.#sequence++);
     const write = this.#model.beginWrite(offset, bytes);
-    this.#model.endWrite(write, await this.#outcome(NO_ERROR, () => volume.write(offset, bytes)));
+    this.#model.endWrite(write, await this.#change(() => volume.write(offset, bytes)));
   }
 
   async #clear(volume: Volume, { offset, length }: Range, kind: 'discard' | 'zeroes'): Promise<void> {
     const write = this.#model.beginDiscard(offset, length);
     const call = () =>
       kind === 'discard' ? volume.discard(offset, length) : volume.writeZeroes(offset, length);
-    this.#model.endWrite(write, await this.#outcome(NO_ERROR, call));
+    this.#model.endWrite(write, await this.#change(call));
+  }
+
+  /** A write that may fail for lack of room: only where the policy, or a hold, lets that be. */
+  async #change(call: () => Promise<unknown>): Promise<'done' | 'failed'> {
+    const mayFail = this.#space.watch();
+    const error = await this.#errorOf(FULL, call);
+    if (error === undefined) return 'done';
+    if (error.code === 'NO_SPACE' && !mayFail() && !this.tolerated.includes('NO_SPACE')) throw error;
+    if (error.code === 'NO_SPACE') this.#counters.writesRefused++;
+    return 'failed';
+  }
+
+  async #setPolicy(volume: Volume, { policy, waitMs, afterWait }: PolicyOperation): Promise<void> {
+    this.#space.beginPolicy(policy, afterWait);
+    const result = await this.#outcome(NO_ERROR, () => volume.setSpacePolicy(policy, { waitMs, afterWait }));
+    this.#space.endPolicy(result === 'done' ? policy : undefined);
+  }
+
+  async #setHold(snapshot: Snapshot, operation: HoldOperation): Promise<void> {
+    const label = labelOf(snapshot);
+    if (operation.kind === 'release') {
+      this.#space.begin(label, false);
+      const result = await this.#outcome(GONE, () => snapshot.release());
+      this.#space.end(label, result === 'done' ? 'free' : undefined);
+      return;
+    }
+    const { forMs } = operation;
+    const until = forMs === undefined ? undefined : this.#space.now() + forMs;
+    this.#space.begin(label, true);
+    const call = () => snapshot.hold(until === undefined ? {} : { until: new Date(until) });
+    const result = await this.#outcome(GONE, call);
+    this.#space.end(label, result === 'done' ? { until } : undefined);
   }
 
   async #flush(volume: Volume): Promise<void> {
