@@ -31,9 +31,10 @@ export { VolumeServer, type VolumeServerOptions } from './serve/volume-server.js
 export type { CreateSnapshotOptions } from './snapshot/create.js';
 export type { FullReason, VolumeEvents } from './snapshot/events.js';
 export type { SpaceForecast, SpaceWarning } from './snapshot/forecast.js';
+export type { SpacePolicyOptions } from './snapshot/overflow.js';
 export type { DeletionReason } from './snapshot/record.js';
 export type { ByteSource, HoldOptions, Snapshot } from './snapshot/snapshot.js';
-export type { Growth, SpaceFigures, SpacePolicyOptions } from './snapshot/space.js';
+export type { Growth, SpaceFigures } from './snapshot/space.js';
 export { DirectoryStore } from './store/directory-store.js';
 export { type InVolumeOptions, InVolumeStore } from './store/in-volume-store.js';
 export type { Store } from './store/store.js';

@@ -15,43 +15,32 @@
  * - A read lays over what the device gives whatever the buffer held when it began: also what was written out meanwhile,
  *   because the device may have been read before.
  * - While a snapshot is being taken (`plug` to `unplug`) nothing newer than its moment is passed on.
- * - Room for the copies that a write needs is set aside before it is acknowledged. Where there is none, it is acknowledged
- *   when it is done, as in the mode `ordered`: then the policy for a lack of room is between it and its caller.
- * - What was acknowledged and cannot be copied because the host is full, whatever was set aside, is *parked*: readers see
- *   it, flushes fail, and it is tried again until there is room.
+ * - Room for copies is set aside before a write is acknowledged; where there is none, it is acknowledged when it is done.
+ * - What finds the host full all the same is *parked* (see `ParkedWrites`): readers see it, flushes fail.
  * - What was acknowledged and cannot be written for another reason stays here for readers, and from then on every flush and every change
  *   fails, until the volume is opened again.
  *
  * Shared state: everything here changes between awaits only.
  */
-import { type Allocated, type AllocationExtent, allocationOf } from '../device/allocation.js';
+import type { Allocated, AllocationExtent } from '../device/allocation.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { BufferPool, pooledSize } from '../device/buffer-pool.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
-import type { Clock } from '../environment.js';
 import { AssertionError, assert, DeviceError, isOutOfSpace } from '../errors.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import { BufferRoom } from './buffer-room.js';
+import { BufferedReads } from './buffered-reads.js';
 import { type AwaitedAction, BufferedWrite } from './buffered-write.js';
 import type { CopyOnWrite } from './copy-on-write.js';
 import { Drains } from './drains.js';
-import { lessHeld } from './held-zeros.js';
 import { OverlapIndex } from './overlap-index.js';
 import { ParkedWrites } from './parked-writes.js';
 import { releaseAside, setAside } from './room-aside.js';
 import { TurnCredit } from './turn-credit.js';
 import type { WriteBufferFigures } from './write-buffer-figures.js';
+import type { WriteBufferParts } from './write-buffer-parts.js';
 import type { Shift, WriteGate } from './write-gate.js';
 import { WriteOuts } from './write-outs.js';
-
-export interface WriteBufferParts {
-  readonly device: BlockDevice;
-  readonly gate: WriteGate;
-  readonly copyOnWrite: CopyOnWrite;
-  readonly clock: Clock;
-  /** Bytes of memory that may wait to be written. */
-  readonly limit: ByteLength;
-}
 
 const LONG_WRITE: ByteLength = 262_144;
 
@@ -80,6 +69,7 @@ export class WriteBuffer implements Allocated {
   /** The diff area of the snapshot that is being taken. */
   #incoming: DiffArea | undefined;
   readonly #parked: ParkedWrites;
+  readonly #reads: BufferedReads;
   readonly #counts = { buffered: 0, absorbed: 0, direct: 0, roomWaits: 0, retries: 0, unbuffered: 0 };
 
   constructor({ device, gate, copyOnWrite, clock, limit }: WriteBufferParts) {
@@ -87,6 +77,7 @@ export class WriteBuffer implements Allocated {
     this.#gate = gate;
     this.#copyOnWrite = copyOnWrite;
     this.#parked = new ParkedWrites(device.name, clock, (write) => this.#protect(write));
+    this.#reads = new BufferedReads(device, this.#index, (write) => this.#release(write));
     this.#turns = new TurnCredit(clock);
     this.#limit = limit;
     this.#room = new BufferRoom(limit);
@@ -293,15 +284,11 @@ export class WriteBuffer implements Allocated {
   /** There is no room on the host for a copy. It stays inside the gate: no snapshot can be taken meanwhile. */
   #park(write: BufferedWrite, error: unknown): void {
     // Others need the room: at most as much as the buffer holds is parked, because nothing more is acknowledged then.
-    if (write.isCounted && write.memory !== undefined) {
-      write.isCounted = false;
-      this.#room.release(write.memory.byteLength);
-    }
+    this.#uncount(write);
     // Nobody who was not acknowledged has to wait for it.
     for (const each of this.#parked.add(write, error)) this.#end(each, this.#parked.error);
   }
 
-  /** Nothing is tried again by itself any more. */
   close(): void {
     this.#parked.close();
   }
@@ -338,42 +325,23 @@ export class WriteBuffer implements Allocated {
 
   #release(write: BufferedWrite): void {
     if (--write.holders > 0 || write.memory === undefined) return;
-    if (write.isCounted) this.#room.release(write.memory.byteLength);
+    this.#uncount(write);
     this.#pool.give(write.memory);
+  }
+
+  #uncount(write: BufferedWrite): void {
+    if (!write.isCounted || write.memory === undefined) return;
+    write.isCounted = false;
+    this.#room.release(write.memory.byteLength);
   }
 
   /** Fills `target` with the volume as it is now. @throws DeviceError */
   read(offset: ByteOffset, target: Uint8Array): Promise<void> {
-    if (this.#index.isEmpty) return this.#readDirect(offset, target);
-    const end = offset + target.byteLength;
-    const held = this.#index.overlapping(offset, end).filter(({ bytes }) => bytes !== undefined);
-    const newest = held.at(-1);
-    if (newest === undefined) return this.#readDirect(offset, target);
-    if (newest.offset <= offset && newest.end >= end) {
-      newest.layOver(offset, target);
-      return DONE;
-    }
-    return this.#readUnder(held, offset, target);
+    return this.#reads.read(offset, target);
   }
 
-  #readDirect(offset: ByteOffset, target: Uint8Array): Promise<void> {
-    return this.#device.readNow?.(offset, target) === true ? DONE : this.#device.read(offset, target);
-  }
-
-  async #readUnder(held: readonly BufferedWrite[], offset: ByteOffset, target: Uint8Array): Promise<void> {
-    for (const write of held) write.holders++;
-    try {
-      await this.#device.read(offset, target);
-      for (const write of held) write.layOver(offset, target);
-    } finally {
-      for (const write of held) this.#release(write);
-    }
-  }
-
-  /** What the device knows to be zero, less what the buffer held when this was first asked. */
-  async *allocation(offset: ByteOffset, length: ByteLength): AsyncGenerator<AllocationExtent> {
-    const held = this.#index.overlapping(offset, offset + length);
-    yield* lessHeld(allocationOf(this.#device, offset, length), offset, held);
+  allocation(offset: ByteOffset, length: ByteLength): AsyncGenerator<AllocationExtent> {
+    return this.#reads.allocation(offset, length);
   }
 
   /** Resolves when every change made so far is in the volume. @throws what a write-out has failed with, NoSpaceError (see `#park`) */
@@ -395,7 +363,7 @@ export class WriteBuffer implements Allocated {
     this.#room.level = level;
   }
 
-  /** From now on changes are taken, but not passed on; `drained` then waits for what is older. One at a time. @param incoming diff area of the snapshot that is being taken */
+  /** From now on changes are taken, but not passed on; `drained` then waits for what is older. One at a time. */
   plug(incoming: DiffArea): void {
     assert(!this.#isPlugged, () => 'the write buffer is plugged already');
     this.#epoch++;

@@ -1,8 +1,8 @@
 /** What is said over the control channel: methods, what they take and what they give. */
 import { resolve } from 'node:path';
 import type { SpacePolicy } from '../format/start-block.js';
+import type { SpacePolicyOptions } from '../snapshot/overflow.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
-import type { SpacePolicyOptions } from '../snapshot/space.js';
 import type { VolumeAccess } from '../volume/access.js';
 import type { ChangedExtent } from '../volume/changed-blocks.js';
 import type { VolumeFigures } from '../volume/history.js';

@@ -5,7 +5,7 @@
  * back when they have not had to for a while. Copies that find no slot grow the file themselves: they must not wait for
  * the background pool.
  *
- * When there is no room, by limit or by host, `#whenFull` does what the policy says:
+ * When there is no room, by limit or by host, `Overflow` does what the policy says:
  * - `delete-oldest`: the oldest snapshots go until there is room. If the oldest is held, as `fail-writes`.
  * - `hold-writes`: the copy waits, and the write with it, until something changes or its time is over. Nobody holds a
  *   lock meanwhile: whoever gives space, changes the policy or closes the volume can do so.
@@ -20,14 +20,15 @@ import type { Pools } from '../copy-on-write/pools.js';
 import { AREA_SIZE_MIN } from '../diff-area/create.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import type { Clock } from '../environment.js';
-import { HeldError, InvalidArgumentError, isOutOfSpace, NoSpaceError } from '../errors.js';
-import { SPACE_POLICIES, type SpacePolicy, type SpaceRules } from '../format/start-block.js';
+import { isOutOfSpace, NoSpaceError } from '../errors.js';
+import type { SpacePolicy, SpaceRules } from '../format/start-block.js';
 import type { AttachedStore } from '../store/store.js';
 import { BLOCK_SIZE, type ByteLength, roundUp } from '../units.js';
 import type { SnapshotChain } from './chain.js';
-import type { Emit, FullReason } from './events.js';
+import type { Emit } from './events.js';
 import { type SpaceForecast, SpaceMonitor, type SpaceWarning } from './forecast.js';
-import type { DeletionReason, SnapshotRecord } from './record.js';
+import { type Full, Overflow, type SpacePolicyOptions } from './overflow.js';
+import type { SnapshotRecord } from './record.js';
 import { type Patience, SpaceWaiters } from './space-waiters.js';
 
 export interface Growth {
@@ -35,13 +36,6 @@ export interface Growth {
   readonly initial: ByteLength;
   /** Largest step, in bytes. */
   readonly maximum: ByteLength;
-}
-
-export interface SpacePolicyOptions {
-  /** `hold-writes`: how long a write waits for room; default 60,000 ms, at most a day. */
-  readonly waitMs?: number;
-  /** `hold-writes`: what happens then; default `fail-writes`. */
-  readonly afterWait?: Exclude<SpacePolicy, 'hold-writes'>;
 }
 
 export interface SpaceFigures extends SpaceForecast, SpaceRules {
@@ -53,24 +47,8 @@ export interface SpaceFigures extends SpaceForecast, SpaceRules {
   readonly growthStep: ByteLength;
 }
 
-const WAIT_MS = 60_000;
-const WAIT_MS_MAX = 86_400_000;
 /** Growths in a row that nobody waited for, after which the step is halved. */
 const QUIET_GROWTHS = 4;
-
-/** What is lacking, and why. */
-interface Full {
-  readonly neededBytes: ByteLength;
-  readonly availableBytes: ByteLength;
-  readonly reason: FullReason;
-  readonly cause?: unknown;
-}
-
-const figuresOf = ({ neededBytes, availableBytes, reason }: Full) => ({
-  neededBytes,
-  availableBytes,
-  reason,
-});
 
 const MEBIBYTE = 1024 * 1024;
 export const DEFAULT_GROWTH: Growth = { initial: 50 * MEBIBYTE, maximum: 1000 * MEBIBYTE };
@@ -91,12 +69,11 @@ export class Space implements CopyOnWriteHost {
   #copyOnWrite: CopyOnWrite | undefined;
   #step: ByteLength;
   #growingAhead = false;
-  readonly #clock: Clock;
+  readonly #overflow: Overflow;
   readonly #waiters: SpaceWaiters;
   readonly #monitor: SpaceMonitor;
   /** Patience of attempts that failed, for as long as somebody repeats them. */
   readonly #patience = new WeakMap<FailedAttempt, Patience>();
-  #blocked: { readonly action: SpacePolicy; readonly since: number } | undefined;
   #quietGrowths = 0;
 
   constructor(
@@ -115,8 +92,8 @@ export class Space implements CopyOnWriteHost {
     const initial = Math.max(BLOCK_SIZE, roundUp(growth.initial, BLOCK_SIZE));
     this.#growth = { initial, maximum: Math.max(initial, roundUp(growth.maximum, BLOCK_SIZE)) };
     this.#step = initial;
-    this.#clock = clock;
     this.#waiters = new SpaceWaiters(clock);
+    this.#overflow = new Overflow(store, chain, emit, clock, this.#waiters, () => this.#copying);
     this.#monitor = new SpaceMonitor(clock, emit, warning, () => this.#use());
     chain.onRelief = () => this.#waiters.wake();
   }
@@ -131,45 +108,22 @@ export class Space implements CopyOnWriteHost {
     };
   }
 
-  /** In force now, with defaults filled in. */
-  get rules(): SpaceRules {
-    const { spaceRules } = this.#store.control.start.extension;
-    return { ...spaceRules, waitMs: spaceRules.waitMs === 0 ? WAIT_MS : spaceRules.waitMs };
+  async setPolicy(policy: SpacePolicy, options: SpacePolicyOptions): Promise<void> {
+    await this.#overflow.setPolicy(policy, options);
+    this.#waiters.wake();
   }
 
   get figures(): SpaceFigures {
     return {
       ...this.#monitor.forecast,
-      ...this.rules,
+      ...this.#overflow.rules,
       waiting: this.#waiters.count,
-      isFull: this.#blocked !== undefined,
+      isFull: this.#overflow.isBlocking,
       growthStep: this.#step,
     };
   }
 
-  /** Changes what happens when there is no room; durable when it resolves. Who waits looks again. @throws InvalidArgumentError */
-  async setPolicy(policy: SpacePolicy, options: SpacePolicyOptions): Promise<void> {
-    const { waitMs = WAIT_MS, afterWait = 'fail-writes' } = options;
-    if (!SPACE_POLICIES.includes(policy))
-      throw new InvalidArgumentError(`policy must be one of ${SPACE_POLICIES.join(', ')}, got ${policy}`);
-    if (afterWait !== 'fail-writes' && afterWait !== 'delete-oldest')
-      throw new InvalidArgumentError(`afterWait must be fail-writes or delete-oldest, got ${afterWait}`);
-    if (!(Number.isInteger(waitMs) && waitMs > 0 && waitMs <= WAIT_MS_MAX))
-      throw new InvalidArgumentError(
-        `waitMs must be whole, above 0 and at most ${WAIT_MS_MAX}, got ${waitMs}`,
-      );
-    const rules: SpaceRules = { policy, waitMs, afterWait };
-    await this.#store.control.setSpaceRules(rules);
-    this.#emit('spacePolicy', { ...rules, reason: 'requested' });
-    this.#waiters.wake();
-  }
-
-  /** The limit was raised, or something else may have made room. */
-  wake(): void {
-    this.#waiters.wake();
-  }
-
-  /** The volume is being closed: nobody is kept waiting any more. */
+  /** Nobody is kept waiting any more. */
   close(): void {
     this.#waiters.close();
   }
@@ -228,13 +182,13 @@ export class Space implements CopyOnWriteHost {
       if (record === undefined) return 'gone';
       const needed = area.growthNeeded(slots, entries);
       if (needed === 0) {
-        this.#resumed(record);
+        this.#overflow.isOver(record);
         return 'room';
       }
       this.#waited();
       const full = await this.#growNow(record, area, needed);
       if (full === undefined) continue;
-      if ((await this.#whenFull(record, full, patience)) === 'wait') return 'wait';
+      if ((await this.#overflow.act(record, full, patience)) === 'wait') return 'wait';
     }
   }
 
@@ -249,77 +203,6 @@ export class Space implements CopyOnWriteHost {
       if (!(error instanceof NoSpaceError)) throw error;
       return { neededBytes, availableBytes, reason: 'host-full', cause: error };
     }
-  }
-
-  /**
-   * Does what the policy says.
-   * @returns `wait`: for something to change; `removed`: a snapshot went, perhaps that of the record itself
-   * @throws NoSpaceError: the write that asks has to fail
-   */
-  async #whenFull(record: SnapshotRecord, full: Full, patience: Patience): Promise<'removed' | 'wait'> {
-    const { policy, waitMs, afterWait } = this.rules;
-    const isOver = policy === 'hold-writes' && this.#waiters.isOver(patience, waitMs);
-    const action = !isOver ? policy : this.#waiters.isClosed ? 'fail-writes' : afterWait;
-    if (action === 'delete-oldest' && (await this.#dropOldest(record, full))) return 'removed';
-    this.#block(record, full, action === 'hold-writes' ? action : 'fail-writes');
-    if (action === 'hold-writes') return 'wait';
-    throw this.#noSpace(record, full, isOver);
-  }
-
-  /** The one that goes next; `undefined`: none may. For now only the oldest can go, so one that is held ends it. */
-  get #victim(): SnapshotRecord | undefined {
-    const { oldest } = this.#chain;
-    return oldest === undefined || this.#chain.isHeld(oldest) ? undefined : oldest;
-  }
-
-  /** @returns false if none may go */
-  async #dropOldest(record: SnapshotRecord, full: Full): Promise<boolean> {
-    const victim = this.#victim;
-    if (victim === undefined) return false;
-    this.#emit('overflow', { id: record.id, ...figuresOf(full), action: 'delete-oldest' });
-    return this.#give(victim, 'space', full.cause);
-  }
-
-  /** @returns false if it was held after all */
-  async #give(victim: SnapshotRecord, reason: DeletionReason, cause?: unknown): Promise<boolean> {
-    try {
-      await this.#chain.removeThrough(victim, this.#copying, reason, cause);
-      return true;
-    } catch (error) {
-      if (error instanceof HeldError) return false;
-      throw error;
-    }
-  }
-
-  /** Writes wait or fail from now on; told once. */
-  #block(record: SnapshotRecord, full: Full, action: 'hold-writes' | 'fail-writes'): void {
-    if (this.#blocked?.action === action) return;
-    this.#blocked = { action, since: this.#blocked?.since ?? this.#clock.monotonic() };
-    this.#emit('overflow', { id: record.id, ...figuresOf(full), action });
-  }
-
-  #resumed({ id }: SnapshotRecord): void {
-    if (this.#blocked === undefined) return;
-    const afterMs = this.#clock.monotonic() - this.#blocked.since;
-    this.#blocked = undefined;
-    this.#emit('writesResumed', { id, afterMs, reason: 'space-given' });
-  }
-
-  #noSpace(record: SnapshotRecord, full: Full, hasWaited: boolean): NoSpaceError {
-    const { policy, waitMs } = this.rules;
-    const why =
-      full.reason === 'host-full'
-        ? `the file system of ${this.#store.name} is full`
-        : `the diff area of snapshot ${record.id} needs ${full.neededBytes} bytes more, ${full.availableBytes} can be had`;
-    const rule = hasWaited
-      ? `none was given within ${waitMs} ms`
-      : policy === 'delete-oldest'
-        ? 'the oldest snapshot is held'
-        : `the policy is ${policy}`;
-    return new NoSpaceError(
-      `no room to copy what a write would overwrite: ${why}, and ${rule}. Raise the limit (volsnap resize-store), delete or release snapshots, or change the policy (volsnap policy)`,
-      { cause: full.cause },
-    );
   }
 
   get #copying(): CopyOnWrite {
@@ -386,13 +269,13 @@ export class Space implements CopyOnWriteHost {
         reason: 'host-full',
         cause: error,
       };
-      if ((await this.#whenFull(newest, full, patience)) === 'wait') return 'wait';
+      if ((await this.#overflow.act(newest, full, patience)) === 'wait') return 'wait';
       return this.#chain.ownerOf(area) === undefined ? 'gone' : 'retry';
     }
     if (failures === 1) return 'retry';
     // Older snapshots read the missing block through this one, so all are wrong without it. One that is held must not
     // go: then the write fails instead.
-    if (!(await this.#give(newest, 'copy-failed', error))) throw error;
+    if (!(await this.#overflow.give(newest, 'copy-failed', error))) throw error;
     return 'gone';
   }
 
@@ -428,8 +311,8 @@ export class Space implements CopyOnWriteHost {
 
   /** Gives the oldest snapshot up for a new one. @returns `undefined` if none may go */
   async #giveForArea(): Promise<SnapshotRecord | undefined> {
-    const victim = this.rules.policy === 'delete-oldest' ? this.#victim : undefined;
-    if (victim === undefined || !(await this.#give(victim, 'space'))) return undefined;
+    const victim = this.#overflow.rules.policy === 'delete-oldest' ? this.#overflow.victim : undefined;
+    if (victim === undefined || !(await this.#overflow.give(victim, 'space'))) return undefined;
     await this.#pools.background.onIdle();
     return victim;
   }
@@ -442,10 +325,10 @@ export class Space implements CopyOnWriteHost {
     const isOver = () => maximum !== 0 && this.#store.allocated() > maximum;
     const { newest } = this.#chain;
     if (isOver() && newest?.area !== undefined) await this.#trim(newest, newest.area);
-    while (isOver() && this.rules.policy === 'delete-oldest') {
+    while (isOver() && this.#overflow.rules.policy === 'delete-oldest') {
       const before = this.#store.allocated();
-      const victim = this.#victim;
-      if (victim === undefined || !(await this.#give(victim, 'limit-lowered'))) break;
+      const victim = this.#overflow.victim;
+      if (victim === undefined || !(await this.#overflow.give(victim, 'limit-lowered'))) break;
       await this.#pools.background.onIdle();
       if (this.#store.allocated() >= before) break; // that one's space comes back at the next opening
     }

@@ -2,8 +2,8 @@
 import type { SpacePolicy } from '../format/start-block.js';
 import type { CreateSnapshotOptions } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
+import type { SpacePolicyOptions } from '../snapshot/overflow.js';
 import type { ByteSource, Snapshot } from '../snapshot/snapshot.js';
-import type { SpacePolicyOptions } from '../snapshot/space.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { ChangedExtent } from './changed-blocks.js';
 import type { VolumeFigures } from './history.js';

@@ -17,8 +17,8 @@ import { ClosedError, ReadOnlyError } from '../errors.js';
 import type { SpacePolicy } from '../format/start-block.js';
 import { type CreateSnapshotOptions, createSnapshot } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
+import type { SpacePolicyOptions } from '../snapshot/overflow.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
-import type { SpacePolicyOptions } from '../snapshot/space.js';
 import type { Store } from '../store/store.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { VolumeAccess } from './access.js';
@@ -154,8 +154,8 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
    * Writes any byte range. It is there for readers when this resolves, and durable after the next `flush`; in the mode
    * `ordered` it is in the volume then, in the mode `writeback` it may be in memory only.
    * Blocks that the newest snapshot needs are copied, durably, before the volume is written.
-   * @throws NoSpaceError (there is no room for copies, and the policy is that the write fails: nothing of it was done,
-   *   but for whole parts of 32 MiB of a longer one), InvalidArgumentError, ReadOnlyError, ClosedError, DeviceError
+   * @throws NoSpaceError (no room for copies: nothing was done, but for parts of 32 MiB of a longer write),
+   *   InvalidArgumentError, ReadOnlyError, ClosedError, DeviceError
    */
   async write(offset: ByteOffset, source: Uint8Array): Promise<void> {
     const engine = this.#writing;
@@ -230,10 +230,7 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     );
   }
 
-  /**
-   * Deletes the `count` oldest snapshots, one after the other; durable when it resolves.
-   * @throws HeldError if one of them is held; then none was deleted
-   */
+  /** Deletes the `count` oldest snapshots; durable when it resolves. @throws HeldError (of one of them; none was deleted) */
   async deleteOldest(count = 1): Promise<void> {
     checkWhole('count', count);
     await this.#runWriting(async ({ engine: { chain, copyOnWrite } }) => {
@@ -257,19 +254,12 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     }
   }
 
-  /**
-   * Changes what happens to a write when there is no room for the copies that it needs; kept in the store. Writes that wait
-   * for room look again.
-   * @throws InvalidArgumentError, ReadOnlyError, DeviceError
-   */
+  /** What happens to a write when there is no room for its copies; kept in the store. @throws InvalidArgumentError, DeviceError */
   async setSpacePolicy(policy: SpacePolicy, options: SpacePolicyOptions = {}): Promise<void> {
     await this.#runWriting(({ engine }) => engine.space.setPolicy(policy, options));
   }
 
-  /**
-   * Changes the limit on diff-area space, in bytes; 0: none. If more is in use, the oldest snapshots go, up to one that is
-   * held; with another policy than `delete-oldest` they stay, and only nothing grows.
-   */
+  /** Changes the limit on diff-area space, in bytes; 0: none. If more is in use, the oldest snapshots go, as the policy lets them. */
   async setMaximumSize(maximumSize: ByteLength): Promise<void> {
     checkWhole('maximum size', maximumSize);
     await this.#runWriting(async ({ engine: { store, space } }) => {
