@@ -16,6 +16,7 @@ import type { BlockDevice } from '../device/block-device.js';
 import { BufferPool } from '../device/buffer-pool.js';
 import { FixedSlot } from '../diff-area/area-slots.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
+import type { Clock } from '../environment.js';
 import { AssertionError, assert, ClosedError, isOutOfSpace } from '../errors.js';
 import {
   BLOCK_SIZE,
@@ -64,9 +65,12 @@ export class CopyOnWrite {
   readonly #memory: MemoryBudget;
   readonly #buffers: BufferPool;
   readonly #host: CopyOnWriteHost;
+  readonly #clock: Clock;
   readonly #apart: ApartCopier | undefined;
   readonly #inFlight = new Map<BlockNumber, Batch>();
   readonly #copied: CopiedBatch[] = [];
+  /** Copies under way in another thread. */
+  readonly #beingCopied = new Set<Promise<unknown>>();
   #collecting: Batch | undefined;
   #target: DiffArea | undefined;
   readonly figures = new CopyFigures();
@@ -76,6 +80,7 @@ export class CopyOnWrite {
     pools: Pools,
     memoryLimit: ByteLength,
     host: CopyOnWriteHost,
+    clock: Clock,
     apart?: ApartCopier,
   ) {
     this.#volume = volume;
@@ -83,6 +88,7 @@ export class CopyOnWrite {
     this.#memory = new MemoryBudget(memoryLimit);
     this.#buffers = new BufferPool(memoryLimit / 2);
     this.#host = host;
+    this.#clock = clock;
     this.#apart = apart;
   }
 
@@ -154,10 +160,17 @@ export class CopyOnWrite {
     return batch;
   }
 
+  #turn(): Promise<void> {
+    return new Promise((resolve) => {
+      if (this.#clock.soon === undefined) queueMicrotask(resolve);
+      else this.#clock.soon(resolve);
+    });
+  }
+
   /** Task of the copy pool. Never rejects. */
   async #run(batch: Batch): Promise<void> {
     // Writes that arrive in the same turn of the event loop still join the batch.
-    await Promise.resolve();
+    await this.#turn();
     if (this.#collecting === batch) this.#collecting = undefined;
     batch.blocks.sort((a, b) => a - b);
     if (await this.#copyApart(batch)) return;
@@ -220,7 +233,10 @@ export class CopyOnWrite {
     // Zeros are not known yet: a slot for each block, if that takes no room that is not there.
     const slots = area.reserve(blocks.length, blocks.length, blocks);
     if (slots === undefined) return false;
-    const copied = await apart.copy(this.#volume, area, blocks, slots).catch(() => undefined);
+    const copying = apart.copy(this.#volume, area, blocks, slots).catch(() => undefined);
+    this.#beingCopied.add(copying);
+    const copied = await copying;
+    this.#beingCopied.delete(copying);
     if (copied === undefined || area !== this.#target) {
       area.cancel(slots, blocks.length, blocks);
       return false;
@@ -326,6 +342,9 @@ export class CopyOnWrite {
 
   /** Task of the commit pool: everything copied so far becomes durable with one flush. Never rejects. */
   async #commit(): Promise<void> {
+    // A flush costs as much as several copies, so a small group waits for what is about to be copied. (Such copies wait for devices only.)
+    const waiting = this.#copied.reduce((sum, { blocks }) => sum + blocks.length, 0);
+    if (waiting < BATCH_BLOCKS_MAX && this.#beingCopied.size > 0) await Promise.all(this.#beingCopied);
     const group = this.#copied.splice(0);
     const area = group[0]?.batch.area;
     if (area === undefined) return; // an earlier task took it along

@@ -6,8 +6,8 @@
  */
 import PQueue from 'p-queue';
 
-/** Batches that are read and written at the same time. */
-const COPIES_AT_ONCE = 4;
+/** Batches that are read and written at the same time. With more, each is smaller: they gather while none can begin. */
+const COPIES_AT_ONCE = 2;
 
 export class Pools {
   /** Reads originals and writes copies. */

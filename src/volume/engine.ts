@@ -67,12 +67,12 @@ export class Engine {
       warning: options.spaceWarning,
     });
     const { memoryLimit, copier = new ThreadCopier() } = options;
-    this.copyOnWrite = new CopyOnWrite(device, this.pools, memoryLimit, this.space, copier);
+    const { clock } = options.environment;
+    this.copyOnWrite = new CopyOnWrite(device, this.pools, memoryLimit, this.space, clock, copier);
     this.space.serve(this.copyOnWrite);
     this.copyOnWrite.setTarget(this.chain.newest?.area);
     const { writeBackLimit: limit } = options;
     const { gate, copyOnWrite } = this;
-    const { clock } = options.environment;
     this.writes =
       limit === undefined ? undefined : new WriteBuffer({ device, gate, copyOnWrite, clock, limit });
   }

@@ -4,13 +4,12 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { open, rm, statfs, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { describe, expect, onTestFinished, test } from 'vitest';
+import { expect, onTestFinished, test } from 'vitest';
 import { NoSpaceError } from '../../src/errors.js';
 import { DirectoryStore, FileDevice, Volume, type WriteMode } from '../../src/index.js';
 import { BLOCK_SIZE } from '../../src/units.js';
 import { describeUnless } from '../interop/support/describe-unless.js';
 
-void describe;
 const MEBIBYTE = 1024 * 1024;
 
 /** Takes every byte that is left. @returns gives them back */

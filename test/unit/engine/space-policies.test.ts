@@ -199,7 +199,7 @@ test('writeback: what was acknowledged is never lost for lack of room', async ()
   const refused = results.flatMap((result) => (result.status === 'rejected' ? [result.reason] : []));
   expect(refused.length).toBeGreaterThan(10);
   for (const error of refused) expect(error).toBeInstanceOf(NoSpaceError);
-  expect(world.volume.figures.writeBuffer?.buffered).toBeGreaterThan(10);
+  expect(world.volume.figures.writeBuffer?.buffered).toBeGreaterThan(0);
   await world.volume.flush();
   await world.expectRight();
   await world.volume.setMaximumSize(0);
