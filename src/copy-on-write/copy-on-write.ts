@@ -17,7 +17,7 @@ import { BufferPool } from '../device/buffer-pool.js';
 import { FixedSlot } from '../diff-area/area-slots.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import type { Clock } from '../environment.js';
-import { AssertionError, assert, ClosedError, isOutOfSpace } from '../errors.js';
+import { AssertionError, assert, ClosedError, isOutOfSpace, NoSpaceError } from '../errors.js';
 import {
   BLOCK_SIZE,
   type BlockNumber,
@@ -209,6 +209,8 @@ export class CopyOnWrite {
           break;
         } catch (error) {
           if (error instanceof AssertionError || error instanceof ClosedError) throw error;
+          // The host has decided, and has waited if it was to wait.
+          if (error instanceof NoSpaceError) throw error;
           this.figures.failures++;
           if (!isOutOfSpace(error)) attempt.failures++;
           if ((await this.#host.copyFailed(area, error, attempt)) === 'gone') break;

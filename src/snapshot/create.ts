@@ -13,7 +13,14 @@ import type { BlockDevice } from '../device/block-device.js';
 import { createDiffArea } from '../diff-area/create.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import type { Environment } from '../environment.js';
-import { DeviceError, HoldTimeoutError, InvalidArgumentError, isOutOfSpace, LimitError } from '../errors.js';
+import {
+  DeviceError,
+  HoldTimeoutError,
+  InvalidArgumentError,
+  isOutOfSpace,
+  LimitError,
+  NoSpaceError,
+} from '../errors.js';
 import {
   type ApplicationInformation,
   encodeApplicationInformation,
@@ -109,7 +116,10 @@ async function take(
     } catch (error) {
       // A host that is full is like a limit that is reached.
       if (!(error instanceof NoHostSpace)) throw error;
-      if (!(await context.space.relieveHost())) throw error.cause;
+      if (await context.space.relieveHost()) continue;
+      throw new NoSpaceError(`the file system of ${context.store.name} has no room for a snapshot`, {
+        cause: error.cause,
+      });
     }
   }
 }
