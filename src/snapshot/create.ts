@@ -156,8 +156,8 @@ async function layOut(
 /** @throws NoHostSpace in place of what it is the cause of */
 function ofHost(error: unknown): never {
   // One of ours without a cause is about a limit.
-  if (isOutOfSpace(error) && error instanceof Error && error.cause !== undefined)
-    throw new NoHostSpace('', { cause: error });
+  const isOurs = error instanceof NoSpaceError && error.cause === undefined;
+  if (isOutOfSpace(error) && !isOurs) throw new NoHostSpace('', { cause: error });
   throw error;
 }
 
