@@ -14,6 +14,10 @@ export * from './errors.js';
 export { type ExportQcow2Options, exportQcow2, type Qcow2Figures } from './export/qcow2.js';
 export { type ExportRawOptions, exportRaw } from './export/raw.js';
 export { type ExportVssOptions, exportVss } from './export/vss.js';
+export { type AutoFreeSpaceOptions, autoFreeSpace } from './filesystem/auto.js';
+export { type ExtFreeSpaceOptions, extFreeSpace } from './filesystem/ext-free-space.js';
+export type { FileSystemSource, FreeSpace, FreeSpaceProvider } from './filesystem/free-space.js';
+export { type NtfsFreeSpaceOptions, ntfsFreeSpace } from './filesystem/ntfs-free-space.js';
 export { decodeQcow2Header, isQcow2, type Qcow2Header } from './format/qcow2.js';
 export { SPACE_POLICIES, type SpacePolicy, type SpaceRules } from './format/start-block.js';
 export type { BlockStatus } from './nbd/client/block-status.js';
@@ -31,10 +35,13 @@ export { VolumeServer, type VolumeServerOptions } from './serve/volume-server.js
 export type { CreateSnapshotOptions } from './snapshot/create.js';
 export type { FullReason, VolumeEvents } from './snapshot/events.js';
 export type { SpaceForecast, SpaceWarning } from './snapshot/forecast.js';
+export type { Growth } from './snapshot/growth.js';
+export type { SettledOptions } from './snapshot/merging.js';
 export type { SpacePolicyOptions } from './snapshot/overflow.js';
 export type { DeletionReason } from './snapshot/record.js';
-export type { ByteSource, HoldOptions, Snapshot } from './snapshot/snapshot.js';
-export type { Growth, SpaceFigures } from './snapshot/space.js';
+export type { ByteSource, DeleteSnapshotOptions, HoldOptions, Snapshot } from './snapshot/snapshot.js';
+export type { SpaceFigures } from './snapshot/space.js';
+export type { UnusedSpace } from './snapshot/unused-space.js';
 export { DirectoryStore } from './store/directory-store.js';
 export { type InVolumeOptions, InVolumeStore } from './store/in-volume-store.js';
 export type { Store } from './store/store.js';
@@ -42,7 +49,7 @@ export { BLOCK_SIZE, type ByteLength, type ByteOffset, SECTOR_SIZE } from './uni
 export type { VolumeAccess } from './volume/access.js';
 export type { WriteMode } from './volume/assemble.js';
 export type { ChangedExtent } from './volume/changed-blocks.js';
-export type { VolumeFigures } from './volume/history.js';
+export type { DeletionFigures, VolumeFigures } from './volume/history.js';
 export { findStore, type Recovery } from './volume/open.js';
 export {
   type ChangedBlocksOptions,

@@ -10,7 +10,7 @@ import type { Guid } from '../format/guid.js';
 import type { AttachedStore, Store } from '../store/store.js';
 import { closeAreas, FOREIGN, findStore, loadStore } from '../volume/open.js';
 import { WindowsHistory } from '../volume/windows-history.js';
-import { checkCatalog, checkTable } from './rules.js';
+import { checkCatalog, checkSkips, checkTable } from './rules.js';
 import { type ScrubOptions, scrub } from './scrub.js';
 
 export interface Problem {
@@ -22,7 +22,7 @@ export interface Problem {
     | 'volume-changed'
     /** Items of the control file contradict each other or the diff areas. */
     | 'catalog'
-    /** Two copies share a slot. */
+    /** Two copies share a slot, or a snapshot skips a block that an older one needs. */
     | 'space'
     /** A copy fails its checksum. */
     | 'checksum'
@@ -103,6 +103,7 @@ async function checkStore(store: AttachedStore, options: CheckOptions): Promise<
       }
       if (record.area !== undefined) problems.push(...(await checkTable(record.id, record.area)));
     }
+    problems.push(...checkSkips(records));
     if (recovery.clean) {
       const orphans = await store.orphans();
       problems.push(

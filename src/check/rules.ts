@@ -1,7 +1,9 @@
 /** What must hold between the parts of a store, besides each part being well-formed. */
 import { setImmediate as otherWork } from 'node:timers/promises';
 import { FixedSlot } from '../diff-area/area-slots.js';
+import { BLOCKS_PER_PAGE, emptyPresence, setBits } from '../diff-area/block-table.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
+import { foundIn } from '../diff-area/unused-blocks.js';
 import type { Guid } from '../format/guid.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
 import type { CatalogEntry } from '../store/control-file.js';
@@ -30,6 +32,37 @@ export function checkCatalog(
     }
   }
   return problems;
+}
+
+/** A block that a snapshot skips is one that the next older one does not look for there: it skips it too, or has a copy. */
+export function checkSkips(records: readonly SnapshotRecord[]): Problem[] {
+  const problems: Problem[] = [];
+  for (const [index, { area, id }] of records.entries()) {
+    const older = records[index - 1];
+    if (area?.unused === undefined || older?.area === undefined) continue;
+    const block = firstLacking(area, older.area);
+    if (block !== undefined) {
+      problems.push({
+        code: 'space',
+        snapshot: id,
+        message: `skips block ${block} as unused, which ${older.id} needs`,
+      });
+    }
+  }
+  return problems;
+}
+
+function firstLacking({ unused }: DiffArea, older: DiffArea): BlockNumber | undefined {
+  for (let page = 0; page * BLOCKS_PER_PAGE < older.table.blockCount; page++) {
+    if (unused?.hasPage(page) !== true) continue;
+    const [skipped, found] = [emptyPresence(), emptyPresence()];
+    unused.addPresence(page, skipped);
+    for (const blocks of foundIn(older)) blocks.addPresence(page, found);
+    for (let i = 0; i < skipped.length; i++) skipped[i] = (skipped[i] ?? 0) & ~(found[i] ?? 0);
+    for (const block of setBits(skipped, page * BLOCKS_PER_PAGE))
+      if (block < older.table.blockCount) return block;
+  }
+  return undefined;
 }
 
 /** Blocks looked at before others, of the process that serves the volume, have their turn. */

@@ -1,6 +1,6 @@
 /** Reads every copy and tests its checksum. */
 import type { DiffArea } from '../diff-area/diff-area.js';
-import { IntegrityError, SnapshotDeletedError } from '../errors.js';
+import { IntegrityError } from '../errors.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
 import { BLOCK_SIZE, type BlockNumber, type ByteLength, type Slot } from '../units.js';
 import type { Problem } from './check.js';
@@ -22,24 +22,29 @@ export async function scrub(
   const total = records.reduce((sum, { area }) => sum + (area?.table.size ?? 0) * BLOCK_SIZE, 0);
   const problems: Problem[] = [];
   let done = 0;
-  for (const record of records) {
+  for (const [index, record] of records.entries()) {
     const { area } = record;
     if (area === undefined) continue;
     const found: Problem[] = [];
     const tell = (message: string) => found.push({ code: 'checksum', snapshot: record.id, message });
-    try {
-      if (!(await record.whileReading(() => area.hasSoundZeros())))
-        tell('the block of zeros is not zero; other readers see it');
-      for (const { block, count } of runsOf(area)) {
-        signal?.throwIfAborted();
-        for (const message of await record.whileReading(() => testCopies(area, block, count))) tell(message);
-        done += count * BLOCK_SIZE;
-        onProgress?.(Math.min(done, total), total);
-      }
-    } catch (error) {
-      if (!(error instanceof SnapshotDeletedError)) throw error;
-      continue;
+    // Of a deleted one nobody needs what is merged already, and it may be cut off; it may be deleted meanwhile.
+    const isNeeded = (block: BlockNumber) =>
+      record.deleted === undefined ||
+      records
+        .slice(0, index)
+        .findLast((older) => !older.isGone)
+        ?.area?.needs(block) === true;
+    if ((await record.whileThere(() => area.hasSoundZeros())) === false)
+      tell('the block of zeros is not zero; other readers see it');
+    for (const { block, count } of runsOf(area)) {
+      signal?.throwIfAborted();
+      const messages = await record.whileThere(() => testNeeded(area, block, count, isNeeded));
+      if (messages === undefined) break;
+      messages.forEach(tell);
+      done += count * BLOCK_SIZE;
+      onProgress?.(Math.min(done, total), total);
     }
+    if (record.isGone) continue;
     problems.push(...found);
   }
   return problems;
@@ -65,16 +70,33 @@ function* runsOf(area: DiffArea): Generator<{ block: BlockNumber; count: number 
 
 const slotOf = ({ table }: DiffArea, block: BlockNumber): Slot => table.slotOf(block);
 
-/** What is wrong with the copies of `count` blocks from `block`; one by one only if something is. */
-async function testCopies(area: DiffArea, block: BlockNumber, count: number): Promise<string[]> {
-  try {
-    await area.readCopies(block, area.table.slotOf(block), new Uint8Array(count * BLOCK_SIZE));
-    return [];
-  } catch (error) {
-    if (!(error instanceof IntegrityError)) throw error;
-    if (count === 1) return [error.message];
+/**
+ * What is wrong with the copies of `count` blocks from `block`; one by one only if something is. The space of what is not
+ * needed any more may have been given back.
+ */
+async function testNeeded(
+  area: DiffArea,
+  block: BlockNumber,
+  count: number,
+  isNeeded: (block: BlockNumber) => boolean,
+): Promise<string[]> {
+  const areNeeded = () => {
+    for (let each = block; each < block + count; each++) if (!isNeeded(each)) return false;
+    return true;
+  };
+  if (areNeeded()) {
+    try {
+      await area.readCopies(block, area.table.slotOf(block), new Uint8Array(count * BLOCK_SIZE));
+      return [];
+    } catch (error) {
+      if (areNeeded()) {
+        if (!(error instanceof IntegrityError)) throw error;
+        if (count === 1) return [error.message];
+      }
+    }
   }
+  if (count === 1) return [];
   const messages: string[] = [];
-  for (let i = 0; i < count; i++) messages.push(...(await testCopies(area, block + i, 1)));
+  for (let i = 0; i < count; i++) messages.push(...(await testNeeded(area, block + i, 1, isNeeded)));
   return messages;
 }

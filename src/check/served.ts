@@ -24,7 +24,7 @@ import type { BlockNumber } from '../units.js';
 import type { Engine } from '../volume/engine.js';
 import type { Volume } from '../volume/volume.js';
 import type { Problem } from './check.js';
-import { checkCatalog, checkTable, takingTurns } from './rules.js';
+import { checkCatalog, checkSkips, checkTable, takingTurns } from './rules.js';
 import { type ScrubOptions, scrub } from './scrub.js';
 
 export interface ServedCheckOptions extends ScrubOptions {
@@ -47,6 +47,7 @@ export async function checkServedVolume(
       options.signal?.throwIfAborted();
       problems.push(...(await checkRecord(engine, record)));
     }
+    problems.push(...checkSkips(records));
     if (options.scrub === true) problems.push(...(await scrub(records, options)));
     return problems;
   });
@@ -75,11 +76,11 @@ async function checkRecord(engine: Engine, record: SnapshotRecord): Promise<Prob
   const { area, damage } = record;
   if (damage !== undefined) return [damaged(record, damage.message)];
   if (area === undefined) return [];
-  const isNewest = () => engine.chain.newest === record;
+  const isNewest = () => engine.copyOnWrite.takesCopies(area);
   const read = () => record.resizing.runExclusive(() => compare(record, area));
   if (!isNewest()) return read();
   const found = await compareMoving(record, area);
-  if (found.length === 0 || record.deleted !== undefined) return [];
+  if (found.length === 0 || record.isGone) return [];
   // Whoever holds `resizing` waits for devices only, so the commit pool may wait for it.
   return (await engine.pools.commit.add(read)) ?? [];
 }
@@ -92,20 +93,29 @@ const damaged = ({ id }: SnapshotRecord, message: string): Problem => ({
 
 /** While nothing changes the diff area: it must be on its device as it is in memory. */
 async function compare(record: SnapshotRecord, area: DiffArea): Promise<Problem[]> {
-  if (record.deleted !== undefined) return [];
+  if (record.isGone) return [];
   try {
     const loaded = await load(record, area);
-    const missing = await firstMissing(area.table.blocks(), area.table, loaded.table);
-    const surplus = loaded.table.size !== area.table.size;
+    // Of one that is being merged the file may hold less by now.
+    const missing = area.isCut
+      ? await firstMissing(loaded.table.blocks(), loaded.table, area.table)
+      : await firstMissing(area.table.blocks(), area.table, loaded.table);
+    const surplus = !area.isCut && loaded.table.size !== area.table.size;
     const problems = await checkTable(record.id, loaded);
     if (missing !== undefined)
       problems.push(damaged(record, `the entry of block ${missing} is not in its table`));
     else if (surplus) problems.push(damaged(record, 'its table holds entries that were never written'));
+    if (!skipsTheSame(loaded, area)) problems.push(damaged(record, SKIPS_OTHERS));
     return problems;
   } catch (error) {
     return [damaged(record, messageOf(error))];
   }
 }
+
+const SKIPS_OTHERS = 'its bitmaps are not those that were written';
+
+const skipsTheSame = ({ unused: a }: DiffArea, { unused: b }: DiffArea): boolean =>
+  a === undefined || b === undefined ? a === b : a.isEqual(b);
 
 /** While copies are added: what was durable when this began must be on the device. */
 async function compareMoving(record: SnapshotRecord, area: DiffArea): Promise<Problem[]> {
@@ -116,6 +126,7 @@ async function compareMoving(record: SnapshotRecord, area: DiffArea): Promise<Pr
     const problems = await checkTable(record.id, loaded);
     if (missing !== undefined)
       problems.push(damaged(record, `the entry of block ${missing} is not in its table`));
+    if (!skipsTheSame(loaded, area)) problems.push(damaged(record, SKIPS_OTHERS));
     return problems;
   } catch (error) {
     return [damaged(record, messageOf(error))];

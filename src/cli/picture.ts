@@ -27,6 +27,15 @@ const SHADES = [
   { upTo: 1, sign: '█', text: 'all', color: 'red' },
 ] as const;
 
+/** A cell of which most was left out as unused, and nothing copied. */
+const LEFT_OUT = { sign: '-', text: 'left out', color: 'dim' } as const;
+
+/** Bytes of each cell. */
+export interface CellBytes {
+  readonly copied: readonly ByteLength[];
+  readonly unused: readonly ByteLength[];
+}
+
 /** A grid that fits `width` columns of text. */
 export function gridOf(volumeSize: ByteLength, width: number): Grid {
   const fitting = Math.min(COLUMNS_MAX, width - MARGIN);
@@ -54,32 +63,37 @@ export async function measure(
 }
 
 /** Rows with the offset where each begins, and the legend. */
-export function drawMap(cells: readonly ByteLength[], grid: Grid, colors: Colors): string[] {
+export function drawMap({ copied, unused }: CellBytes, grid: Grid, colors: Colors): string[] {
   const { columns, cellSize, cellCount, volumeSize } = grid;
   const rows: string[] = [];
   for (let first = 0; first < cellCount; first += columns) {
-    const shares = cells
-      .slice(first, first + columns)
-      .map((bytes, i) => bytes / Math.min(cellSize, volumeSize - (first + i) * cellSize));
+    const shades = copied.slice(first, first + columns).map((bytes, i) => {
+      const size = Math.min(cellSize, volumeSize - (first + i) * cellSize);
+      const isLeftOut = bytes === 0 && (unused[first + i] ?? 0) > size / 2;
+      return isLeftOut ? LEFT_OUT : shadeOf(bytes / size);
+    });
     const label = formatSize(first * cellSize).padStart(LABEL_WIDTH);
-    rows.push(`${colors.dim(label)}  ${paint(shares, colors)}`);
+    rows.push(`${colors.dim(label)}  ${paint(shades, colors)}`);
   }
-  const legend = SHADES.map(({ sign, text, color }) => `${colors[color](sign)} ${text}`).join('   ');
+  const signs = unused.some((bytes) => bytes > 0) ? [...SHADES, LEFT_OUT] : SHADES;
+  const legend = signs.map(({ sign, text, color }) => `${colors[color](sign)} ${text}`).join('   ');
   const indent = ' '.repeat(LABEL_WIDTH + 2);
   return [...rows, '', `${indent}${legend}   ${colors.dim(`(a cell: ${formatSize(cellSize)})`)}`];
 }
 
 /** Neighbours of one shade are coloured together. */
-function paint(shares: readonly number[], colors: Colors): string {
+function paint(shades: readonly Shade[], colors: Colors): string {
   let line = '';
-  for (let start = 0; start < shares.length; ) {
-    const { sign, color } = shadeOf(shares[start] ?? 0);
+  for (let start = 0; start < shades.length; ) {
+    const { sign, color } = shades[start] ?? LEFT_OUT;
     let end = start + 1;
-    while (end < shares.length && shadeOf(shares[end] ?? 0).sign === sign) end++;
+    while (end < shades.length && shades[end]?.sign === sign) end++;
     line += colors[color](sign.repeat(end - start));
     start = end;
   }
   return line;
 }
+
+type Shade = (typeof SHADES)[number] | typeof LEFT_OUT;
 
 const shadeOf = (share: number) => SHADES.find(({ upTo }) => share <= upTo) ?? SHADES[4];

@@ -14,6 +14,7 @@ export const snapshotRecord = (snapshot: Snapshot) => ({
   createdAt: isoOf(snapshot.createdAt),
   volumeSize: snapshot.size,
   usedBytes: snapshot.usedBytes,
+  unusedBytes: snapshot.unusedBytes,
   allocatedBytes: snapshot.allocatedBytes,
   state: snapshot.state,
   held: snapshot.held,

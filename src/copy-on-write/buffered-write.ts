@@ -78,6 +78,12 @@ export class BufferedWrite implements IndexedRange {
     target.set(bytes.subarray(from - this.offset, to - this.offset), from - offset);
   }
 
+  /** Tells whoever waits for it. */
+  answer(error: unknown): void {
+    if (error === undefined) this.action?.resolve();
+    else this.action?.reject(error);
+  }
+
   /** Takes newer bytes in place of its own, if it covers them and they are not on their way to the device yet. */
   absorb(offset: ByteOffset, source: Uint8Array, epoch: number): boolean {
     const { bytes, state } = this;

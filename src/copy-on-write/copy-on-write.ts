@@ -9,55 +9,23 @@
  * Invariant: a block is published in the table before the write that waited for it reaches the volume, and its copy and
  * entry are durable by then. So a crash at any point leaves the copy, or the original still in the volume.
  *
- * Shared state, all of it changed only between awaits: `#target`, the temporary table `#inFlight` (block → its
+ * When the newest snapshot is deleted, its elder becomes the target at once (`redirect`). What the deleted one has a copy of
+ * needs none: it is merged into the elder in time. Copies that are on their way to it end there, and are merged too.
+ *
+ * Shared state, all of it changed only between awaits: `#target` and `#merging`, the temporary table `#inFlight` (block → its
  * batch; a block is never in two batches), the collecting batch, and the list of copied batches.
  */
 import type { BlockDevice } from '../device/block-device.js';
 import { BufferPool } from '../device/buffer-pool.js';
 import { FixedSlot } from '../diff-area/area-slots.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
-import type { Clock } from '../environment.js';
 import { AssertionError, assert, ClosedError, isOutOfSpace, NoSpaceError } from '../errors.js';
-import {
-  BLOCK_SIZE,
-  type BlockNumber,
-  type ByteLength,
-  type ByteOffset,
-  blockOf,
-  offsetOfBlock,
-} from '../units.js';
+import { BLOCK_SIZE, type BlockNumber, type ByteLength, type ByteOffset, blockOf } from '../units.js';
 import { allDone, BATCH_BLOCKS_MAX, Batch, type CopiedBatch } from './batch.js';
-import { CopyFigures } from './copy-figures.js';
+import { type Apart, CopyFigures, type CopyOnWriteHost } from './copy-host.js';
 import { MemoryBudget } from './memory-budget.js';
+import { readBlocks } from './originals.js';
 import type { Pools } from './pools.js';
-import type { ApartCopier } from './thread-copies.js';
-
-export interface FailedAttempt {
-  /** Attempts that failed so far, for another reason than a lack of space. */
-  readonly failures: number;
-  /** `removals` as the attempt began. */
-  readonly removals: number;
-}
-
-/** What copying needs of the rest of the engine. */
-export interface CopyOnWriteHost {
-  /** Called when slots may run short; never waits. */
-  growAhead(area: DiffArea): void;
-  /**
-   * Makes room for `slots` copies and `entries` entries, giving up older snapshots or waiting, as the policy says.
-   * Resolves to false if the snapshot of `area` itself had to go: nothing is left to copy for.
-   * @throws NoSpaceError if the policy is that the write fails
-   */
-  makeRoom(area: DiffArea, slots: number, entries: number): Promise<boolean>;
-  /** Snapshots removed so far. */
-  readonly removals: number;
-  /**
-   * An attempt to copy failed; `attempt` is the same object each time. Says whether to try again, or that the snapshot of `area` is, durably, gone, with every
-   * other that would be wrong without the copies.
-   * @throws if it cannot even be given up, or must not; then the writes that wait must fail
-   */
-  copyFailed(area: DiffArea, error: unknown, attempt: FailedAttempt): Promise<'retry' | 'gone'>;
-}
 
 export class CopyOnWrite {
   readonly #volume: BlockDevice;
@@ -65,14 +33,15 @@ export class CopyOnWrite {
   readonly #memory: MemoryBudget;
   readonly #buffers: BufferPool;
   readonly #host: CopyOnWriteHost;
-  readonly #clock: Clock;
-  readonly #apart: ApartCopier | undefined;
+  readonly #apart: Apart | undefined;
   readonly #inFlight = new Map<BlockNumber, Batch>();
-  readonly #copied: CopiedBatch[] = [];
+  #copied: CopiedBatch[] = [];
   /** Copies under way in another thread. */
   readonly #beingCopied = new Set<Promise<unknown>>();
   #collecting: Batch | undefined;
   #target: DiffArea | undefined;
+  /** Diff areas newer than the target, of deleted snapshots: what they have, the target will have. */
+  #merging: readonly DiffArea[] = [];
   readonly figures = new CopyFigures();
 
   constructor(
@@ -80,15 +49,13 @@ export class CopyOnWrite {
     pools: Pools,
     memoryLimit: ByteLength,
     host: CopyOnWriteHost,
-    clock: Clock,
-    apart?: ApartCopier,
+    apart?: Apart,
   ) {
     this.#volume = volume;
     this.#pools = pools;
     this.#memory = new MemoryBudget(memoryLimit);
     this.#buffers = new BufferPool(memoryLimit / 2);
     this.#host = host;
-    this.#clock = clock;
     this.#apart = apart;
   }
 
@@ -104,6 +71,36 @@ export class CopyOnWrite {
       () => `${this.#inFlight.size} blocks in flight at a change of target`,
     );
     this.#target = area;
+    this.#merging = [];
+  }
+
+  /**
+   * Snapshots were deleted: copies go to `area` from now on, and what is in one of `merging`, which are newer, needs none.
+   * Copies in flight to any of these end there; those in flight to others are given up.
+   */
+  redirect(area: DiffArea | undefined, merging: readonly DiffArea[]): void {
+    if (area !== this.#target) this.#collecting = undefined;
+    this.#target = area;
+    this.#merging = merging;
+  }
+
+  /** Do copies still come to `area`? */
+  takesCopies(area: DiffArea): boolean {
+    if (area === this.#target) return true;
+    for (const batch of this.#inFlight.values()) if (batch.area === area) return true;
+    return false;
+  }
+
+  /** Are copies that are on their way to `area` still wanted? */
+  #wants(area: DiffArea): boolean {
+    return area === this.#target || this.#merging.includes(area);
+  }
+
+  /** Is a copy of the block there, or will it be without anything being copied? */
+  #needs(area: DiffArea, block: BlockNumber): boolean {
+    if (!area.needs(block)) return false;
+    for (const { table } of this.#merging) if (table.has(block)) return false;
+    return true;
   }
 
   /** Would a write of the range have to wait for copies? */
@@ -111,7 +108,7 @@ export class CopyOnWrite {
     const area = this.#target;
     if (area === undefined || length === 0) return false;
     const end = area.endOf(offset, length);
-    for (let block: number = blockOf(offset); block < end; block++) if (!area.table.has(block)) return true;
+    for (let block: number = blockOf(offset); block < end; block++) if (this.#needs(area, block)) return true;
     return false;
   }
 
@@ -125,7 +122,7 @@ export class CopyOnWrite {
     const end = area.endOf(offset, length);
     let waits: Batch[] | undefined;
     for (let block: number = blockOf(offset); block < end; block++) {
-      if (area.table.has(block)) continue;
+      if (!this.#needs(area, block)) continue;
       const batch = this.#inFlight.get(block) ?? this.#enqueue(area, block);
       waits ??= [];
       if (waits.at(-1) !== batch) waits.push(batch);
@@ -160,17 +157,10 @@ export class CopyOnWrite {
     return batch;
   }
 
-  #turn(): Promise<void> {
-    return new Promise((resolve) => {
-      if (this.#clock.soon === undefined) queueMicrotask(resolve);
-      else this.#clock.soon(resolve);
-    });
-  }
-
   /** Task of the copy pool. Never rejects. */
   async #run(batch: Batch): Promise<void> {
     // Writes that arrive in the same turn of the event loop still join the batch.
-    await this.#turn();
+    await Promise.resolve();
     if (this.#collecting === batch) this.#collecting = undefined;
     batch.blocks.sort((a, b) => a - b);
     if (await this.#copyApart(batch)) return;
@@ -182,7 +172,7 @@ export class CopyOnWrite {
       this.#buffers.give(buffer);
     } catch (error) {
       // The volume itself cannot be read: its writes fail, and nothing is lost. Unless nobody needs the copy any more.
-      this.#end(batch, batch.area === this.#target ? error : undefined);
+      this.#end(batch, this.#wants(batch.area) ? error : undefined);
     } finally {
       this.#memory.release(batch.bytes);
     }
@@ -231,15 +221,17 @@ export class CopyOnWrite {
   async #copyApart(batch: Batch): Promise<boolean> {
     const { area, blocks } = batch;
     const apart = this.#apart;
-    if (apart === undefined || area !== this.#target || !apart.isFree) return false;
+    if (apart === undefined || blocks.length < apart.smallest || !this.#wants(area)) return false;
+    const { copier } = apart;
+    if (!copier.isFree) return false;
     // Zeros are not known yet: a slot for each block, if that takes no room that is not there.
     const slots = area.reserve(blocks.length, blocks.length, blocks);
     if (slots === undefined) return false;
-    const copying = apart.copy(this.#volume, area, blocks, slots).catch(() => undefined);
+    const copying = copier.copy(this.#volume, area, blocks, slots).catch(() => undefined);
     this.#beingCopied.add(copying);
     const copied = await copying;
     this.#beingCopied.delete(copying);
-    if (copied === undefined || area !== this.#target) {
+    if (copied === undefined || !this.#wants(area)) {
       area.cancel(slots, blocks.length, blocks);
       return false;
     }
@@ -289,50 +281,19 @@ export class CopyOnWrite {
     void this.#pools.commit.add(() => this.#commit());
   }
 
-  /**
-   * The blocks as they are in the volume, neighbours read in one request; a short last block is filled up with zeros.
-   * One failure may be a passing one; the second counts.
-   */
+  /** One failure may be a passing one; the second counts. */
   async #readOriginals(blocks: readonly BlockNumber[], buffer: Uint8Array): Promise<Uint8Array[]> {
     try {
-      await this.#readBlocks(blocks, buffer);
+      return await readBlocks(this.#volume, blocks, buffer);
     } catch {
       this.figures.failures++;
-      await this.#readBlocks(blocks, buffer);
-    }
-    return blocks.map((_, i) => buffer.subarray(i * BLOCK_SIZE, (i + 1) * BLOCK_SIZE));
-  }
-
-  async #readBlocks(blocks: readonly BlockNumber[], buffer: Uint8Array): Promise<void> {
-    const reads: Promise<void>[] = [];
-    for (let start = 0; start < blocks.length; ) {
-      const first = blocks[start] ?? 0;
-      let end = start + 1;
-      while (end < blocks.length && blocks[end] === first + (end - start)) end++;
-      const offset = offsetOfBlock(first);
-      const length = Math.min((end - start) * BLOCK_SIZE, this.#volume.size - offset);
-      const from = start * BLOCK_SIZE;
-      const read = this.#readRun(offset, buffer.subarray(from, from + length));
-      if (read !== undefined) reads.push(read);
-      buffer.fill(0, from + length, end * BLOCK_SIZE);
-      start = end;
-    }
-    for (const result of await Promise.allSettled(reads))
-      if (result.status === 'rejected') throw result.reason;
-  }
-
-  /** @returns `undefined` if it is done; a failure is always a rejection, so that reads under way are waited for */
-  #readRun(offset: ByteOffset, target: Uint8Array): Promise<void> | undefined {
-    try {
-      return this.#volume.readNow?.(offset, target) === true ? undefined : this.#volume.read(offset, target);
-    } catch (error) {
-      return Promise.reject(error);
+      return readBlocks(this.#volume, blocks, buffer);
     }
   }
 
   async #reserve(area: DiffArea, slots: number, blocks: readonly BlockNumber[]) {
     for (;;) {
-      if (area !== this.#target) return undefined;
+      if (!this.#wants(area)) return undefined;
       const reserved = area.reserve(slots, blocks.length, blocks);
       if (reserved !== undefined) {
         this.#host.growAhead(area);
@@ -342,35 +303,44 @@ export class CopyOnWrite {
     }
   }
 
-  /** Task of the commit pool: everything copied so far becomes durable with one flush. Never rejects. */
+  /** Task of the commit pool: everything copied so far to one diff area becomes durable with one flush. Never rejects. */
   async #commit(): Promise<void> {
     // A flush costs as much as several copies, so a small group waits for what is about to be copied. (Such copies wait for devices only.)
     const waiting = this.#copied.reduce((sum, { blocks }) => sum + blocks.length, 0);
     if (waiting < BATCH_BLOCKS_MAX && this.#beingCopied.size > 0) await Promise.all(this.#beingCopied);
-    const group = this.#copied.splice(0);
-    const area = group[0]?.batch.area;
+    const area = this.#copied[0]?.batch.area;
     if (area === undefined) return; // an earlier task took it along
+    const group = this.#copied.filter(({ batch }) => batch.area === area);
+    this.#copied = this.#copied.filter(({ batch }) => batch.area !== area);
     const batches = group.map(({ batch }) => batch);
     let appended = false;
-    const committed = await this.#attempt(
-      batches,
-      async () => {
-        if (area !== this.#target) return false;
-        if (!appended) area.append(group);
-        appended = true; // the table has them, written or not
-        await area.writeEntries();
-        await area.flush();
-        for (const copied of group) area.publish(copied);
-        area.publishUncommitted();
-        return true;
-      },
-      () => {
+    const commit = async () => {
+      if (!this.#wants(area)) return false;
+      if (!appended) area.append(group);
+      appended = true; // the table has them, written or not
+      await area.writeEntries();
+      await area.flush();
+      for (const copied of group) area.publish(copied);
+      area.publishUncommitted();
+      return true;
+    };
+    // The pool is not kept while the host decides, or waits for room: merges go through it, and may be what makes room.
+    let isFirst = true;
+    await new Promise<void>((leavePool) => {
+      const inPool = async () => {
+        if (!isFirst) return (await this.#pools.commit.add(commit)) === true;
+        isFirst = false;
+        return commit().finally(leavePool);
+      };
+      const onFailed = () => {
         if (appended) area.uncommitted.add(group);
-      },
-    );
-    if (!committed) return;
-    this.figures.groups++;
-    for (const batch of batches) this.#end(batch);
+      };
+      void this.#attempt(batches, inPool, onFailed).then((committed) => {
+        if (!committed) return;
+        this.figures.groups++;
+        for (const batch of batches) this.#end(batch);
+      });
+    });
   }
 
   /** The batch is over: its writers go on, or fail with `error`. */
@@ -384,12 +354,18 @@ export class CopyOnWrite {
     for (const block of batch.blocks) this.#inFlight.delete(block);
   }
 
-  /** To be called when nothing is under way any more. */
-  async close(): Promise<void> {
-    await this.#apart?.close();
+  /** Resolves when nothing is under way any more. Never rejects. */
+  async idle(): Promise<void> {
+    while (this.#inFlight.size > 0)
+      await Promise.allSettled([...new Set(this.#inFlight.values())].map((batch) => batch.done));
   }
 
-  /** Resolves when no batch of `area`, which is the target no longer, is under way. */
+  /** To be called when nothing is under way any more. */
+  async close(): Promise<void> {
+    await this.#apart?.copier.close();
+  }
+
+  /** Resolves when no batch of `area`, which is the target no longer, is under way. Never rejects. */
   async drained(area: DiffArea): Promise<void> {
     const batches = new Set([...this.#inFlight.values()].filter((batch) => batch.area === area));
     await Promise.allSettled([...batches].map((batch) => batch.done));

@@ -23,13 +23,12 @@ export function setAside(
     if (area === undefined) continue;
     const blocks: BlockNumber[] = [];
     const end = area.endOf(offset, length);
-    for (let block: number = blockOf(offset); block < end; block++)
-      if (!area.table.has(block)) blocks.push(block);
+    for (let block: number = blockOf(offset); block < end; block++) if (area.needs(block)) blocks.push(block);
     if (!area.ahead.add(blocks)) {
       releaseAside(aside);
       return undefined;
     }
-    aside.push({ area, blocks });
+    if (blocks.length > 0) aside.push({ area, blocks });
   }
   return aside;
 }

@@ -16,9 +16,9 @@
  *   because the device may have been read before.
  * - While a snapshot is being taken (`plug` to `unplug`) nothing newer than its moment is passed on.
  * - Room for copies is set aside before a write is acknowledged; where there is none, it is acknowledged when it is done.
- * - What finds the host full all the same is *parked* (see `ParkedWrites`): readers see it, flushes fail.
- * - What was acknowledged and cannot be written for another reason stays here for readers, and from then on every flush and every change
- *   fails, until the volume is opened again.
+ *   What finds none all the same is *parked* (see `ParkedWrites`): readers see it, flushes fail.
+ * - What was acknowledged and cannot be written for another reason stays here for readers; every flush and every change
+ *   fails from then on, until the volume is opened again.
  *
  * Shared state: everything here changes between awaits only.
  */
@@ -43,7 +43,6 @@ import type { Shift, WriteGate } from './write-gate.js';
 import { WriteOuts } from './write-outs.js';
 
 const LONG_WRITE: ByteLength = 262_144;
-
 const DONE = Promise.resolve();
 
 export class WriteBuffer implements Allocated {
@@ -167,7 +166,7 @@ export class WriteBuffer implements Allocated {
       return this.#awaited(offset, length, (device, at) => device.write(at, source));
     }
     const memory = this.#pool.take(length);
-    const bytes = memory.byteLength === length ? memory : memory.subarray(0, length);
+    const bytes = memory.subarray(0, length);
     bytes.set(source);
     const write = new BufferedWrite(offset, length, ++this.#sequence, this.#epoch, { memory, bytes });
     write.aside = aside;
@@ -225,12 +224,9 @@ export class WriteBuffer implements Allocated {
 
   #protect(write: BufferedWrite): void {
     const copies = this.#copyOnWrite.protect(write.offset, write.length);
-    if (copies === undefined) this.#ready(write);
-    else
-      copies.then(
-        () => this.#ready(write),
-        (error: unknown) => this.#written(write, error),
-      );
+    if (copies === undefined) return this.#ready(write);
+    const failed = (error: unknown) => this.#written(write, error);
+    void copies.then(() => this.#ready(write), failed);
   }
 
   #ready(write: BufferedWrite): void {
@@ -271,9 +267,8 @@ export class WriteBuffer implements Allocated {
     this.#parked.over(write);
     this.#release(write);
     releaseAside(write.aside);
-    const { action, followers } = write;
-    if (error === undefined) action?.resolve();
-    else action?.reject(error);
+    const { followers } = write;
+    write.answer(error);
     this.#settled(write);
     for (const follower of followers ?? []) {
       follower.blockers--;
@@ -330,9 +325,8 @@ export class WriteBuffer implements Allocated {
   }
 
   #uncount(write: BufferedWrite): void {
-    if (!write.isCounted || write.memory === undefined) return;
+    if (write.isCounted) this.#room.release(write.memory?.byteLength ?? 0);
     write.isCounted = false;
-    this.#room.release(write.memory.byteLength);
   }
 
   /** Fills `target` with the volume as it is now. @throws DeviceError */

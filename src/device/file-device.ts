@@ -23,6 +23,7 @@ import { checkRange, checkSize, checkWritable } from './range.js';
 import { SummedReads, type Sums } from './summed-reads.js';
 import { codeOf, explained, systemError } from './system-error.js';
 import type { ZeroMap } from './zero-map.js';
+import { zeroBuffers } from './zeros.js';
 
 export interface FileDeviceOptions {
   /** Default: false. */
@@ -36,10 +37,8 @@ export interface FileDeviceOptions {
 
 /** Seconds in which udev, which probes a disk under a shared lock after each writer, is done with it. */
 const UDEV_PATIENCE = 1;
-/** Small, so that it stays in the processor's cache while it is written again and again. */
-const ZEROES = new Uint8Array(65_536);
 /** Bytes of zeros in one system call. */
-const ZEROES_AT_ONCE = 16 * ZEROES.byteLength;
+const ZEROES_AT_ONCE = 1024 * 1024;
 /** Alignment of ranges given to the tool, in bytes: the block of most file systems, the sector of any disk. */
 const TOOL_UNIT = 4096;
 /** The shortest range given to the tool, in bytes. Above that zeros take longer to reach the disk than the tool takes. */
@@ -275,7 +274,7 @@ export class FileDevice implements ResizableDevice {
 
   async #writeZeros(offset: ByteOffset, end: ByteOffset): Promise<void> {
     for (let at = offset; at < end; at += ZEROES_AT_ONCE) {
-      await this.#descriptor.write(zeroes(Math.min(ZEROES_AT_ONCE, end - at)), at);
+      await this.#descriptor.write(zeroBuffers(Math.min(ZEROES_AT_ONCE, end - at)), at);
     }
   }
 
@@ -377,11 +376,4 @@ export class FileDevice implements ResizableDevice {
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
-}
-
-/** Buffers that hold `length` zero bytes together. */
-function zeroes(length: ByteLength): Uint8Array[] {
-  const whole = Math.floor(length / ZEROES.byteLength);
-  const rest = length % ZEROES.byteLength;
-  return [...Array<Uint8Array>(whole).fill(ZEROES), ...(rest > 0 ? [ZEROES.subarray(0, rest)] : [])];
 }

@@ -147,7 +147,9 @@ export interface WriteRequest {
 }
 
 type Request = SumRequest | CopyRequest | WriteRequest;
-type Answer<R extends Request> = (R extends SumRequest ? Uint32Array : R extends CopyRequest ? CopyAnswer : true) | undefined;
+type Answer<R extends Request> =
+  | (R extends SumRequest ? Uint32Array : R extends CopyRequest ? CopyAnswer : true)
+  | undefined;
 
 /** The thread that all share. */
 let current: FileThread | undefined;

@@ -12,3 +12,13 @@ export async function writeZeros(
   for (let done = 0; done < length; done += ZEROS.byteLength)
     await write(offset + done, ZEROS.subarray(0, Math.min(ZEROS.byteLength, length - done)));
 }
+
+/** Small, so that it stays in the processor's cache while it is written again and again. */
+const PIECE = ZEROS.subarray(0, 65_536);
+
+/** Buffers that hold `length` zero bytes together, for one vectored write. */
+export function zeroBuffers(length: ByteLength): Uint8Array[] {
+  const whole = Math.floor(length / PIECE.byteLength);
+  const rest = length % PIECE.byteLength;
+  return [...Array<Uint8Array>(whole).fill(PIECE), ...(rest > 0 ? [PIECE.subarray(0, rest)] : [])];
+}

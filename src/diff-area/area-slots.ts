@@ -70,7 +70,7 @@ export class AreaSlots {
 
   /** Takes free slots, lowest first; `undefined` if that would leave fewer than are spoken for. */
   take(count: number): Slot[] | undefined {
-    return count > this.#free.total - this.spokenFor ? undefined : this.takeSpokenFor(count);
+    return count > Math.max(0, this.#free.total - this.spokenFor) ? undefined : this.takeSpokenFor(count);
   }
 
   /** The same, down to the last free slot: for what they are spoken for. */
@@ -112,6 +112,13 @@ export class AreaSlots {
     this.#file.runs.append(pieces);
     this.#free.add(first + fromNew, added - fromNew);
     this.putBack(replaced);
+  }
+
+  /** Nothing from `slot` on is in use any more, apart from the location list. */
+  freeFrom(slot: Slot): void {
+    const list = new Set(this.#listSlots);
+    for (let at = slot; at < this.length / BLOCK_SIZE; at++)
+      if (!list.has(at) && !this.#free.has(at)) this.#free.add(at, 1);
   }
 
   /** Gives the free end of the file back, as far as it is not spoken for. */

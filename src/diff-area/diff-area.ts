@@ -12,9 +12,8 @@
  * commit pool. For slots and the length of the file see `AreaSlots`.
  */
 import { writeAll } from '../device/block-device.js';
-import { assert, IntegrityError } from '../errors.js';
+import { assert } from '../errors.js';
 import type { ApplicationInformation } from '../format/application-information.js';
-import { isZero } from '../format/binary.js';
 import { ENTRIES_PER_TABLE_BLOCK } from '../format/constants.js';
 import type { DiffAreaItem } from '../format/control-block.js';
 import type { Guid } from '../format/guid.js';
@@ -25,16 +24,19 @@ import {
   type ByteLength,
   type ByteOffset,
   blockOf,
-  offsetOfBlock,
   offsetOfSlot,
   type Slot,
 } from '../units.js';
 import { type AreaSlots, FixedSlot, type RecordChange } from './area-slots.js';
+import { type AreaBitmaps, type BitmapOffsets, offsetsOf, writeBitmaps } from './bitmap-chain.js';
 import type { BlockTable } from './block-table.js';
 import { CopyChecksum } from './copy-checksum.js';
+import { CopyReader } from './copy-reader.js';
 import { RoomAhead } from './room-ahead.js';
+import { TableBackwards } from './table-backwards.js';
 import type { Copies, TableWriter } from './table-writer.js';
 import { UncommittedCopies } from './uncommitted.js';
+import type { UnusedBlocks } from './unused-blocks.js';
 import { allSettled, joined } from './vectors.js';
 
 export interface DiffAreaState {
@@ -45,6 +47,7 @@ export interface DiffAreaState {
   readonly table: BlockTable;
   readonly writer: TableWriter;
   readonly slots: AreaSlots;
+  readonly bitmaps?: AreaBitmaps | undefined;
 }
 
 export class DiffArea {
@@ -62,8 +65,11 @@ export class DiffArea {
   readonly ahead: RoomAhead;
   /** Copies that are in the table chain but could not be committed. */
   readonly uncommitted = new UncommittedCopies();
-  #isRetired = false;
+  #isCut = false;
   readonly #checksum: CopyChecksum;
+  readonly #reader: CopyReader;
+  /** Set once, never changed: what is skipped reads the same for ever. */
+  #bitmaps: AreaBitmaps | undefined;
 
   constructor(state: DiffAreaState) {
     this.storeId = state.storeId;
@@ -78,6 +84,8 @@ export class DiffArea {
       (blocks) => this.#lacking(0, 0, blocks) === 0,
       () => this.#promise(0),
     );
+    this.#reader = new CopyReader(state, this.#checksum);
+    this.#bitmaps = state.bitmaps;
   }
 
   /** The file, for those who look at what it holds on its device. */
@@ -113,15 +121,44 @@ export class DiffArea {
       tableOffset: runs.locate(offsetOfSlot(FixedSlot.table)),
       applicationInformationOffset: runs.locate(offsetOfSlot(FixedSlot.information)),
       locationOffset: runs.locate(offsetOfSlot(this.#slots.listSlot)),
-      bitmapOffset: 0,
       fileReference: 0n,
       allocatedSize: runs.size,
-      previousBitmapOffset: 0,
+      ...offsetsOf(this.#bitmaps, this.#file),
       unknown: 0n,
       state: 0,
       heldUntil: 0n,
       elderOrder: 0,
     };
+  }
+
+  /** Blocks that are skipped: they have no copy, unless they got one before that was decided, and read as zeros. */
+  get unused(): UnusedBlocks | undefined {
+    return this.#bitmaps?.unused;
+  }
+
+  /** Must `block` be copied before it is overwritten? */
+  needs(block: BlockNumber): boolean {
+    return !this.table.has(block) && this.#bitmaps?.unused.has(block) !== true;
+  }
+
+  /** As `BlockTable.collect`, what is skipped included. */
+  collect(first: BlockNumber, slots: Uint32Array, owners: Uint16Array, owner: number): number {
+    const found = this.table.collect(first, slots, owners, owner);
+    return found + (this.#bitmaps?.unused.collect(first, slots, owners, owner) ?? 0);
+  }
+
+  /** Skips, once this resolves, what is in both bitmaps. @param name records durable bitmaps in the control file, durably */
+  async skip(
+    slots: readonly Slot[],
+    own: Uint8Array,
+    previous: Uint8Array | undefined,
+    name: (offsets: BitmapOffsets) => Promise<void>,
+  ): Promise<void> {
+    const wanted = { slots, blockCount: this.table.blockCount, own, previous };
+    const bitmaps = await writeBitmaps(this.#file, this.epoch, wanted);
+    await name(offsetsOf(bitmaps, this.#file));
+    this.#bitmaps = bitmaps;
+    if (previous === undefined) this.#slots.putBack(slots.slice(slots.length / 2));
   }
 
   /** Bytes by which the file has to grow before `slots` slots can be reserved for `entries` entries; 0: not at all. */
@@ -160,7 +197,6 @@ export class DiffArea {
 
   #promise(entries: number): void {
     this.#promisedEntries += entries;
-    if (this.#isRetired) return;
     const { open } = this.ahead;
     this.#slots.spokenFor = slotsForTable(this.#promisedEntries + open) + open;
   }
@@ -201,6 +237,7 @@ export class DiffArea {
 
   /** Adds the entries of copies whose slots were reserved here to the table chain: all or, on an assertion, none. */
   append(groups: readonly Copies[]): void {
+    assert(!this.#isCut, () => `${this.storeId} was cut, it takes no entries`);
     const entries = groups.reduce((sum, { blocks }) => sum + blocks.length, 0);
     assert(entries <= this.#promisedEntries, () => `${entries} entries, ${this.#promisedEntries} promised`);
     const blocks = this.#writer.blocksNeeded(entries);
@@ -248,75 +285,21 @@ export class DiffArea {
     return slot === FixedSlot.zeros ? next === slot : next === slot + distance;
   }
 
-  /**
-   * Reads and verifies the copies of consecutive blocks, the first of which is in `slot`; all `canReadTogether`.
-   * @throws IntegrityError, DeviceError
-   */
-  async readCopies(block: BlockNumber, slot: Slot, target: Uint8Array): Promise<void> {
-    // What a block of zeros holds is known; the one on the device is there for other readers.
-    if (slot === FixedSlot.zeros) {
-      target.fill(0);
-      return;
-    }
-    const sums = await this.#readSummed(block, slot, target);
-    if (sums === undefined) await this.#readSlots(slot, target);
-    this.#verify(block, slot, target, sums);
+  /** See `CopyReader`; so below. */
+  readCopies(block: BlockNumber, slot: Slot, target: Uint8Array): Promise<void> {
+    return this.#reader.read(block, slot, target);
   }
 
-  /** The same at once, if the device does that; `false`: nothing was read. */
+  readEach(blocks: readonly BlockNumber[], slots: readonly Slot[], target: Uint8Array): Promise<void> {
+    return this.#reader.readEach(blocks, slots, target);
+  }
+
   readCopiesNow(block: BlockNumber, slot: Slot, target: Uint8Array): boolean {
-    if (slot === FixedSlot.zeros) {
-      target.fill(0);
-      return true;
-    }
-    const { device, runs } = this.#file;
-    if (device.readNow === undefined) return false;
-    const offset = runs.locateWhole(offsetOfSlot(slot), target.byteLength);
-    if (offset === undefined || !device.readNow(offset, target)) return false;
-    this.#verify(block, slot, target);
-    return true;
+    return this.#reader.readNow(block, slot, target);
   }
 
-  /**
-   * @param sums checksums of the copies, if they have been computed already
-   * @throws IntegrityError unless `data` is what was copied of the blocks from `block` on to the slots from `slot` on
-   */
-  #verify(block: BlockNumber, slot: Slot, data: Uint8Array, sums?: Uint32Array): void {
-    for (let i = 0; i * BLOCK_SIZE < data.byteLength; i++) {
-      const sum =
-        sums?.[i] ?? this.checksum(block + i, slot + i, data.subarray(i * BLOCK_SIZE, (i + 1) * BLOCK_SIZE));
-      if (sum !== this.table.checksumAt(slot + i)) {
-        throw new IntegrityError(
-          `snapshot ${this.storeId}: the copy of block ${block + i} (offset ${offsetOfBlock(block + i)}) in slot ${slot + i} fails its checksum`,
-        );
-      }
-    }
-  }
-
-  /** Is the block of zeros, which other readers of the format rely on, what it should be? @throws DeviceError */
-  async hasSoundZeros(): Promise<boolean> {
-    const block = new Uint8Array(BLOCK_SIZE);
-    await this.#readSlots(FixedSlot.zeros, block);
-    return isZero(block);
-  }
-
-  /** Reads copies and computes their checksums, if the device can do both together; else `undefined`. */
-  async #readSummed(block: BlockNumber, slot: Slot, target: Uint8Array): Promise<Uint32Array | undefined> {
-    const { device, runs } = this.#file;
-    if (device.readSummed === undefined) return undefined;
-    const offset = runs.locateWhole(offsetOfSlot(slot), target.byteLength);
-    if (offset === undefined) return undefined;
-    return device.readSummed(offset, target, () =>
-      new Uint32Array(target.byteLength / BLOCK_SIZE).map((_, i) => this.#checksum.seed(block + i, slot + i)),
-    );
-  }
-
-  async #readSlots(slot: Slot, target: Uint8Array): Promise<void> {
-    let at = 0;
-    for (const piece of this.#file.runs.pieces(offsetOfSlot(slot), target.byteLength)) {
-      await this.#file.device.read(piece.volumeOffset, target.subarray(at, at + piece.length));
-      at += piece.length;
-    }
+  hasSoundZeros(): Promise<boolean> {
+    return this.#reader.hasSoundZeros();
   }
 
   /** Makes the file longer. @throws NoSpaceError, DeviceError */
@@ -329,22 +312,40 @@ export class DiffArea {
     await this.#slots.trim(record);
   }
 
-  /** No copies come here any more: records that those there are durable, and gives back all space that is not used. */
-  async retire(record: RecordChange): Promise<void> {
-    assert(this.#promisedEntries === 0, () => `${this.#promisedEntries} entries are still promised`);
-    // Also what an earlier commit could not write: a watermark covers all entries.
-    await this.settle();
-    await this.writeWatermark();
-    this.#isRetired = true;
-    this.#slots.spokenFor = 0;
-    await this.#slots.trim(record);
-  }
-
   /** Makes all entries durable that there are. No group may be under way. @throws DeviceError */
   async settle(): Promise<void> {
     await this.writeEntries();
     await this.flush();
     this.publishUncommitted();
+  }
+
+  /** The same, while no copies come here: nothing is kept for the table but for copies that are on their way. */
+  async trimAll(record: RecordChange): Promise<void> {
+    if (this.#promisedEntries === 0) this.#slots.spokenFor = 0;
+    await this.#slots.trim(record);
+  }
+
+  /** Its table, to be gone through from the end. No copies may come here any more. */
+  async tableBackwards(): Promise<TableBackwards> {
+    assert(this.#promisedEntries === 0, () => `${this.#promisedEntries} entries are still promised`);
+    return TableBackwards.open(this.#file, this.epoch);
+  }
+
+  /**
+   * Cuts off what is in the table from place `end` on, and gives back the space of it. `this.table` keeps what is gone:
+   * it must have been merged into an elder one, which is asked first.
+   */
+  async cut(table: TableBackwards, end: number, record: RecordChange): Promise<void> {
+    this.#isCut = true;
+    const highest = await table.cut(end);
+    // Older snapshots ask its bitmaps until it leaves the chain.
+    this.#slots.freeFrom(Math.max(highest, this.#bitmaps?.highest ?? 0) + 1);
+    await this.trimAll(record);
+  }
+
+  /** Does `table` hold more than the file? */
+  get isCut(): boolean {
+    return this.#isCut;
   }
 
   async close(): Promise<void> {

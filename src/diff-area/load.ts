@@ -16,6 +16,7 @@ import { EntryFlag, encodeEntry, entryPosition } from '../format/table-block.js'
 import type { OpenedArea } from '../store/store.js';
 import { BLOCK_SIZE, type ByteLength, blocksIn, offsetOfSlot } from '../units.js';
 import { AreaSlots, FixedSlot } from './area-slots.js';
+import { readBitmaps } from './bitmap-chain.js';
 import { BlockTable } from './block-table.js';
 import { CopyChecksum } from './copy-checksum.js';
 import { DiffArea } from './diff-area.js';
@@ -53,6 +54,7 @@ export async function loadDiffArea(
   for (let slot = 0; slot < FixedSlot.count; slot++) slots.use(slot);
   const listSlots = list.blocks.map((offset) => slots.at(offset, 'location block'));
   for (const slot of listSlots) slots.use(slot);
+  const bitmaps = await readBitmaps(opened, item, slots, blocksIn(volumeSize));
   const information = await readInformation(opened, item);
   const table = new BlockTable(blocksIn(volumeSize));
   const reader = new TableChainReader(file, list, slots, table);
@@ -69,6 +71,7 @@ export async function loadDiffArea(
     table,
     writer,
     slots: areaSlots,
+    bitmaps,
   });
   const repair = async () => {
     clean(chain, failed);

@@ -40,6 +40,7 @@ export class RoomAhead {
 
   /** One more write that needs copies of the blocks. @returns false, setting nothing aside, if there is too little room */
   add(blocks: readonly BlockNumber[]): boolean {
+    if (blocks.length === 0) return true;
     const further = blocks.reduce((sum, block) => sum + (this.#blocks.has(block) ? 0 : 1), 0);
     if (further > 0 && !this.#fits(this.#open + further)) return false;
     for (const block of blocks) {
@@ -56,6 +57,7 @@ export class RoomAhead {
 
   /** One write less: it is over. */
   remove(blocks: readonly BlockNumber[]): void {
+    if (blocks.length === 0) return;
     for (const block of blocks) {
       const ahead = this.#blocks.get(block);
       assert(ahead !== undefined, () => `no room is set aside for block ${block}`);

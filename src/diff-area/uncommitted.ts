@@ -14,6 +14,10 @@ export class UncommittedCopies {
     for (const { blocks } of groups) for (const block of blocks) this.#blocks.add(block);
   }
 
+  get isEmpty(): boolean {
+    return this.#copies.length === 0;
+  }
+
   has(block: BlockNumber): boolean {
     return this.#blocks.has(block);
   }

@@ -24,6 +24,10 @@ export const Method = {
   create: 'create',
   /** Takes `{ ids }`, the oldest ones in their order; gives `VolumeState`. */
   deleteOldest: 'deleteOldest',
+  /** Takes `{ id }`, the store id of a snapshot; gives `VolumeState`. */
+  delete: 'delete',
+  /** Waits until deleted snapshots are merged; gives `VolumeState`. */
+  settled: 'settled',
   /** Takes `ChangedParams`; gives `{ next }`, and extents as bytes. */
   changed: 'changed',
   /** Takes `{ maximumSize }`, gives `VolumeState`. */
@@ -53,6 +57,8 @@ export interface ReadParams {
 export interface CreateParams {
   readonly label?: string | undefined;
   readonly holdTimeoutMs?: number | undefined;
+  /** Is what the file system does not use skipped, and how? */
+  readonly unusedSpace?: 'auto' | 'frozen' | undefined;
   readonly hasInformation: boolean;
 }
 
@@ -61,6 +67,7 @@ export interface ChangedParams {
   readonly since: string;
   readonly until?: string | undefined;
   readonly compare: boolean;
+  readonly copiedOnly?: boolean | undefined;
   readonly offset: number;
   readonly length?: number | undefined;
 }
@@ -104,6 +111,7 @@ export interface SnapshotState {
   readonly order: number;
   readonly size: number;
   readonly usedBytes: number;
+  readonly unusedBytes: number;
   readonly allocatedBytes: number;
   readonly state: Snapshot['state'];
   readonly problem?: string | undefined;
@@ -136,6 +144,7 @@ export const snapshotState = (snapshot: Snapshot): SnapshotState => ({
   order: snapshot.order,
   size: snapshot.size,
   usedBytes: snapshot.usedBytes,
+  unusedBytes: snapshot.unusedBytes,
   allocatedBytes: snapshot.allocatedBytes,
   state: snapshot.state,
   problem: snapshot.problem,

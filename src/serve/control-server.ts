@@ -39,6 +39,7 @@ const KEPT_BUFFERS = 32 * 1024 * 1024;
 const EVENTS = [
   'created',
   'deleted',
+  'merged',
   'held',
   'released',
   'backgroundFailure',
@@ -47,6 +48,7 @@ const EVENTS = [
   'spaceLow',
   'spaceEnough',
   'spacePolicy',
+  'unusedSpaceUnknown',
 ] as const;
 
 export interface ControlOptions {
@@ -151,6 +153,11 @@ export class ControlServer {
         return this.#create(call);
       case Method.deleteOldest:
         return this.#deleteOldest(call.params);
+      case Method.delete:
+        await this.#find(idIn(call.params)).delete();
+        return this.#state();
+      case Method.settled:
+        return this.#settled(call);
       case Method.changed:
         return this.#changed(call);
       case Method.zeros:
@@ -204,11 +211,12 @@ export class ControlServer {
   }
 
   async #create({ params, bytes }: Call): Promise<Reply> {
-    const { label, holdTimeoutMs, hasInformation } = params as CreateParams;
+    const { label, holdTimeoutMs, hasInformation, unusedSpace } = params as CreateParams;
     const { storeId } = await this.#options.volume.createSnapshot({
       ...(label === undefined ? {} : { label }),
       ...(holdTimeoutMs === undefined ? {} : { holdTimeoutMs }),
       ...(hasInformation ? { applicationInfo: bytes } : {}),
+      ...(unusedSpace === undefined ? {} : { unusedSpace }),
     });
     return { value: { storeId, state: this.#state().value } };
   }
@@ -228,13 +236,19 @@ export class ControlServer {
     return this.#state();
   }
 
+  async #settled({ signal, onProgress }: Call): Promise<Reply> {
+    await this.#options.volume.settled({ signal, onProgress });
+    return this.#state();
+  }
+
   /** One answer's worth of extents, and where the next one goes on. */
   async #changed({ params, signal }: Call): Promise<Reply> {
-    const { since, until, compare, offset, length } = params as ChangedParams;
+    const { since, until, compare, copiedOnly, offset, length } = params as ChangedParams;
     const options: ChangedBlocksOptions = {
       since: this.#find(since),
       ...(until === undefined ? {} : { until: this.#find(until) }),
       compare,
+      ...(copiedOnly === undefined ? {} : { copiedOnly }),
       offset,
       ...(length === undefined ? {} : { length }),
       signal,
@@ -281,6 +295,13 @@ export class ControlServer {
     if (found === undefined) throw new NotFoundError(`${volume.name} has no snapshot ${storeId} any more`);
     return found;
   }
+}
+
+/** @throws InvalidArgumentError */
+function idIn(params: unknown): string {
+  const id = typeof params === 'object' && params !== null ? Reflect.get(params, 'id') : undefined;
+  if (typeof id !== 'string') throw new InvalidArgumentError('“id” must be a string');
+  return id;
 }
 
 /** @throws InvalidArgumentError */

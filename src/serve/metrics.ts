@@ -176,6 +176,16 @@ export class ServerMetrics {
         Object.entries(queues).map(([queue, length]): Sample => [{ queue }, length]),
       ),
     );
+    this.#gauge(
+      'volsnap_deleted_snapshots',
+      'Deleted snapshots that older ones read through, not merged yet',
+      one(({ figures }) => figures.deletion.snapshots),
+    );
+    this.#counter(
+      'volsnap_merged_bytes',
+      'Bytes copied from deleted snapshots into older ones',
+      one(({ figures }) => figures.deletion.mergedBytes),
+    );
     this.#counter(
       'volsnap_copied_blocks',
       'Blocks saved before they were overwritten',

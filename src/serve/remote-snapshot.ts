@@ -1,13 +1,13 @@
 /** A snapshot of a volume that another process serves, as the last answer described it. */
 import type { AllocationExtent } from '../device/allocation.js';
-import { InvalidArgumentError, UnsupportedError } from '../errors.js';
-import type { HoldOptions, Snapshot } from '../snapshot/snapshot.js';
+import { InvalidArgumentError } from '../errors.js';
+import type { SettledOptions } from '../snapshot/merging.js';
+import type { DeleteSnapshotOptions, HoldOptions, Snapshot } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { SnapshotState } from './control-protocol.js';
 
 /** The volume, as its snapshots need it. */
 export interface SnapshotOwner {
-  readonly snapshots: readonly Snapshot[];
   readFrom(
     storeId: string,
     size: ByteLength,
@@ -20,7 +20,8 @@ export interface SnapshotOwner {
     offset: ByteOffset,
     length: ByteLength,
   ): AsyncIterable<AllocationExtent>;
-  deleteOldest(): Promise<void>;
+  deleteOne(storeId: string): Promise<void>;
+  settled(options?: SettledOptions): Promise<void>;
   holdSnapshot(storeId: string, until: number | undefined): Promise<void>;
   releaseSnapshot(storeId: string): Promise<void>;
 }
@@ -80,6 +81,10 @@ export class RemoteSnapshot implements Snapshot {
     return this.#state.usedBytes;
   }
 
+  get unusedBytes() {
+    return this.#state.unusedBytes;
+  }
+
   get allocatedBytes() {
     return this.#state.allocatedBytes;
   }
@@ -109,14 +114,11 @@ export class RemoteSnapshot implements Snapshot {
     return this.#volume.zerosFrom(this.storeId, this.size, offset, length);
   }
 
-  async delete(): Promise<void> {
-    const [oldest] = this.#volume.snapshots;
-    if (oldest !== this) {
-      throw new UnsupportedError(
-        `snapshot ${this.id} is not the oldest; for now the older ones have to be deleted first`,
-      );
-    }
-    await this.#volume.deleteOldest();
+  /** Where it waits, it waits for all that were deleted. */
+  async delete({ wait = false, ...options }: DeleteSnapshotOptions = {}): Promise<void> {
+    options.signal?.throwIfAborted();
+    await this.#volume.deleteOne(this.storeId);
+    if (wait) await this.#volume.settled(options);
   }
 
   async hold({ until }: HoldOptions = {}): Promise<void> {

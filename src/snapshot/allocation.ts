@@ -1,5 +1,6 @@
 /**
- * What is known to be zero in a snapshot: copies of zeros, and what the volume knows of the blocks that have no copy.
+ * What is known to be zero in a snapshot: copies of zeros, what is skipped as unused, and what the volume knows of the blocks
+ * that have no copy.
  *
  * The order is that of reading: the volume is asked first, the tables are looked at after its answer. A copy is published
  * before its block is overwritten, so a block without one then was in the volume what it was in the snapshot when the
@@ -13,6 +14,7 @@ import type { BlockDevice } from '../device/block-device.js';
 import { FixedSlot } from '../diff-area/area-slots.js';
 import { BLOCKS_PER_PAGE, emptyPresence, setBits } from '../diff-area/block-table.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
+import { foundIn } from '../diff-area/unused-blocks.js';
 import {
   BLOCK_SIZE,
   type BlockNumber,
@@ -102,7 +104,7 @@ function* copiesIn(
   for (let at = offset; at < end; ) {
     const page = Math.floor(at / PAGE_BYTES);
     const until = Math.min(end, (page + 1) * PAGE_BYTES);
-    const having = areas().filter(({ table }) => table.hasPage(page));
+    const having = areas().filter((area) => foundIn(area).some((blocks) => blocks.hasPage(page)));
     if (having.length === 0) yield { end: until, copiesAreZero: undefined };
     else yield* copiesInPage(having, page, at, until);
     at = until;
@@ -118,15 +120,18 @@ function* copiesInPage(
   const base = page * BLOCKS_PER_PAGE;
   const copied = emptyPresence();
   const zeros = emptyPresence();
-  for (const { table } of areas) {
+  for (const { table, unused } of areas) {
     const own = emptyPresence();
     table.addPresence(page, own);
-    // The oldest copy is the one that counts.
-    for (let i = 0; i < own.length; i++) own[i] = (own[i] ?? 0) & ~(copied[i] ?? 0);
-    for (let i = 0; i < own.length; i++) copied[i] = (copied[i] ?? 0) | (own[i] ?? 0);
+    addTo(copied, own);
     for (const block of setBits(own, base)) {
       if (table.slotOf(block) === FixedSlot.zeros) setBit(zeros, block - base);
     }
+    if (unused === undefined) continue;
+    const skipped = emptyPresence();
+    unused.addPresence(page, skipped);
+    addTo(copied, skipped);
+    for (let i = 0; i < skipped.length; i++) zeros[i] = (zeros[i] ?? 0) | (skipped[i] ?? 0);
   }
   const kindOf = (block: BlockNumber) =>
     hasBit(copied, block - base) ? hasBit(zeros, block - base) : undefined;
@@ -144,6 +149,12 @@ function* copiesInPage(
     kind = next;
   }
   yield { end, copiesAreZero: kind };
+}
+
+/** Leaves in `own` only what `copied` does not have yet, because the oldest counts, and adds that. */
+function addTo(copied: Uint32Array, own: Uint32Array): void {
+  for (let i = 0; i < own.length; i++) own[i] = (own[i] ?? 0) & ~(copied[i] ?? 0);
+  for (let i = 0; i < own.length; i++) copied[i] = (copied[i] ?? 0) | (own[i] ?? 0);
 }
 
 const hasBit = (bitmap: Uint32Array, bit: number): boolean =>

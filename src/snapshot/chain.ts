@@ -1,10 +1,14 @@
 /**
  * The snapshots of a volume, oldest first, and how they go.
  *
- * Only the oldest can go: an older snapshot reads through the newer ones. A snapshot that is gone is first removed from
- * the control file, durably; until then copies for it go on. Then its readers finish or fail, and its space is free.
+ * The oldest can go at once: it is removed from the control file, durably; until then copies for it go on. Then its
+ * readers finish or fail, and its space is free.
  *
- * Shared state: the list changes only between awaits. `#removing` makes deletions one after the other.
+ * Older ones read through any other. That is marked as being deleted, durably: from then on nobody sees it, but it stays in the
+ * chain until what older ones need of it has been merged into its elder neighbour (`merging.ts`), or until they are gone.
+ *
+ * Shared state: the list changes only between awaits. `#removing` makes deletions one after the other; `#ordering`
+ * keeps the control file's order numbers and the list together while a snapshot is added or taken out of the middle.
  */
 import { Mutex } from 'async-mutex';
 import type { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
@@ -25,11 +29,17 @@ export class SnapshotChain {
   readonly #emit: Emit;
   readonly #records: SnapshotRecord[];
   readonly #removing = new Mutex();
+  readonly #ordering = new Mutex();
   #removals = 0;
   readonly #clock: Clock;
   /** Called when a snapshot, or its space, has gone, and when a hold was released: who lacks room may look again. */
   onRelief: () => void = () => undefined;
   readonly #areasFrom = new Map<SnapshotRecord, readonly DiffArea[]>();
+  readonly #freeing = new Set<Promise<void>>();
+  /** Gone, but their readers may not have ended. */
+  readonly #unfreed = new Set<SnapshotRecord>();
+
+  #onFreed: () => void = () => undefined;
 
   constructor(
     records: readonly SnapshotRecord[],
@@ -45,17 +55,42 @@ export class SnapshotChain {
     this.#clock = clock;
   }
 
-  /** Oldest first. */
+  /** Merging waits for room, and needs the chain; this closes the circle. */
+  whenFreed(action: () => void): void {
+    this.#onFreed = action;
+  }
+
+  /** Oldest first, with those that are being deleted. */
   get records(): readonly SnapshotRecord[] {
     return this.#records;
+  }
+
+  /** Oldest first: those that there are for users. */
+  get visible(): SnapshotRecord[] {
+    return this.#records.filter(({ deleted }) => deleted === undefined);
   }
 
   get oldest(): SnapshotRecord | undefined {
     return this.#records[0];
   }
 
+  /** The last in order; it may be one that is being deleted. */
   get newest(): SnapshotRecord | undefined {
     return this.#records.at(-1);
+  }
+
+  /** The newest that there is for users: the one to copy for. */
+  get newestVisible(): SnapshotRecord | undefined {
+    return this.#records.findLast(({ deleted }) => deleted === undefined);
+  }
+
+  /** The oldest that is being deleted, and the one before it, which is not, if there is one. */
+  get nextToMerge():
+    | { readonly deleted: SnapshotRecord; readonly elder: SnapshotRecord | undefined }
+    | undefined {
+    const index = this.#records.findIndex((record) => record.deleted !== undefined);
+    const deleted = this.#records[index];
+    return deleted === undefined ? undefined : { deleted, elder: this.#records[index - 1] };
   }
 
   /** Snapshots removed since the volume was opened. */
@@ -63,7 +98,7 @@ export class SnapshotChain {
     return this.#removals;
   }
 
-  /** Position by age, 0 the oldest. @throws SnapshotDeletedError, NotFoundError */
+  /** Position by age, 0 the oldest, among `records`. @throws SnapshotDeletedError, NotFoundError */
   indexOf(record: SnapshotRecord): number {
     record.checkExists();
     const index = this.#records.indexOf(record);
@@ -88,6 +123,22 @@ export class SnapshotChain {
     return this.#records.find((record) => record.id === id);
   }
 
+  /** Runs `action`, during which no snapshot is taken out of the middle. */
+  whileOrdered<T>(action: () => Promise<T>): Promise<T> {
+    return this.#ordering.runExclusive(action);
+  }
+
+  /** Tells copy-on-write for which snapshot copies are made now. */
+  retarget(copyOnWrite: CopyOnWrite): void {
+    const { newestVisible } = this;
+    const newer =
+      newestVisible === undefined ? [] : this.#records.slice(this.#records.indexOf(newestVisible) + 1);
+    copyOnWrite.redirect(
+      newestVisible?.area,
+      newer.flatMap(({ area }) => area ?? []),
+    );
+  }
+
   /** The record that owns `area`, if it still exists. */
   ownerOf(area: DiffArea): SnapshotRecord | undefined {
     return this.#records.find((record) => record.area === area);
@@ -105,8 +156,32 @@ export class SnapshotChain {
   }
 
   /**
+   * Deletes one snapshot, whatever its age: durable when it resolves. Of one that is not the oldest the space becomes free later.
+   * @throws SnapshotDeletedError, HeldError; DeviceError if the control file cannot be changed, then it exists still
+   */
+  async remove(record: SnapshotRecord, copyOnWrite: CopyOnWrite, reason: DeletionReason): Promise<void> {
+    await this.#removing.runExclusive(async () => {
+      const index = this.indexOf(record);
+      this.#checkNotHeld(record);
+      if (index === 0) await this.#removeOldest(record, copyOnWrite, reason, undefined);
+      else await this.#hide(record, copyOnWrite, reason);
+      await this.#removeUnneeded(copyOnWrite);
+    });
+  }
+
+  /** From now on nobody sees it, and it takes no new copies. */
+  async #hide(record: SnapshotRecord, copyOnWrite: CopyOnWrite, reason: DeletionReason): Promise<void> {
+    this.#emit('deleting', { id: record.id, reason, cause: undefined });
+    await twice(() => this.#control.addState(record.id, SnapshotState.deleting));
+    record.markDeleted(reason);
+    this.#areasFrom.delete(record);
+    this.retarget(copyOnWrite);
+    this.#emit('deleted', { id: record.id, reason, cause: undefined });
+  }
+
+  /**
    * Removes `last` and everything older; durable when it resolves.
-   * @throws HeldError if one of them is held, DeviceError if the control file cannot be changed; what is left exists still
+   * @throws HeldError if one of them is held, and none is removed; DeviceError if the control file cannot be changed; what is left exists still
    */
   async removeThrough(
     last: SnapshotRecord,
@@ -115,23 +190,28 @@ export class SnapshotChain {
     cause?: unknown,
   ): Promise<void> {
     await this.#removing.runExclusive(async () => {
+      for (const record of this.#records.slice(0, this.#records.indexOf(last) + 1))
+        this.#checkNotHeld(record);
       while (this.#records.includes(last)) {
         const record = this.#records[0];
         assert(record !== undefined, () => 'an empty list holds a record');
         await this.#removeOldest(record, copyOnWrite, reason, cause);
       }
+      await this.#removeUnneeded(copyOnWrite);
     });
   }
 
   /** Removes the `count` oldest, or as many as there are; none if one of them is held. @throws as `removeThrough` */
   async removeOldest(count: number, copyOnWrite: CopyOnWrite, reason: DeletionReason): Promise<void> {
     await this.#removing.runExclusive(async () => {
-      for (const record of this.#records.slice(0, count)) this.#checkNotHeld(record);
+      for (const record of this.visible.slice(0, count)) this.#checkNotHeld(record);
       for (let i = 0; i < count; i++) {
+        await this.#removeUnneeded(copyOnWrite);
         const record = this.#records[0];
         if (record === undefined) return;
         await this.#removeOldest(record, copyOnWrite, reason, undefined);
       }
+      await this.#removeUnneeded(copyOnWrite);
     });
   }
 
@@ -169,43 +249,105 @@ export class SnapshotChain {
     }
   }
 
+  /** Of snapshots that are being deleted those through which nobody reads any more. @throws DeviceError */
+  async removeUnneeded(copyOnWrite: CopyOnWrite): Promise<void> {
+    await this.#removing.runExclusive(() => this.#removeUnneeded(copyOnWrite));
+  }
+
+  async #removeUnneeded(copyOnWrite: CopyOnWrite): Promise<void> {
+    for (let first = this.#records[0]; first?.deleted !== undefined; first = this.#records[0])
+      await this.#removeOldest(first, copyOnWrite, first.deleted, undefined);
+  }
+
+  /** @param reason of one that was visible still */
   async #removeOldest(
     record: SnapshotRecord,
     copyOnWrite: CopyOnWrite,
     reason: DeletionReason,
     cause: unknown,
   ): Promise<void> {
-    this.#checkNotHeld(record);
-    this.#emit('deleting', { id: record.id, reason, cause });
-    try {
-      await this.#control.remove(record.id);
-    } catch {
-      // Once more, for a passing failure; the second one is the caller's.
-      await this.#control.remove(record.id);
-    }
-    record.markDeleted(reason);
+    const wasVisible = record.deleted === undefined;
+    if (wasVisible) this.#emit('deleting', { id: record.id, reason, cause });
+    await twice(() => this.#control.remove(record.id));
+    record.markGone(reason);
     this.#records.shift();
     this.#removals++;
     this.#areasFrom.clear();
-    this.#emit('deleted', { id: record.id, reason, cause });
     this.onRelief();
     const { area } = record;
+    const mayBeWaiting = area !== undefined && copyOnWrite.takesCopies(area);
+    this.retarget(copyOnWrite);
+    if (wasVisible) this.#emit('deleted', { id: record.id, reason, cause });
     if (area === undefined) return;
-    if (copyOnWrite.target === area) {
-      copyOnWrite.setTarget(undefined);
-      // Its copies may be what asked for the removal, so they cannot be waited for here.
-      void this.#pools.background.add(async () => {
-        await copyOnWrite.drained(area);
-        await this.#free(record, area);
+    const readers = [...this.#unfreed, record];
+    // Its copies may be what asked for the removal, so they cannot be waited for here.
+    if (mayBeWaiting) this.#freeLater(record, area, readers, () => copyOnWrite.drained(area));
+    else await this.#free(record, area, readers);
+  }
+
+  /**
+   * Takes a deleted snapshot out of the chain: its elder neighbour has everything that is read through it.
+   * @returns `false` if it, or the elder, is not there any more
+   * @throws DeviceError; then it is there still
+   */
+  async takeOut(record: SnapshotRecord, elder: SnapshotRecord, copyOnWrite: CopyOnWrite): Promise<boolean> {
+    return this.#removing.runExclusive(async () => {
+      const isOut = await this.#ordering.runExclusive(async () => {
+        const index = this.#records.indexOf(record);
+        if (index < 1 || this.#records[index - 1] !== elder) return false;
+        const next = this.#records[index + 1];
+        // Before it is gone: a gap that nobody speaks of is a snapshot that was lost.
+        if (next !== undefined)
+          await twice(() => this.#control.update(next.id, { elderOrder: elder.item.order }));
+        await twice(() => this.#control.remove(record.id));
+        record.markGone('requested');
+        this.#records.splice(index, 1);
+        return true;
       });
-    } else {
-      await this.#free(record, area);
-    }
+      if (!isOut) return false;
+      this.#removals++;
+      this.#areasFrom.clear();
+      this.retarget(copyOnWrite);
+      const { area } = record;
+      const readers = [...this.readersThrough(elder), record];
+      if (area !== undefined) this.#freeLater(record, area, readers, async () => undefined);
+      return true;
+    });
+  }
+
+  /** Those whose readers may have found copies in the diff area of `record`: it and all older ones, with those just gone. */
+  readersThrough(record: SnapshotRecord): SnapshotRecord[] {
+    return [...this.#unfreed, ...this.#records.slice(0, this.#records.indexOf(record) + 1)];
+  }
+
+  /** Resolves when the space of all that was removed before is free. */
+  async freed(): Promise<void> {
+    await Promise.all(this.#freeing);
+  }
+
+  #freeLater(
+    record: SnapshotRecord,
+    area: DiffArea,
+    readers: readonly SnapshotRecord[],
+    before: () => Promise<void>,
+  ): void {
+    this.#unfreed.add(record);
+    const freeing = this.#pools.background
+      .add(async () => {
+        await before();
+        await this.#free(record, area, readers);
+      })
+      .then(() => {
+        this.#freeing.delete(freeing);
+      });
+    this.#freeing.add(freeing);
   }
 
   /** Gives the space back. A failure leaves it to be found unused at the next opening. */
-  async #free(record: SnapshotRecord, area: DiffArea): Promise<void> {
-    await record.unread();
+  async #free(record: SnapshotRecord, area: DiffArea, readers: readonly SnapshotRecord[]): Promise<void> {
+    this.#unfreed.add(record);
+    await Promise.all(readers.map((reader) => reader.unread()));
+    this.#unfreed.delete(record);
     try {
       await record.resizing.runExclusive(() => area.remove());
       this.onRelief();
@@ -216,5 +358,15 @@ export class SnapshotChain {
         error,
       });
     }
+    this.#onFreed();
+  }
+}
+
+/** Once more, for a passing failure; the second one is the caller's. */
+async function twice(action: () => Promise<void>): Promise<void> {
+  try {
+    await action();
+  } catch {
+    await action();
   }
 }

@@ -31,12 +31,13 @@ import { filetimeFromMilliseconds } from '../format/filetime.js';
 import { guidFrom } from '../format/guid.js';
 import { randomU64 } from '../store/new-start.js';
 import type { AreaFile, AttachedStore } from '../store/store.js';
-import { BLOCK_SIZE, blocksIn } from '../units.js';
+import { BLOCK_SIZE, blocksIn, type Slot } from '../units.js';
 import type { SnapshotChain } from './chain.js';
 import type { Emit } from './events.js';
 import { describeSnapshot } from './information.js';
 import { SnapshotRecord } from './record.js';
 import type { Space } from './space.js';
+import { bitmapBytesFor, providerOf, reserveBitmaps, skipUnused, type UnusedSpace } from './unused-space.js';
 
 export interface CreateSnapshotOptions {
   /** A name for people; any text. */
@@ -45,6 +46,11 @@ export interface CreateSnapshotOptions {
   readonly applicationInfo?: Uint8Array;
   /** How long writes may be held; default 10,000 ms, at most 600,000. */
   readonly holdTimeoutMs?: number;
+  /**
+   * Skip what nothing uses: it is not copied, and reads as zeros in the snapshot. Where the file system (NTFS, ext2/3/4) is
+   * not sure, nothing is skipped. Default: the snapshot has everything, as it was.
+   */
+  readonly unusedSpace?: UnusedSpace;
 }
 
 const DEFAULT_HOLD_TIMEOUT_MS = 10_000;
@@ -73,6 +79,7 @@ export async function createSnapshot(
 ): Promise<SnapshotRecord> {
   const { chain, environment, gate } = context;
   const { holdTimeoutMs = DEFAULT_HOLD_TIMEOUT_MS } = options;
+  const provider = providerOf(options.unusedSpace);
   if (!(holdTimeoutMs > 0 && holdTimeoutMs <= HOLD_TIMEOUT_MAX_MS)) {
     throw new InvalidArgumentError(
       `holdTimeoutMs must be above 0 and at most ${HOLD_TIMEOUT_MAX_MS}, got ${holdTimeoutMs}`,
@@ -80,7 +87,7 @@ export async function createSnapshot(
   }
   const failure = context.writes?.failure ?? gate.failure;
   if (failure !== undefined) throw failure;
-  if (chain.records.length >= SNAPSHOTS_MAX)
+  if (chain.visible.length >= SNAPSHOTS_MAX)
     throw new LimitError(`a volume has at most ${SNAPSHOTS_MAX} snapshots; delete one first`);
   const id = guidFrom(environment.random);
   const information = describeSnapshot({
@@ -94,25 +101,39 @@ export async function createSnapshot(
   const { writes } = context;
   // Little is left to be written then when the moment comes.
   if (writes !== undefined) writes.level = 'low';
+  let taken: Taken;
   try {
-    return await take(context, information, holdTimeoutMs);
+    taken = await take(context, information, holdTimeoutMs, provider !== undefined);
   } finally {
     if (writes !== undefined) writes.level = 'usual';
   }
+  const { record, area, bitmapSlots } = taken;
+  if (provider !== undefined) await skipUnused(context, record, area, bitmapSlots, provider);
+  record.pending = false;
+  return record;
+}
+
+interface Taken {
+  readonly record: SnapshotRecord;
+  readonly area: DiffArea;
+  /** For the bitmaps of what is unused, if that is asked for. */
+  readonly bitmapSlots: readonly Slot[] | undefined;
 }
 
 async function take(
   context: CreateContext,
   information: ApplicationInformation,
   holdTimeoutMs: number,
-): Promise<SnapshotRecord> {
-  await context.space.makeRoomForArea();
+  hasBitmaps: boolean,
+): Promise<Taken> {
+  const bitmapBytes = hasBitmaps ? bitmapBytesFor(context.device.size) : 0;
+  await context.space.makeRoomForArea(bitmapBytes);
   // Most of what is dirty goes to the device before anybody has to wait for it. If that fails, it is told below.
   const flushed = flushAhead(context);
   flushed.catch(() => undefined);
   for (;;) {
     try {
-      return await layOut(context, information, holdTimeoutMs, flushed);
+      return await layOut(context, information, holdTimeoutMs, flushed, hasBitmaps);
     } catch (error) {
       // A host that is full is like a limit that is reached.
       if (!(error instanceof NoHostSpace)) throw error;
@@ -132,7 +153,8 @@ async function layOut(
   information: ApplicationInformation,
   holdTimeoutMs: number,
   flushed: Promise<void>,
-): Promise<SnapshotRecord> {
+  hasBitmaps: boolean,
+): Promise<Taken> {
   const { store, space, environment } = context;
   const id = information.snapshotId;
   const file = await store.createArea(id).catch(ofHost);
@@ -142,10 +164,11 @@ async function layOut(
       epoch: randomU64(environment),
       information,
       blockCount: blocksIn(context.device.size),
-      length: space.firstLength,
+      length: space.firstLength(hasBitmaps ? bitmapBytesFor(context.device.size) : 0),
     }).catch(ofHost);
+    const bitmapSlots = hasBitmaps ? reserveBitmaps(area) : undefined;
     await flushed;
-    return await holdAndCommit(context, area, holdTimeoutMs);
+    return { record: await holdAndCommit(context, area, holdTimeoutMs, hasBitmaps), area, bitmapSlots };
   } catch (error) {
     // With the gate shut the snapshot may exist after all; then it is whole, because nothing was written since.
     if (context.gate.failure === undefined) await discard(context, file);
@@ -182,6 +205,7 @@ async function holdAndCommit(
   context: CreateContext,
   area: DiffArea,
   limitMs: number,
+  isPending: boolean,
 ): Promise<SnapshotRecord> {
   const { gate, writes, device, environment, figures, emit } = context;
   const { clock } = environment;
@@ -202,7 +226,7 @@ async function holdAndCommit(
       copying = copyFirstBlock(device, area);
       await limited('block 0 was not copied', copying);
     }
-    return await commit(context, area);
+    return await context.chain.whileOrdered(() => commit(context, area, isPending));
   } catch (error) {
     if (error instanceof HoldTimeoutError) emit('holdTimedOut', { limitMs });
     throw error;
@@ -237,8 +261,9 @@ async function copyFirstBlock(device: BlockDevice, area: DiffArea): Promise<void
 async function commit(
   { chain, device, store, copyOnWrite, gate, space, environment }: CreateContext,
   area: DiffArea,
+  isPending: boolean,
 ): Promise<SnapshotRecord> {
-  const { newest } = chain;
+  const { newest, newestVisible } = chain;
   const item: SnapshotItem = {
     kind: 'snapshot',
     volumeSize: device.size,
@@ -254,9 +279,10 @@ async function commit(
     throw error;
   }
   const record = new SnapshotRecord(item, { area });
+  record.pending = isPending;
   copyOnWrite.setTarget(area);
   chain.add(record);
-  if (newest?.area !== undefined) space.retire(newest, newest.area);
+  if (newestVisible?.area !== undefined) space.ends.retire(newestVisible, newestVisible.area);
   return record;
 }
 

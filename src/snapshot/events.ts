@@ -14,16 +14,18 @@ export interface VolumeEvents {
   /** A snapshot is about to go, for good: its removal begins. */
   deleting: [{ readonly id: Guid; readonly reason: DeletionReason; readonly cause: unknown }];
   deleted: [{ readonly id: Guid; readonly reason: DeletionReason; readonly cause: unknown }];
+  /** What older snapshots need of a deleted one was merged into its elder neighbour, and that one's space is free. */
+  merged: [{ readonly id: Guid; readonly into: Guid; readonly blocks: number; readonly bytes: ByteLength }];
   /** Nothing deletes the snapshot from now on, until then (milliseconds since 1970) or until it is released. */
   held: [{ readonly id: Guid; readonly until: number | undefined; readonly reason: 'requested' }];
   released: [{ readonly id: Guid; readonly reason: 'requested' }];
-  /** A diff area became longer: `ahead` of need, or because a write `needed` it and waited. */
+  /** A diff area became longer: `ahead` of need, because a write `needed` it and waited, or for a `merge`. */
   grown: [
     {
       readonly id: Guid;
       readonly bytes: ByteLength;
       readonly allocatedBytes: ByteLength;
-      readonly reason: 'ahead' | 'needed';
+      readonly reason: 'ahead' | 'needed' | 'merge';
     },
   ];
   /**
@@ -51,6 +53,8 @@ export interface VolumeEvents {
   spacePolicy: [SpaceRules & { readonly reason: 'requested' }];
   /** A copy fails its checksum. */
   integrityFailure: [{ readonly id: Guid; readonly error: VolsnapError }];
+  /** What is unused could not be told for certain, so the snapshot skips nothing; `error` if something failed. */
+  unusedSpaceUnknown: [{ readonly id: Guid; readonly reason: string; readonly error: unknown }];
   holdTimedOut: [{ readonly limitMs: number }];
   /** Work in the background failed without harm; it is tried again when there is a reason to. */
   backgroundFailure: [{ readonly id: Guid; readonly what: string; readonly error: unknown }];

@@ -105,7 +105,7 @@ export class Overflow {
     throw this.#noSpace(record, full, isOver);
   }
 
-  /** The one that goes next; `undefined`: none may. For now only the oldest can go, so one that is held ends it. */
+  /** The one that goes next; `undefined`: none may. Only the oldest gives its room back at once: a younger one has to be merged first, which takes room itself, and may free none. So one that is held ends it. */
   get victim(): SnapshotRecord | undefined {
     const { oldest } = this.#chain;
     return oldest === undefined || this.#chain.isHeld(oldest) ? undefined : oldest;

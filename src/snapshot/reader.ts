@@ -1,5 +1,6 @@
 /**
- * Reading a snapshot: for each block its own copy, else that of the next newer snapshot, and so on, else the volume.
+ * Reading a snapshot: for each block its own copy, or zeros if it is skipped as unused; else that of the next newer snapshot,
+ * and so on, else the volume.
  *
  * Each table is asked once for a whole part of up to 1 MiB. What lies together is read together; where neighbours lie in
  * different files each is a request of its own, so a request has to cost little: what the device reads at once takes no promise,
@@ -164,7 +165,7 @@ function find(areas: readonly DiffArea[], first: BlockNumber, count: number): So
   const owners = new Uint16Array(count);
   let inVolume = count;
   for (let i = 0; i < areas.length && inVolume > 0; i++) {
-    inVolume -= areas[i]?.table.collect(first, slots, owners, i + 1) ?? 0;
+    inVolume -= areas[i]?.collect(first, slots, owners, i + 1) ?? 0;
   }
   return { areas, slots, owners, inVolume };
 }

@@ -4,6 +4,7 @@ import type { DiffArea } from '../diff-area/diff-area.js';
 import { SnapshotDeletedError, type VolsnapError } from '../errors.js';
 import type { SnapshotItem } from '../format/control-block.js';
 import type { Guid } from '../format/guid.js';
+import { Readers } from './readers.js';
 
 /** Why a snapshot is gone. */
 export type DeletionReason =
@@ -36,9 +37,11 @@ export class SnapshotRecord {
   readonly resizing = new Mutex();
   /** Changed under the chain's mutex of deletions only. One that is past its date counts no more: see `isHeldAt`. */
   hold: Hold | undefined;
+  /** Its creation has not returned yet, or failed with the snapshot left in doubt: nobody is shown it. */
+  pending = false;
   #deleted: DeletionReason | undefined;
-  #readers = 0;
-  #onUnread: (() => void) | undefined;
+  #isGone = false;
+  readonly #readers = new Readers();
 
   constructor(item: SnapshotItem, content: AreaOrDamage) {
     this.item = item;
@@ -57,6 +60,7 @@ export class SnapshotRecord {
     return 'damage' in this.content ? this.content.damage : undefined;
   }
 
+  /** Why nobody may read it any more. Its diff area may be in use still, by older ones that read through it. */
   get deleted(): DeletionReason | undefined {
     return this.#deleted;
   }
@@ -66,7 +70,18 @@ export class SnapshotRecord {
   }
 
   markDeleted(reason: DeletionReason): void {
-    this.#deleted = reason;
+    this.#deleted ??= reason;
+  }
+
+  /** Does nothing at all need its diff area any more? */
+  get isGone(): boolean {
+    return this.#isGone;
+  }
+
+  /** It is not in the control file any more. */
+  markGone(reason: DeletionReason): void {
+    this.markDeleted(reason);
+    this.#isGone = true;
   }
 
   /** @throws SnapshotDeletedError */
@@ -78,22 +93,21 @@ export class SnapshotRecord {
   /** Runs `read`, during which the diff area stays where it is. @throws SnapshotDeletedError if it is gone, before or after */
   async whileReading<T>(read: () => Promise<T>): Promise<T> {
     this.checkExists();
-    this.#readers++;
-    try {
-      const result = await read();
-      this.checkExists();
-      return result;
-    } finally {
-      this.#readers--;
-      if (this.#readers === 0) this.#onUnread?.();
-    }
+    const result = await this.#readers.run(read);
+    this.checkExists();
+    return result;
   }
 
-  /** Resolves when nobody reads any more; new readers are refused once the record is marked deleted. */
+  /**
+   * Runs `action`, which waits for devices only, and during which the diff area stays where it is.
+   * @returns `undefined` if it is gone already
+   */
+  async whileThere<T>(action: () => Promise<T>): Promise<T | undefined> {
+    return this.#isGone ? undefined : this.#readers.run(action);
+  }
+
+  /** Resolves when everybody who reads now has ended. */
   async unread(): Promise<void> {
-    if (this.#readers === 0) return;
-    await new Promise<void>((resolve) => {
-      this.#onUnread = resolve;
-    });
+    await this.#readers.whenLeft();
   }
 }

@@ -16,6 +16,15 @@ export interface HoldOptions {
   readonly until?: Date;
 }
 
+export interface DeleteSnapshotOptions {
+  /** Resolve only when it is merged and its space free. Default: when the deletion is durable. */
+  readonly wait?: boolean;
+  /** Ends the waiting; what is deleted stays deleted, and is merged all the same. */
+  readonly signal?: AbortSignal;
+  /** While waiting: bytes of copies gone through, and in all. */
+  readonly onProgress?: (done: ByteLength, total: ByteLength) => void;
+}
+
 export interface Snapshot extends ByteSource {
   /** What it is called; of a snapshot that Windows took, the shadow copy's id. */
   readonly id: Guid;
@@ -31,6 +40,8 @@ export interface Snapshot extends ByteSource {
   readonly order: number;
   /** Bytes of its diff area in use. */
   readonly usedBytes: ByteLength;
+  /** Bytes of the volume that it skips because nothing used them: they read as zeros. */
+  readonly unusedBytes: ByteLength;
   /** Bytes that its diff area takes. */
   readonly allocatedBytes: ByteLength;
   /** `damaged`: cannot be read; `problem` says why. */
@@ -49,10 +60,13 @@ export interface Snapshot extends ByteSource {
   read(offset: ByteOffset, target: ByteLength | Uint8Array): Promise<Uint8Array>;
 
   /**
-   * Deletes it; durable when this resolves. For now only the oldest can be deleted.
-   * @throws UnsupportedError if older snapshots exist, HeldError, SnapshotDeletedError, ReadOnlyError, DeviceError
+   * Deletes it, whatever its age: when this resolves nobody sees it any more, and it does not come back. Whoever reads it gets a
+   * `SnapshotDeletedError`. If older ones read through it, what they need is merged into its elder neighbour
+   * afterwards, in the background; only then its space is free.
+   * @throws HeldError, SnapshotDeletedError, ReadOnlyError, UnsupportedError (a shadow copy of Windows), DeviceError; with `wait` also
+   *   as `VolumeAccess.settled`
    */
-  delete(): Promise<void>;
+  delete(options?: DeleteSnapshotOptions): Promise<void>;
 
   /**
    * Holds it: no command, limit or lack of room deletes it, until the date or until it is released. Durable when this

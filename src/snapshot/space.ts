@@ -14,8 +14,8 @@
  * Shared state: `#growing` lets one growth or one decision about room happen at a time.
  */
 import { Mutex } from 'async-mutex';
-import { checkWhole } from '../arguments.js';
-import type { CopyOnWrite, CopyOnWriteHost, FailedAttempt } from '../copy-on-write/copy-on-write.js';
+import type { CopyOnWriteHost, FailedAttempt } from '../copy-on-write/copy-host.js';
+import type { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
 import type { Pools } from '../copy-on-write/pools.js';
 import { AREA_SIZE_MIN } from '../diff-area/create.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
@@ -23,20 +23,15 @@ import type { Clock } from '../environment.js';
 import { isOutOfSpace, NoSpaceError } from '../errors.js';
 import type { SpacePolicy, SpaceRules } from '../format/start-block.js';
 import type { AttachedStore } from '../store/store.js';
-import { BLOCK_SIZE, type ByteLength, roundUp } from '../units.js';
+import { BLOCK_SIZE, type ByteLength } from '../units.js';
+import { AreaEnds } from './area-ends.js';
 import type { SnapshotChain } from './chain.js';
 import type { Emit } from './events.js';
 import { type SpaceForecast, SpaceMonitor, type SpaceWarning } from './forecast.js';
+import { type Growth, GrowthStep } from './growth.js';
 import { type Full, Overflow, type SpacePolicyOptions } from './overflow.js';
 import type { SnapshotRecord } from './record.js';
 import { type Patience, SpaceWaiters } from './space-waiters.js';
-
-export interface Growth {
-  /** First size of a diff area, and step of growth at the beginning; bytes. */
-  readonly initial: ByteLength;
-  /** Largest step, in bytes. */
-  readonly maximum: ByteLength;
-}
 
 export interface SpaceFigures extends SpaceForecast, SpaceRules {
   /** Copies, with the writes behind them, that wait for room. */
@@ -46,12 +41,6 @@ export interface SpaceFigures extends SpaceForecast, SpaceRules {
   /** By how much the newest diff area grows at a time, in bytes. */
   readonly growthStep: ByteLength;
 }
-
-/** Growths in a row that nobody waited for, after which the step is halved. */
-const QUIET_GROWTHS = 4;
-
-const MEBIBYTE = 1024 * 1024;
-export const DEFAULT_GROWTH: Growth = { initial: 50 * MEBIBYTE, maximum: 1000 * MEBIBYTE };
 
 export interface SpaceOptions {
   readonly clock: Clock;
@@ -64,17 +53,17 @@ export class Space implements CopyOnWriteHost {
   readonly #chain: SnapshotChain;
   readonly #pools: Pools;
   readonly #emit: Emit;
-  readonly #growth: Growth;
+  readonly #step: GrowthStep;
   readonly #growing = new Mutex();
   #copyOnWrite: CopyOnWrite | undefined;
-  #step: ByteLength;
   #growingAhead = false;
   readonly #overflow: Overflow;
+  /** Space that is given back. */
+  readonly ends: AreaEnds;
   readonly #waiters: SpaceWaiters;
   readonly #monitor: SpaceMonitor;
   /** Patience of attempts that failed, for as long as somebody repeats them. */
   readonly #patience = new WeakMap<FailedAttempt, Patience>();
-  #quietGrowths = 0;
 
   constructor(
     store: AttachedStore,
@@ -87,19 +76,22 @@ export class Space implements CopyOnWriteHost {
     this.#chain = chain;
     this.#pools = pools;
     this.#emit = emit;
-    checkWhole('growth.initial', growth.initial);
-    checkWhole('growth.maximum', growth.maximum);
-    const initial = Math.max(BLOCK_SIZE, roundUp(growth.initial, BLOCK_SIZE));
-    this.#growth = { initial, maximum: Math.max(initial, roundUp(growth.maximum, BLOCK_SIZE)) };
-    this.#step = initial;
+    this.#step = new GrowthStep(growth);
     this.#waiters = new SpaceWaiters(clock);
     this.#overflow = new Overflow(store, chain, emit, clock, this.#waiters, () => this.#copying);
     this.#monitor = new SpaceMonitor(clock, emit, warning, () => this.#use());
+    this.ends = new AreaEnds(
+      store.control,
+      pools,
+      emit,
+      () => this.#copying,
+      () => this.relieved(),
+    );
     chain.onRelief = () => this.#waiters.wake();
   }
 
   #use() {
-    const { newest } = this.#chain;
+    const { newestVisible: newest } = this.#chain;
     const free = newest?.area?.freeBytes ?? 0;
     return {
       usedBytes: this.#store.allocated() - free,
@@ -119,7 +111,7 @@ export class Space implements CopyOnWriteHost {
       ...this.#overflow.rules,
       waiting: this.#waiters.count,
       isFull: this.#overflow.isBlocking,
-      growthStep: this.#step,
+      growthStep: this.#step.bytes,
     };
   }
 
@@ -133,16 +125,20 @@ export class Space implements CopyOnWriteHost {
     this.#copyOnWrite = copyOnWrite;
   }
 
-  /** Size with which a new diff area begins: a share of what is there, so that a small reserve serves many. */
-  get firstLength(): ByteLength {
-    return Math.max(AREA_SIZE_MIN, wholeBlocks(Math.min(this.#growth.initial, this.#store.available() / 8)));
+  /**
+   * Size with which a new diff area begins: a share of what is there, so that a small reserve serves many.
+   * @param extra bytes that are spoken for already
+   */
+  firstLength(extra: ByteLength = 0): ByteLength {
+    const share = wholeBlocks(Math.min(this.#step.initial, (this.#store.available() - extra) / 8));
+    return Math.max(AREA_SIZE_MIN, share) + extra;
   }
 
   growAhead(area: DiffArea): void {
     this.#monitor.look();
-    if (this.#growingAhead || area.roomBytes >= this.#step / 2) return;
+    if (this.#growingAhead || area.roomBytes >= this.#step.bytes / 2) return;
     // Ahead of need only a share is taken: what is left serves the next snapshot.
-    const length = wholeBlocks(Math.min(this.#step, this.#store.available() / 4));
+    const length = wholeBlocks(Math.min(this.#step.bytes, this.#store.available() / 4));
     const record = this.#chain.ownerOf(area);
     if (length === 0 || record === undefined) return;
     this.#growingAhead = true;
@@ -185,7 +181,7 @@ export class Space implements CopyOnWriteHost {
         this.#overflow.isOver(record);
         return 'room';
       }
-      this.#waited();
+      this.#step.waited();
       const full = await this.#growNow(record, area, needed);
       if (full === undefined) continue;
       if ((await this.#overflow.act(record, full, patience)) === 'wait') return 'wait';
@@ -197,7 +193,12 @@ export class Space implements CopyOnWriteHost {
     const availableBytes = wholeBlocks(this.#store.available());
     if (availableBytes < neededBytes) return { neededBytes, availableBytes, reason: 'limit' };
     try {
-      await this.#grow(record, area, Math.min(availableBytes, Math.max(neededBytes, this.#step)), 'needed');
+      await this.#grow(
+        record,
+        area,
+        Math.min(availableBytes, Math.max(neededBytes, this.#step.bytes)),
+        'needed',
+      );
       return undefined;
     } catch (error) {
       if (!(error instanceof NoSpaceError)) throw error;
@@ -210,29 +211,15 @@ export class Space implements CopyOnWriteHost {
     return this.#copyOnWrite;
   }
 
-  /** A write had to wait for a growth: the next ones are longer. */
-  #waited(): void {
-    this.#step = Math.min(this.#growth.maximum, this.#step * 2);
-    this.#quietGrowths = 0;
-  }
-
-  #grewQuietly(): void {
-    if (++this.#quietGrowths < QUIET_GROWTHS) return;
-    this.#quietGrowths = 0;
-    this.#step = Math.max(this.#growth.initial, roundUp(this.#step / 2, BLOCK_SIZE));
-  }
-
   async #grow(
     record: SnapshotRecord,
     area: DiffArea,
     length: ByteLength,
-    reason: 'ahead' | 'needed',
+    reason: 'ahead' | 'needed' | 'merge',
   ): Promise<void> {
-    const grown = await this.#whileThere(record, () =>
-      area.grow(length, (change) => this.#store.control.update(record.id, change)),
-    );
+    const grown = await this.ends.grow(record, area, length);
     if (!grown) return;
-    if (reason === 'ahead') this.#grewQuietly();
+    if (reason === 'ahead') this.#step.grewQuietly();
     this.#emit('grown', { id: record.id, bytes: length, allocatedBytes: area.allocatedBytes, reason });
     this.#waiters.wake();
   }
@@ -282,18 +269,20 @@ export class Space implements CopyOnWriteHost {
   /**
    * Makes room for a new diff area of at least the smallest size: what the newest one does not use goes first, then the
    * oldest snapshots, if the policy lets them go. It does not wait, whatever the policy.
+   * @param extra bytes that it needs besides
    * @throws NoSpaceError if nothing is left to give up
    */
-  async makeRoomForArea(): Promise<void> {
-    const { newest } = this.#chain;
-    if (this.#store.available() < AREA_SIZE_MIN && newest?.area !== undefined)
-      await this.#trim(newest, newest.area);
-    while (this.#store.available() < AREA_SIZE_MIN) {
+  async makeRoomForArea(extra: ByteLength = 0): Promise<void> {
+    const { newestVisible: newest } = this.#chain;
+    const wanted = AREA_SIZE_MIN + extra;
+    if (this.#store.available() < wanted && newest?.area !== undefined)
+      await this.ends.trim(newest, newest.area);
+    while (this.#store.available() < wanted) {
       const before = this.#store.available();
       const gone = await this.#giveForArea();
       if (gone === undefined) {
         throw new NoSpaceError(
-          `a snapshot needs at least ${AREA_SIZE_MIN} bytes, ${this.#store.available()} can be had; raise the limit with: volsnap resize-store`,
+          `a snapshot needs at least ${wanted} bytes, ${this.#store.available()} can be had; raise the limit with: volsnap resize-store`,
         );
       }
       if (this.#store.available() <= before) {
@@ -313,7 +302,7 @@ export class Space implements CopyOnWriteHost {
   async #giveForArea(): Promise<SnapshotRecord | undefined> {
     const victim = this.#overflow.rules.policy === 'delete-oldest' ? this.#overflow.victim : undefined;
     if (victim === undefined || !(await this.#overflow.give(victim, 'space'))) return undefined;
-    await this.#pools.background.onIdle();
+    await this.#chain.freed();
     return victim;
   }
 
@@ -323,51 +312,56 @@ export class Space implements CopyOnWriteHost {
    */
   async shrinkTo(maximum: ByteLength): Promise<void> {
     const isOver = () => maximum !== 0 && this.#store.allocated() > maximum;
-    const { newest } = this.#chain;
-    if (isOver() && newest?.area !== undefined) await this.#trim(newest, newest.area);
+    const { newestVisible: newest } = this.#chain;
+    if (isOver() && newest?.area !== undefined) await this.ends.trim(newest, newest.area);
     while (isOver() && this.#overflow.rules.policy === 'delete-oldest') {
       const before = this.#store.allocated();
       const victim = this.#overflow.victim;
       if (victim === undefined || !(await this.#overflow.give(victim, 'limit-lowered'))) break;
-      await this.#pools.background.onIdle();
+      await this.#chain.freed();
       if (this.#store.allocated() >= before) break; // that one's space comes back at the next opening
     }
     this.#waiters.wake();
   }
 
-  /** Does something to a diff area that must not be removed meanwhile; resolves to false if it is gone already. */
-  async #whileThere(record: SnapshotRecord, action: () => Promise<void>): Promise<boolean> {
-    return record.resizing.runExclusive(async () => {
-      if (record.deleted !== undefined) return false;
-      await action();
-      return true;
-    });
-  }
-
-  async #trim(record: SnapshotRecord, area: DiffArea): Promise<void> {
-    await this.#whileThere(record, () =>
-      area.trim((change) => this.#store.control.update(record.id, change)),
-    );
-  }
-
   /**
-   * A newer snapshot takes the copies from now on: what this one has is recorded as durable, and its unused space goes
-   * back. Runs in the background.
+   * Room in `area` for what is merged into it. Nothing is given up for that.
+   * @param ahead bytes that will be needed in all
+   * @returns `false` if there is no room, or `record` is gone
    */
-  retire(record: SnapshotRecord, area: DiffArea): void {
-    void this.#pools.background.add(async () => {
+  async roomToMerge(
+    record: SnapshotRecord,
+    area: DiffArea,
+    { slots, entries, ahead }: { slots: number; entries: number; ahead: ByteLength },
+  ): Promise<boolean> {
+    return this.#growing.runExclusive(async () => {
+      const needed = area.growthNeeded(slots, entries);
+      const available = wholeBlocks(this.#store.available());
+      if (record.isGone || needed > available) return false;
+      if (needed === 0) return true;
       try {
-        await this.#whileThere(record, () =>
-          area.retire((change) => this.#store.control.update(record.id, change)),
+        await this.#grow(
+          record,
+          area,
+          Math.min(available, Math.max(needed, Math.min(ahead, this.#step.maximum))),
+          'merge',
         );
+        return true;
       } catch (error) {
-        this.#emit('backgroundFailure', {
-          id: record.id,
-          what: 'giving back the unused end of its diff area',
-          error,
-        });
+        if (error instanceof NoSpaceError) return false;
+        throw error;
       }
     });
+  }
+
+  /** There may be room now for those who wait. */
+  relieved(): void {
+    this.#waiters.wake();
+  }
+
+  /** Bytes that diff areas could still take. */
+  get available(): ByteLength {
+    return this.#store.available();
   }
 }
 

@@ -23,6 +23,7 @@ import {
   isPairSound,
   itemPosition,
   type SnapshotItem,
+  SnapshotState,
   sealPair,
   sectorOfItem,
 } from '../format/control-block.js';
@@ -157,14 +158,20 @@ export class ControlFile {
     this.#entries.set(first.storeId, { entry: { snapshot: first, diffArea: second }, place });
   }
 
-  /** Only the oldest snapshot is ever removed, so a number that is missing between others is one that was lost. */
+  /**
+   * Each item says which order number comes before its own, so one that is missing was lost. Only one that is being
+   * deleted may be passed over: it goes once its successor says so.
+   */
   #checkOrders(): void {
     const { entries } = this;
-    for (const [index, { snapshot }] of entries.entries()) {
-      const before = entries[index - 1]?.snapshot.order ?? snapshot.order - 1;
-      if (snapshot.order !== before + 1) {
+    for (const [index, { snapshot, diffArea }] of entries.entries()) {
+      const elder = diffArea.elderOrder === 0 ? snapshot.order - 1 : diffArea.elderOrder;
+      let before = index - 1;
+      while (orderOf(entries[before], elder) !== elder && isDeleting(entries[before])) before--;
+      const found = orderOf(entries[before], elder);
+      if (found !== elder || elder >= snapshot.order) {
         throw new FormatError(
-          `control blocks: snapshots of order ${before} and ${snapshot.order} follow each other`,
+          `control blocks: the snapshot of order ${snapshot.order} comes after ${elder}, but follows ${found}`,
         );
       }
     }
@@ -199,9 +206,11 @@ export class ControlFile {
       const { storeId } = entry.snapshot;
       assert(!this.#entries.has(storeId), () => `snapshot ${storeId} is in the control file already`);
       const place = this.#freePlaces[0];
-      if (place === undefined || this.#entries.size >= SNAPSHOTS_MAX) {
+      const deleting = this.entries.filter(isDeleting).length;
+      if (this.#entries.size - deleting >= SNAPSHOTS_MAX)
         throw new LimitError(`a volume has at most ${SNAPSHOTS_MAX} snapshots; delete one first`);
-      }
+      if (place === undefined)
+        throw new LimitError(`${deleting} deleted snapshots are being merged; wait until some are gone`);
       this.#freePlaces.shift();
       this.#entries.set(storeId, { entry, place });
       await this.#writePair(place, entry.snapshot, entry.diffArea);
@@ -227,6 +236,18 @@ export class ControlFile {
       const diffArea = { ...before, ...(typeof change === 'function' ? change(before) : change) };
       await this.#writePair(known.place, snapshot, diffArea);
       known.entry = { snapshot, diffArea };
+    });
+  }
+
+  /** Sets `SnapshotState` bits of a snapshot, unless that is gone meanwhile; durable when it returns. */
+  async addState(storeId: Guid, bits: number): Promise<void> {
+    await this.#mutex.runExclusive(async () => {
+      const known = this.#entries.get(storeId);
+      if (known === undefined) return;
+      const { snapshot, diffArea } = known.entry;
+      const changed = { ...diffArea, state: diffArea.state | bits };
+      await this.#writePair(known.place, snapshot, changed);
+      known.entry = { snapshot, diffArea: changed };
     });
   }
 
@@ -298,3 +319,10 @@ export class ControlFile {
     }
   }
 }
+
+/** Is a snapshot being deleted? */
+export const isDeleting = (entry: CatalogEntry | undefined): boolean =>
+  entry !== undefined && (entry.diffArea.state & SnapshotState.deleting) !== 0;
+
+/** Order number of a snapshot; of none `absent`: nothing is known of those before the oldest. */
+const orderOf = (entry: CatalogEntry | undefined, absent: number): number => entry?.snapshot.order ?? absent;

@@ -4,11 +4,11 @@
  * Which of the writes in flight meanwhile are in is not known until it is read. Each sector then narrows the moment
  * down (a write that is in had started before it; one that would have replaced it had not ended), and for a set of
  * snapshots there is one moment for all volumes. If no moment is left, the snapshot mixes two states. What was found
- * once must be found ever after.
+ * once must be found ever after. A block that nothing used may have been left out: then all of it is zero.
  */
 
 import { assert } from '../errors.js';
-import { type ByteOffset, SECTOR_SIZE } from '../units.js';
+import { BLOCK_SIZE, type BlockNumber, type ByteOffset, blockOf, SECTOR_SIZE } from '../units.js';
 import { explainSector } from './sector-data.js';
 import type { Candidate, SectorHistory } from './sector-history.js';
 
@@ -38,11 +38,19 @@ export class SnapshotModel {
   /** Its content once its window is closed, right except for the sectors in `#open`. */
   #bytes: Uint8Array | undefined;
   readonly #open = new Map<number, Candidate[]>();
+  /** Blocks that may be left out. */
+  readonly #unused: ReadonlySet<BlockNumber>;
 
-  constructor(name: string, start: number, moment: Moment) {
+  constructor(
+    name: string,
+    start: number,
+    moment: Moment,
+    unused: ReadonlySet<BlockNumber> = new Set<BlockNumber>(),
+  ) {
     this.name = name;
     this.start = start;
     this.moment = moment;
+    this.#unused = unused;
   }
 
   get isClosed(): boolean {
@@ -63,7 +71,22 @@ export class SnapshotModel {
       if (candidates.length === 1 && only !== undefined) bytes.set(only.bytes, sector * SECTOR_SIZE);
       else this.#open.set(sector, candidates);
     }
+    this.#leaveOut(bytes);
     this.#bytes = bytes;
+  }
+
+  /** What may be left out is as it was, or zero. */
+  #leaveOut(bytes: Uint8Array): void {
+    for (const block of this.#unused) {
+      const end = Math.min((block + 1) * BLOCK_SIZE, bytes.byteLength);
+      for (let at = block * BLOCK_SIZE; at < end; at += SECTOR_SIZE) {
+        const sector = at / SECTOR_SIZE;
+        const kept = this.#open.get(sector) ?? [
+          { bytes: bytes.slice(at, at + SECTOR_SIZE), after: -Infinity, before: Infinity },
+        ];
+        this.#open.set(sector, [...kept, ZEROS]);
+      }
+    }
   }
 
   /** Sectors of which it is not known yet which of several values they have. */
@@ -106,6 +129,7 @@ export class SnapshotModel {
       }
       bytes.set(found, sector * SECTOR_SIZE);
       this.#open.delete(sector);
+      if (this.#unused.has(blockOf(sector * SECTOR_SIZE))) this.#settleBlock(sector, matching);
       // Two writes of the same bytes cannot be told apart, so they say nothing about the moment.
       if (matching.length > 1) continue;
       this.moment.after = Math.max(this.moment.after, only.after);
@@ -116,9 +140,21 @@ export class SnapshotModel {
     }
   }
 
+  /** A block is left out whole, or not at all: what one sector tells holds for the others. */
+  #settleBlock(sector: number, matching: readonly Candidate[]): void {
+    const isLeftOut = matching.every((candidate) => candidate === ZEROS);
+    if (!isLeftOut && matching.includes(ZEROS)) return;
+    const first = blockOf(sector * SECTOR_SIZE) * (BLOCK_SIZE / SECTOR_SIZE);
+    for (let other = first; other < first + BLOCK_SIZE / SECTOR_SIZE; other++) {
+      const candidates = this.#open.get(other);
+      if (candidates === undefined) continue;
+      this.#open.set(other, isLeftOut ? [ZEROS] : candidates.filter((candidate) => candidate !== ZEROS));
+    }
+  }
+
   /** An equal one, which what happens to this one does not touch. @param moment its own, or that of its set */
   clone(moment: Moment): SnapshotModel {
-    const copy = new SnapshotModel(this.name, this.start, moment);
+    const copy = new SnapshotModel(this.name, this.start, moment, this.#unused);
     copy.state = this.state;
     copy.#bytes = this.#bytes?.slice();
     for (const [sector, candidates] of this.#open) copy.#open.set(sector, candidates);
@@ -130,6 +166,9 @@ export class SnapshotModel {
     return this.#bytes;
   }
 }
+
+/** Of a block that is left out. */
+const ZEROS: Candidate = { bytes: new Uint8Array(SECTOR_SIZE), after: -Infinity, before: Infinity };
 
 /** Numbers of the sectors in which `actual`, read at `offset`, differs from `expected`, a whole volume. */
 export function* differingSectors(

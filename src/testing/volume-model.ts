@@ -11,7 +11,7 @@
  * Left out: changes of size, and reverts or merges that were in flight at a crash.
  */
 import { assert } from '../errors.js';
-import { type ByteLength, type ByteOffset, SECTOR_SIZE } from '../units.js';
+import { type BlockNumber, type ByteLength, type ByteOffset, SECTOR_SIZE } from '../units.js';
 import type { CrashModel } from './crash-model.js';
 import { explainSector } from './sector-data.js';
 import { type Candidate, SectorHistory, type WriteRecord } from './sector-history.js';
@@ -158,11 +158,12 @@ export class VolumeModel {
   /**
    * The creation of a snapshot begins.
    * @param moment shared with the other volumes of a set; from `beginMoment`
+   * @param unused blocks that it may leave out
    */
-  beginSnapshot(name: string, moment: Moment = this.beginMoment()): void {
+  beginSnapshot(name: string, moment: Moment = this.beginMoment(), unused?: ReadonlySet<BlockNumber>): void {
     assert(!this.#snapshots.has(name), () => `the model has a snapshot ${name} already`);
     const start = this.ticks.next();
-    this.#snapshots.set(name, new SnapshotModel(name, start, moment));
+    this.#snapshots.set(name, new SnapshotModel(name, start, moment, unused));
     this.#readsAndCreations.add(start);
   }
 

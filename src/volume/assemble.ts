@@ -1,13 +1,13 @@
 /** Puts an open volume together: finds its store, loads it, and gives up what the options say. */
 import { checkWhole } from '../arguments.js';
-import type { ApartCopier } from '../copy-on-write/thread-copies.js';
+import type { Apart } from '../copy-on-write/copy-host.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { Lifetime } from '../device/lifetime.js';
 import { type Environment, systemEnvironment } from '../environment.js';
 import { InvalidArgumentError, ReadOnlyError, UnsupportedError } from '../errors.js';
 import type { Emit } from '../snapshot/events.js';
 import type { SpaceWarning } from '../snapshot/forecast.js';
-import { DEFAULT_GROWTH, type Growth } from '../snapshot/space.js';
+import { DEFAULT_GROWTH, type Growth } from '../snapshot/growth.js';
 import type { AttachedStore, Store } from '../store/store.js';
 import type { ByteLength } from '../units.js';
 import { Engine } from './engine.js';
@@ -49,8 +49,8 @@ export interface VolumeOptions {
   /** When to tell that room runs low (the event `spaceLow`). */
   readonly spaceWarning?: SpaceWarning;
   readonly environment?: Environment;
-  /** @internal Makes copies beside the main thread; a simulation has its own. */
-  readonly copier?: ApartCopier;
+  /** @internal How copies are made beside the main thread; a simulation has its own way. */
+  readonly apart?: Apart;
 }
 
 const DEFAULT_MEMORY_LIMIT = 64 * 1024 * 1024;
@@ -133,13 +133,14 @@ async function assemble(
     writeBackLimit,
     growth,
     spaceWarning,
-    copier: options.copier,
+    apart: options.apart,
     emit,
     life,
   });
   const history = new StoredHistory(engine, writable);
   if (!writable) return { device, life, history, writer: undefined, recovery: loaded.recovery };
   const removedFiles = await putRight(store, loaded);
+  engine.merging.wake();
   return {
     device,
     life,

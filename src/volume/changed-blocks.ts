@@ -1,9 +1,11 @@
 /**
  * What changed between two moments: the blocks that have a copy in any snapshot from the older moment on, up to the
- * newer one. Exact at 16 KiB, and nothing has to be kept for it besides the tables. A range of the volume costs what
+ * newer one, or that only one of the two skips as unused. Exact at 16 KiB, and nothing has to be kept for it besides the tables. A range of the volume costs what
  * it covers, 32 blocks at a time.
  */
-import { BLOCKS_PER_PAGE, type BlockTable, emptyPresence } from '../diff-area/block-table.js';
+import { BLOCKS_PER_PAGE, emptyPresence } from '../diff-area/block-table.js';
+import type { DiffArea } from '../diff-area/diff-area.js';
+import { foundIn, type PagedBlocks } from '../diff-area/unused-blocks.js';
 import { BLOCK_SIZE, type BlockNumber, type ByteLength, type ByteOffset, blocksIn } from '../units.js';
 
 /** A range of bytes of a volume. */
@@ -22,7 +24,7 @@ const WORD_BITS = 32;
 
 /** Longest runs of blocks `[first, end)` that are in any of the tables, ascending. */
 export function* runsOf(
-  tables: readonly BlockTable[],
+  tables: readonly PagedBlocks[],
   first: BlockNumber,
   end: BlockNumber,
 ): Generator<BlockRun> {
@@ -101,7 +103,7 @@ export interface ChangedRange {
 
 /** What changed, cut at the edges of the range. */
 export function* changedExtents(
-  tables: readonly BlockTable[],
+  tables: readonly PagedBlocks[],
   { sizeBefore, size, offset = 0, length = size }: ChangedRange,
 ): Generator<ChangedExtent> {
   const end = Math.min(size, offset + length);
@@ -110,6 +112,52 @@ export function* changedExtents(
   const known = Math.min(last, Math.max(first, grownFrom(sizeBefore, size)));
   for (const extent of extentsOf(withEnd(runsOf(tables, first, known), known, last), end))
     yield cutBefore(extent, offset);
+}
+
+/**
+ * The blocks that read otherwise at the newer moment, as far as diff areas know: that have a copy in any of `passed`, the areas
+ * from the older moment on; also those that the older one skips as unused, unless the newer one skips them too.
+ * @param later the areas from the newer moment on; none if that is now
+ */
+export function blocksChanged(passed: readonly DiffArea[], later: readonly DiffArea[]): PagedBlocks[] {
+  if (passed.every(({ unused }) => unused === undefined)) return passed.map(({ table }) => table);
+  const all = passed.flatMap(foundIn);
+  return [
+    {
+      hasPage: (page) => all.some((blocks) => blocks.hasPage(page)),
+      addPresence: (page, bitmap) => {
+        const before = emptyPresence();
+        const changed = emptyPresence();
+        addSkipped(passed, page, before, changed);
+        if (before.some((word) => word !== 0)) {
+          const after = emptyPresence();
+          addSkipped(later, page, after, emptyPresence());
+          for (let i = 0; i < changed.length; i++)
+            changed[i] = (changed[i] ?? 0) & ~((before[i] ?? 0) & (after[i] ?? 0));
+        }
+        for (let i = 0; i < bitmap.length; i++) bitmap[i] = (bitmap[i] ?? 0) | (changed[i] ?? 0);
+      },
+    },
+  ];
+}
+
+/** @param skipped receives what reads as zeros because it is skipped; @param found what a reader finds in the areas at all */
+function addSkipped(
+  areas: readonly DiffArea[],
+  page: number,
+  skipped: Uint32Array,
+  found: Uint32Array,
+): void {
+  for (const { table, unused } of areas) {
+    table.addPresence(page, found);
+    if (unused === undefined) continue;
+    const own = emptyPresence();
+    unused.addPresence(page, own);
+    for (let i = 0; i < own.length; i++) {
+      skipped[i] = (skipped[i] ?? 0) | ((own[i] ?? 0) & ~(found[i] ?? 0));
+      found[i] = (found[i] ?? 0) | (own[i] ?? 0);
+    }
+  }
 }
 
 /** The first block that was not there, or not whole, at the older moment; behind the end if the volume has not grown. */

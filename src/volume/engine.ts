@@ -1,9 +1,10 @@
 /**
  * The parts of one open volume, put together: gate, copy-on-write, snapshots and space over a device and a store.
  */
+import type { Apart } from '../copy-on-write/copy-host.js';
 import { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
 import { Pools } from '../copy-on-write/pools.js';
-import { type ApartCopier, ThreadCopier } from '../copy-on-write/thread-copies.js';
+import { ThreadCopier } from '../copy-on-write/thread-copies.js';
 import { WriteBuffer } from '../copy-on-write/write-buffer.js';
 import { WriteGate } from '../copy-on-write/write-gate.js';
 import type { BlockDevice } from '../device/block-device.js';
@@ -12,10 +13,16 @@ import type { Environment } from '../environment.js';
 import { SnapshotChain } from '../snapshot/chain.js';
 import type { Emit } from '../snapshot/events.js';
 import type { SpaceWarning } from '../snapshot/forecast.js';
+import type { Growth } from '../snapshot/growth.js';
+import { Merging } from '../snapshot/merging.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
-import { type Growth, Space } from '../snapshot/space.js';
+import { Space } from '../snapshot/space.js';
 import type { AttachedStore } from '../store/store.js';
 import type { ByteLength } from '../units.js';
+
+/** Blocks from which on a batch is copied in another thread: where writers wait for it, and where they do not. */
+const APART_ORDERED = 16;
+const APART_WRITEBACK = 4;
 
 export interface EngineOptions {
   readonly environment: Environment;
@@ -24,8 +31,8 @@ export interface EngineOptions {
   readonly writeBackLimit: ByteLength | undefined;
   readonly growth: Growth;
   readonly spaceWarning: SpaceWarning;
-  /** Default: a thread. */
-  readonly copier: ApartCopier | undefined;
+  /** Default: a thread that works on files. */
+  readonly apart: Apart | undefined;
   readonly emit: Emit;
   readonly life: Lifetime;
 }
@@ -40,6 +47,8 @@ export class Engine {
   readonly chain: SnapshotChain;
   readonly space: Space;
   readonly copyOnWrite: CopyOnWrite;
+  /** Of deleted snapshots. */
+  readonly merging: Merging;
   /** Above the gate; in the mode `writeback` everything that reads or changes the live volume goes through it. */
   readonly writes: WriteBuffer | undefined;
   readonly figures = { holdMs: 0 };
@@ -54,23 +63,19 @@ export class Engine {
     this.emit = options.emit;
     this.life = options.life;
     this.gate = new WriteGate(options.environment.clock);
-    this.chain = new SnapshotChain(
-      records,
-      store.control,
-      this.pools,
-      options.emit,
-      options.environment.clock,
-    );
-    this.space = new Space(store, this.chain, this.pools, options.emit, {
-      clock: options.environment.clock,
-      growth: options.growth,
-      warning: options.spaceWarning,
-    });
-    const { memoryLimit, copier = new ThreadCopier() } = options;
-    const { clock } = options.environment;
-    this.copyOnWrite = new CopyOnWrite(device, this.pools, memoryLimit, this.space, clock, copier);
+    const { environment, growth } = options;
+    const { clock } = environment;
+    this.chain = new SnapshotChain(records, store.control, this.pools, options.emit, clock);
+    const warning = options.spaceWarning;
+    this.space = new Space(store, this.chain, this.pools, options.emit, { clock, growth, warning });
+    const smallest = options.writeBackLimit === undefined ? APART_ORDERED : APART_WRITEBACK;
+    const { memoryLimit, apart = { copier: new ThreadCopier(), smallest } } = options;
+    this.copyOnWrite = new CopyOnWrite(device, this.pools, memoryLimit, this.space, apart);
     this.space.serve(this.copyOnWrite);
-    this.copyOnWrite.setTarget(this.chain.newest?.area);
+    this.chain.retarget(this.copyOnWrite);
+    const { chain, space, pools, copyOnWrite: copying, emit } = this;
+    this.merging = new Merging({ chain, space, pools, copyOnWrite: copying, control: store.control }, emit);
+    chain.whenFreed(() => this.merging.wake());
     const { writeBackLimit: limit } = options;
     const { gate, copyOnWrite } = this;
     this.writes =

@@ -1,11 +1,22 @@
 /** The past of a volume: its snapshots, whoever wrote them, and the volume that they are snapshots of. */
-import type { CopyFigures } from '../copy-on-write/copy-figures.js';
+import type { CopyFigures } from '../copy-on-write/copy-host.js';
 import type { WriteBufferFigures } from '../copy-on-write/write-buffer-figures.js';
 import type { BlockDevice } from '../device/block-device.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import type { SpaceFigures } from '../snapshot/space.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { ChangedExtent } from './changed-blocks.js';
+
+/** Deleted snapshots that older ones read through, and what has been merged of such since the volume was opened. */
+export interface DeletionFigures {
+  /** Deleted, and not merged yet. */
+  readonly snapshots: number;
+  /** Bytes that their diff areas take still. */
+  readonly allocatedBytes: ByteLength;
+  readonly mergedSnapshots: number;
+  readonly mergedBlocks: number;
+  readonly mergedBytes: ByteLength;
+}
 
 /** What a volume and its store hold at this moment. */
 export interface VolumeFigures {
@@ -21,6 +32,7 @@ export interface VolumeFigures {
   readonly tableMemoryBytes: ByteLength;
   /** What copy-on-write has done since the volume was opened. */
   readonly copies: Readonly<CopyFigures>;
+  readonly deletion: DeletionFigures;
   /** Work that is queued or running, and writes that are held. */
   readonly queues: {
     readonly copy: number;
@@ -37,6 +49,8 @@ export interface VolumeFigures {
 export interface ChangedOptions {
   readonly since: Snapshot;
   readonly until: Snapshot | undefined;
+  /** Only blocks that have a copy, without what is left out as unused. */
+  readonly copiedOnly?: boolean | undefined;
   /** Only what lies in this range; default: all. */
   readonly offset?: ByteOffset | undefined;
   readonly length?: ByteLength | undefined;

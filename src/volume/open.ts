@@ -19,7 +19,7 @@ import { millisecondsFromFiletime } from '../format/filetime.js';
 import type { Guid } from '../format/guid.js';
 import { decodeStartBlock, isStartBlock } from '../format/start-block.js';
 import { type DeletionReason, type Hold, SnapshotRecord } from '../snapshot/record.js';
-import type { CatalogEntry } from '../store/control-file.js';
+import { type CatalogEntry, isDeleting } from '../store/control-file.js';
 import { DirectoryStore } from '../store/directory-store.js';
 import { InVolumeStore } from '../store/in-volume-store.js';
 import type { AttachedStore, Store } from '../store/store.js';
@@ -174,6 +174,8 @@ async function loadSnapshot(
 ): Promise<LoadedSnapshot> {
   const loaded = await loadContent(store, entry, writable);
   loaded.record.hold = holdOf(entry.diffArea);
+  // Older ones read through it until it is merged.
+  if (isDeleting(entry)) loaded.record.markDeleted('requested');
   return loaded;
 }
 
@@ -222,6 +224,7 @@ async function spreadDamage(records: SnapshotRecord[]): Promise<SnapshotRecord[]
     const damage = new FormatError(`it reads through snapshot ${records[newest]?.id}, which is damaged`);
     records[index] = new SnapshotRecord(record.item, { damage });
     records[index].hold = record.hold;
+    if (record.deleted !== undefined) records[index].markDeleted(record.deleted);
   }
   return records.slice(0, newest + 1);
 }

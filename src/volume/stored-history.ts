@@ -3,7 +3,7 @@ import { InvalidArgumentError, SnapshotDeletedError } from '../errors.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import { BLOCK_SIZE } from '../units.js';
-import { type ChangedExtent, changedExtents } from './changed-blocks.js';
+import { blocksChanged, type ChangedExtent, changedExtents } from './changed-blocks.js';
 import { withoutEqualFirstBlock } from './compare.js';
 import type { Engine } from './engine.js';
 import type { ChangedOptions, History, VolumeFigures } from './history.js';
@@ -25,7 +25,8 @@ export class StoredHistory implements History {
   }
 
   get snapshots(): readonly Snapshot[] {
-    return this.#engine.chain.records.map((record) => this.handleOf(record));
+    const { visible } = this.#engine.chain;
+    return visible.filter(({ pending }) => !pending).map((record) => this.handleOf(record));
   }
 
   /** Always the same object for the same snapshot. */
@@ -39,8 +40,9 @@ export class StoredHistory implements History {
   }
 
   get figures(): VolumeFigures {
-    const { store, chain, copyOnWrite, pools, gate, space, writes, figures } = this.#engine;
+    const { store, chain, copyOnWrite, pools, gate, space, writes, merging, figures } = this.#engine;
     const areas = chain.records.flatMap(({ area }) => area ?? []);
+    const deleted = chain.records.filter((record) => record.deleted !== undefined);
     return {
       layout: store.layout,
       storeName: store.name,
@@ -48,15 +50,29 @@ export class StoredHistory implements History {
       allocatedBytes: store.allocated(),
       maximumBytes: store.control.start.maximumSize,
       space: space.figures,
-      tableMemoryBytes: areas.reduce((sum, area) => sum + area.table.memoryBytes, 0),
+      tableMemoryBytes: areas.reduce(
+        (sum, area) => sum + area.table.memoryBytes + (area.unused?.memoryBytes ?? 0),
+        0,
+      ),
       copies: copyOnWrite.figures,
+      deletion: {
+        ...merging.figures,
+        snapshots: deleted.length,
+        allocatedBytes: deleted.reduce((sum, { area }) => sum + (area?.allocatedBytes ?? 0), 0),
+      },
       queues: { ...pools.lengths, held: gate.queued },
       writeBuffer: writes?.figures,
       lastHoldMs: figures.holdMs,
     };
   }
 
-  async *changed({ since, until, offset, length }: ChangedOptions): AsyncGenerator<ChangedExtent> {
+  async *changed({
+    since,
+    until,
+    copiedOnly,
+    offset,
+    length,
+  }: ChangedOptions): AsyncGenerator<ChangedExtent> {
     const { chain, store, device, writes } = this.#engine;
     // The tables know of what is in the volume, not of what is in the buffer.
     if (until === undefined) await writes?.drained();
@@ -67,9 +83,13 @@ export class StoredHistory implements History {
         `snapshot ${since.id} is newer than ${until?.id}; give the older one first`,
       );
     }
-    const tables = chain.records.slice(first, end).flatMap(({ area }) => area?.table ?? []);
+    const areas = (some: readonly SnapshotRecord[]) => some.flatMap(({ area }) => area ?? []);
+    const later = until === undefined ? [] : chain.records.slice(end);
+    const passed = areas(chain.records.slice(first, end));
+    const changed =
+      copiedOnly === true ? passed.map(({ table }) => table) : blocksChanged(passed, areas(later));
     const size = until?.size ?? device.size;
-    for (const extent of changedExtents(tables, { sizeBefore: since.size, size, offset, length })) {
+    for (const extent of changedExtents(changed, { sizeBefore: since.size, size, offset, length })) {
       // Such a store keeps a copy of block 0 in every snapshot, changed or not.
       if (extent.offset < BLOCK_SIZE && store.hidesStartBlock)
         yield* withoutEqualFirstBlock(since, until ?? device, extent);
@@ -87,7 +107,8 @@ export class StoredHistory implements History {
   }
 
   async close(): Promise<void> {
-    const { gate, writes, pools, chain, store, copyOnWrite } = this.#engine;
+    const { gate, writes, pools, chain, store, merging, copyOnWrite } = this.#engine;
+    merging.stop();
     try {
       // If that fails, acknowledged writes are lost: the close is not a clean one, and says so.
       await writes?.drained();
@@ -98,6 +119,7 @@ export class StoredHistory implements History {
       }
     } finally {
       writes?.close();
+      await copyOnWrite.idle();
       await pools.idle();
       await copyOnWrite.close();
       await closeAreas(chain.records);
@@ -108,8 +130,10 @@ export class StoredHistory implements History {
   /** Everything durable, and written down that it is: the next opening need not look for what a crash left. */
   async #recordClean(): Promise<void> {
     const { chain, store, device } = this.#engine;
-    const area = chain.newest?.area;
-    if (area !== undefined) {
+    // Those that took copies last: the newest there is, and deleted ones after it.
+    const first = chain.newestVisible === undefined ? 0 : chain.records.indexOf(chain.newestVisible);
+    for (const { area } of chain.records.slice(first)) {
+      if (area === undefined || area.isCut) continue;
       await area.settle();
       await area.writeWatermark();
       await area.flush();

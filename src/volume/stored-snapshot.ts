@@ -3,14 +3,14 @@
 import { asTarget, checkRange, lengthOf } from '../arguments.js';
 import { type AllocationExtent, merged } from '../device/allocation.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
-import { IntegrityError, InvalidArgumentError, ReadOnlyError, UnsupportedError } from '../errors.js';
+import { IntegrityError, InvalidArgumentError, ReadOnlyError } from '../errors.js';
 import { millisecondsFromFiletime } from '../format/filetime.js';
 import { NIL_GUID } from '../format/guid.js';
 import { snapshotAllocation } from '../snapshot/allocation.js';
 import { readSnapshot } from '../snapshot/reader.js';
 import type { Hold, SnapshotRecord } from '../snapshot/record.js';
-import type { HoldOptions, Snapshot } from '../snapshot/snapshot.js';
-import type { ByteLength, ByteOffset } from '../units.js';
+import type { DeleteSnapshotOptions, HoldOptions, Snapshot } from '../snapshot/snapshot.js';
+import { BLOCK_SIZE, type ByteLength, type ByteOffset } from '../units.js';
 import type { Engine } from './engine.js';
 
 export class StoredSnapshot implements Snapshot {
@@ -58,6 +58,10 @@ export class StoredSnapshot implements Snapshot {
 
   get usedBytes() {
     return this.#record.area?.usedBytes ?? 0;
+  }
+
+  get unusedBytes() {
+    return Math.min(this.size, (this.#record.area?.unused?.count ?? 0) * BLOCK_SIZE);
   }
 
   get allocatedBytes() {
@@ -118,17 +122,14 @@ export class StoredSnapshot implements Snapshot {
     return this.#engine.chain.areasFrom(this.#record);
   }
 
-  async delete(): Promise<void> {
+  async delete({ wait = false, signal, onProgress }: DeleteSnapshotOptions = {}): Promise<void> {
     if (!this.#writable) throw new ReadOnlyError('the volume is open for reading only');
-    const { chain, copyOnWrite, life } = this.#engine;
-    await life.run(async () => {
-      if (chain.indexOf(this.#record) !== 0) {
-        throw new UnsupportedError(
-          `snapshot ${this.id} is not the oldest; for now the older ones have to be deleted first`,
-        );
-      }
-      await chain.removeThrough(this.#record, copyOnWrite, 'requested');
-    });
+    signal?.throwIfAborted();
+    const { chain, copyOnWrite, life, merging } = this.#engine;
+    await life.run(() => chain.remove(this.#record, copyOnWrite, 'requested'));
+    merging.wake();
+    // Not as a call under way: a close does not wait for it, but ends it.
+    if (wait) await merging.done(this.#record, { signal, onProgress });
   }
 
   async hold({ until }: HoldOptions = {}): Promise<void> {

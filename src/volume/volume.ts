@@ -17,11 +17,12 @@ import { ClosedError, ReadOnlyError } from '../errors.js';
 import type { SpacePolicy } from '../format/start-block.js';
 import { type CreateSnapshotOptions, createSnapshot } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
+import type { SettledOptions } from '../snapshot/merging.js';
 import type { SpacePolicyOptions } from '../snapshot/overflow.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import type { Store } from '../store/store.js';
 import type { ByteLength, ByteOffset } from '../units.js';
-import type { VolumeAccess } from './access.js';
+import type { ChangedBlocksOptions, VolumeAccess } from './access.js';
 import { openParts, type VolumeOptions, type VolumeParts } from './assemble.js';
 import type { ChangedExtent } from './changed-blocks.js';
 import { clearRange } from './clearing.js';
@@ -30,6 +31,7 @@ import type { Engine } from './engine.js';
 import type { VolumeFigures } from './history.js';
 import type { Recovery } from './open.js';
 
+export type { ChangedBlocksOptions } from './access.js';
 export type { VolumeOptions } from './assemble.js';
 
 export interface InitializeVolumeOptions {
@@ -37,18 +39,6 @@ export interface InitializeVolumeOptions {
   /** Bytes that diff areas may take in all; default 0: no limit. */
   readonly maximumSize?: ByteLength;
   readonly environment?: Environment;
-}
-
-export interface ChangedBlocksOptions {
-  readonly since: Snapshot;
-  /** Default: now. */
-  readonly until?: Snapshot;
-  /** Compare the bytes and leave out blocks that are equal again. */
-  readonly compare?: boolean;
-  /** Only what lies in this range, which costs accordingly; default: all. */
-  readonly offset?: ByteOffset;
-  readonly length?: ByteLength;
-  readonly signal?: AbortSignal;
 }
 
 export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
@@ -238,15 +228,22 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     });
   }
 
+  /** Resolves when every deleted snapshot is merged and its space free; see `Merging.done` for what it throws. */
+  async settled(options: SettledOptions = {}): Promise<void> {
+    this.#opened.life.check();
+    // Not as a call under way: a close does not wait for it, but ends it.
+    await this.#opened.writer?.engine.merging.done(undefined, options);
+  }
+
   /**
    * What changed from `since` to `until`, in ascending extents, exact at 16 KiB.
    * @throws SnapshotDeletedError, InvalidArgumentError
    */
   async *changedBlocks(options: ChangedBlocksOptions): AsyncGenerator<ChangedExtent> {
-    const { since, until, compare = false, offset, length, signal } = options;
+    const { since, until, compare = false, copiedOnly, offset, length, signal } = options;
     const { history, life } = this.#opened;
     life.check();
-    for await (const extent of history.changed({ since, until, offset, length, signal })) {
+    for await (const extent of history.changed({ since, until, copiedOnly, offset, length, signal })) {
       life.check();
       signal?.throwIfAborted();
       if (compare) yield* differing(since, until ?? this, extent);
@@ -262,9 +259,10 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
   /** Changes the limit on diff-area space, in bytes; 0: none. If more is in use, the oldest snapshots go, as the policy lets them. */
   async setMaximumSize(maximumSize: ByteLength): Promise<void> {
     checkWhole('maximum size', maximumSize);
-    await this.#runWriting(async ({ engine: { store, space } }) => {
+    await this.#runWriting(async ({ engine: { store, space, merging } }) => {
       await store.control.setMaximumSize(maximumSize);
       await space.shrinkTo(maximumSize);
+      merging.wake();
     });
   }
 

@@ -1,7 +1,7 @@
 /** The shadow copies of a volume that Windows wrote, as snapshots like any other. They can only be read. */
 
 import { asTarget } from '../arguments.js';
-import { CopyFigures } from '../copy-on-write/copy-figures.js';
+import { CopyFigures } from '../copy-on-write/copy-host.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { FormatError, InvalidArgumentError, UnsupportedError } from '../errors.js';
 import { NIL_GUID } from '../format/guid.js';
@@ -53,6 +53,7 @@ export class WindowsHistory implements History {
       space: undefined,
       tableMemoryBytes: 0,
       copies: new CopyFigures(),
+      deletion: { snapshots: 0, allocatedBytes: 0, mergedSnapshots: 0, mergedBlocks: 0, mergedBytes: 0 },
       queues: { copy: 0, commit: 0, background: 0, held: 0 },
       writeBuffer: undefined,
       lastHoldMs: 0,
@@ -120,6 +121,8 @@ class WindowsSnapshot implements Snapshot {
   readonly applicationInfo = undefined;
   readonly held = false;
   readonly heldUntil = undefined;
+  /** What Windows skips counts only while the snapshot is the newest; it is not counted. */
+  readonly unusedBytes = 0;
 
   constructor(readonly foreign: ForeignSnapshot) {}
 

@@ -39,6 +39,10 @@ test('the backup agent backs up', async () => {
   expect(backup.equals(now)).toBe(true);
 });
 
+test('what nothing uses is left out', async () => {
+  expect(await example('unused-space.ts')).toBe('left out: 524288 bytes; copies: 0\n');
+});
+
 test('the volume behind NBD is protected', async () => {
   const path = join(folder, 'nbd.sock');
   const memory = new MemoryDevice(4 * 1024 * 1024);

@@ -31,7 +31,10 @@ describe.skipIf(!hasLibvshadow)('libvshadow reads what the engine wrote inside a
   });
 
   /** Ours and theirs agree with the model. The world is open before and after, but closed while it is looked at. */
-  async function expectRead(world: World, { seed = '', close = true } = {}): Promise<void> {
+  async function expectRead(
+    world: World,
+    { seed = '', close = true, leftOut = new Map<string, ReadonlySet<number>>() } = {},
+  ): Promise<void> {
     await world.expectRight();
     const { volume } = world;
     const wanted = volume.snapshots.map((snapshot) => ({
@@ -54,7 +57,10 @@ describe.skipIf(!hasLibvshadow)('libvshadow reads what the engine wrote inside a
       const { blocks, ...fields } = snapshot;
       const { blocks: read, ...theirFields } = theirs[index] ?? { blocks: [] };
       expect(theirFields, `snapshot ${index}, seed ${seed}`).toEqual(fields);
-      const wrong = blocks.flatMap((hash, block) => (hash === read[block] ? [] : [block]));
+      // Of older snapshots it knows nothing of what is left out, and shows the volume there.
+      const isKnown = (block: number) =>
+        index === wanted.length - 1 || leftOut.get(fields.snapshotId)?.has(block) !== true;
+      const wrong = blocks.flatMap((hash, block) => (hash === read[block] || !isKnown(block) ? [] : [block]));
       expect(wrong, `blocks of snapshot ${index}, seed ${seed}`).toEqual([]);
     }
     expect(theirs).toHaveLength(wanted.length);
@@ -71,6 +77,37 @@ describe.skipIf(!hasLibvshadow)('libvshadow reads what the engine wrote inside a
       }
       await world.writeRandomly(world.random.below(20));
       await expectRead(world, { seed });
+    }
+  });
+
+  test('snapshots that leave out what nothing uses, with bitmaps and previous bitmaps', async () => {
+    for (let round = 0; round < 12; round++) {
+      const seed = `unused ${round}`;
+      const world = await create({ seed });
+      const leftOut = new Map<string, ReadonlySet<number>>();
+      for (let i = 0; i < 3; i++) {
+        await world.writeRandomly(world.random.below(12));
+        const free = Array.from({ length: 64 }, (_, block) => block).filter(() => world.random.chance(0.7));
+        const unused = new Uint8Array(8);
+        for (const block of free) unused[block >>> 3] = (unused[block >>> 3] ?? 0) | (1 << (block & 7));
+        const provider = { name: 'drawn', unusedBlocks: async () => ({ unused }) };
+        const snapshot = await world.snapshot(
+          i === 0 || world.random.chance(0.8) ? { unusedSpace: provider } : {},
+        );
+        if (snapshot.unusedBytes === 0) continue;
+        const gone = new Set<number>();
+        const bytes = world.model.of(snapshot.id);
+        for (const block of free) {
+          const found = await snapshot.read(block * BLOCK_SIZE, BLOCK_SIZE);
+          if (found.some((byte) => byte !== 0)) continue;
+          bytes.fill(0, block * BLOCK_SIZE, (block + 1) * BLOCK_SIZE);
+          gone.add(block);
+        }
+        leftOut.set(snapshot.id, gone);
+      }
+      expect(leftOut.size).toBeGreaterThan(0);
+      await world.writeRandomly(world.random.below(20));
+      await expectRead(world, { seed, leftOut });
     }
   });
 
@@ -209,6 +246,32 @@ describe.skipIf(!hasLibvshadow)('libvshadow reads what the engine wrote inside a
     await expectRead(world);
     await world.volume.deleteOldest(10);
     await expectRead(world);
+  });
+
+  test('what is left while a snapshot in the middle is being merged, and after', async () => {
+    for (const reserve of [4 * MEBIBYTE, MEBIBYTE + 512 * KIBIBYTE]) {
+      const world = await create({ seed: `merge ${reserve}`, size: MEBIBYTE, reserve });
+      for (let i = 0; i < 4; i++) {
+        await world.snapshot();
+        await world.writeRandomly(6);
+      }
+      await world.volume.snapshots[1]?.delete();
+      await world.volume.snapshots[2]?.delete();
+      // At whatever point: those that are being merged are there for libvshadow still.
+      for (let turn = 0; turn < 20; turn++) {
+        await new Promise((resolve) => setImmediate(resolve));
+        const wanted = new Map(
+          world.volume.snapshots.map(({ id }) => [id, hashes(world.model.of(id))] as const),
+        );
+        await writeFile(image, world.content.bytes);
+        const answer = await libvshadow.read(image);
+        if ('refused' in answer) expect.fail(`libvshadow refuses the image: ${answer.refused}`);
+        const theirs = new Map(answer.snapshots.map(({ storeId, blocks }) => [storeId, blocks]));
+        for (const [id, blocks] of wanted) expect(theirs.get(id)).toEqual(blocks);
+      }
+      await world.volume.settled();
+      await expectRead(world);
+    }
   });
 
   test('the sector at 0x1E00: the start block outside, the volume’s own bytes in every snapshot', async () => {

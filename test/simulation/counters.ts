@@ -4,10 +4,16 @@ export interface RunCounters {
   crashes: number;
   operations: number;
   snapshotsTaken: number;
+  /** Snapshots that left out what nothing uses. */
+  snapshotsSkipping: number;
   snapshotsVerified: number;
   snapshotsGivenUp: number;
   /** Writes that failed for lack of room, where the policy or a hold wanted it so. */
   writesRefused: number;
+  /** Deleted one by one, of any age; and those of them that older ones read through, merged to the end. */
+  snapshotsDeleted: number;
+  snapshotsMerged: number;
+  blocksMerged: number;
   /** Times that `check` read the whole store and found nothing. */
   checks: number;
   /** Device operations that were made to fail or to be late. */
@@ -22,9 +28,13 @@ export const noCounters = (): RunCounters => ({
   crashes: 0,
   operations: 0,
   snapshotsTaken: 0,
+  snapshotsSkipping: 0,
   snapshotsVerified: 0,
   snapshotsGivenUp: 0,
   writesRefused: 0,
+  snapshotsDeleted: 0,
+  snapshotsMerged: 0,
+  blocksMerged: 0,
   checks: 0,
   faults: 0,
   bitsRotted: 0,

@@ -225,6 +225,7 @@ class Replay {
     workload.listen(volume);
     model.reconcileNames(volume.snapshots.map(labelOf));
     await world.run(() => workload.verify(volume));
+    await world.run(() => workload.settle(volume));
     const { size } = volume;
     await world.run(() =>
       workload.run(volume, {

@@ -30,9 +30,13 @@ const NOTHING: Stage = { operations: [], clients: 1 };
 
 const stage = (clients: number, ...operations: readonly Operation[]): Stage => ({ operations, clients });
 const CREATE: Operation = { kind: 'create' };
+/** Blocks 1 to 3 of six are unused, whatever they hold. */
+const CREATE_SKIPPING: Operation = { kind: 'create', free: 36 };
 const FLUSH: Operation = { kind: 'flush' };
 const DELETE_OLDEST: Operation = { kind: 'delete-oldest' };
 const DELETE_ALL: Operation = { kind: 'delete-all' };
+/** Deletes the snapshot of that age, 0 the oldest, and waits until it is merged. */
+const remove = (age: number): Operation => ({ kind: 'delete', age, wait: true });
 
 /** Writes one sector of a block. */
 const touch = (block: number): Operation => writeOf(block * BLOCK_SIZE + 4 * SECTOR, SECTOR);
@@ -52,7 +56,37 @@ function writeOf(offset: number, length: number): Operation {
   return { kind: 'write', offset, length, zeros: false };
 }
 
+/** Two snapshots that leave out what nothing uses; not for tests that are short of time. */
+export const TWO_SKIPPING: History = {
+  name: 'the second snapshot that leaves out what nothing uses',
+  blocks: 6,
+  before: [],
+  opened: stage(1, write(0, 6), CREATE_SKIPPING, touch(1), touch(0)),
+  explored: stage(2, CREATE_SKIPPING, touch(3), touch(1), touch(2), DELETE_OLDEST, touch(4)),
+};
+
+/** Snapshots that leave out what nothing uses. */
+export const UNUSED_HISTORIES: readonly History[] = [
+  {
+    name: 'a snapshot leaves out what nothing uses, while writes go on',
+    blocks: 6,
+    before: [],
+    opened: stage(1, write(1, 4), CREATE, touch(0), touch(3)),
+    explored: stage(3, touch(1), CREATE_SKIPPING, touch(3), touch(4), FLUSH, touch(2), touch(1)),
+  },
+  {
+    name: 'opening after a killed process that left out what nothing uses',
+    blocks: 6,
+    before: [
+      { ...stage(2, write(0, 6), CREATE, touch(1), CREATE_SKIPPING, write(0, 3), touch(4)), end: 'kill' },
+    ],
+    opened: NOTHING,
+    explored: 'opening',
+  },
+];
+
 export const HISTORIES: readonly History[] = [
+  ...UNUSED_HISTORIES,
   {
     name: 'first write after a snapshot',
     blocks: 6,
@@ -116,6 +150,60 @@ export const HISTORIES: readonly History[] = [
     before: [],
     opened: stage(1, CREATE, touch(0), CREATE, touch(1), CREATE, touch(2)),
     explored: stage(2, DELETE_ALL, touch(0), touch(3)),
+  },
+  {
+    name: 'deletion of a snapshot in the middle, under load',
+    blocks: 6,
+    before: [],
+    opened: stage(
+      1,
+      write(3),
+      CREATE,
+      touch(0),
+      CREATE,
+      touch(0),
+      touch(1),
+      touch(5),
+      CREATE,
+      touch(2),
+      FLUSH,
+    ),
+    explored: stage(2, remove(1), touch(3), touch(1)),
+  },
+  {
+    name: 'deletion of the newest snapshot, under load',
+    blocks: 6,
+    before: [],
+    opened: stage(1, write(1, 2), CREATE, touch(0), CREATE, touch(1), FLUSH),
+    explored: stage(3, touch(2), remove(1), touch(1), touch(2), touch(3), CREATE),
+  },
+  {
+    name: 'deletion of several snapshots, the newest among them',
+    blocks: 6,
+    before: [],
+    opened: stage(1, write(1, 2), CREATE, touch(0), CREATE, touch(1), CREATE, touch(1), touch(2), FLUSH),
+    explored: stage(2, remove(1), remove(1), touch(0), touch(3)),
+  },
+  {
+    name: 'deletion of a snapshot in the middle, where space is short',
+    blocks: 16,
+    growth: 9,
+    maximum: 27,
+    before: [],
+    opened: stage(1, write(0, 12), CREATE, touch(0), CREATE, ...[1, 2, 3, 4, 5].map((block) => touch(block))),
+    explored: stage(2, remove(1), touch(6), touch(7)),
+  },
+  {
+    name: 'a merge goes on after a killed process',
+    blocks: 6,
+    before: [
+      {
+        ...stage(1, write(1, 2), CREATE, CREATE, touch(1), touch(2), CREATE, touch(3), remove(1)),
+        end: 'kill',
+      },
+    ],
+    opened: NOTHING,
+    explored: stage(2, touch(0), touch(1), remove(9), FLUSH),
   },
   {
     name: 'the oldest snapshot goes because space is short',

@@ -14,11 +14,15 @@ export interface Range {
 export type Operation =
   | ({ readonly kind: 'write'; readonly zeros: boolean } & Range)
   | ({ readonly kind: 'discard' | 'zeroes' | 'read' } & Range)
-  | { readonly kind: 'flush' | 'create' | 'delete-oldest' | 'delete-all' | 'changed' | 'shorten-hold' }
+  /** `free`: seed of what nothing uses, and is left out; none: nothing is. */
+  | { readonly kind: 'create'; readonly free?: number }
+  | { readonly kind: 'flush' | 'delete-oldest' | 'delete-all' | 'changed' | 'shorten-hold' }
   /** Reads all snapshots. */
   | { readonly kind: 'read-snapshots' }
   /** Reads a part of one snapshot; `age` counts from the oldest, around if need be. */
   | ({ readonly kind: 'read-snapshot'; readonly age: number } & Range)
+  /** Deletes one snapshot, of any age; waits until it is merged, now and then. */
+  | { readonly kind: 'delete'; readonly age: number; readonly wait: boolean }
   | { readonly kind: 'limit'; readonly maximum: number }
   | SpaceOperation;
 
@@ -158,7 +162,11 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
     // A volume made longer in a crash is not the volume that the model knows.
     crashesWhileInitializing: layout === 'directory' || noise ? crashesWhileInitializing : [],
     stragglers: random.pick([1 / 64, 1 / 64, 1 / 6]),
-    cycles: withSpaceOperations(seed, drawCycles(random, style, options.cycles, drawModes(seed)), scarce),
+    cycles: withSpaceOperations(
+      seed,
+      drawCycles(random, style, options.cycles, drawModes(seed)).map(drawSkips(seed)),
+      scarce,
+    ),
   };
 }
 
@@ -221,6 +229,17 @@ function drawModes(seed: string): () => Writing {
   return () => ({ mode: random.pick(modes), limit: random.pick([1, 4, 16, 64, 1024]) * BLOCK_SIZE });
 }
 
+/** Some of the snapshots leave out what nothing uses: in no run, in many, or in all. */
+function drawSkips(seed: string): (cycle: Cycle) => Cycle {
+  const random = new SeededRandom(`skips ${seed}`);
+  const share = random.pick([0, 0, 0.7, 1]);
+  const skip = (operation: Operation): Operation =>
+    operation.kind === 'create' && random.chance(share)
+      ? { ...operation, free: random.below(2 ** 31) }
+      : operation;
+  return (cycle) => ({ ...cycle, operations: cycle.operations.map(skip) });
+}
+
 function drawCycles(random: SeededRandom, style: Style, count: number, writing: () => Writing): Cycle[] {
   const cycles: Cycle[] = [];
   while (cycles.length < count) {
@@ -278,7 +297,8 @@ const NORMAL: Weights = {
   'read-snapshots': 5,
   changed: 2,
   create: 4,
-  'delete-oldest': 3,
+  delete: 3,
+  'delete-oldest': 2,
   'delete-all': 1,
   limit: 1,
   'shorten-hold': 1,
@@ -287,8 +307,16 @@ const NORMAL: Weights = {
 const MOODS: readonly Weights[] = [
   NORMAL,
   NORMAL,
-  { ...NORMAL, create: 20, 'delete-oldest': 12, 'delete-all': 4, 'read-snapshots': 20, 'read-snapshot': 20 },
-  { ...NORMAL, create: 1, 'delete-oldest': 0, 'delete-all': 0, limit: 0, flush: 3 },
+  {
+    ...NORMAL,
+    create: 20,
+    delete: 12,
+    'delete-oldest': 4,
+    'delete-all': 2,
+    'read-snapshots': 20,
+    'read-snapshot': 20,
+  },
+  { ...NORMAL, create: 1, delete: 0, 'delete-oldest': 0, 'delete-all': 0, limit: 0, flush: 3 },
 ];
 
 function drawOperation(random: SeededRandom, style: Style, weights: Weights): Operation {
@@ -302,6 +330,8 @@ function drawOperation(random: SeededRandom, style: Style, weights: Weights): Op
       return { kind, ...drawRange(random, style) };
     case 'read-snapshot':
       return { kind, age: random.below(64), ...drawRange(random, style) };
+    case 'delete':
+      return { kind, age: random.below(64), wait: random.chance(0.3) };
     case 'limit': {
       const room = style.scarce + random.below(64) * BLOCK_SIZE;
       return { kind, maximum: random.chance(0.5) ? 0 : room };

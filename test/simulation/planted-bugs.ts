@@ -3,10 +3,12 @@
 import { BUFFERING_BUGS } from './planted/buffering.js';
 import type { PlantedBug } from './planted/bug.js';
 import { COPYING_BUGS } from './planted/copying.js';
+import { DELETION_BUGS } from './planted/deletion.js';
 import { ROOM_BUGS } from './planted/room.js';
 import { SNAPSHOT_BUGS } from './planted/snapshots.js';
 import { SPACE_BUGS } from './planted/space.js';
 import { TABLE_BUGS } from './planted/table.js';
+import { UNUSED_BUGS } from './planted/unused.js';
 import { ZERO_BUGS } from './planted/zeros.js';
 
 export const PLANTED_BUGS: readonly PlantedBug[] = [
@@ -16,5 +18,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   ...SPACE_BUGS,
   ...ROOM_BUGS,
   ...SNAPSHOT_BUGS,
+  ...DELETION_BUGS,
+  ...UNUSED_BUGS,
   ...ZERO_BUGS,
 ];

@@ -10,12 +10,13 @@ import {
   AssertionError,
   allocationOf,
   type ErrorCode,
+  type FreeSpaceProvider,
   HoldTimeoutError,
   type Snapshot,
   VolsnapError,
   type Volume,
 } from '../../src/index.js';
-import { ModelMismatch, stampSectors, type VolumeModel } from '../../src/testing/index.js';
+import { ModelMismatch, SeededRandom, stampSectors, type VolumeModel } from '../../src/testing/index.js';
 import { BLOCK_SIZE, blocksIn } from '../../src/units.js';
 import type { RunCounters } from './counters.js';
 import type { Cycle, Operation, Range } from './plan.js';
@@ -27,10 +28,12 @@ export type Permitted = readonly ErrorCode[];
 const NO_ERROR: Permitted = [];
 /** A snapshot may go at any moment. */
 const GONE: Permitted = ['SNAPSHOT_DELETED'];
+const NOT_DELETED: Permitted = ['SNAPSHOT_DELETED', 'HELD'];
 /** One that is held does not go. */
 const HELD: Permitted = ['HELD'];
 const FULL: Permitted = ['NO_SPACE'];
 const NOT_CREATED: Permitted = ['HOLD_TIMEOUT', 'NO_SPACE', 'LIMIT'];
+const NOT_MERGED: Permitted = ['NO_SPACE', 'CLOSED'];
 /** Besides the others, while devices fail. */
 export const DEVICE_FAILS: Permitted = ['DEVICE', 'NO_SPACE'];
 /** Besides the others, where the store is known to be damaged. */
@@ -43,9 +46,6 @@ export interface WorkloadWorld {
 }
 
 const NO_WORLD: WorkloadWorld = { now: () => 0, setHostSpace: () => undefined };
-
-type PolicyOperation = Extract<Operation, { kind: 'policy' }>;
-type HoldOperation = Extract<Operation, { kind: 'hold' | 'release' }>;
 
 export class Workload {
   readonly #model: VolumeModel;
@@ -85,8 +85,15 @@ export class Workload {
     volume.on('deleted', ({ reason, cause }) => {
       if (reason === 'copy-failed') this.#expectFault('a snapshot was given up', cause);
     });
+    volume.on('merged', ({ blocks }) => {
+      this.#counters.snapshotsMerged++;
+      this.#counters.blocksMerged += blocks;
+    });
     volume.on('backgroundFailure', ({ what, error }) => {
       if (!isOutOfSpace(error)) this.#expectFault(what, error);
+    });
+    volume.on('unusedSpaceUnknown', ({ reason, error }) => {
+      if (!isOutOfSpace(error)) this.#expectFault(reason, error ?? reason);
     });
     volume.on('integrityFailure', ({ error }) => this.#expectFault('a copy is damaged', error));
   }
@@ -136,13 +143,15 @@ export class Workload {
       case 'read':
         return this.#read(volume, operation);
       case 'create':
-        return this.#create(volume);
+        return this.#create(volume, operation.free);
       case 'delete-oldest':
-        await this.#outcome(HELD, () => volume.deleteOldest());
+      case 'delete-all': {
+        const count = operation.kind === 'delete-all' ? volume.snapshots.length : 1;
+        await this.#outcome(HELD, () => volume.deleteOldest(count));
         return;
-      case 'delete-all':
-        await this.#outcome(HELD, () => volume.deleteOldest(volume.snapshots.length));
-        return;
+      }
+      case 'delete':
+        return this.#delete(volume, operation);
       case 'read-snapshot': {
         const snapshot = volume.snapshots[operation.age % Math.max(1, volume.snapshots.length)];
         return snapshot && this.#readSnapshot(snapshot, operation);
@@ -194,13 +203,19 @@ export class Workload {
     return 'failed';
   }
 
-  async #setPolicy(volume: Volume, { policy, waitMs, afterWait }: PolicyOperation): Promise<void> {
+  async #setPolicy(
+    volume: Volume,
+    { policy, waitMs, afterWait }: Extract<Operation, { kind: 'policy' }>,
+  ): Promise<void> {
     this.#space.beginPolicy(policy, afterWait);
     const result = await this.#outcome(NO_ERROR, () => volume.setSpacePolicy(policy, { waitMs, afterWait }));
     this.#space.endPolicy(result === 'done' ? policy : undefined);
   }
 
-  async #setHold(snapshot: Snapshot, operation: HoldOperation): Promise<void> {
+  async #setHold(
+    snapshot: Snapshot,
+    operation: Extract<Operation, { kind: 'hold' | 'release' }>,
+  ): Promise<void> {
     const label = labelOf(snapshot);
     if (operation.kind === 'release') {
       this.#space.begin(label, false);
@@ -229,10 +244,18 @@ export class Workload {
     else this.#model.cancelRead(read);
   }
 
-  async #create(volume: Volume): Promise<void> {
+  async #create(volume: Volume, free: number | undefined): Promise<void> {
     const label = `s${this.#label++}`;
-    this.#model.beginSnapshot(label);
-    const call = () => volume.createSnapshot({ label, holdTimeoutMs: this.#holdTimeoutMs });
+    const unused = free === undefined ? undefined : drawUnused(free, volume.size);
+    this.#model.beginSnapshot(label, undefined, unused);
+    const call = async () => {
+      const snapshot = await volume.createSnapshot({
+        label,
+        holdTimeoutMs: this.#holdTimeoutMs,
+        ...(unused === undefined ? {} : { unusedSpace: providerOf(unused) }),
+      });
+      if (snapshot.unusedBytes > 0) this.#counters.snapshotsSkipping++;
+    };
     const error = await this.#errorOf(NOT_CREATED, call);
     if (error === undefined) this.#counters.snapshotsTaken++;
     // Gone already: it was deleted before its creation returned.
@@ -240,6 +263,21 @@ export class Workload {
     // After an error of the device only the next opening tells.
     const failed = error instanceof HoldTimeoutError ? 'failed' : 'uncertain';
     this.#model.endSnapshot(label, error === undefined ? 'done' : failed);
+  }
+
+  async #delete(volume: Volume, { age, wait }: { age: number; wait: boolean }): Promise<void> {
+    const { snapshots } = volume;
+    const snapshot = snapshots[age % Math.max(1, snapshots.length)];
+    if (snapshot === undefined) return;
+    if ((await this.#outcome(NOT_DELETED, () => snapshot.delete())) !== 'done') return;
+    this.#counters.snapshotsDeleted++;
+    // It may have to wait for room, or for the next opening.
+    if (wait) await this.settle(volume);
+  }
+
+  /** Waits until what was deleted is merged, unless there is no room for that. */
+  async settle(volume: Volume): Promise<void> {
+    await this.#outcome(NOT_MERGED, () => volume.settled());
   }
 
   /** What comes back is right even if the snapshot was deleted meanwhile; it may also be refused then. */
@@ -294,6 +332,34 @@ export class Workload {
     }
   }
 }
+
+/** Blocks that nothing uses, whatever they hold: here and there, long runs, none, all. */
+function drawUnused(seed: number, size: number): ReadonlySet<number> {
+  const random = new SeededRandom(`free ${seed}`);
+  const blocks = new Set<number>();
+  const count = blocksIn(size);
+  const share = random.pick([0.1, 0.5, 0.9, 1]);
+  const lengths = random.pick([1, 4, 16]);
+  for (let block = 0; block < count; ) {
+    const end = Math.min(count, block + 1 + random.below(lengths));
+    const isFree = random.chance(share);
+    for (; block < end; block++) if (isFree) blocks.add(block);
+  }
+  return blocks;
+}
+
+/** Looks at the volume first, as real ones do. */
+const providerOf = (unused: ReadonlySet<number>): FreeSpaceProvider => ({
+  name: 'drawn',
+  async unusedBlocks(source, size) {
+    const look = new Uint8Array(Math.min(size, 2 * BLOCK_SIZE));
+    await source.read(0, look);
+    await source.read(size - look.byteLength, look);
+    const bits = new Uint8Array(Math.ceil(blocksIn(size) / 8));
+    for (const block of unused) bits[block >>> 3] = (bits[block >>> 3] ?? 0) | (1 << (block & 7));
+    return { unused: bits };
+  },
+});
 
 /** What a snapshot knows to be zero reads as zeros, always: it does not change. */
 async function checkZeros(snapshot: Snapshot, { offset, length }: Range, bytes: Uint8Array): Promise<void> {

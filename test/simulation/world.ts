@@ -11,11 +11,13 @@ import {
 } from '../../src/index.js';
 import {
   type SchedulerOptions,
+  SeededRandom,
   type SimulatedDisk,
   SimulatedWorld,
   stampSectors,
 } from '../../src/testing/index.js';
 import { BLOCK_SIZE, roundUp, SECTOR_SIZE } from '../../src/units.js';
+import { SimulatedApart } from './apart.js';
 import type { Cycle, Plan, Writing } from './plan.js';
 
 const START_SECTOR = 0x1e00;
@@ -26,6 +28,7 @@ const ORDERED: Writing = { mode: 'ordered', limit: 0 };
 
 export class RunWorld {
   readonly world: SimulatedWorld;
+  readonly #apart: SimulatedApart;
   readonly plan: Plan;
   /** What the volume holds before the store is made. */
   readonly initial: Uint8Array;
@@ -35,6 +38,7 @@ export class RunWorld {
 
   constructor(plan: Plan, options: SchedulerOptions = {}) {
     this.plan = plan;
+    this.#apart = new SimulatedApart(new SeededRandom(`apart ${plan.seed}`));
     this.world = new SimulatedWorld(plan.seed, { stragglers: plan.stragglers, ...options });
     const { noise, atOnce } = plan;
     const room = noise ? roundUp(plan.volumeSize, BLOCK_SIZE) + plan.reserve : plan.volumeSize;
@@ -113,6 +117,7 @@ export class RunWorld {
       environment: this.#environment(),
       growth: this.plan.growth,
       memoryLimit: this.plan.memoryLimit,
+      apart: this.#apart,
       writeMode: this.writing.mode,
       writeBackLimit: this.writing.limit,
       onVolumeChanged,

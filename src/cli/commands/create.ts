@@ -16,27 +16,46 @@ const APPLICATION_INFO_MAX = 16_256;
 interface CreateOptions extends WritingOptions {
   readonly label?: string;
   readonly appInfo?: string;
+  readonly skipUnused?: true;
+  readonly frozen?: true;
 }
 
 export const createCommand = (run: Runner): Command =>
   volumeCommand({
     name: 'create',
     summary: 'take a snapshot and print its id',
-    examples: ['volsnap create disk.img', "volsnap create disk.img --label 'before the upgrade'"],
+    examples: [
+      'volsnap create disk.img',
+      "volsnap create disk.img --label 'before the upgrade'",
+      'volsnap create disk.img --skip-unused',
+    ],
     writes: true,
   })
     .option('--label <TEXT>', 'a name for people')
     .option('--app-info <FILE>', 'bytes to keep with the snapshot, up to about 16,000')
+    .option(
+      '--skip-unused',
+      'leave out what the file system (NTFS, ext2/3/4) does not use; it reads as zeros',
+    )
+    .option(
+      '--frozen',
+      'with --skip-unused: the file system is not mounted or frozen, whether it says so or not',
+    )
     .action(run(create));
 
 async function create(session: Session, path: string, options: CreateOptions): Promise<undefined> {
   const { label, appInfo } = options;
   const applicationInfo = appInfo === undefined ? undefined : await readInformation(appInfo);
   const snapshot = await changeVolume(session, path, options, async (volume) => {
+    const unknown = new Map<string, string>();
+    volume.on('unusedSpaceUnknown', ({ id, reason }) => unknown.set(id, reason));
     const taken = await volume.createSnapshot({
       ...(label === undefined ? {} : { label }),
       ...(applicationInfo === undefined ? {} : { applicationInfo }),
+      ...(options.skipUnused === true ? { unusedSpace: options.frozen === true ? 'frozen' : 'auto' } : {}),
     });
+    const reason = unknown.get(taken.id);
+    if (reason !== undefined) session.notes.warn(`nothing is left out of the snapshot: ${reason}`);
     return { id: taken.id, short: shortId(taken, volume.snapshots), record: snapshotRecord(taken) };
   });
   const { output } = session;

@@ -92,10 +92,13 @@ async function factsOf(volume: VolumeAccess) {
     storeName,
     snapshots: snapshots.length,
     heldSnapshots: snapshots.filter(({ held }) => held).length,
+    deletedSnapshots: volume.figures.deletion.snapshots,
     damagedSnapshots: snapshots.filter(({ state }) => state === 'damaged').length,
     oldestAt: timeOf(snapshots.at(0)?.createdAt),
     newestAt: timeOf(snapshots.at(-1)?.createdAt),
     usedBytes,
+    /** What the newest snapshot leaves out. */
+    unusedBytes: snapshots.at(-1)?.unusedBytes ?? 0,
     allocatedBytes,
     /** 0: no limit. */
     maximumBytes,
@@ -141,6 +144,7 @@ function pairsOf(facts: Facts, { colors }: Output): [string, string][] {
     ['size', `${formatSize(volumeSize)} (${formatCount(volumeSize)} bytes)`],
     ['store', facts.layout === 'directory' ? facts.storeName : LAYOUTS[facts.layout]],
     ['snapshots', snapshotsPhrase(facts, colors.red)],
+    ...deletedPairs(facts),
     ['used', `${formatSize(usedBytes)}, ${formatShare(usedBytes, volumeSize)} of the volume's size`],
     ['allocated', formatSize(allocatedBytes)],
     [
@@ -150,6 +154,8 @@ function pairsOf(facts: Facts, { colors }: Output): [string, string][] {
         : `${formatSize(maximumBytes)}, ${formatShare(allocatedBytes, maximumBytes)} of it allocated`,
     ],
   ];
+  if (facts.unusedBytes > 0)
+    pairs.push(['unused', `${formatSize(facts.unusedBytes)} that the newest snapshot leaves out`]);
   if (hostFreeBytes !== null)
     pairs.push(['free', `${formatSize(hostFreeBytes)} on the file system of the store`]);
   if (facts.space !== null) pairs.push(['when full', policyPhrase(facts.space)], ...ratePairs(facts.space));
@@ -175,6 +181,9 @@ function ratePairs({
     secondsToFull === null ? '' : `, full ${formatAge(new Date(Date.now() + secondsToFull * 1000))}`;
   return [...pairs, ['copies', `${formatSize(bytesPerSecond)} a second${full}`]];
 }
+/** Deleted ones that are not merged yet, if any. */
+const deletedPairs = ({ deletedSnapshots }: Facts): [string, string][] =>
+  deletedSnapshots === 0 ? [] : [['deleted', `${deletedSnapshots}, being merged into older ones`]];
 
 function snapshotsPhrase(
   { snapshots, heldSnapshots, damagedSnapshots, oldestAt, newestAt }: Facts,

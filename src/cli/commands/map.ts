@@ -33,8 +33,13 @@ async function map(
     if (since === undefined)
       throw new NotFoundError(`${path} has no snapshots yet; take one: volsnap create ${shellWord(path)}`);
     const grid = gridOf(size, output.width);
-    const cells = await measure(volume.changedBlocks({ since, signal }), grid);
-    const changedBytes = cells.reduce((sum, bytes) => sum + bytes, 0);
+    const cells = await measure(volume.changedBlocks({ since, copiedOnly: true, signal }), grid);
+    const changedBytes = sumOf(cells);
+    // What has a copy, or was left out, less what has a copy.
+    const all =
+      since.unusedBytes === 0 ? cells : await measure(volume.changedBlocks({ since, signal }), grid);
+    const unusedCells = all.map((bytes, cell) => bytes - (cells[cell] ?? 0));
+    const unusedBytes = sumOf(unusedCells);
     if (json) {
       await output.json({
         volume: path,
@@ -43,13 +48,18 @@ async function map(
         changedBytes,
         cellBytes: grid.cellSize,
         cells,
+        unusedBytes,
+        unusedCells,
       });
       return;
     }
     await output.print(
-      ...drawMap(cells, grid, output.colors),
+      ...drawMap({ copied: cells, unused: unusedCells }, grid, output.colors),
       '',
       `${formatSize(changedBytes)} of ${formatSize(size)} (${formatShare(changedBytes, size)}) copied since snapshot ${snapshotPhrase(since, snapshots)}`,
+      ...(unusedBytes > 0 ? [`${formatSize(unusedBytes)} left out, because nothing used it`] : []),
     );
   });
 }
+
+const sumOf = (cells: readonly number[]): number => cells.reduce((sum, bytes) => sum + bytes, 0);

@@ -11,8 +11,13 @@ export const ROOM_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: CHAIN,
-        find: "    this.#checkNotHeld(record);\n    this.#emit('deleting'",
-        replace: "    this.#emit('deleting'",
+        find: 'if (!this.isHeld(record)) return;',
+        replace: 'if (record.hold !== undefined) return;',
+      },
+      {
+        file: 'snapshot/overflow.ts',
+        find: 'oldest === undefined || this.#chain.isHeld(oldest) ? undefined : oldest',
+        replace: 'oldest',
       },
     ],
   },

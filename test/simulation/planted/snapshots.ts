@@ -29,8 +29,8 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: CREATE,
-        find: 'return await commit(context, area);',
-        replace: 'gate.release();\n    held = false;\n    return await commit(context, area);',
+        find: 'return await context.chain.whileOrdered(',
+        replace: 'gate.release();\n    held = false;\n    return await context.chain.whileOrdered(',
       },
     ],
   },
@@ -228,8 +228,8 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: 'snapshot/record.ts',
-        find: 'const result = await read();\n      this.checkExists();',
-        replace: 'const result = await read();',
+        find: 'const result = await this.#readers.run(read);\n    this.checkExists();',
+        replace: 'const result = await this.#readers.run(read);',
       },
     ],
   },

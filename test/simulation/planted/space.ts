@@ -131,7 +131,7 @@ export const SPACE_BUGS: readonly PlantedBug[] = [
   {
     name: 'a deleted snapshot grows once more',
     breaks: 'space that nobody owns',
-    edits: [{ file: SPACE, find: 'if (record.deleted !== undefined) return false;', replace: '' }],
+    edits: [{ file: SPACE, find: 'if (record.isGone) return false;', replace: '' }],
   },
   {
     name: 'the space of a deleted snapshot is free before its deletion is durable',
@@ -139,26 +139,28 @@ export const SPACE_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: CHAIN,
-        find: "this.#emit('deleting', { id: record.id, reason, cause });",
+        find: "if (wasVisible) this.#emit('deleting', { id: record.id, reason, cause });",
         replace:
-          "this.#emit('deleting', { id: record.id, reason, cause });\n    if (record.area !== undefined && copyOnWrite.target !== record.area) await this.#free(record, record.area);",
+          "if (wasVisible) this.#emit('deleting', { id: record.id, reason, cause });\n    if (record.area !== undefined && copyOnWrite.target !== record.area) await this.#free(record, record.area, [record]);",
       },
       {
         file: CHAIN,
-        find: '} else {\n      await this.#free(record, area);\n    }',
-        replace: '}',
+        find: 'else await this.#free(record, area, readers);',
+        replace: '',
       },
     ],
   },
   {
     name: 'the space of a deleted snapshot is free while it is read',
     breaks: 'a reader sees damage instead of a deletion',
-    edits: [{ file: CHAIN, find: 'await record.unread();', replace: '' }],
+    edits: [
+      { file: CHAIN, find: 'await Promise.all(readers.map((reader) => reader.unread()));', replace: '' },
+    ],
   },
   {
     name: 'the space of a deleted snapshot is free while copies go there',
     breaks: 'a late copy overwrites what another snapshot put there',
-    edits: [{ file: CHAIN, find: 'await copyOnWrite.drained(area);', replace: '' }],
+    edits: [{ file: CHAIN, find: '() => copyOnWrite.drained(area)', replace: 'async () => undefined' }],
   },
   {
     name: 'the space of a deleted snapshot is never given back',

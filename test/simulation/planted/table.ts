@@ -196,8 +196,8 @@ export const TABLE_BUGS: readonly PlantedBug[] = [
     rot: true,
     edits: [
       {
-        file: AREA,
-        find: 'if (sum !== this.table.checksumAt(slot + i)) {',
+        file: 'diff-area/copy-reader.ts',
+        find: 'if (sum !== this.#table.checksumAt(slot + i)) {',
         replace: 'if (false) {',
       },
     ],

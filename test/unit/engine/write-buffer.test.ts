@@ -89,6 +89,7 @@ describe('a write that needs a copy', () => {
     await world.snapshot();
     const commits = holdBack(world, isAreaFlush);
     for (const block of [7, 5, 6, 4]) await world.writeBlock(block);
+    await settle();
     commits.open();
     await world.volume.flush();
     // The copy of the first was under way alone when the others came.

@@ -451,6 +451,35 @@ describe('a snapshot', () => {
     expect(model.snapshotNames).toEqual(['uncertain']);
   });
 
+  test('that may leave out block 1 has it as it was, or as zeros, whole and always the same', () => {
+    const blank = new Uint8Array(32 * SECTOR);
+    const leftOut = volume();
+    leftOut.set(blank, 32 * SECTOR);
+    const half = volume();
+    half.set(blank.subarray(0, 16 * SECTOR), 32 * SECTOR);
+    const other = volume();
+    other.set(blank, 0);
+    const overwritten = volume({ 40: 1 });
+    const looks = [volume(), leftOut, half, other, overwritten];
+    const take = () => {
+      const model = make();
+      model.beginSnapshot('a', undefined, new Set([1]));
+      model.endSnapshot('a');
+      write(model, 40, 1);
+      return model;
+    };
+    expect(accepted(looks, (look) => take().checkSnapshot('a', 0, look))).toEqual([volume(), leftOut]);
+    // One sector settles the others, and every later look.
+    for (const first of [volume(), leftOut]) {
+      const second = accepted(looks, (look) => {
+        const model = take();
+        model.checkSnapshot('a', 40 * SECTOR, first.subarray(40 * SECTOR, 41 * SECTOR));
+        model.clone().checkSnapshot('a', 0, look);
+      });
+      expect(second).toEqual([first]);
+    }
+  });
+
   test('misuse of the model is an assertion, not a mismatch', () => {
     const model = make();
     expect(() => model.beginWrite(1, at(0, 1))).toThrow('whole sectors');
