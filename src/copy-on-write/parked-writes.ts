@@ -42,7 +42,7 @@ export class ParkedWrites {
 
   get error(): NoSpaceError {
     return new NoSpaceError(
-      `writes that were acknowledged wait for room on the file system of the snapshots of ${this.#deviceName}; give it some space`,
+      `writes that were acknowledged wait for room for copies of ${this.#deviceName}; give the file system of its snapshots some space, or raise their limit (volsnap resize-store)`,
       { cause: this.#cause },
     );
   }

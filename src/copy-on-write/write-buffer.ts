@@ -224,9 +224,9 @@ export class WriteBuffer implements Allocated {
 
   #protect(write: BufferedWrite): void {
     const copies = this.#copyOnWrite.protect(write.offset, write.length);
-    if (copies === undefined) return this.#ready(write);
     const failed = (error: unknown) => this.#written(write, error);
-    void copies.then(() => this.#ready(write), failed);
+    if (copies === undefined) this.#ready(write);
+    else copies.then(() => this.#ready(write), failed);
   }
 
   #ready(write: BufferedWrite): void {
