@@ -254,6 +254,78 @@ test('a commit that finds the host full leaves copies that count with the next o
   await world.expectRight();
 });
 
+/** Three snapshots; the middle one has copies only of what the oldest has, too. */
+async function threeSnapshots(options: VolumeOptions = {}): Promise<World> {
+  const world = await World.create({ size: 4 * MEBIBYTE, maximumSize: 4 * MAXIMUM });
+  await world.reopen(options);
+  for (let i = 0; i < 2; i++) {
+    await world.snapshot();
+    await world.writeBlock(0, 20);
+  }
+  await world.snapshot();
+  await settle();
+  return world;
+}
+
+test('hold-writes: a merge gives room to a write that waits, though the oldest snapshot is held', async () => {
+  const world = await threeSnapshots({
+    environment: { ...systemEnvironment, clock: new SimulatedClock() },
+  });
+  const [oldest, middle] = world.volume.snapshots;
+  await oldest?.hold();
+  await world.volume.setSpacePolicy('fail-writes');
+  const written = await fill(world);
+  await world.volume.setSpacePolicy('hold-writes', { waitMs: 10_000 });
+  const writing = world.writeBlock(written, 2);
+  await settle();
+  expect(world.volume.figures.space?.waiting).toBe(1);
+  await middle?.delete({ wait: true });
+  await writing;
+  expect(world.volume.snapshots).toHaveLength(2);
+  await world.expectRight();
+});
+
+test('hold-writes: a commit that waits for the host keeps no merge from going on', async () => {
+  const clock = new SimulatedClock();
+  const world = await threeSnapshots({ environment: { ...systemEnvironment, clock } });
+  await world.volume.setSpacePolicy('hold-writes', { waitMs: 10_000 });
+  const [, middle, newest] = world.volume.snapshots;
+  let writes = 0;
+  world.hooks.before = ({ kind, target }) => {
+    // The copy finds room, its entry does not.
+    if (kind === 'write' && target.includes(`{${newest?.id}}`) && ++writes > 1)
+      throw systemFailure('ENOSPC');
+    return undefined;
+  };
+  const writing = world.writeBlock(0);
+  await settle();
+  expect(writes).toBeGreaterThan(1);
+  expect(world.volume.figures.space?.waiting).toBe(1);
+  await middle?.delete({ wait: true });
+  await settle();
+  world.hooks.before = () => undefined;
+  clock.jump();
+  clock.fireDue();
+  await writing;
+  await world.expectRight();
+  await world.kill();
+  await world.expectRight();
+});
+
+test('a copy that fails costs no older snapshot if one of them is held', async () => {
+  const world = await threeSnapshots();
+  const [, middle, newest] = world.volume.snapshots;
+  await middle?.hold();
+  world.hooks.before = ({ kind, target }) => {
+    if (kind === 'write' && target.includes(`{${newest?.id}}`)) throw systemFailure('EIO');
+    return undefined;
+  };
+  await expect(world.writeBlock(0)).rejects.toThrow('EIO');
+  world.hooks.before = () => undefined;
+  expect(world.volume.snapshots).toHaveLength(3);
+  await world.expectRight();
+});
+
 test('growth: steps get longer when writers wait for them, and shorter when they do not', async () => {
   const world = await World.create({ size: 16 * MEBIBYTE });
   await world.snapshot();
