@@ -86,7 +86,13 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
   {
     name: 'memory of what was written out is not given back',
     breaks: 'writes wait for ever',
-    edits: [{ file: BUFFER, find: 'this.#room.release(write.memory.byteLength);', replace: '' }],
+    edits: [
+      {
+        file: BUFFER,
+        find: 'if (write.isCounted) this.#room.release(write.memory?.byteLength ?? 0);',
+        replace: '',
+      },
+    ],
   },
   {
     name: 'a write with nothing to copy overtakes older bytes in the buffer',

@@ -12,7 +12,7 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: COPY_ON_WRITE,
-        find: 'await area.flush();\n        for (const copied of group) area.publish(copied);',
+        find: 'await area.flush();\n      for (const copied of group) area.publish(copied);',
         replace: 'for (const copied of group) area.publish(copied);',
       },
     ],
@@ -23,7 +23,7 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: COPY_ON_WRITE,
-        find: 'await area.writeEntries();\n        await area.flush();\n        for (const copied of group) area.publish(copied);',
+        find: 'await area.writeEntries();\n      await area.flush();\n      for (const copied of group) area.publish(copied);',
         replace:
           'await area.writeEntries();\n      for (const copied of group) area.publish(copied);\n      await area.flush();',
       },
@@ -100,9 +100,9 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
     breaks: 'a snapshot reads zeros at the end of the volume',
     edits: [
       {
-        file: COPY_ON_WRITE,
-        find: 'this.#volume.size - offset);',
-        replace: 'Math.floor((this.#volume.size - offset) / BLOCK_SIZE) * BLOCK_SIZE);',
+        file: 'copy-on-write/originals.ts',
+        find: 'volume.size - offset);',
+        replace: 'Math.floor((volume.size - offset) / BLOCK_SIZE) * BLOCK_SIZE);',
       },
     ],
   },

@@ -293,8 +293,7 @@ test('hold-writes: a commit that waits for the host keeps no merge from going on
   let writes = 0;
   world.hooks.before = ({ kind, target }) => {
     // The copy finds room, its entry does not.
-    if (kind === 'write' && target.includes(`{${newest?.id}}`) && ++writes > 1)
-      throw systemFailure('ENOSPC');
+    if (kind === 'write' && target.includes(`{${newest?.id}}`) && ++writes > 1) throw systemFailure('ENOSPC');
     return undefined;
   };
   const writing = world.writeBlock(0);
