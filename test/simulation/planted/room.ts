@@ -12,7 +12,7 @@ export const ROOM_BUGS: readonly PlantedBug[] = [
       {
         file: CHAIN,
         find: 'if (!this.isHeld(record)) return;',
-        replace: 'if (record.hold !== undefined) return;',
+        replace: 'if (!this.isHeld(record) || record.hold !== undefined) return;',
       },
       {
         file: 'snapshot/overflow.ts',
