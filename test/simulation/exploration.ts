@@ -221,6 +221,7 @@ class Replay {
     model.crash(crash, this.world.isBuffered);
     model.reconcileVolume(await this.world.findVolume(this.#workload.mayRevert));
     const workload = new Workload(model, noCounters());
+    workload.follow(this.#workload);
     const volume = await world.run(() => this.world.open('keep'));
     workload.listen(volume);
     model.reconcileNames(volume.snapshots.map(labelOf));

@@ -206,7 +206,11 @@ class Run {
 
   /** Promise 4: a revert that was cut off is finished, unless it has no room. */
   async #verifyReverted(volume: Volume): Promise<void> {
-    while (isBusy(volume)) await this.#world.world.scheduler.pause(REST_STEPS);
+    // Its end is no task of a pool, so it may be under way while those are idle.
+    for (let idle = 0; idle < 20 && (isBusy(volume) || volume.figures.revert !== undefined); ) {
+      await this.#world.world.scheduler.pause(REST_STEPS);
+      idle = isBusy(volume) ? 0 : idle + 1;
+    }
     const { revert } = volume.figures;
     if (revert !== undefined && !this.#workload.isShortOfSpace)
       throw new ModelMismatch(`a revert does not end: ${JSON.stringify(revert)}`);

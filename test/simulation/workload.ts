@@ -72,6 +72,11 @@ export class Workload {
     this.#counters = counters;
   }
 
+  /** What another workload has left behind: snapshots that are to go with their revert. */
+  follow(other: Workload): void {
+    for (const label of other.#unwanted) this.#unwanted.add(label);
+  }
+
   /** Must be called for each volume that is opened, at once: tells the model of snapshots that go. */
   listen(volume: Volume): void {
     // What was under way before a crash never ends.
