@@ -3,7 +3,6 @@ import { describe, expect, test } from 'vitest';
 import { checkVolume } from '../../../src/check/check.ts';
 import { checkServedVolume } from '../../../src/check/served.ts';
 import { ClosedError, NoSpaceError, ReadOnlyError, SnapshotDeletedError } from '../../../src/errors.ts';
-import type { FreeSpaceProvider } from '../../../src/filesystem/free-space.ts';
 import type { Snapshot } from '../../../src/snapshot/snapshot.ts';
 import { BLOCK_SIZE } from '../../../src/units.ts';
 import { settle, signal } from './hooks.ts';
@@ -200,43 +199,4 @@ describe.each(LAYOUTS)('deletion (%s)', (layout) => {
     await expectChanged();
     await expectSound(world);
   });
-});
-
-test.each(LAYOUTS)('a merge cut short leaves a diff area with its bitmaps (%s)', async (layout) => {
-  const world = await World.create({ layout, size: 16 * MEBIBYTE, reserve: 64 * MEBIBYTE, filled: false });
-  const zeros = new Uint8Array(8 * BLOCK_SIZE);
-  await world.write(world.size - zeros.byteLength, zeros);
-  const unusedSpace: FreeSpaceProvider = {
-    name: 'the last eight blocks',
-    async unusedBlocks(_, size) {
-      const unused = new Uint8Array(size / BLOCK_SIZE / 8);
-      unused[unused.length - 1] = 0xff;
-      return { unused };
-    },
-  };
-  await world.snapshot({ unusedSpace });
-  const second = await world.snapshot({ unusedSpace });
-  await world.writeBlock(1, 700);
-  await world.snapshot();
-  await settle();
-  const { control } = world.volume.parts.writer?.engine.store ?? {};
-  await control?.setMaximumSize(world.volume.figures.allocatedBytes + 300 * BLOCK_SIZE);
-  const { volume } = world;
-  const whole = second.allocatedBytes;
-  const cut = new Promise<void>((resolve) => {
-    // Nothing happens any more once so much has been given back.
-    world.hooks.before = () => {
-      const { snapshots, allocatedBytes } = volume.figures.deletion;
-      if (snapshots === 0 || allocatedBytes > whole - 600 * BLOCK_SIZE) return undefined;
-      resolve();
-      return new Promise(() => undefined);
-    };
-  });
-  await second.delete();
-  await cut;
-  await world.kill();
-  expect(world.volume.figures.deletion.snapshots).toBe(1);
-  await world.expectRight();
-  await world.volume.settled();
-  await expectSound(world);
 });
