@@ -6,7 +6,7 @@
  * Shared state: the thread, once it is joined, and what was learnt of its speed; changed between awaits only.
  */
 import { Backoff } from '../device/backoff.js';
-import type { BlockDevice } from '../device/block-device.js';
+import type { BlockDevice, Loan } from '../device/block-device.js';
 import { type CopyAnswer, FileThread } from '../device/file-thread.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import { BLOCK_SIZE, type BlockNumber, offsetOfBlock, type Slot } from '../units.js';
@@ -57,19 +57,21 @@ export class ThreadCopier implements ApartCopier {
     const targets = Float64Array.from(slots, (slot) => area.positionOf(slot));
     const lowest = Math.min(...targets);
     const source = volume.lend?.(first, end - first, 'read');
-    const target = area.file.device.lend?.(lowest, Math.max(...targets) + BLOCK_SIZE - lowest, 'write');
+    let target: Loan | undefined;
     try {
+      target = area.file.device.lend?.(lowest, Math.max(...targets) + BLOCK_SIZE - lowest, 'write');
       if (source === undefined || target === undefined) return undefined;
       // Only now: over devices that lend nothing, as in the simulation, there is no thread whose end takes time of its own.
       this.#thread ??= FileThread.join();
       const thread = this.#thread;
       if (thread === undefined || !isFree(thread)) return undefined;
+      const { origin } = target;
       const answer = await thread.run({
         kind: 'copy',
         from: source.descriptor,
         to: target.descriptor,
         sources: Float64Array.from(blocks, (block) => source.origin + offsetOfBlock(block)),
-        targets: target.origin === 0 ? targets : targets.map((offset) => target.origin + offset),
+        targets: origin === 0 ? targets : targets.map((offset) => origin + offset),
         sums: Uint32Array.from(blocks, (block, i) => area.checksumSeed(block, slots[i] ?? 0)),
         lastLength: end - offsetOfBlock(blocks.at(-1) ?? 0),
       });
