@@ -35,9 +35,17 @@ export type { CreateSnapshotOptions } from './snapshot/create.js';
 export type { VolumeEvents } from './snapshot/events.js';
 export type { SettledOptions } from './snapshot/merging.js';
 export type { DeletionReason } from './snapshot/record.js';
-export type { ByteSource, DeleteSnapshotOptions, Snapshot } from './snapshot/snapshot.js';
+export type { ByteSource, DeleteSnapshotOptions, Snapshot, SnapshotChange } from './snapshot/snapshot.js';
 export type { Growth } from './snapshot/space.js';
 export type { UnusedSpace } from './snapshot/unused-space.js';
+export type {
+  SnapshotWriter,
+  WriterCall,
+  WriterFailure,
+  WriterLimits,
+  WriterPhase,
+} from './snapshot/writers.js';
+export type { SetOutcome } from './store/control-file.js';
 export { DirectoryStore } from './store/directory-store.js';
 export { type InVolumeOptions, InVolumeStore } from './store/in-volume-store.js';
 export type { Store } from './store/store.js';
@@ -47,6 +55,18 @@ export type { WriteMode } from './volume/assemble.js';
 export type { ChangedExtent } from './volume/changed-blocks.js';
 export type { DeletionFigures, VolumeFigures } from './volume/history.js';
 export { findStore, type Recovery } from './volume/open.js';
+export {
+  findSetOutcome,
+  type OutcomeOptions,
+  type SetResolver,
+  setOutcomeIn,
+  type UndecidedSet,
+} from './volume/set-outcome.js';
+export {
+  type CreateSnapshotSetOptions,
+  createSnapshotSet,
+  type SnapshotSet,
+} from './volume/snapshot-set.js';
 export {
   type ChangedBlocksOptions,
   type InitializeVolumeOptions,

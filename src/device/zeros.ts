@@ -1,5 +1,6 @@
 /** Zeros where nobody can make them any cheaper: written. */
 import type { ByteLength, ByteOffset } from '../units.js';
+import type { BlockDevice } from './block-device.js';
 
 const ZEROS = new Uint8Array(1024 * 1024);
 
@@ -21,4 +22,10 @@ export function zeroBuffers(length: ByteLength): Uint8Array[] {
   const whole = Math.floor(length / PIECE.byteLength);
   const rest = length % PIECE.byteLength;
   return [...Array<Uint8Array>(whole).fill(PIECE), ...(rest > 0 ? [PIECE.subarray(0, rest)] : [])];
+}
+
+/** Makes the range of a device read as zeros, without writing them where it can. */
+export async function zero(device: BlockDevice, offset: ByteOffset, length: ByteLength): Promise<void> {
+  if (device.writeZeroes !== undefined) return device.writeZeroes(offset, length);
+  await writeZeros((at, source) => device.write(at, source), offset, length);
 }

@@ -13,11 +13,15 @@ import { allocationOf } from '../device/allocation.js';
 import { BufferPool } from '../device/buffer-pool.js';
 import { InUseError, InvalidArgumentError, NotFoundError } from '../errors.js';
 import { SocketFile } from '../nbd/server/socket-file.js';
+import type { CreateSnapshotOptions } from '../snapshot/create.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
+import { createSnapshotSet } from '../volume/snapshot-set.js';
 import type { ChangedBlocksOptions, Volume } from '../volume/volume.js';
 import {
   type ChangedParams,
+  type ChangeSnapshotParams,
   type CreateParams,
+  type CreateSetParams,
   EXTENTS_MAX,
   encodeExtents,
   type Greeting,
@@ -48,6 +52,8 @@ export interface ControlOptions {
   /** Of the volume's file or device. */
   readonly identity: string | undefined;
   readonly serving: () => ServingState;
+  /** Volumes that the same process serves; snapshot sets may take them in. */
+  readonly siblings?: () => readonly Volume[];
   /** Told of connections that cannot be taken. */
   readonly onError: (error: unknown) => void;
   /** Looks for damage while the volume is in use. */
@@ -143,6 +149,13 @@ export class ControlServer {
         return {};
       case Method.create:
         return this.#create(call);
+      case Method.createSet:
+        return this.#createSet(call);
+      case Method.changeSnapshot: {
+        const { storeId, ...change } = call.params as ChangeSnapshotParams;
+        await this.#find(storeId).change(change);
+        return this.#state();
+      }
       case Method.deleteOldest:
         return this.#deleteOldest(call.params);
       case Method.delete:
@@ -156,6 +169,9 @@ export class ControlServer {
         return this.#zeros(call.params as ReadParams);
       case Method.resize:
         await volume.setMaximumSize(numberIn(call.params, 'maximumSize'));
+        return this.#state();
+      case Method.grow:
+        await volume.grow(numberIn(call.params, 'size'));
         return this.#state();
       case Method.check:
         return { value: await this.#check(call) };
@@ -195,15 +211,42 @@ export class ControlServer {
     return { bytes, sent: () => this.#buffers.give(buffer) };
   }
 
-  async #create({ params, bytes }: Call): Promise<Reply> {
-    const { label, holdTimeoutMs, hasInformation, unusedSpace } = params as CreateParams;
-    const { storeId } = await this.#options.volume.createSnapshot({
-      ...(label === undefined ? {} : { label }),
-      ...(holdTimeoutMs === undefined ? {} : { holdTimeoutMs }),
-      ...(hasInformation ? { applicationInfo: bytes } : {}),
-      ...(unusedSpace === undefined ? {} : { unusedSpace }),
-    });
-    return { value: { storeId, state: this.#state().value } };
+  async #create(call: Call): Promise<Reply> {
+    const snapshot = await this.#options.volume.createSnapshot(creationOptions(call));
+    this.#own(call, [snapshot]);
+    return { value: { storeId: snapshot.storeId, state: this.#state().value } };
+  }
+
+  async #createSet(call: Call): Promise<Reply> {
+    const { volume, siblings = () => [] } = this.#options;
+    const { others } = call.params as CreateSetParams;
+    const volumes = [volume, ...others.map((id) => siblings().find((sibling) => sibling.id === id))].map(
+      (each, i) => {
+        if (each !== undefined) return each;
+        throw new NotFoundError(
+          `process ${process.pid}, which serves ${volume.name}, does not serve volume ${others[i - 1]} for writing; a set is taken by one process`,
+        );
+      },
+    );
+    const set = await createSnapshotSet(volumes, creationOptions(call));
+    this.#own(call, set.snapshots);
+    const members = set.snapshots.map(({ storeId }, i) => ({ volumeId: volumes[i]?.id ?? '', storeId }));
+    return { value: { setId: set.id, members, state: this.#state().value } };
+  }
+
+  /** What is to go with its owner goes when the connection does. */
+  #own(call: Call, snapshots: readonly Snapshot[]): void {
+    const release = async () => {
+      for (const snapshot of snapshots) {
+        if (!snapshot.autoRelease || snapshot.state === 'deleted') continue;
+        try {
+          await snapshot.delete();
+        } catch (error) {
+          this.#options.onError(error);
+        }
+      }
+    };
+    if (snapshots.some(({ autoRelease }) => autoRelease)) call.onGone(() => void release());
   }
 
   /** Deletes what the client saw, or nothing: meanwhile others may have deleted the oldest. */
@@ -270,6 +313,20 @@ export class ControlServer {
     if (found === undefined) throw new NotFoundError(`${volume.name} has no snapshot ${storeId} any more`);
     return found;
   }
+}
+
+function creationOptions({ params, bytes }: Call): CreateSnapshotOptions {
+  const { label, holdTimeoutMs, hasInformation, persistent, autoRelease, hidden, unusedSpace } =
+    params as CreateParams;
+  return {
+    ...(label === undefined ? {} : { label }),
+    ...(holdTimeoutMs === undefined ? {} : { holdTimeoutMs }),
+    ...(hasInformation ? { applicationInfo: bytes } : {}),
+    ...(persistent === undefined ? {} : { persistent }),
+    ...(autoRelease === undefined ? {} : { autoRelease }),
+    ...(hidden === undefined ? {} : { hidden }),
+    ...(unusedSpace === undefined ? {} : { unusedSpace }),
+  };
 }
 
 /** @throws InvalidArgumentError */

@@ -55,7 +55,12 @@ export class SnapshotChain {
 
   /** Oldest first: those that there are for users. */
   get visible(): SnapshotRecord[] {
-    return this.#records.filter(({ deleted }) => deleted === undefined);
+    return this.#records.filter(({ deleted, pending }) => deleted === undefined && !pending);
+  }
+
+  /** How many there are: with those whose creation has not returned, without those that are being deleted. */
+  get count(): number {
+    return this.#records.filter(({ deleted }) => deleted === undefined).length;
   }
 
   get oldest(): SnapshotRecord | undefined {
@@ -67,7 +72,7 @@ export class SnapshotChain {
     return this.#records.at(-1);
   }
 
-  /** The newest that there is for users: the one to copy for. */
+  /** The newest that is not being deleted: the one to copy for. */
   get newestVisible(): SnapshotRecord | undefined {
     return this.#records.findLast(({ deleted }) => deleted === undefined);
   }
@@ -111,9 +116,9 @@ export class SnapshotChain {
     return this.#records.find((record) => record.id === id);
   }
 
-  /** Runs `action`, during which no snapshot is taken out of the middle. */
-  whileOrdered<T>(action: () => Promise<T>): Promise<T> {
-    return this.#ordering.runExclusive(action);
+  /** From now until the function that it resolves to is called no snapshot is taken out of the middle. */
+  ordered(): Promise<() => void> {
+    return this.#ordering.acquire();
   }
 
   /** Tells copy-on-write for which snapshot copies are made now. */
@@ -158,7 +163,7 @@ export class SnapshotChain {
   /** From now on nobody sees it, and it takes no new copies. */
   async #hide(record: SnapshotRecord, copyOnWrite: CopyOnWrite, reason: DeletionReason): Promise<void> {
     this.#emit('deleting', { id: record.id, reason, cause: undefined });
-    await twice(() => this.#control.addState(record.id, SnapshotState.deleting));
+    await twice(() => this.#control.setState(record.id, { set: SnapshotState.deleting }));
     record.markDeleted(reason);
     this.#areasFrom.delete(record);
     this.retarget(copyOnWrite);

@@ -19,7 +19,13 @@ export type DeletionReason =
   /** The volume was changed while volsnap was not there. */
   | 'volume-changed'
   /** Its metadata is damaged. */
-  | 'damaged';
+  | 'damaged'
+  /** It was not to outlast the process that took it. */
+  | 'not-persistent'
+  /** Whoever took it has gone. */
+  | 'released'
+  /** The set that it belongs to was never completed. */
+  | 'set-aborted';
 
 /** The diff area, or why there is none that can be used. */
 export type AreaOrDamage = { readonly area: DiffArea } | { readonly damage: VolsnapError };
@@ -27,6 +33,9 @@ export type AreaOrDamage = { readonly area: DiffArea } | { readonly damage: Vols
 export class SnapshotRecord {
   readonly item: SnapshotItem;
   readonly content: AreaOrDamage;
+  /** `SnapshotState`s and `SnapshotFlag`s, as in the control file. */
+  state: number;
+  flags: number;
   /** Held by whatever changes the size of the diff area, and by its removal. */
   readonly resizing = new Mutex();
   /** Its creation has not returned yet, or failed with the snapshot left in doubt: nobody is shown it. */
@@ -35,8 +44,10 @@ export class SnapshotRecord {
   #isGone = false;
   readonly #readers = new Readers();
 
-  constructor(item: SnapshotItem, content: AreaOrDamage) {
+  constructor(item: SnapshotItem, content: AreaOrDamage, state = 0) {
     this.item = item;
+    this.state = state;
+    this.flags = item.flags;
     this.content = content;
   }
 

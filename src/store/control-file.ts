@@ -32,6 +32,7 @@ import {
   type CleanRecord,
   decodeStartBlock,
   encodeStartBlock,
+  SET_RECORDS_MAX,
   type StartBlock,
   type StartExtension,
 } from '../format/start-block.js';
@@ -45,6 +46,9 @@ export interface CatalogEntry {
   readonly snapshot: SnapshotItem;
   readonly diffArea: DiffAreaItem;
 }
+
+/** What is known of a set of snapshots whose commit record is asked for. */
+export type SetOutcome = 'committed' | 'aborted' | 'unknown';
 
 /** Start block of one of our own stores. */
 export type OwnStartBlock = StartBlock & { readonly extension: StartExtension };
@@ -234,23 +238,65 @@ export class ControlFile {
     });
   }
 
-  /** Sets `SnapshotState` bits of a snapshot, unless that is gone meanwhile; durable when it returns. */
-  async addState(storeId: Guid, bits: number): Promise<void> {
+  /** Sets and clears `SnapshotState`s, unless the snapshot is gone meanwhile; durable when it returns. */
+  async setState(storeId: Guid, { set = 0, clear = 0 }: { set?: number; clear?: number }): Promise<void> {
     await this.#mutex.runExclusive(async () => {
       const known = this.#entries.get(storeId);
       if (known === undefined) return;
       const { snapshot, diffArea } = known.entry;
-      const changed = { ...diffArea, state: diffArea.state | bits };
+      const changed = { ...diffArea, state: (diffArea.state & ~clear) | set };
       await this.#writePair(known.place, snapshot, changed);
       known.entry = { snapshot, diffArea: changed };
     });
   }
 
+  /**
+   * Is the commit record of a set here, or was it once? `unknown`: too many were removed to remember all of them.
+   * What is told is durable, in a control file that was opened for writing and marked so.
+   */
+  async outcomeOf(recordId: Guid): Promise<SetOutcome> {
+    return this.#mutex.runExclusive(async () => {
+      const { setRecords = [], setRecordsLost = false } = this.#start.extension;
+      const known = this.#entries.get(recordId)?.entry.diffArea;
+      // A coordinator is never pending; one that claims to be is none of ours.
+      if (known !== undefined)
+        return (known.state & SnapshotState.setPending) === 0 ? 'committed' : 'unknown';
+      if (setRecords.includes(recordId)) return 'committed';
+      return setRecordsLost ? 'unknown' : 'aborted';
+    });
+  }
+
+  /** Of a set whose record goes, before it goes: members that are still pending will ask for it. */
+  async #rememberRecord(storeId: Guid): Promise<void> {
+    const { extension } = this.#start;
+    const { setRecords = [], setRecordsLost = false } = extension;
+    if (setRecords.includes(storeId)) return;
+    const all = [...setRecords, storeId];
+    await this.#writeStart({
+      ...this.#start,
+      extension: {
+        ...extension,
+        setRecords: all.slice(-SET_RECORDS_MAX),
+        setRecordsLost: setRecordsLost || all.length > SET_RECORDS_MAX,
+      },
+    });
+  }
+
   /** Makes a snapshot no longer exist: durable when it returns. It may be repeated after a failure. */
   async remove(storeId: Guid): Promise<void> {
+    await this.#remove(storeId, (state) => (state & SnapshotState.setRecord) !== 0);
+  }
+
+  /** The same for a snapshot whose `publish` failed: it never was. */
+  async withdraw(storeId: Guid): Promise<void> {
+    await this.#remove(storeId, () => false);
+  }
+
+  async #remove(storeId: Guid, isRecord: (state: number) => boolean): Promise<void> {
     await this.#mutex.runExclusive(async () => {
       const known = this.#entries.get(storeId);
       if (known === undefined) return;
+      if (isRecord(known.entry.diffArea.state)) await this.#rememberRecord(storeId);
       await this.#writePair(known.place, { kind: 'free' }, { kind: 'free' });
       this.#entries.delete(storeId);
       this.#freePlaces.unshift(known.place);
@@ -260,6 +306,11 @@ export class ControlFile {
   /** Changes the limit on diff-area space; durable when it returns. */
   async setMaximumSize(maximumSize: ByteLength): Promise<void> {
     await this.#changeStart((start) => ({ ...start, maximumSize }));
+  }
+
+  /** Records that the volume has become longer; durable when it returns. */
+  async setProtectedSize(protectedSize: ByteLength): Promise<void> {
+    await this.#changeStart((start) => ({ ...start, extension: { ...start.extension, protectedSize } }));
   }
 
   /** Records a clean close; durable when it returns. */
@@ -272,22 +323,32 @@ export class ControlFile {
    * was read is written again: a flush that failed may have left in the page cache what the device never got.
    */
   async markOpen(protectedSize: ByteLength): Promise<void> {
-    if (this.#start.extension.clean === undefined) {
-      for (const { offset, image } of this.#blocks) await this.#device.write(offset, image.slice());
-    }
+    if (this.#start.extension.clean === undefined) await this.#rewriteBlocks();
     await this.#changeStart((start) => ({
       ...start,
       extension: { ...start.extension, protectedSize, clean: undefined },
     }));
   }
 
+  /** Makes durable what was read here after an unclean stop, and changes nothing else. */
+  async makeDurable(): Promise<void> {
+    if (this.#start.extension.clean !== undefined) return;
+    await this.#rewriteBlocks();
+    await this.#changeStart((start) => start);
+  }
+
+  async #rewriteBlocks(): Promise<void> {
+    for (const { offset, image } of this.#blocks) await this.#device.write(offset, image.slice());
+  }
+
   async #changeStart(change: (start: OwnStartBlock) => OwnStartBlock): Promise<void> {
-    await this.#mutex.runExclusive(async () => {
-      const changed = change(this.#start);
-      await this.#device.write(START_BLOCK_OFFSET, encodeStartBlock(changed));
-      await this.#device.flush();
-      this.#start = changed;
-    });
+    await this.#mutex.runExclusive(() => this.#writeStart(change(this.#start)));
+  }
+
+  async #writeStart(changed: OwnStartBlock): Promise<void> {
+    await this.#device.write(START_BLOCK_OFFSET, encodeStartBlock(changed));
+    await this.#device.flush();
+    this.#start = changed;
   }
 
   async #writePair(place: Place, first: ControlItem, second: ControlItem): Promise<void> {

@@ -5,12 +5,14 @@ import type { BlockDevice } from '../device/block-device.js';
 import { Lifetime } from '../device/lifetime.js';
 import { type Environment, systemEnvironment } from '../environment.js';
 import { InvalidArgumentError, ReadOnlyError, UnsupportedError } from '../errors.js';
+import { SnapshotState } from '../format/control-block.js';
 import type { Emit } from '../snapshot/events.js';
 import { DEFAULT_GROWTH, type Growth } from '../snapshot/space.js';
 import type { AttachedStore, Store } from '../store/store.js';
 import type { ByteLength } from '../units.js';
 import { Engine } from './engine.js';
 import type { History } from './history.js';
+import { findLeftovers, type Leftovers } from './leftovers.js';
 import {
   closeAreas,
   FOREIGN,
@@ -20,6 +22,7 @@ import {
   putRight,
   type Recovery,
 } from './open.js';
+import { announceStore, type SetResolver } from './set-outcome.js';
 import { StoredHistory } from './stored-history.js';
 import { WindowsHistory } from './windows-history.js';
 
@@ -32,6 +35,12 @@ export interface VolumeOptions {
   readonly readOnly?: boolean;
   /** What to do if the volume was written while volsnap was not there; default `refuse`. */
   readonly onVolumeChanged?: 'refuse' | 'keep' | 'invalidate';
+  /**
+   * What to do about a member of a snapshot set of which it cannot be told whether the set was completed before a crash.
+   * Default `pending`: it is kept, in the state `pending`, and looked at again at the next opening. A function is asked
+   * before; see `setOutcomeIn`.
+   */
+  readonly onUndecidedSet?: 'pending' | 'keep' | 'drop' | SetResolver;
   /** What to do about snapshots whose metadata is damaged; default `refuse`. */
   readonly onDamaged?: 'refuse' | 'drop';
   /** Bytes of copies in flight; default 64 MiB. */
@@ -104,7 +113,8 @@ async function openStore(
   // From the beginning: of the space of what is damaged nothing is known but by its absence. Whether the volume was
   // changed is settled; in-volume the removal itself has changed it since.
   const parts = await openStore(device, place, writable, { ...options, onVolumeChanged: 'keep' }, emit);
-  return { ...parts, recovery: { ...loaded.recovery, droppedSnapshots: loaded.drop } };
+  const droppedSnapshots = [...loaded.drop, ...parts.recovery.droppedSnapshots];
+  return { ...parts, recovery: { ...loaded.recovery, droppedSnapshots } };
 }
 
 async function assemble(
@@ -132,17 +142,47 @@ async function assemble(
     emit,
     life,
   });
+  const leftovers = await findLeftovers(loaded.records, {
+    environment,
+    writable,
+    onUndecidedSet: options.onUndecidedSet ?? 'pending',
+  });
+  const warnings = [...loaded.recovery.warnings, ...leftovers.warnings];
   const history = new StoredHistory(engine, writable);
-  if (!writable) return { device, life, history, writer: undefined, recovery: loaded.recovery };
+  if (!writable) {
+    for (const { record, reason } of leftovers.expired) record.markDeleted(reason);
+    for (const record of leftovers.completed) record.state &= ~SnapshotState.setPending;
+    return { device, life, history, writer: undefined, recovery: { ...loaded.recovery, warnings } };
+  }
   const removedFiles = await putRight(store, loaded);
+  await settleLeftovers(engine, leftovers);
   engine.merging.wake();
+  history.onClose = announceStore(environment, device, store);
+  const droppedSnapshots = leftovers.expired.map(({ record, reason }) => ({ id: record.id, reason }));
   return {
     device,
     life,
     history,
     writer: { engine, history },
-    recovery: { ...loaded.recovery, removedFiles },
+    recovery: { ...loaded.recovery, warnings, removedFiles, droppedSnapshots },
   };
+}
+
+/** After the volume is known to be in use: a crash from here on finds the same leftovers again. */
+async function settleLeftovers(
+  { store, chain, copyOnWrite, pools }: Engine,
+  { completed, expired }: Leftovers,
+): Promise<void> {
+  for (const record of completed) {
+    await store.control.setState(record.id, { clear: SnapshotState.setPending });
+    record.state &= ~SnapshotState.setPending;
+  }
+  try {
+    // Those that older ones read through stay for that, until they are merged; it is durable that they are to go.
+    for (const { record, reason } of expired) await chain.remove(record, copyOnWrite, reason);
+  } finally {
+    await pools.background.onIdle();
+  }
 }
 
 /** @throws InvalidArgumentError */

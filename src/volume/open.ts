@@ -186,7 +186,7 @@ async function loadContent(
     const opened = await store.openArea(diffArea);
     try {
       const { area, dropped, repair } = await loadDiffArea(opened, diffArea, snapshot.volumeSize);
-      return { record: new SnapshotRecord(snapshot, { area }), dropped, repair };
+      return { record: new SnapshotRecord(snapshot, { area }, diffArea.state), dropped, repair };
     } catch (error) {
       await opened.file.close();
       throw error;
@@ -200,7 +200,7 @@ async function loadContent(
       (error instanceof DeviceError && !writable);
     if (!isDamage) throw error;
     return {
-      record: new SnapshotRecord(snapshot, { damage: error }),
+      record: new SnapshotRecord(snapshot, { damage: error }, diffArea.state),
       dropped: 0,
       repair: async () => undefined,
     };
@@ -214,7 +214,7 @@ async function spreadDamage(records: SnapshotRecord[]): Promise<SnapshotRecord[]
     if (record.damage !== undefined) continue;
     await record.area?.close();
     const damage = new FormatError(`it reads through snapshot ${records[newest]?.id}, which is damaged`);
-    records[index] = new SnapshotRecord(record.item, { damage });
+    records[index] = new SnapshotRecord(record.item, { damage }, record.state);
     if (record.deleted !== undefined) records[index].markDeleted(record.deleted);
   }
   return records.slice(0, newest + 1);
@@ -238,7 +238,9 @@ export async function closeAreas(records: readonly SnapshotRecord[]): Promise<vo
 async function volumeChange(store: AttachedStore): Promise<string | undefined> {
   const { volume, control } = store;
   const { clean, protectedSize } = control.start.extension;
-  if (volume.size !== protectedSize)
+  // A device that has only become longer is no other one: older snapshots keep their size.
+  const isGrown = volume.size > protectedSize && (clean === undefined || clean.modifiedAt === 0n);
+  if (volume.size !== protectedSize && !isGrown)
     return `${volume.name} has ${volume.size} bytes, its snapshots were taken of ${protectedSize}.`;
   if (clean === undefined) return undefined;
   const modifiedAt = await volume.modifiedAt?.();

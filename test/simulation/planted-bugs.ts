@@ -4,6 +4,7 @@ import { BUFFERING_BUGS } from './planted/buffering.js';
 import type { PlantedBug } from './planted/bug.js';
 import { COPYING_BUGS } from './planted/copying.js';
 import { DELETION_BUGS } from './planted/deletion.js';
+import { SET_BUGS } from './planted/sets.js';
 import { SNAPSHOT_BUGS } from './planted/snapshots.js';
 import { SPACE_BUGS } from './planted/space.js';
 import { TABLE_BUGS } from './planted/table.js';
@@ -19,4 +20,5 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   ...DELETION_BUGS,
   ...UNUSED_BUGS,
   ...ZERO_BUGS,
+  ...SET_BUGS,
 ];

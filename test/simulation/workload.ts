@@ -259,7 +259,7 @@ export class Workload {
 }
 
 /** Blocks that nothing uses, whatever they hold: here and there, long runs, none, all. */
-function drawUnused(seed: number, size: number): ReadonlySet<number> {
+export function drawUnused(seed: number, size: number): ReadonlySet<number> {
   const random = new SeededRandom(`free ${seed}`);
   const blocks = new Set<number>();
   const count = blocksIn(size);
@@ -274,7 +274,7 @@ function drawUnused(seed: number, size: number): ReadonlySet<number> {
 }
 
 /** Looks at the volume first, as real ones do. */
-const providerOf = (unused: ReadonlySet<number>): FreeSpaceProvider => ({
+export const providerOf = (unused: ReadonlySet<number>): FreeSpaceProvider => ({
   name: 'drawn',
   async unusedBlocks(source, size) {
     const look = new Uint8Array(Math.min(size, 2 * BLOCK_SIZE));

@@ -181,7 +181,7 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
   {
     name: 'a snapshot that could not be taken leaves the buffer plugged',
     breaks: 'writes wait for ever',
-    edits: [{ file: CREATE, find: 'writes?.unplug();', replace: 'if (held) writes?.unplug();' }],
+    edits: [{ file: CREATE, find: 'writes?.unplug();', replace: 'if (wasHeld) writes?.unplug();' }],
   },
   {
     name: 'a write-out that failed is forgotten',

@@ -29,8 +29,8 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: CREATE,
-        find: 'return await context.chain.whileOrdered(',
-        replace: 'gate.release();\n    held = false;\n    return await context.chain.whileOrdered(',
+        find: 'this.#publishing = this.#publishNext(state);',
+        replace: 'this.#publishing = this.#publishNext(state);\n    this.release();',
       },
     ],
   },
@@ -64,7 +64,9 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
   {
     name: 'a commit that failed is not withdrawn',
     breaks: 'a snapshot that was refused is there after a reopening, without its file',
-    edits: [{ file: CREATE, find: 'await withdraw(store, gate, area, error);', replace: '' }],
+    edits: [
+      { file: CREATE, find: 'if (this.#publishing === undefined) return true;', replace: 'return true;' },
+    ],
   },
   {
     name: 'copies go to the older snapshot still',
@@ -117,7 +119,7 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: CONTROL,
-        find: 'encodeStartBlock(changed));\n      await this.#device.flush();',
+        find: 'encodeStartBlock(changed));\n    await this.#device.flush();',
         replace: 'encodeStartBlock(changed));',
       },
     ],

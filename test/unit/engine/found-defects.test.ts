@@ -387,7 +387,7 @@ test('a process killed while it invalidates snapshots leaves none that is taken 
       await world.writeBlock(i);
     }
     await world.volume.close();
-    world.content.resize(300 * KIBIBYTE); // changed while nobody looked
+    world.content.resize(200 * KIBIBYTE); // changed while nobody looked
     let count = 0;
     world.hooks.before = () => (++count < at ? undefined : new Promise<void>(() => undefined));
     const opened = world.open({ onVolumeChanged: 'invalidate' }).then(() => 'opened');
