@@ -17,6 +17,9 @@ export const snapshotRecord = (snapshot: Snapshot, revert?: RevertStatus) => ({
   unusedBytes: snapshot.unusedBytes,
   allocatedBytes: snapshot.allocatedBytes,
   state: snapshot.state,
+  persistent: snapshot.persistent,
+  hidden: snapshot.hidden,
+  offline: snapshot.offline,
   ...(snapshot.problem === undefined ? {} : { problem: snapshot.problem }),
   ...(roleIn(snapshot, revert) === undefined ? {} : { role: roleIn(snapshot, revert) }),
 });

@@ -1,10 +1,10 @@
 /** What is said over the control channel: methods, what they take and what they give. */
 import { resolve } from 'node:path';
 import type { Snapshot } from '../snapshot/snapshot.js';
-import type { VolumeAccess } from '../volume/access.js';
 import type { ChangedExtent } from '../volume/changed-blocks.js';
 import type { VolumeFigures } from '../volume/history.js';
 import type { Recovery } from '../volume/open.js';
+import type { Volume } from '../volume/volume.js';
 
 export const Method = {
   /** First of all. Takes `Greeting`, gives `VolumeState`. */
@@ -20,6 +20,10 @@ export const Method = {
   flush: 'flush',
   /** Takes `CreateParams`, and application information as bytes; gives `Created`. */
   create: 'create',
+  /** Takes `CreateSetParams`, and application information as bytes; gives `CreatedSet`. */
+  createSet: 'createSet',
+  /** Takes `ChangeSnapshotParams`; gives `VolumeState`. */
+  changeSnapshot: 'changeSnapshot',
   /** Takes `{ ids }`, the oldest ones in their order; gives `VolumeState`. */
   deleteOldest: 'deleteOldest',
   /** Takes `{ id }`, the store id of a snapshot; gives `VolumeState`. */
@@ -36,6 +40,8 @@ export const Method = {
   reverted: 'reverted',
   /** Gives `VolumeState` when the volume reads as before the revert. */
   cancelRevert: 'cancelRevert',
+  /** Takes `{ size }`, gives `VolumeState`. */
+  grow: 'grow',
   /** Takes `{ scrub }`, gives problems. */
   check: 'check',
 } as const;
@@ -52,12 +58,10 @@ export interface ReadParams {
   readonly length: number;
 }
 
-export interface CreateParams {
-  readonly label?: string | undefined;
-  readonly holdTimeoutMs?: number | undefined;
-  /** Is what the file system does not use skipped, and how? */
-  readonly unusedSpace?: 'auto' | 'frozen' | undefined;
-  readonly hasInformation: boolean;
+export interface ChangeSnapshotParams {
+  readonly storeId: string;
+  readonly hidden?: boolean | undefined;
+  readonly offline?: boolean | undefined;
 }
 
 export interface RevertParams {
@@ -109,10 +113,16 @@ export interface SnapshotState {
   readonly unusedBytes: number;
   readonly allocatedBytes: number;
   readonly state: Snapshot['state'];
+  readonly inSet: boolean;
+  readonly persistent: boolean;
+  readonly autoRelease: boolean;
+  readonly hidden: boolean;
+  readonly offline: boolean;
   readonly problem?: string | undefined;
 }
 
 export interface VolumeState {
+  readonly volumeId?: string | undefined;
   readonly size: number;
   readonly writable: boolean;
   readonly recovery: Recovery;
@@ -123,6 +133,13 @@ export interface VolumeState {
 
 export interface Created {
   readonly storeId: string;
+  readonly state: VolumeState;
+}
+
+export interface CreatedSet {
+  readonly setId: string;
+  /** Of each member, the first being that of the volume whose channel this is. */
+  readonly members: readonly { readonly volumeId: string; readonly storeId: string }[];
   readonly state: VolumeState;
 }
 
@@ -139,10 +156,16 @@ export const snapshotState = (snapshot: Snapshot): SnapshotState => ({
   unusedBytes: snapshot.unusedBytes,
   allocatedBytes: snapshot.allocatedBytes,
   state: snapshot.state,
+  inSet: snapshot.inSet,
+  persistent: snapshot.persistent,
+  autoRelease: snapshot.autoRelease,
+  hidden: snapshot.hidden,
+  offline: snapshot.offline,
   problem: snapshot.problem,
 });
 
-export const volumeState = (volume: VolumeAccess, serving: ServingState): VolumeState => ({
+export const volumeState = (volume: Volume, serving: ServingState): VolumeState => ({
+  volumeId: volume.id,
   size: volume.size,
   writable: volume.writable,
   recovery: volume.recovery,

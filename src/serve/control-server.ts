@@ -14,10 +14,11 @@ import { BufferPool } from '../device/buffer-pool.js';
 import { InUseError, InvalidArgumentError, NotFoundError } from '../errors.js';
 import { SocketFile } from '../nbd/server/socket-file.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
+import { createSnapshotSet } from '../volume/snapshot-set.js';
 import type { ChangedBlocksOptions, Volume } from '../volume/volume.js';
 import {
   type ChangedParams,
-  type CreateParams,
+  type ChangeSnapshotParams,
   EXTENTS_MAX,
   encodeExtents,
   type Greeting,
@@ -27,6 +28,7 @@ import {
   type ServingState,
   volumeState,
 } from './control-protocol.js';
+import { type CreateParams, type CreateSetParams, creationOptions } from './creation-params.js';
 import { ClosingError } from './rpc/errors.js';
 import { type Call, type Reply, RpcConnection, TRANSFER_MAX } from './rpc/server.js';
 
@@ -51,6 +53,8 @@ export interface ControlOptions {
   /** Of the volume's file or device. */
   readonly identity: string | undefined;
   readonly serving: () => ServingState;
+  /** Volumes that the same process serves; snapshot sets may take them in. */
+  readonly siblings?: () => readonly Volume[];
   /** Told of connections that cannot be taken. */
   readonly onError: (error: unknown) => void;
   /** Looks for damage while the volume is in use. */
@@ -146,6 +150,13 @@ export class ControlServer {
         return {};
       case Method.create:
         return this.#create(call);
+      case Method.createSet:
+        return this.#createSet(call);
+      case Method.changeSnapshot: {
+        const { storeId, ...change } = call.params as ChangeSnapshotParams;
+        await this.#find(storeId).change(change);
+        return this.#state();
+      }
       case Method.deleteOldest:
         return this.#deleteOldest(call.params);
       case Method.delete:
@@ -168,6 +179,9 @@ export class ControlServer {
         if (volume.reverting === undefined)
           throw new NotFoundError(`${volume.name} is not being put back to a snapshot`);
         await volume.reverting.cancel();
+        return this.#state();
+      case Method.grow:
+        await volume.grow(numberIn(call.params, 'size'));
         return this.#state();
       case Method.check:
         return { value: await this.#check(call) };
@@ -207,15 +221,44 @@ export class ControlServer {
     return { bytes, sent: () => this.#buffers.give(buffer) };
   }
 
-  async #create({ params, bytes }: Call): Promise<Reply> {
-    const { label, holdTimeoutMs, hasInformation, unusedSpace } = params as CreateParams;
-    const { storeId } = await this.#options.volume.createSnapshot({
-      ...(label === undefined ? {} : { label }),
-      ...(holdTimeoutMs === undefined ? {} : { holdTimeoutMs }),
-      ...(hasInformation ? { applicationInfo: bytes } : {}),
-      ...(unusedSpace === undefined ? {} : { unusedSpace }),
-    });
-    return { value: { storeId, state: this.#state().value } };
+  async #create(call: Call): Promise<Reply> {
+    const snapshot = await this.#options.volume.createSnapshot(
+      creationOptions(call.params as CreateParams, call.bytes),
+    );
+    this.#own(call, [snapshot]);
+    return { value: { storeId: snapshot.storeId, state: this.#state().value } };
+  }
+
+  async #createSet(call: Call): Promise<Reply> {
+    const { volume, siblings = () => [] } = this.#options;
+    const { others } = call.params as CreateSetParams;
+    const volumes = [volume, ...others.map((id) => siblings().find((sibling) => sibling.id === id))].map(
+      (each, i) => {
+        if (each !== undefined) return each;
+        throw new NotFoundError(
+          `process ${process.pid}, which serves ${volume.name}, does not serve volume ${others[i - 1]} for writing; a set is taken by one process`,
+        );
+      },
+    );
+    const set = await createSnapshotSet(volumes, creationOptions(call.params as CreateParams, call.bytes));
+    this.#own(call, set.snapshots);
+    const members = set.snapshots.map(({ storeId }, i) => ({ volumeId: volumes[i]?.id ?? '', storeId }));
+    return { value: { setId: set.id, members, state: this.#state().value } };
+  }
+
+  /** What is to go with its owner goes when the connection does. */
+  #own(call: Call, snapshots: readonly Snapshot[]): void {
+    const release = async () => {
+      for (const snapshot of snapshots) {
+        if (!snapshot.autoRelease || snapshot.state === 'deleted') continue;
+        try {
+          await snapshot.delete();
+        } catch (error) {
+          this.#options.onError(error);
+        }
+      }
+    };
+    if (snapshots.some(({ autoRelease }) => autoRelease)) call.onGone(() => void release());
   }
 
   /** A client that goes away leaves the revert as it is: it goes on. */

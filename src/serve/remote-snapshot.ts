@@ -1,7 +1,7 @@
 /** A snapshot of a volume that another process serves, as the last answer described it. */
 import type { AllocationExtent } from '../device/allocation.js';
 import type { SettledOptions } from '../snapshot/merging.js';
-import type { DeleteSnapshotOptions, Snapshot } from '../snapshot/snapshot.js';
+import type { DeleteSnapshotOptions, Snapshot, SnapshotChange } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { SnapshotState } from './control-protocol.js';
 
@@ -19,6 +19,7 @@ export interface SnapshotOwner {
     offset: ByteOffset,
     length: ByteLength,
   ): AsyncIterable<AllocationExtent>;
+  changeSnapshot(storeId: string, change: SnapshotChange): Promise<void>;
   deleteOne(storeId: string): Promise<void>;
   settled(options?: SettledOptions): Promise<void>;
 }
@@ -51,6 +52,10 @@ export class RemoteSnapshot implements Snapshot {
 
   get setId() {
     return this.#state.setId;
+  }
+
+  get inSet() {
+    return this.#state.inSet;
   }
 
   get label() {
@@ -90,6 +95,22 @@ export class RemoteSnapshot implements Snapshot {
     return this.#deleted ? 'deleted' : this.#state.state;
   }
 
+  get persistent() {
+    return this.#state.persistent;
+  }
+
+  get autoRelease() {
+    return this.#state.autoRelease;
+  }
+
+  get hidden() {
+    return this.#state.hidden;
+  }
+
+  get offline() {
+    return this.#state.offline;
+  }
+
   get problem() {
     return this.#state.problem;
   }
@@ -100,6 +121,10 @@ export class RemoteSnapshot implements Snapshot {
 
   allocation(offset: ByteOffset, length: ByteLength): AsyncIterable<AllocationExtent> {
     return this.#volume.zerosFrom(this.storeId, this.size, offset, length);
+  }
+
+  async change(change: SnapshotChange): Promise<void> {
+    await this.#volume.changeSnapshot(this.storeId, change);
   }
 
   /** Where it waits, it waits for all that were deleted. */

@@ -9,12 +9,12 @@ import { EventEmitter } from 'node:events';
 import { asTarget, checkRange, lengthOf } from '../arguments.js';
 import type { Problem } from '../check/check.js';
 import type { AllocationExtent } from '../device/allocation.js';
-import { DeviceError, InvalidArgumentError } from '../errors.js';
+import { DeviceError } from '../errors.js';
 import type { CreateSnapshotOptions } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
 import type { SettledOptions } from '../snapshot/merging.js';
 import type { RevertOperation, RevertOptions, RevertOutcome } from '../snapshot/revert-operation.js';
-import type { Snapshot } from '../snapshot/snapshot.js';
+import type { Snapshot, SnapshotChange } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { VolumeAccess } from '../volume/access.js';
 import type { ChangedExtent } from '../volume/changed-blocks.js';
@@ -24,7 +24,7 @@ import type { ChangedBlocksOptions } from '../volume/volume.js';
 import {
   type ChangedParams,
   type Created,
-  type CreateParams,
+  type CreatedSet,
   decodeExtents,
   Method,
   type ReadParams,
@@ -32,6 +32,7 @@ import {
   type ServingState,
   type VolumeState,
 } from './control-protocol.js';
+import { type CreateSetParams, createParams } from './creation-params.js';
 import { RemoteSnapshot } from './remote-snapshot.js';
 import type { Answer, RequestOptions, RpcClient } from './rpc/client.js';
 import { ClosingError } from './rpc/errors.js';
@@ -109,6 +110,11 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
 
   get figures(): VolumeFigures {
     return this.#state.figures;
+  }
+
+  /** GUID of the volume, from its store. */
+  get volumeId(): string | undefined {
+    return this.#state.volumeId;
   }
 
   /** The process that serves the volume, and what it has done. */
@@ -195,17 +201,8 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
   }
 
   async createSnapshot(options: CreateSnapshotOptions = {}): Promise<Snapshot> {
-    const { label, holdTimeoutMs, applicationInfo, unusedSpace } = options;
-    if (typeof unusedSpace === 'object')
-      throw new InvalidArgumentError(
-        "unusedSpace of a volume that another process serves can only be 'auto' or 'frozen': a provider of yours cannot be sent there",
-      );
-    const params: CreateParams = {
-      label,
-      holdTimeoutMs,
-      hasInformation: applicationInfo !== undefined,
-      unusedSpace,
-    };
+    const { applicationInfo } = options;
+    const params = createParams(options);
     const { value } = await this.#request(
       Method.create,
       params,
@@ -216,6 +213,29 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
     const taken = this.#handles.get(storeId);
     if (taken === undefined) throw new DeviceError(`snapshot ${storeId} was taken, and has gone already`);
     return taken;
+  }
+
+  /**
+   * A snapshot set over this volume and others that the same process serves.
+   * @param others GUIDs of those volumes
+   * @returns the set's id and, for each volume, the snapshot's
+   */
+  async createSet(
+    others: readonly string[],
+    options: CreateSnapshotOptions = {},
+  ): Promise<Pick<CreatedSet, 'setId' | 'members'>> {
+    const { applicationInfo: bytes } = options;
+    const params: CreateSetParams = { ...createParams(options), others };
+    const { value } = await this.#request(Method.createSet, params, bytes === undefined ? {} : { bytes });
+    const created = value as CreatedSet;
+    this.#take(created.state);
+    return created;
+  }
+
+  /** @internal */
+  async changeSnapshot(storeId: string, change: SnapshotChange): Promise<void> {
+    const { value } = await this.#request(Method.changeSnapshot, { storeId, ...change });
+    this.#take(value as VolumeState);
   }
 
   /** Deletes the `count` oldest of `snapshots`; nothing if others are the oldest meanwhile. */
@@ -311,6 +331,11 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
 
   async setMaximumSize(maximumSize: ByteLength): Promise<void> {
     const { value } = await this.#request(Method.resize, { maximumSize });
+    this.#take(value as VolumeState);
+  }
+
+  async grow(size: ByteLength): Promise<void> {
+    const { value } = await this.#request(Method.grow, { size });
     this.#take(value as VolumeState);
   }
 

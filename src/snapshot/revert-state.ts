@@ -1,7 +1,7 @@
 /** What the devices say of a revert that is under way: the flag of its target, and the table chain of the newest snapshot. */
 import type { DiffArea } from '../diff-area/diff-area.js';
 import { SnapshotFlag } from '../format/control-block.js';
-import type { CatalogEntry } from '../store/control-file.js';
+import type { CatalogEntry } from '../store/catalog.js';
 import { BLOCK_SIZE } from '../units.js';
 import type { SnapshotChain } from './chain.js';
 import { PendingBlocks } from './pending-blocks.js';

@@ -20,6 +20,7 @@ import type { DiffArea } from '../diff-area/diff-area.js';
 import {
   ClosedError,
   NotFoundError,
+  OfflineError,
   RevertInProgressError,
   SnapshotDeletedError,
   UnsupportedError,
@@ -27,9 +28,10 @@ import {
 import { SnapshotFlag, SnapshotState } from '../format/control-block.js';
 import type { Guid } from '../format/guid.js';
 import { CANCELLED } from '../format/revert-mark.js';
-import { type CreateContext, createSnapshot, DEFAULT_HOLD_TIMEOUT_MS, whileHeld } from './create.js';
+import type { CreateContext } from './create.js';
 import { DoneMarks } from './done-marks.js';
 import { withoutDoubt } from './doubt.js';
+import { DEFAULT_HOLD_TIMEOUT_MS, whileHeld } from './hold.js';
 import type { LiveDevice } from './live-device.js';
 import type { Merging } from './merging.js';
 import { PutBack } from './put-back.js';
@@ -45,6 +47,7 @@ import {
   type RevertUnderWay,
   statusOf,
 } from './revert-state.js';
+import { createSnapshot } from './set.js';
 
 export interface RevertContext extends CreateContext {
   readonly live: LiveDevice;
@@ -155,6 +158,8 @@ export class Reverts {
       }
       this.resume();
     } else {
+      if ((target.item.flags & SnapshotFlag.offline) !== 0)
+        throw new OfflineError(`snapshot ${target.id} is offline; take it online first`);
       if (target.item.volumeSize !== device.size) {
         throw new UnsupportedError(
           `snapshot ${target.id} is of ${target.item.volumeSize} bytes and the volume has ${device.size} now; export it instead`,
@@ -212,11 +217,10 @@ export class Reverts {
     );
   }
 
-  async #flag({ id }: SnapshotRecord, isOn: boolean): Promise<void> {
-    const { control } = this.#context.store;
-    const flags = control.entries.find(({ snapshot }) => snapshot.storeId === id)?.snapshot.flags ?? 0;
+  async #flag(record: SnapshotRecord, isOn: boolean): Promise<void> {
     const { revertTarget } = SnapshotFlag;
-    await control.update(id, {}, { flags: isOn ? flags | revertTarget : flags & ~revertTarget });
+    const change = isOn ? { set: revertTarget } : { clear: revertTarget };
+    record.takeFlags(await this.#context.store.control.setFlags(record.id, change));
   }
 
   /** @throws NotFoundError if no revert is under way */
@@ -271,7 +275,7 @@ export class Reverts {
   /** After opening for writing: goes on with the revert that was found, or ends what one left that a crash cut off at its end. */
   async goOn(): Promise<void> {
     if (this.#underWay !== undefined) return this.resume();
-    for (const record of this.#context.chain.visible) await dropUnwanted(this.#context, record);
+    for (const record of [...this.#context.chain.records]) await dropUnwanted(this.#context, record);
   }
 
   /** Goes on with a revert that rests. */
@@ -330,7 +334,7 @@ export class Reverts {
     area.keepRoomForMarks(undefined);
     chain.keepFrom(undefined);
     // Before the revert counts as over: closing the volume waits for that.
-    await dropUnwanted(this.#context, previous);
+    for (const record of [...chain.records]) await dropUnwanted(this.#context, record);
     this.#underWay = undefined;
     const outcome = phase === 'reverting' ? 'reverted' : 'cancelled';
     emit('reverted', { id: target.id, previousId: previous.id, outcome });

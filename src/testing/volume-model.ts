@@ -307,16 +307,23 @@ export class VolumeModel {
     this.#crashed = undefined;
   }
 
-  /** The second part: which snapshots there are. Those in doubt are decided by it. */
-  reconcileNames(found: readonly string[]): void {
+  /**
+   * The second part: which snapshots there are. Those in doubt are decided by it.
+   * @param pending are there, but the engine does not know yet whether they count
+   */
+  reconcileNames(found: readonly string[], pending: readonly string[] = []): void {
     const wrong: string[] = [];
+    for (const name of pending) {
+      if (!this.#snapshots.has(name))
+        wrong.push(`snapshot ${name} is pending, but was deleted or never created`);
+    }
     for (const name of found) {
       const snapshot = this.#snapshots.get(name);
       if (snapshot === undefined) wrong.push(`snapshot ${name} is there, but was deleted or never created`);
       else snapshot.state = 'present';
     }
     for (const { name, state } of [...this.#snapshots.values()]) {
-      if (found.includes(name)) continue;
+      if (found.includes(name) || pending.includes(name)) continue;
       if (state === 'present') wrong.push(`snapshot ${name} was created and is gone`);
       this.#remove(name);
     }

@@ -1,5 +1,6 @@
 /** The snapshots of a volume in a store of volsnap. */
 import { InvalidArgumentError, SnapshotDeletedError } from '../errors.js';
+import { SnapshotState } from '../format/control-block.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import { BLOCK_SIZE } from '../units.js';
@@ -13,6 +14,8 @@ import { StoredSnapshot } from './stored-snapshot.js';
 export class StoredHistory implements History {
   readonly #engine: Engine;
   readonly #writable: boolean;
+  /** Called once, before anything is closed. */
+  onClose: () => void = () => undefined;
   readonly #handles = new WeakMap<SnapshotRecord, StoredSnapshot>();
 
   constructor(engine: Engine, writable: boolean) {
@@ -25,8 +28,7 @@ export class StoredHistory implements History {
   }
 
   get snapshots(): readonly Snapshot[] {
-    const { visible } = this.#engine.chain;
-    return visible.filter(({ pending }) => !pending).map((record) => this.handleOf(record));
+    return this.#engine.chain.visible.map((record) => this.handleOf(record));
   }
 
   /** Always the same object for the same snapshot. */
@@ -111,6 +113,7 @@ export class StoredHistory implements History {
 
   async close(): Promise<void> {
     const { gate, writes, pools, chain, store, merging, copyOnWrite, reverts } = this.#engine;
+    this.onClose();
     merging.stop();
     try {
       await reverts.stop();
@@ -119,6 +122,7 @@ export class StoredHistory implements History {
       if (this.#writable && gate.failure === undefined) {
         await gate.hold(undefined);
         await pools.idle();
+        await this.#release();
         await this.#recordClean();
       }
     } finally {
@@ -127,6 +131,24 @@ export class StoredHistory implements History {
       await closeAreas(chain.records);
       await store.close();
     }
+  }
+
+  /**
+   * The owner goes, and what was to go with it. What cannot be deleted now (a revert may need it) is at the next opening, and
+   * what older ones read through is merged then.
+   */
+  async #release(): Promise<void> {
+    const { chain, copyOnWrite, store, pools, emit } = this.#engine;
+    try {
+      for (const record of [...chain.records]) {
+        if ((record.state & SnapshotState.autoRelease) === 0 || record.deleted !== undefined) continue;
+        if (chain.isKept(record)) continue;
+        await chain.remove(record, copyOnWrite, 'released');
+      }
+    } catch (error) {
+      emit('backgroundFailure', { id: store.name, what: 'releasing snapshots', error });
+    }
+    await pools.idle();
   }
 
   /** Everything durable, and written down that it is: the next opening need not look for what a crash left. */

@@ -10,14 +10,15 @@ import { EventEmitter } from 'node:events';
 import { asTarget, checkRange, checkWhole, lengthOf } from '../arguments.js';
 import { type AllocationExtent, allocationOf } from '../device/allocation.js';
 import type { BlockDevice } from '../device/block-device.js';
-import { type Environment, systemEnvironment } from '../environment.js';
+import { systemEnvironment } from '../environment.js';
 import { ClosedError, ReadOnlyError } from '../errors.js';
-import { type CreateSnapshotOptions, createSnapshot } from '../snapshot/create.js';
+import type { Guid } from '../format/guid.js';
+import type { CreateSnapshotOptions } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
 import type { SettledOptions } from '../snapshot/merging.js';
 import type { RevertOperation, RevertOptions } from '../snapshot/revert-operation.js';
+import { createSnapshot } from '../snapshot/set.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
-import type { Store } from '../store/store.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { VolumeAccess } from './access.js';
 import { openParts, type VolumeOptions, type VolumeParts } from './assemble.js';
@@ -26,34 +27,19 @@ import { type Change, CLEARED_BYTES, changePart, PART_BYTES, writePart, zero } f
 import { clearRange } from './clearing.js';
 import { differing } from './compare.js';
 import type { Engine } from './engine.js';
+import { growVolume } from './growing.js';
 import type { VolumeFigures } from './history.js';
 import type { Recovery } from './open.js';
+import type { ChangedBlocksOptions, InitializeVolumeOptions } from './options.js';
 
 export type { VolumeOptions } from './assemble.js';
-
-export interface InitializeVolumeOptions {
-  readonly store: Store;
-  /** Bytes that diff areas may take in all; default 0: no limit. */
-  readonly maximumSize?: ByteLength;
-  readonly environment?: Environment;
-}
-
-export interface ChangedBlocksOptions {
-  readonly since: Snapshot;
-  /** Default: now. */
-  readonly until?: Snapshot;
-  /** Compare the bytes and leave out blocks that are equal again. */
-  readonly compare?: boolean;
-  /** Without what `since` leaves out as unused, which may read otherwise now: for pictures and figures, not for backups. */
-  readonly copiedOnly?: boolean;
-  /** Only what lies in this range, which costs accordingly; default: all. */
-  readonly offset?: ByteOffset;
-  readonly length?: ByteLength;
-  readonly signal?: AbortSignal;
-}
+export type { ChangedBlocksOptions, InitializeVolumeOptions } from './options.js';
 
 export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
   #parts: VolumeParts | undefined;
+  static #count = 0;
+  /** @internal Orders the volumes of this process, so that who needs several takes them in the same order. */
+  readonly serial = Volume.#count++;
 
   /**
    * Makes an empty store for the volume on `device`, which stays open.
@@ -96,6 +82,11 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
 
   get size(): ByteLength {
     return this.#opened.history.volume.size;
+  }
+
+  /** GUID of the volume, from its store; `undefined` where Windows made that. */
+  get id(): Guid | undefined {
+    return this.#opened.writer?.engine.store.control.start.volumeId;
   }
 
   get name(): string {
@@ -223,9 +214,14 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
    *   no new snapshot
    */
   async createSnapshot(options: CreateSnapshotOptions = {}): Promise<Snapshot> {
-    return this.#runWriting(async ({ engine, history }) =>
-      history.handleOf(await engine.reverts.taking.runExclusive(() => createSnapshot(engine, options))),
+    return this.whileCreating(async ({ engine, history }) =>
+      history.handleOf(await createSnapshot(engine, options)),
     );
+  }
+
+  /** @internal Runs `action` while no other snapshot of the volume is taken. @throws ClosedError, ReadOnlyError */
+  whileCreating<T>(action: (writer: NonNullable<VolumeParts['writer']>) => Promise<T>): Promise<T> {
+    return this.#runWriting((writer) => writer.engine.reverts.taking.runExclusive(() => action(writer)));
   }
 
   /** Deletes the `count` oldest snapshots, one after the other; durable when it resolves. */
@@ -257,6 +253,15 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
       if (compare) yield* differing(since, until ?? this, extent);
       else yield extent;
     }
+  }
+
+  /**
+   * Makes the volume longer, with its device; snapshots that were taken before keep their size. Durable when it resolves.
+   * The new part reads as zeros. Users of the NBD exports see it when they connect again.
+   * @throws UnsupportedError (the store lies behind the volume, or the device has a fixed size), InvalidArgumentError
+   */
+  async grow(size: ByteLength): Promise<void> {
+    await this.whileCreating(({ engine }) => growVolume(engine, size));
   }
 
   /** Changes the limit on diff-area space, in bytes; 0: none. If more is in use, the oldest snapshots go. */

@@ -39,6 +39,17 @@ test('the backup agent backs up', async () => {
   expect(backup.equals(now)).toBe(true);
 });
 
+test('a snapshot set is taken of two volumes', async () => {
+  const images = ['data.img', 'log.img'].map((name) => join(folder, name));
+  for (const image of images) {
+    await writeFile(image, '');
+    await truncate(image, 1024 * 1024);
+  }
+  expect(await example('snapshot-set.ts', ...images)).toBe(
+    'the database goes on\n2 snapshots of one moment\n',
+  );
+});
+
 test('what nothing uses is left out', async () => {
   expect(await example('unused-space.ts')).toBe('left out: 524288 bytes; copies: 0\n');
 });

@@ -1,5 +1,5 @@
 /** `volsnap check`: is everything that the snapshots are made of sound? */
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import {
   type BlockDevice,
   checkVolume,
@@ -34,13 +34,19 @@ export const checkCommand = (run: Runner): Command =>
   })
     .option('--scrub', 'also read every copy and verify its checksum')
     .option('--repair', 'remove snapshots that are damaged, and then check again')
+    .addOption(
+      new Option(
+        '--undecided <HOW>',
+        'with --repair: keep or drop pending members of sets whose other volumes cannot be asked',
+      ).choices(['keep', 'drop']),
+    )
     .action(run(check, COULD_NOT_RUN));
 
 async function check(session: Session, path: string, options: CheckOptions): Promise<number> {
   const { json, output } = session;
   const found = await look(session, path, options);
   if (!json) await output.print(...found.map(lineOf));
-  const isRepair = options.repair === true && found.length > 0;
+  const isRepair = options.repair === true && (found.length > 0 || options.undecided !== undefined);
   const removed = isRepair ? await repair(session, path, options, found) : undefined;
   // A failed repair has said why; what was found is what there is.
   const left = removed === undefined ? found : await look(session, path, options);
