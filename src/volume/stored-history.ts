@@ -44,7 +44,7 @@ export class StoredHistory implements History {
   get figures(): VolumeFigures {
     const { store, chain, copyOnWrite, pools, gate, writes, merging, figures, reverts } = this.#engine;
     const areas = chain.records.flatMap(({ area }) => area ?? []);
-    const deleted = chain.records.filter((record) => record.deleted !== undefined);
+    const deleted = chain.records.filter((record) => (record.deleted ?? record.expired) !== undefined);
     return {
       layout: store.layout,
       storeName: store.name,

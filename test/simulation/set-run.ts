@@ -296,7 +296,11 @@ class SetRun {
       await workload.run(volume, { operations, clients: 1 + this.#random.below(4) });
     });
     const sets = Array.from({ length: open.length === 0 ? 0 : 1 + this.#random.below(2) }, async () => {
-      await this.#world.scheduler.pause(this.#random.below(isQuiet ? 4 : 60));
+      const { scheduler } = this.#world;
+      const { generation } = scheduler;
+      await scheduler.pause(this.#random.below(isQuiet ? 4 : 60));
+      // It ended with the crash, which is of another time.
+      if (scheduler.generation !== generation) return;
       const members = this.#shuffled(open).slice(0, 1 + this.#random.below(open.length));
       await this.#createSet(members);
     });

@@ -1,4 +1,4 @@
-/** Bugs in snapshot sets: what happens to several volumes at once. */
+/** Bugs in snapshot sets, which happen to several volumes at once, and in the life of snapshots. */
 import type { PlantedBug } from './bug.js';
 
 const SET = 'snapshot/set.ts';
@@ -92,6 +92,28 @@ export const SET_BUGS: readonly PlantedBug[] = [
         file: 'volume/set-outcome.ts',
         find: 'if (writable) await control.makeDurable();',
         replace: '',
+      },
+    ],
+  },
+  {
+    name: 'a snapshot that is not persistent is found again',
+    breaks: 'it is there after the volume was opened again',
+    edits: [
+      {
+        file: 'volume/leftovers.ts',
+        find: "if ((state & SnapshotState.volatile) !== 0) expired.push({ record, reason: 'not-persistent' });",
+        replace: 'if (state < 0) continue;',
+      },
+    ],
+  },
+  {
+    name: 'a snapshot that expired is deleted although a revert needs it',
+    breaks: 'the volume does not open while it is put back',
+    edits: [
+      {
+        file: 'volume/leftovers.ts',
+        find: 'if (chain.isKept(record)) record.expired = reason;',
+        replace: 'if (chain.isKept(record) && reason === null) record.expired = reason;',
       },
     ],
   },
