@@ -3,8 +3,9 @@ import {
   type CreateSnapshotOptions,
   createSnapshotSet,
   InUseError,
+  InvalidArgumentError,
   NotFoundError,
-  type RemoteVolume,
+  RemoteVolume,
   type Volume,
   type VolumeAccess,
 } from '../index.js';
@@ -13,6 +14,10 @@ import type { Session } from './session.js';
 import { snapshotRecord } from './snapshots.js';
 import { openForChange, reachOwner, tellRecovery } from './volumes.js';
 
+export interface PersistenceOptions extends WritingOptions {
+  readonly notPersistent?: true;
+}
+
 /** What `create` says of a member. */
 export type SetMember = ReturnType<typeof snapshotRecord> & { readonly volume: string };
 
@@ -20,7 +25,7 @@ export type SetMember = ReturnType<typeof snapshotRecord> & { readonly volume: s
 export async function createSet(
   session: Session,
   paths: readonly string[],
-  options: WritingOptions,
+  options: PersistenceOptions,
   wanted: CreateSnapshotOptions,
 ): Promise<readonly SetMember[]> {
   const owners: (RemoteVolume | undefined)[] = [];
@@ -49,7 +54,7 @@ export async function createSet(
 async function createHere(
   session: Session,
   paths: readonly string[],
-  options: WritingOptions,
+  options: PersistenceOptions,
   wanted: CreateSnapshotOptions,
 ): Promise<readonly SetMember[]> {
   const volumes: Volume[] = [];
@@ -59,6 +64,7 @@ async function createHere(
       volumes.push(volume);
       tellRecovery(session, volume);
     }
+    for (const volume of volumes) checkServed(volume, options);
     const reasons = volumes.map(reasonsToKeepAll);
     const set = await createSnapshotSet(volumes, wanted);
     const members = volumes.map((volume, i) => memberOf(volume, paths[i] ?? '', set.snapshots[i]?.storeId));
@@ -68,6 +74,14 @@ async function createHere(
     const closed = await Promise.allSettled(volumes.map((volume) => volume.close()));
     for (const result of closed) if (result.status === 'rejected') session.notes.warn(String(result.reason));
   }
+}
+
+/** @throws InvalidArgumentError for a snapshot that would be gone with the command */
+export function checkServed(volume: VolumeAccess, { notPersistent }: PersistenceOptions): void {
+  if (notPersistent === true && !(volume instanceof RemoteVolume))
+    throw new InvalidArgumentError(
+      '--not-persistent is for a volume that is being served (volsnap serve); here the snapshot would be gone at once',
+    );
 }
 
 /** Collects why nothing is left out of snapshots of the volume as unused, by their ids. */

@@ -6,7 +6,7 @@ import { volumeCommand, type WritingOptions } from '../command.js';
 import { explained, UsageError } from '../failure.js';
 import { shortId } from '../ids.js';
 import type { Runner, Session } from '../session.js';
-import { createSet, reasonsToKeepAll } from '../sets.js';
+import { checkServed, createSet, reasonsToKeepAll } from '../sets.js';
 import { snapshotRecord } from '../snapshots.js';
 import { shellWord } from '../text.js';
 import { changeVolume } from '../volumes.js';
@@ -17,8 +17,8 @@ const APPLICATION_INFO_MAX = 16_256;
 interface CreateOptions extends WritingOptions {
   readonly label?: string;
   readonly appInfo?: string;
-  readonly hidden?: boolean;
-  readonly notPersistent?: boolean;
+  readonly hidden?: true;
+  readonly notPersistent?: true;
   readonly skipUnused?: true;
   readonly frozen?: true;
 }
@@ -41,7 +41,7 @@ export const createCommand = (run: Runner): Command =>
     .option('--label <TEXT>', 'a name for people')
     .option('--app-info <FILE>', 'bytes to keep with the snapshot, up to about 16,000')
     .option('--hidden', 'leave it out of lists and exports; its id still works')
-    .option('--not-persistent', 'for the time that the volume is served: gone when it is opened again')
+    .option('--not-persistent', 'for as long as the volume is served: gone when it is opened again')
     .option(
       '--skip-unused',
       'leave out what the file system (NTFS, ext2/3/4) does not use; it reads as zeros',
@@ -88,6 +88,7 @@ async function createOne(
   wanted: CreateSnapshotOptions,
 ): Promise<undefined> {
   const snapshot = await changeVolume(session, path, options, async (volume) => {
+    checkServed(volume, options);
     const reasons = reasonsToKeepAll(volume);
     const taken = await volume.createSnapshot(wanted);
     const reason = reasons.get(taken.id);

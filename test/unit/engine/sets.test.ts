@@ -1,23 +1,14 @@
 /** Snapshot sets, the applications that take part in them, and what becomes of members after a crash. */
 import { describe, expect, test, vi } from 'vitest';
-import { MemoryContent, MemoryDevice } from '../../../src/device/memory-device.ts';
-import { MemoryFolder } from '../../../src/device/memory-folder.ts';
-import {
-  DeviceError,
-  InvalidArgumentError,
-  UnsupportedError,
-  WriterFailedError,
-} from '../../../src/errors.ts';
+import { DeviceError, InvalidArgumentError, WriterFailedError } from '../../../src/errors.ts';
 import type { FreeSpaceProvider } from '../../../src/filesystem/free-space.ts';
 import { SnapshotState } from '../../../src/format/control-block.ts';
 import type { Snapshot } from '../../../src/snapshot/snapshot.ts';
 import type { SnapshotWriter } from '../../../src/snapshot/writers.ts';
-import { DirectoryStore } from '../../../src/store/directory-store.ts';
 import type { SetOutcome } from '../../../src/store/set-records.ts';
 import { BLOCK_SIZE } from '../../../src/units.ts';
 import { setOutcomeIn } from '../../../src/volume/set-outcome.ts';
 import { createSnapshotSet } from '../../../src/volume/snapshot-set.ts';
-import { Volume } from '../../../src/volume/volume.ts';
 import { LAYOUTS, World } from './world.ts';
 
 const two = async (layout: (typeof LAYOUTS)[number]) =>
@@ -293,122 +284,6 @@ describe.each(LAYOUTS)('a pending member (%s)', (layout) => {
     expect(await controlOf(first).outcomeOf(ids[9] ?? '')).toBe('committed');
     expect(await controlOf(first).outcomeOf(ids[0] ?? '')).toBe('unknown');
   });
-});
-
-describe.each(LAYOUTS)('the life of a snapshot (%s)', (layout) => {
-  test('one that is not persistent is gone after a close, and after a crash', async () => {
-    const world = await World.create({ layout });
-    for (const end of ['reopen', 'kill'] as const) {
-      const { id, persistent } = await world.volume.createSnapshot({ persistent: false });
-      expect(persistent).toBe(false);
-      await world.volume.write(0, new Uint8Array(3 * BLOCK_SIZE).fill(7));
-      await world[end]();
-      expect(world.volume.snapshots).toEqual([]);
-      expect(world.volume.recovery.droppedSnapshots).toEqual([{ id, reason: 'not-persistent' }]);
-      expect(world.volume.figures.allocatedBytes).toBe(0);
-    }
-  });
-
-  test.each(['persistent', 'autoRelease'] as const)(
-    'one that goes (%s) is merged where older ones read through it',
-    async (why) => {
-      for (const end of ['reopen', 'kill'] as const) {
-        const world = await World.create({ layout });
-        await world.snapshot();
-        const options = why === 'persistent' ? { persistent: false } : { autoRelease: true };
-        const { id } = await world.volume.createSnapshot(options);
-        await world.writeRandomly(5);
-        await world.snapshot();
-        await world.writeRandomly(5);
-        await world[end]();
-        expect(world.volume.snapshots.map((snapshot) => snapshot.id)).not.toContain(id);
-        await world.expectRight();
-        await world.volume.settled();
-        expect(world.volume.parts.writer?.engine.store.control.has(id)).toBe(false);
-        expect(world.volume.figures.deletion).toMatchObject({ snapshots: 0, allocatedBytes: 0 });
-        await world.expectRight();
-        await world.reopen({ readOnly: true });
-        await world.expectRight();
-      }
-    },
-  );
-
-  test('of one that goes with its owner nothing is left to be decided after a kill while it is merged', async () => {
-    const world = await World.create({ layout });
-    await world.snapshot();
-    const { id } = await world.volume.createSnapshot({ autoRelease: true });
-    await world.writeRandomly(5);
-    await world.kill({ readOnly: true });
-    expect(world.volume.snapshots).toHaveLength(1);
-    await world.expectRight();
-    await world.reopen();
-    expect(world.volume.recovery.droppedSnapshots).toEqual([{ id, reason: 'released' }]);
-    await world.kill();
-    expect(world.volume.recovery.droppedSnapshots).toEqual([]);
-    await world.volume.settled();
-    await world.expectRight();
-  });
-
-  test('one that is released with its owner goes with a close', async () => {
-    const world = await World.create({ layout });
-    await world.volume.createSnapshot({ autoRelease: true });
-    await world.volume.write(0, new Uint8Array(3 * BLOCK_SIZE).fill(7));
-    await world.reopen();
-    expect(world.volume.snapshots).toEqual([]);
-    expect(world.volume.recovery).toMatchObject({ clean: true, droppedSnapshots: [] });
-    await world.volume.createSnapshot({ autoRelease: true });
-    await world.kill();
-    expect(world.volume.recovery.droppedSnapshots).toMatchObject([{ reason: 'released' }]);
-  });
-
-  test('it can be hidden and taken offline, and stays so', async () => {
-    const world = await World.create({ layout });
-    const snapshot = await world.volume.createSnapshot({ hidden: true });
-    expect(snapshot).toMatchObject({ hidden: true, offline: false });
-    await snapshot.change({ offline: true });
-    await world.reopen();
-    const [found] = world.volume.snapshots;
-    expect(found).toMatchObject({ hidden: true, offline: true, state: 'ok' });
-    await expect(found?.read(0, 512)).rejects.toMatchObject({ code: 'OFFLINE' });
-    await found?.change({ hidden: false, offline: false });
-    expect(found).toMatchObject({ hidden: false, offline: false });
-    expect(await found?.read(0, 512)).toEqual(await world.volume.read(0, 512));
-  });
-});
-
-describe('a volume that grows', () => {
-  test('keeps its snapshots at their size', async () => {
-    const content = new MemoryContent(5 * BLOCK_SIZE - 512);
-    const folder = new MemoryFolder();
-    const store = () => new DirectoryStore(folder);
-    await Volume.initialize(new MemoryDevice(content, { writable: true }), { store: store() });
-    const volume = await Volume.open(new MemoryDevice(content, { writable: true }), { store: store() });
-    await volume.write(0, new Uint8Array(volume.size).fill(1));
-    const before = await volume.createSnapshot();
-    await volume.grow(9 * BLOCK_SIZE);
-    expect([volume.size, before.size]).toEqual([9 * BLOCK_SIZE, 5 * BLOCK_SIZE - 512]);
-    await volume.write(4 * BLOCK_SIZE, new Uint8Array(5 * BLOCK_SIZE).fill(2));
-    const after = await volume.createSnapshot();
-    await volume.write(0, new Uint8Array(volume.size).fill(3));
-    await expectBytes(before, new Uint8Array(before.size).fill(1));
-    expect((await after.read(8 * BLOCK_SIZE, 512))[0]).toBe(2);
-    // Not closed: as after a crash.
-    const again = await Volume.open(new MemoryDevice(content, { writable: true }), { store: store() });
-    expect(again.snapshots.map(({ size }) => size)).toEqual([before.size, 9 * BLOCK_SIZE]);
-    await expect(again.grow(BLOCK_SIZE)).rejects.toThrow(InvalidArgumentError);
-  });
-
-  test('cannot hold its store inside', async () => {
-    const world = await World.create({ layout: 'in-volume' });
-    await expect(world.volume.grow(world.size * 2)).rejects.toThrow(UnsupportedError);
-  });
-});
-
-test('a volume takes 512 snapshots, and says so', { timeout: 60_000 }, async () => {
-  const world = await World.create({ layout: 'directory', size: BLOCK_SIZE });
-  for (let i = 0; i < 512; i++) await world.volume.createSnapshot();
-  await expect(world.volume.createSnapshot()).rejects.toMatchObject({ code: 'LIMIT' });
-  expect(world.volume.snapshots).toHaveLength(512);
 });
 
 test('a record is not looked for in the store of another volume', async () => {
