@@ -235,15 +235,13 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
 
   /** @internal */
   async changeSnapshot(storeId: string, change: SnapshotChange): Promise<void> {
-    const { value } = await this.#request(Method.changeSnapshot, { storeId, ...change });
-    this.#take(value as VolumeState);
+    await this.#asked(Method.changeSnapshot, { storeId, ...change });
   }
 
   /** Deletes the `count` oldest of `snapshots`; nothing if others are the oldest meanwhile. */
   async deleteOldest(count = 1): Promise<void> {
     const ids = this.snapshots.slice(0, count).map(({ storeId }) => storeId);
-    const { value } = await this.#request(Method.deleteOldest, { ids });
-    this.#take(value as VolumeState);
+    await this.#asked(Method.deleteOldest, { ids });
   }
 
   /** As `Volume.revert`; what was begun goes on when this connection ends. */
@@ -254,7 +252,7 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
       onProgress?.(doneBytes, totalBytes);
     const cancel = () => begun.then(() => this.#cancelRevert());
     const onAbort = () => void cancel().catch(() => undefined);
-    const begun = this.#asked(Method.revert, params, signal);
+    const begun = signal?.aborted ? Promise.reject(signal.reason) : this.#asked(Method.revert, params);
     this.on('revertProgress', listener);
     signal?.addEventListener('abort', onAbort, { once: true });
     const completed = begun
@@ -274,12 +272,6 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
     return { begun: Promise.resolve(), completed, cancel: () => this.#cancelRevert() };
   }
 
-  async #asked(method: string, params: unknown, signal?: AbortSignal): Promise<void> {
-    signal?.throwIfAborted();
-    const { value } = await this.#request(method, params);
-    this.#take(value as VolumeState);
-  }
-
   #cancelRevert(): Promise<void> {
     return this.#asked(Method.cancelRevert, undefined);
   }
@@ -292,14 +284,12 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
 
   /** @internal Deletes one snapshot. */
   async deleteOne(storeId: string): Promise<void> {
-    const { value } = await this.#request(Method.delete, { id: storeId });
-    this.#take(value as VolumeState);
+    await this.#asked(Method.delete, { id: storeId });
   }
 
   async settled(options: SettledOptions = {}): Promise<void> {
     const { signal, onProgress } = options;
-    const { value } = await this.#request(Method.settled, undefined, { signal, onProgress });
-    this.#take(value as VolumeState);
+    await this.#asked(Method.settled, undefined, { signal, onProgress });
   }
 
   changedBlocks(options: ChangedBlocksOptions): AsyncGenerator<ChangedExtent> {
@@ -335,13 +325,11 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
   }
 
   async setMaximumSize(maximumSize: ByteLength): Promise<void> {
-    const { value } = await this.#request(Method.resize, { maximumSize });
-    this.#take(value as VolumeState);
+    await this.#asked(Method.resize, { maximumSize });
   }
 
   async grow(size: ByteLength): Promise<void> {
-    const { value } = await this.#request(Method.grow, { size });
-    this.#take(value as VolumeState);
+    await this.#asked(Method.grow, { size });
   }
 
   /** As `checkVolume`, while the volume is in use. */
@@ -363,6 +351,12 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
   /** Was it refused, because the owner closes the volume, before anything was asked or given? Then the caller may begin anew. */
   isRefused(error: unknown): boolean {
     return error instanceof ClosingError && !this.#isUsed;
+  }
+
+  /** Of methods that give `VolumeState`. */
+  async #asked(method: string, params?: unknown, options: RequestOptions = {}): Promise<void> {
+    const { value } = await this.#request(method, params, options);
+    this.#take(value as VolumeState);
   }
 
   async #request(method: string, params?: unknown, options: RequestOptions = {}): Promise<Answer> {

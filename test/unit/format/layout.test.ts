@@ -63,7 +63,6 @@ test('no field of the format has moved', () => {
       152   4 checksum
       156 216 reserved
       372   8 growingTo
-      372   8 growingTo
       380   4 setRecordCount
       384 128 setRecords
     snapshot item: ends at 128
