@@ -57,7 +57,7 @@ export function explainProblem(problem: Problem): string {
 
 function explainCopy({ block, affected = [] }: Problem): string {
   if (block === undefined)
-    return 'volsnap itself does not read that block, readers such as libvshadow do. --repair --scrub writes it again.';
+    return 'volsnap itself does not read that block, readers such as libvshadow do. --scrub --repair writes it again.';
   const readers = affected.length === 0 ? 'a deleted snapshot' : affected.join(', ');
-  return `${BLOCK_SIZE} bytes at ${offsetOfBlock(block)} cannot be read in ${readers}; everything else can. --repair --scrub writes them again if the volume or another snapshot still has them; else only deleting the snapshots named here ends it.`;
+  return `${BLOCK_SIZE} bytes at ${offsetOfBlock(block)} cannot be read in ${readers}; everything else can. --scrub --repair writes them again if the volume or another snapshot has the same bytes; if none has, they are lost.`;
 }

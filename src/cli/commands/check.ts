@@ -158,7 +158,9 @@ const explained = (problem: Problem) => ({ ...problem, explanation: explainProbl
 
 /** Ends with a full stop. */
 function lineOf({ code, message, snapshot }: Problem): string {
-  return oneLine(`${code}${snapshot === undefined ? '' : ` ${snapshot}`}: ${message.replace(/\.$/, '')}.`);
+  const about = snapshot === undefined ? code : `${code} ${snapshot}`;
+  const what = message.replace(`snapshot ${snapshot}: `, '').replace(/\.$/, '');
+  return oneLine(`${about}: ${what}.`);
 }
 
 const countOf = (problems: number): string => (problems === 1 ? 'One problem.' : `${problems} problems.`);
