@@ -5,7 +5,6 @@ import type { PlantedBug } from './planted/bug.js';
 import { COPYING_BUGS } from './planted/copying.js';
 import { DELETION_BUGS } from './planted/deletion.js';
 import { REVERTING_BUGS } from './planted/reverting.js';
-import { SCRUBBING_BUGS } from './planted/scrubbing.js';
 import { SNAPSHOT_BUGS } from './planted/snapshots.js';
 import { SPACE_BUGS } from './planted/space.js';
 import { TABLE_BUGS } from './planted/table.js';
@@ -22,5 +21,4 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   ...UNUSED_BUGS,
   ...ZERO_BUGS,
   ...REVERTING_BUGS,
-  ...SCRUBBING_BUGS,
 ];
