@@ -42,8 +42,10 @@ export const Method = {
   cancelRevert: 'cancelRevert',
   /** Takes `{ size }`, gives `VolumeState`. */
   grow: 'grow',
-  /** Takes `{ scrub }`, gives problems. */
+  /** Takes `CheckParams`, gives problems. */
   check: 'check',
+  /** Takes `ScrubParams`, gives a `ScrubReport`. */
+  scrub: 'scrub',
 } as const;
 
 export interface Greeting {
@@ -80,6 +82,15 @@ export interface ChangedParams {
   readonly copiedOnly?: boolean | undefined;
   readonly offset: number;
   readonly length?: number | undefined;
+}
+
+export interface ScrubParams {
+  readonly bytesPerSecond?: number | undefined;
+  readonly repair?: boolean | undefined;
+}
+
+export interface CheckParams extends ScrubParams {
+  readonly scrub: boolean;
 }
 
 /** What the server of the volume does besides. */

@@ -8,27 +8,32 @@
  */
 import type { EventEmitter } from 'node:events';
 import { createServer, type Socket } from 'node:net';
-import type { Problem } from '../check/check.js';
+import type { ServedCheckOptions } from '../check/served.js';
 import { allocationOf } from '../device/allocation.js';
 import { BufferPool } from '../device/buffer-pool.js';
 import { InUseError, InvalidArgumentError, NotFoundError } from '../errors.js';
 import { SocketFile } from '../nbd/server/socket-file.js';
+import type { ScrubReport } from '../scrub/scrub.js';
+import type { Problem } from '../snapshot/problem.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import { createSnapshotSet } from '../volume/snapshot-set.js';
 import type { ChangedBlocksOptions, Volume } from '../volume/volume.js';
 import {
   type ChangedParams,
   type ChangeSnapshotParams,
+  type CheckParams,
   EXTENTS_MAX,
   encodeExtents,
   type Greeting,
   Method,
   type ReadParams,
   type RevertParams,
+  type ScrubParams,
   type ServingState,
   volumeState,
 } from './control-protocol.js';
 import { type CreateParams, type CreateSetParams, creationOptions } from './creation-params.js';
+import { idIn, numberIn, unlessAborted } from './params.js';
 import { ClosingError } from './rpc/errors.js';
 import { type Call, type Reply, RpcConnection, TRANSFER_MAX } from './rpc/server.js';
 
@@ -46,6 +51,9 @@ const EVENTS = [
   'revertProgress',
   'reverted',
   'unusedSpaceUnknown',
+  'scrubProgress',
+  'problemFound',
+  'scrubbed',
 ] as const;
 
 export interface ControlOptions {
@@ -58,11 +66,7 @@ export interface ControlOptions {
   /** Told of connections that cannot be taken. */
   readonly onError: (error: unknown) => void;
   /** Looks for damage while the volume is in use. */
-  readonly check: (options: {
-    readonly scrub: boolean;
-    readonly signal: AbortSignal;
-    readonly onProgress: Call['onProgress'];
-  }) => Promise<readonly Problem[]>;
+  readonly check: (options: ServedCheckOptions) => Promise<readonly Problem[]>;
 }
 
 export class ControlServer {
@@ -185,6 +189,8 @@ export class ControlServer {
         return this.#state();
       case Method.check:
         return { value: await this.#check(call) };
+      case Method.scrub:
+        return { value: await this.#scrub(call) };
       default:
         throw new InvalidArgumentError(
           `the process that serves ${volume.name} does not know “${method}”: it is of another version`,
@@ -325,8 +331,14 @@ export class ControlServer {
   }
 
   async #check({ params, signal, onProgress }: Call): Promise<readonly Problem[]> {
-    const { scrub } = params as { readonly scrub: boolean };
-    return this.#options.check({ scrub, signal, onProgress });
+    const { scrub, bytesPerSecond, repair } = params as CheckParams;
+    return this.#options.check({ scrub, bytesPerSecond, repair, signal, onProgress });
+  }
+
+  /** It ends with the client that asked for it. */
+  async #scrub({ params, signal, onProgress }: Call): Promise<ScrubReport> {
+    const { bytesPerSecond, repair } = params as ScrubParams;
+    return this.#options.volume.scrub({ bytesPerSecond, repair, signal, onProgress });
   }
 
   #find(storeId: string): Snapshot {
@@ -334,35 +346,6 @@ export class ControlServer {
     const found = volume.snapshots.find((snapshot) => snapshot.storeId === storeId);
     if (found === undefined) throw new NotFoundError(`${volume.name} has no snapshot ${storeId} any more`);
     return found;
-  }
-}
-
-/** @throws InvalidArgumentError */
-function idIn(params: unknown): string {
-  const id = typeof params === 'object' && params !== null ? Reflect.get(params, 'id') : undefined;
-  if (typeof id !== 'string') throw new InvalidArgumentError('“id” must be a string');
-  return id;
-}
-
-/** @throws InvalidArgumentError */
-function numberIn(params: unknown, name: string): number {
-  const value = typeof params === 'object' && params !== null ? Reflect.get(params, name) : undefined;
-  if (typeof value !== 'number') throw new InvalidArgumentError(`“${name}” must be a number`);
-  return value;
-}
-
-/** Waits for what goes on whether anybody waits or not. @throws the reason of the signal */
-async function unlessAborted<T>(work: Promise<T> | undefined, signal: AbortSignal): Promise<T | undefined> {
-  let stop: () => void = () => undefined;
-  const aborted = new Promise<never>((_, reject) => {
-    stop = () => reject(signal.reason);
-    signal.addEventListener('abort', stop, { once: true });
-  });
-  aborted.catch(() => undefined);
-  try {
-    return await Promise.race([work, aborted]);
-  } finally {
-    signal.removeEventListener('abort', stop);
   }
 }
 
