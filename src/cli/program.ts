@@ -7,6 +7,7 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { checkCommand } from './commands/check.js';
+import { copyRangeCommand } from './commands/copy-range.js';
 import { createCommand } from './commands/create.js';
 import { deleteCommand } from './commands/delete.js';
 import { diffCommand } from './commands/diff.js';
@@ -31,6 +32,7 @@ const COMMANDS = [
   infoCommand,
   readCommand,
   writeCommand,
+  copyRangeCommand,
   exportCommand,
   diffCommand,
   mapCommand,

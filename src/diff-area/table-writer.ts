@@ -15,9 +15,11 @@ import { setNextOffset } from '../format/block-header.js';
 import { ENTRIES_PER_TABLE_BLOCK, ENTRY_SIZE } from '../format/constants.js';
 import { setWatermark } from '../format/extension.js';
 import {
+  encodeEntry,
   encodeTableBlock,
   entriesChecksum,
   entryPosition,
+  type TableEntry,
   writeOrdinaryEntry,
 } from '../format/table-block.js';
 import type { AreaFile } from '../store/store.js';
@@ -110,6 +112,19 @@ export class TableWriter {
         if (this.#tail.used === ENTRIES_PER_TABLE_BLOCK) this.#startBlock(at(slots, nextSlot++));
         this.#append(this.#tail, block, at(copies, index), at(checksums, index));
       }
+    }
+  }
+
+  /** The same for entries of other kinds. */
+  appendEntries(entries: readonly TableEntry[], slots: readonly Slot[]): void {
+    let nextSlot = 0;
+    for (const entry of entries) {
+      if (this.#tail.used === ENTRIES_PER_TABLE_BLOCK) this.#startBlock(at(slots, nextSlot++));
+      const tail = this.#tail;
+      const position = entryPosition(tail.used);
+      encodeEntry(tail.image, position, entry);
+      tail.used++;
+      touch(tail, position, position + ENTRY_SIZE);
     }
   }
 

@@ -14,7 +14,7 @@ import { Mutex } from 'async-mutex';
 import type { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
 import type { Pools } from '../copy-on-write/pools.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
-import { assert, NotFoundError } from '../errors.js';
+import { assert, NotFoundError, UnsupportedError } from '../errors.js';
 import { SnapshotState } from '../format/control-block.js';
 import type { Guid } from '../format/guid.js';
 import type { ControlFile } from '../store/control-file.js';
@@ -145,7 +145,8 @@ export class SnapshotChain {
 
   /**
    * Deletes one snapshot, whatever its age: durable when it resolves. Of one that is not the oldest the space becomes free later.
-   * @throws SnapshotDeletedError; DeviceError if the control file cannot be changed, then it exists still
+   * @throws SnapshotDeletedError; UnsupportedError if moves would have to be merged; DeviceError if the control file
+   *   cannot be changed; then it exists still
    */
   async remove(record: SnapshotRecord, copyOnWrite: CopyOnWrite, reason: DeletionReason): Promise<void> {
     await this.#removing.runExclusive(async () => {
@@ -157,12 +158,33 @@ export class SnapshotChain {
 
   /** From now on nobody sees it, and it takes no new copies. */
   async #hide(record: SnapshotRecord, copyOnWrite: CopyOnWrite, reason: DeletionReason): Promise<void> {
+    this.#barMoves(record);
     this.#emit('deleting', { id: record.id, reason, cause: undefined });
     await twice(() => this.#control.addState(record.id, SnapshotState.deleting));
     record.markDeleted(reason);
     this.#areasFrom.delete(record);
     this.retarget(copyOnWrite);
     this.#emit('deleted', { id: record.id, reason, cause: undefined });
+  }
+
+  /**
+   * Entries are merged one by one, from the end: that is right where none of them is, or counts for, a move. The elder's
+   * moves ask for content in this one, which would be asked no more. So neither has any, and none come.
+   */
+  #barMoves(record: SnapshotRecord): void {
+    const { area } = record;
+    const older = this.#records.slice(0, this.#records.indexOf(record));
+    const elder = older.findLast(({ deleted }) => deleted === undefined);
+    const why = area?.moves.hasEntries
+      ? 'content of it was moved within the volume (copyRange)'
+      : elder?.area?.moves.isEmpty === false
+        ? `content of the next older one, ${elder.id}, was moved within the volume (copyRange) and lies elsewhere`
+        : undefined;
+    if (why !== undefined)
+      throw new UnsupportedError(
+        `snapshot ${record.id} can only be deleted when it is the oldest, because ${why}; delete the older ones first`,
+      );
+    area?.moves.bar();
   }
 
   /**

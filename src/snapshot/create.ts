@@ -37,6 +37,8 @@ export interface CreateSnapshotOptions {
   readonly label?: string;
   /** Bytes that come back with the snapshot; with the label and the VSS fields at most 16,256. */
   readonly applicationInfo?: Uint8Array;
+  /** May it be written itself? Default: no; `Snapshot.setWritable` changes it. */
+  readonly writable?: boolean;
   /** How long writes may be held; default 10,000 ms, at most 600,000. */
   readonly holdTimeoutMs?: number;
   /**
@@ -96,7 +98,10 @@ export async function createSnapshot(
   if (writes !== undefined) writes.level = 'low';
   let taken: Taken;
   try {
-    taken = await take(context, information, holdTimeoutMs, provider !== undefined);
+    taken = await take(context, information, holdTimeoutMs, {
+      flags: flagsOf(options),
+      hasBitmaps: provider !== undefined,
+    });
   } finally {
     if (writes !== undefined) writes.level = 'usual';
   }
@@ -113,12 +118,22 @@ interface Taken {
   readonly bitmapSlots: readonly Slot[] | undefined;
 }
 
+interface Wanted {
+  /** Of the control file. */
+  readonly flags: number;
+  readonly hasBitmaps: boolean;
+}
+
+const flagsOf = ({ writable = false }: CreateSnapshotOptions): number =>
+  SnapshotFlag.visible | SnapshotFlag.noDiffAreaFill | (writable ? SnapshotFlag.writable : 0);
+
 async function take(
   context: CreateContext,
   information: ApplicationInformation,
   holdTimeoutMs: number,
-  hasBitmaps: boolean,
+  wanted: Wanted,
 ): Promise<Taken> {
+  const { hasBitmaps } = wanted;
   const { store, space, environment } = context;
   const id = information.snapshotId;
   const bitmapBytes = hasBitmaps ? bitmapBytesFor(context.device.size) : 0;
@@ -137,7 +152,7 @@ async function take(
     });
     const bitmapSlots = hasBitmaps ? reserveBitmaps(area) : undefined;
     await flushed;
-    return { record: await holdAndCommit(context, area, holdTimeoutMs, hasBitmaps), area, bitmapSlots };
+    return { record: await holdAndCommit(context, area, holdTimeoutMs, wanted), area, bitmapSlots };
   } catch (error) {
     // With the gate shut the snapshot may exist after all; then it is whole, because nothing was written since.
     if (context.gate.failure === undefined) await discard(context, file);
@@ -166,7 +181,7 @@ async function holdAndCommit(
   context: CreateContext,
   area: DiffArea,
   limitMs: number,
-  isPending: boolean,
+  wanted: Wanted,
 ): Promise<SnapshotRecord> {
   const { gate, writes, device, environment, figures, emit } = context;
   const { clock } = environment;
@@ -187,7 +202,7 @@ async function holdAndCommit(
       copying = copyFirstBlock(device, area);
       await limited('block 0 was not copied', copying);
     }
-    return await context.chain.whileOrdered(() => commit(context, area, isPending));
+    return await context.chain.whileOrdered(() => commit(context, area, wanted));
   } catch (error) {
     if (error instanceof HoldTimeoutError) emit('holdTimedOut', { limitMs });
     throw error;
@@ -222,7 +237,7 @@ async function copyFirstBlock(device: BlockDevice, area: DiffArea): Promise<void
 async function commit(
   { chain, device, store, copyOnWrite, gate, space, environment }: CreateContext,
   area: DiffArea,
-  isPending: boolean,
+  { flags, hasBitmaps }: Wanted,
 ): Promise<SnapshotRecord> {
   const { newest, newestVisible } = chain;
   const item: SnapshotItem = {
@@ -230,7 +245,7 @@ async function commit(
     volumeSize: device.size,
     storeId: area.storeId,
     order: (newest?.item.order ?? 0) + 1,
-    flags: SnapshotFlag.visible | SnapshotFlag.noDiffAreaFill,
+    flags,
     createdAt: laterThan(newest?.item.createdAt ?? 0n, filetimeFromMilliseconds(environment.clock.now())),
   };
   try {
@@ -240,7 +255,8 @@ async function commit(
     throw error;
   }
   const record = new SnapshotRecord(item, { area });
-  record.pending = isPending;
+  // Nobody is shown it before it is known what it skips.
+  record.pending = hasBitmaps;
   copyOnWrite.setTarget(area);
   chain.add(record);
   if (newestVisible?.area !== undefined) space.retire(newestVisible, newestVisible.area);

@@ -9,6 +9,9 @@
  * it does not matter how often this is cut short and begun again: what the elder has by then is passed over. Until the
  * deleted one leaves the chain, readers find in one of the two what they need.
  *
+ * What was written to the deleted one itself is nobody's any more. Neither has moves that would have to be merged: see
+ * `SnapshotChain.remove`.
+ *
  * Runs in the background pool, group by group. Everything else that comes to the elder's table comes through the commit
  * pool, as this does; the deleted one takes no copies any more.
  */

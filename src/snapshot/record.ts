@@ -2,7 +2,7 @@
 import { Mutex } from 'async-mutex';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import { SnapshotDeletedError, type VolsnapError } from '../errors.js';
-import type { SnapshotItem } from '../format/control-block.js';
+import { SnapshotFlag, type SnapshotItem } from '../format/control-block.js';
 import type { Guid } from '../format/guid.js';
 import { Readers } from './readers.js';
 
@@ -25,7 +25,7 @@ export type DeletionReason =
 export type AreaOrDamage = { readonly area: DiffArea } | { readonly damage: VolsnapError };
 
 export class SnapshotRecord {
-  readonly item: SnapshotItem;
+  #item: SnapshotItem;
   readonly content: AreaOrDamage;
   /** Held by whatever changes the size of the diff area, and by its removal. */
   readonly resizing = new Mutex();
@@ -36,8 +36,22 @@ export class SnapshotRecord {
   readonly #readers = new Readers();
 
   constructor(item: SnapshotItem, content: AreaOrDamage) {
-    this.item = item;
+    this.#item = item;
     this.content = content;
+  }
+
+  /** What the control file says of it. */
+  get item(): SnapshotItem {
+    return this.#item;
+  }
+
+  /** Its flags are others now, durably. */
+  takeFlags(flags: number): void {
+    this.#item = { ...this.#item, flags };
+  }
+
+  get isWritable(): boolean {
+    return (this.#item.flags & SnapshotFlag.writable) !== 0;
   }
 
   get id(): Guid {

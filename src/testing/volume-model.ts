@@ -6,16 +6,21 @@
  * may overlap in any way. After a crash `reconcile` accepts exactly the volumes and snapshots that the promises in
  * docs/reliability.md permit, and goes on from what was found.
  *
- * Ranges are whole sectors: below that, writes in flight together would mix within a sector. One set of snapshots over
- * several volumes needs models with one `Ticks`, and one `Moment`.
- * Left out: changes of size, and reverts or merges that were in flight at a crash.
+ * Ranges are whole sectors: below that, writes in flight together would mix within a sector. One set of snapshots over several
+ * volumes needs models with one `Ticks`, and one `Moment`. Left out: changes of size, and reverts that were in flight at a crash.
  */
 import { assert } from '../errors.js';
 import { type BlockNumber, type ByteLength, type ByteOffset, SECTOR_SIZE } from '../units.js';
 import type { CrashModel } from './crash-model.js';
 import { explainSector } from './sector-data.js';
 import { type Candidate, SectorHistory, type WriteRecord } from './sector-history.js';
-import { differingSectors, type Moment, SnapshotModel } from './snapshot-model.js';
+import {
+  differingSectors,
+  type Moment,
+  type SnapshotCall,
+  SnapshotModel,
+  type SnapshotWrite,
+} from './snapshot-model.js';
 
 /** Counts events; shared by all volumes of one simulation. */
 export class Ticks {
@@ -210,21 +215,56 @@ export class VolumeModel {
   /** Whole sectors of a snapshot that were read. @throws ModelMismatch */
   checkSnapshot(name: string, offset: ByteOffset, actual: Uint8Array): void {
     this.#checkRange(offset, actual.byteLength);
-    report(this.#snapshot(name).check(offset, actual));
+    report(this.#snapshot(name).check(offset, actual, this.ticks.next()));
   }
 
   /** A read of a snapshot begins, if the model knows that snapshot; it may be deleted meanwhile. */
-  beginSnapshotRead(name: string): SnapshotModel | undefined {
+  beginSnapshotRead(name: string): SnapshotCall | undefined {
+    const call = this.beginSnapshotFlush(name);
+    call?.snapshot.beginRead(call.start);
+    return call;
+  }
+
+  /** As any call on a snapshot. */
+  beginSnapshotFlush(name: string): SnapshotCall | undefined {
     const snapshot = this.#snapshots.get(name);
-    if (snapshot !== undefined) snapshot.readers++;
-    return snapshot;
+    if (snapshot === undefined) return undefined;
+    snapshot.readers++;
+    return { snapshot, start: this.ticks.next() };
   }
 
   /** The read returned whole sectors. Without `actual` it failed, and nothing is learnt. @throws ModelMismatch */
-  endSnapshotRead(snapshot: SnapshotModel, offset: ByteOffset, actual?: Uint8Array): void {
+  endSnapshotRead({ snapshot, start }: SnapshotCall, offset: ByteOffset, actual?: Uint8Array): void {
     snapshot.readers--;
+    snapshot.endRead(start);
     // Before its creation returned nothing is known.
-    if (actual !== undefined && snapshot.isClosed) report(snapshot.check(offset, actual));
+    if (actual !== undefined && snapshot.isClosed) report(snapshot.check(offset, actual, start));
+  }
+
+  /** A write of whole sectors, which were read before, to a snapshot itself; `undefined` if there is none, or they were not. */
+  beginSnapshotWrite(name: string, offset: ByteOffset, bytes: Uint8Array): SnapshotWrite | undefined {
+    this.#checkRange(offset, bytes.byteLength);
+    if (this.#snapshots.get(name)?.isKnown(offset, bytes.byteLength) !== true) return undefined;
+    const call = this.beginSnapshotFlush(name);
+    return call && { ...call, write: call.snapshot.beginWrite(offset, bytes, call.start) };
+  }
+
+  endSnapshotWrite({ snapshot, write }: SnapshotWrite, result: 'done' | 'failed'): void {
+    snapshot.readers--;
+    snapshot.endWrite(write, this.ticks.next(), result === 'failed');
+  }
+
+  /** A flush of a snapshot returned: its writes that ended before it began are durable; or it failed, and nothing is known. */
+  endSnapshotFlush({ snapshot, start }: SnapshotCall, result: 'done' | 'failed'): void {
+    snapshot.readers--;
+    this.ticks.next();
+    if (result === 'done') snapshot.flushed(start);
+  }
+
+  /** A clean close made everything durable. */
+  closed(): void {
+    this.endFlush(this.beginFlush());
+    for (const snapshot of this.#snapshots.values()) snapshot.flushed(this.ticks.next());
   }
 
   /**
@@ -234,7 +274,10 @@ export class VolumeModel {
    */
   crash(model: CrashModel, isBuffered = false): void {
     const at = this.ticks.next();
-    for (const snapshot of this.#snapshots.values()) this.#close(snapshot, at);
+    for (const snapshot of this.#snapshots.values()) {
+      this.#close(snapshot, at);
+      snapshot.crash();
+    }
     this.#readsAndCreations.clear();
     // One in flight may have failed, and nobody was told.
     for (const start of this.#flushes) this.#history.doom(start);

@@ -16,6 +16,7 @@ import {
   VolsnapError,
   type Volume,
 } from '../../src/index.js';
+import { BlockLocks } from '../../src/nbd/client/block-locks.js';
 import { ModelMismatch, SeededRandom, stampSectors, type VolumeModel } from '../../src/testing/index.js';
 import { BLOCK_SIZE, blocksIn } from '../../src/units.js';
 import type { RunCounters } from './counters.js';
@@ -27,7 +28,10 @@ export type Permitted = readonly ErrorCode[];
 const NO_ERROR: Permitted = [];
 /** A snapshot may go at any moment. */
 const GONE: Permitted = ['SNAPSHOT_DELETED'];
+const NOT_WRITTEN: Permitted = ['SNAPSHOT_DELETED', 'NO_SPACE'];
 const NOT_CREATED: Permitted = ['HOLD_TIMEOUT', 'NO_SPACE', 'LIMIT'];
+/** Where content was copied within the volume. */
+const NOT_DELETED: Permitted = ['SNAPSHOT_DELETED', 'UNSUPPORTED'];
 const NOT_MERGED: Permitted = ['NO_SPACE', 'CLOSED'];
 /** Besides the others, while devices fail. */
 export const DEVICE_FAILS: Permitted = ['DEVICE', 'NO_SPACE'];
@@ -37,6 +41,8 @@ export const DAMAGED: Permitted = ['INTEGRITY', 'FORMAT', 'UNSUPPORTED'];
 export class Workload {
   readonly #model: VolumeModel;
   readonly #counters: RunCounters;
+  /** Keeps changes away from ranges that are copied. */
+  #changing = new BlockLocks();
   #sequence = 1;
   #label = 0;
   #comparisons = 0;
@@ -84,6 +90,8 @@ export class Workload {
   }
 
   async run(volume: Volume, { operations, clients }: Pick<Cycle, 'operations' | 'clients'>): Promise<void> {
+    // Calls that a crash cut off never end.
+    this.#changing = new BlockLocks();
     let next = 0;
     const client = async () => {
       for (let operation = operations[next++]; operation !== undefined; operation = operations[next++]) {
@@ -111,6 +119,8 @@ export class Workload {
       case 'discard':
       case 'zeroes':
         return this.#clear(volume, operation, operation.kind);
+      case 'copy-range':
+        return this.#copy(volume, operation.from, operation);
       case 'flush':
         return this.#flush(volume);
       case 'read':
@@ -126,8 +136,17 @@ export class Workload {
       case 'delete':
         return this.#delete(volume, operation);
       case 'read-snapshot': {
-        const snapshot = volume.snapshots[operation.age % Math.max(1, volume.snapshots.length)];
-        return snapshot && this.#readSnapshot(snapshot, operation);
+        const snapshot = snapshotOf(volume, operation);
+        if (snapshot !== undefined) await this.#readSnapshot(snapshot, operation);
+        return;
+      }
+      case 'write-snapshot': {
+        const snapshot = snapshotOf(volume, operation);
+        return snapshot && this.#writeSnapshot(snapshot, operation, operation.zeros);
+      }
+      case 'flush-snapshot': {
+        const snapshot = snapshotOf(volume, operation);
+        return snapshot && this.#flushSnapshot(snapshot);
       }
       case 'read-snapshots':
         for (const snapshot of volume.snapshots) await this.#readSnapshot(snapshot);
@@ -145,15 +164,31 @@ export class Workload {
   async #write(volume: Volume, { offset, length }: Range, zeros: boolean): Promise<void> {
     const bytes = new Uint8Array(length);
     if (!zeros) stampSectors(bytes, offset, this.#sequence++);
-    const write = this.#model.beginWrite(offset, bytes);
-    this.#model.endWrite(write, await this.#outcome(NO_ERROR, () => volume.write(offset, bytes)));
+    await this.#changing.run(offset, offset + length, false, async () => {
+      const write = this.#model.beginWrite(offset, bytes);
+      this.#model.endWrite(write, await this.#outcome(NO_ERROR, () => volume.write(offset, bytes)));
+    });
+  }
+
+  /** Nothing else is written where it reads and writes: else nobody could say what it copied. */
+  async #copy(volume: Volume, from: number, { offset, length }: Range): Promise<void> {
+    const [start, end] = [Math.min(from, offset), Math.max(from, offset) + length];
+    await this.#changing.run(start, end, true, async () => {
+      const bytes = new Uint8Array(length);
+      if ((await this.#outcome(NO_ERROR, () => volume.read(from, bytes))) !== 'done') return;
+      const write = this.#model.beginWrite(offset, bytes);
+      const call = () => volume.copyRange(from, offset, length);
+      this.#model.endWrite(write, await this.#outcome(NO_ERROR, call));
+    });
   }
 
   async #clear(volume: Volume, { offset, length }: Range, kind: 'discard' | 'zeroes'): Promise<void> {
-    const write = this.#model.beginDiscard(offset, length);
-    const call = () =>
-      kind === 'discard' ? volume.discard(offset, length) : volume.writeZeroes(offset, length);
-    this.#model.endWrite(write, await this.#outcome(NO_ERROR, call));
+    await this.#changing.run(offset, offset + length, false, async () => {
+      const write = this.#model.beginDiscard(offset, length);
+      const call = () =>
+        kind === 'discard' ? volume.discard(offset, length) : volume.writeZeroes(offset, length);
+      this.#model.endWrite(write, await this.#outcome(NO_ERROR, call));
+    });
   }
 
   async #flush(volume: Volume): Promise<void> {
@@ -194,7 +229,7 @@ export class Workload {
     const { snapshots } = volume;
     const snapshot = snapshots[age % Math.max(1, snapshots.length)];
     if (snapshot === undefined) return;
-    if ((await this.#outcome(GONE, () => snapshot.delete())) !== 'done') return;
+    if ((await this.#outcome(NOT_DELETED, () => snapshot.delete())) !== 'done') return;
     this.#counters.snapshotsDeleted++;
     // It may have to wait for room, or for the next opening.
     if (wait) await this.settle(volume);
@@ -206,17 +241,43 @@ export class Workload {
   }
 
   /** What comes back is right even if the snapshot was deleted meanwhile; it may also be refused then. */
-  async #readSnapshot(snapshot: Snapshot, { offset, length }: Range = { offset: 0, length: snapshot.size }) {
+  async #readSnapshot(
+    snapshot: Snapshot,
+    { offset, length }: Range = { offset: 0, length: snapshot.size },
+  ): Promise<'done' | 'failed'> {
     const read = this.#model.beginSnapshotRead(labelOf(snapshot));
     const bytes = new Uint8Array(length);
     const result = await this.#outcome(GONE, () => snapshot.read(offset, bytes));
-    if (read === undefined) return;
+    if (read === undefined) return result;
     this.#model.endSnapshotRead(read, offset, result === 'done' ? bytes : undefined);
-    if (result !== 'done') return;
+    if (result !== 'done') return result;
     this.#counters.snapshotsVerified++;
     // What is rotten may be zero at one moment and not at another.
     if (this.tolerated.length === 0)
       await this.#outcome(GONE, () => checkZeros(snapshot, { offset, length }, bytes));
+    return result;
+  }
+
+  async #writeSnapshot(snapshot: Snapshot, range: Range, zeros: boolean): Promise<void> {
+    const { offset, length } = range;
+    const bytes = new Uint8Array(length);
+    if (!zeros) stampSectors(bytes, offset, this.#sequence++);
+    if (!snapshot.writable) {
+      const result = await this.#outcome(GONE, () => snapshot.setWritable(true));
+      if (result !== 'done') return;
+    }
+    // So that the model knows what is there before.
+    if ((await this.#readSnapshot(snapshot, range)) !== 'done') return;
+    const write = this.#model.beginSnapshotWrite(labelOf(snapshot), offset, bytes);
+    if (write === undefined) return;
+    const call = () => (zeros ? snapshot.writeZeroes(offset, length) : snapshot.write(offset, bytes));
+    this.#model.endSnapshotWrite(write, await this.#outcome(NOT_WRITTEN, call));
+  }
+
+  async #flushSnapshot(snapshot: Snapshot): Promise<void> {
+    const flush = this.#model.beginSnapshotFlush(labelOf(snapshot));
+    const result = await this.#outcome(GONE, () => snapshot.flush());
+    if (flush !== undefined) this.#model.endSnapshotFlush(flush, result);
   }
 
   /** Every block that differs is reported as changed: between two neighbouring snapshots, or the last and now. */
@@ -227,12 +288,13 @@ export class Workload {
     await this.#outcome(GONE, async () => {
       // Read first: what is written meanwhile may be reported or not.
       const after = await (until ?? volume).read(0, until?.size ?? volume.size);
+      const before = await since.read(0, since.size);
       const changed = new Uint8Array(volume.size);
       for await (const { offset, length } of volume.changedBlocks(until ? { since, until } : { since }))
         changed.fill(1, offset, offset + length);
-      const before = await since.read(0, since.size);
       // That block is compared, and may be equal again by then.
-      if (isUntilNow && volume.figures.layout === 'in-volume') changed.fill(1, 0, BLOCK_SIZE);
+      const mayChange = isUntilNow || since.writable || until?.writable === true;
+      if (mayChange && volume.figures.layout === 'in-volume') changed.fill(1, 0, BLOCK_SIZE);
       const missed = before.findIndex((byte, at) => byte !== after[at] && changed[at] === 0);
       if (missed >= 0)
         throw new ModelMismatch(
@@ -306,5 +368,8 @@ const blocksOf = (size: number): Range[] =>
     const offset = block * BLOCK_SIZE;
     return { offset, length: Math.min(BLOCK_SIZE, size - offset) };
   });
+
+const snapshotOf = ({ snapshots }: Volume, { age }: { readonly age: number }): Snapshot | undefined =>
+  snapshots[age % Math.max(1, snapshots.length)];
 
 export const labelOf = ({ label }: Snapshot): string => label ?? '';

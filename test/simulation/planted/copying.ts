@@ -100,9 +100,9 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
     breaks: 'a snapshot reads zeros at the end of the volume',
     edits: [
       {
-        file: COPY_ON_WRITE,
-        find: 'this.#volume.size - offset);',
-        replace: 'Math.floor((this.#volume.size - offset) / BLOCK_SIZE) * BLOCK_SIZE);',
+        file: 'copy-on-write/originals.ts',
+        find: 'volume.size - offset);',
+        replace: 'Math.floor((volume.size - offset) / BLOCK_SIZE) * BLOCK_SIZE);',
       },
     ],
   },
