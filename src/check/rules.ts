@@ -7,7 +7,7 @@ import { foundIn } from '../diff-area/unused-blocks.js';
 import type { Guid } from '../format/guid.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
 import type { CatalogEntry } from '../store/control-file.js';
-import { BLOCK_SIZE, type BlockNumber } from '../units.js';
+import { BLOCK_SIZE, type BlockNumber, type Slot } from '../units.js';
 import type { Problem } from './check.js';
 
 /** Items in order of age: times and order numbers grow, allocated sizes are those of the files. */
@@ -58,6 +58,8 @@ function firstLacking({ unused }: DiffArea, older: DiffArea): BlockNumber | unde
     const [skipped, found] = [emptyPresence(), emptyPresence()];
     unused.addPresence(page, skipped);
     for (const blocks of foundIn(older)) blocks.addPresence(page, found);
+    // What has moved there is asked for here.
+    older.moves.takePresence(page, found);
     for (let i = 0; i < skipped.length; i++) skipped[i] = (skipped[i] ?? 0) & ~(found[i] ?? 0);
     for (const block of setBits(skipped, page * BLOCKS_PER_PAGE))
       if (block < older.table.blockCount) return block;
@@ -81,23 +83,31 @@ export async function* takingTurns(blocks: Iterable<BlockNumber>): AsyncGenerato
   yield some;
 }
 
-/** Every copy has a slot of its own, besides copies of zeros. */
+/** Every copy has a slot of its own, besides copies of zeros; and so has every block that was written in the snapshot itself. */
 export async function checkTable(snapshot: Guid, area: DiffArea): Promise<Problem[]> {
   const problems: Problem[] = [];
   const seen = new Uint8Array(Math.ceil(area.allocatedBytes / BLOCK_SIZE / 8));
+  const use = (slot: Slot, message: string) => {
+    const bit = 1 << (slot & 7);
+    const byte = seen[slot >>> 3] ?? 0;
+    if ((byte & bit) !== 0) problems.push({ code: 'space', snapshot, message });
+    seen[slot >>> 3] = byte | bit;
+  };
   for await (const blocks of takingTurns(area.table.blocks())) {
     for (const block of blocks) {
       const slot = area.table.slotOf(block);
-      if (slot === FixedSlot.zeros) continue;
-      const bit = 1 << (slot & 7);
-      const byte = seen[slot >>> 3] ?? 0;
-      if ((byte & bit) !== 0)
-        problems.push({
-          code: 'space',
-          snapshot,
-          message: `slot ${slot} holds the copies of two blocks, one is ${block}`,
-        });
-      seen[slot >>> 3] = byte | bit;
+      if (slot !== FixedSlot.zeros) use(slot, `slot ${slot} holds the copies of two blocks, one is ${block}`);
+    }
+  }
+  for (const { from, to } of area.moves.all()) {
+    if (area.table.has(to)) continue;
+    const message = `block ${from} is said to have moved to ${to}, which has no copy of its own`;
+    problems.push({ code: 'space', snapshot, message });
+  }
+  for await (const blocks of takingTurns(area.overlays.blocks())) {
+    for (const block of blocks) {
+      const slot = area.overlays.slotOf(block);
+      use(slot, `slot ${slot} holds what was written to block ${block} of the snapshot, and something else`);
     }
   }
   return problems;

@@ -105,6 +105,14 @@ async function compare(record: SnapshotRecord, area: DiffArea, clock: Clock): Pr
       : await firstMissing(area.table.blocks(), area.table, loaded.table);
     const surplus = !area.isCut && loaded.table.size !== area.table.size;
     const problems = await checkTable(record.id, loaded);
+    const moved = [...area.moves.all()].find(({ from, to }) => loaded.moves.targetOf(from) !== to);
+    if (moved !== undefined || loaded.moves.size !== area.moves.size)
+      problems.push(damaged(record, 'its table does not say what has moved within the volume'));
+    const written = [...area.overlays.blocks()].find(
+      (block) => loaded.overlays.enteredOf(block) !== area.overlays.enteredOf(block),
+    );
+    if (written !== undefined && area.overlays.isProven)
+      problems.push(damaged(record, `its table does not say what was written to its block ${written}`));
     if (missing !== undefined)
       problems.push(damaged(record, `the entry of block ${missing} is not in its table`));
     else if (surplus) problems.push(damaged(record, 'its table holds entries that were never written'));

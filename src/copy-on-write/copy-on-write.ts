@@ -19,6 +19,7 @@ import type { BlockDevice } from '../device/block-device.js';
 import { BufferPool } from '../device/buffer-pool.js';
 import { FixedSlot } from '../diff-area/area-slots.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
+import { type Move, moveEntry } from '../diff-area/moves.js';
 import { AssertionError, assert, ClosedError, isOutOfSpace } from '../errors.js';
 import { BLOCK_SIZE, type BlockNumber, type ByteLength, type ByteOffset, blockOf } from '../units.js';
 import { BATCH_BLOCKS_MAX, Batch, type CopiedBatch } from './batch.js';
@@ -305,6 +306,33 @@ export class CopyOnWrite {
     if (!committed) return;
     this.figures.groups++;
     for (const batch of batches) this.#end(batch);
+  }
+
+  /**
+   * Records, durably, that content was copied within the volume, so that its sources need no copy. Nothing else is being
+   * written, the targets are protected, and what they hold now is on stable storage.
+   * @throws if not even the snapshot can be given up; then the targets are kept for their sources, which get no benefit
+   */
+  async commitMoves(area: DiffArea, moves: readonly Move[]): Promise<void> {
+    if (moves.length === 0 || (await this.#reserve(area, 0, moves.length)) === undefined) return;
+    const batch = new Batch(area);
+    let appended = false;
+    await this.#pools.commit.add(async () => {
+      const committed = await this.#attempt([batch], async () => {
+        // What is being merged into it may have other content of the targets: then the sources are copied as ever.
+        if (area !== this.#target || this.#merging.length > 0 || area.moves.isBarred) return false;
+        if (!appended) area.appendEntries(moves.map(moveEntry));
+        appended = true;
+        await area.flushProven();
+        for (const move of moves) area.moves.add(move);
+        this.figures.movedBlocks += moves.length;
+        return true;
+      });
+      if (committed) batch.finish();
+      else if (appended) for (const move of moves) area.moves.addInDoubt(move);
+      else area.cancel([], moves.length);
+    });
+    await batch.done;
   }
 
   /** The batch is over: its writers go on, or fail with `error`. */

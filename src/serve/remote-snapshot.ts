@@ -1,9 +1,14 @@
 /** A snapshot of a volume that another process serves, as the last answer described it. */
 import type { AllocationExtent } from '../device/allocation.js';
+import { writeZeros } from '../device/zeros.js';
 import type { SettledOptions } from '../snapshot/merging.js';
 import type { DeleteSnapshotOptions, Snapshot } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
+import { clearRange } from '../volume/clearing.js';
 import type { SnapshotState } from './control-protocol.js';
+
+/** Bytes of zeros that are written at once. */
+const ZEROS_AT_ONCE = 4 * 1024 * 1024;
 
 /** The volume, as its snapshots need it. */
 export interface SnapshotOwner {
@@ -19,6 +24,9 @@ export interface SnapshotOwner {
     offset: ByteOffset,
     length: ByteLength,
   ): AsyncIterable<AllocationExtent>;
+  writeTo(storeId: string, size: ByteLength, offset: ByteOffset, source: Uint8Array): Promise<void>;
+  flushOf(storeId: string): Promise<void>;
+  setWritable(storeId: string, writable: boolean): Promise<void>;
   deleteOne(storeId: string): Promise<void>;
   settled(options?: SettledOptions): Promise<void>;
 }
@@ -100,6 +108,31 @@ export class RemoteSnapshot implements Snapshot {
 
   allocation(offset: ByteOffset, length: ByteLength): AsyncIterable<AllocationExtent> {
     return this.#volume.zerosFrom(this.storeId, this.size, offset, length);
+  }
+
+  get writable() {
+    return this.#state.writable;
+  }
+
+  get movedBytes() {
+    return this.#state.movedBytes;
+  }
+
+  write(offset: ByteOffset, source: Uint8Array): Promise<void> {
+    return this.#volume.writeTo(this.storeId, this.size, offset, source);
+  }
+
+  writeZeroes(offset: ByteOffset, length: ByteLength): Promise<void> {
+    const write = (at: ByteOffset, source: Uint8Array) => this.write(at, source);
+    return clearRange(this, { offset, length }, ZEROS_AT_ONCE, (at, part) => writeZeros(write, at, part));
+  }
+
+  flush(): Promise<void> {
+    return this.#volume.flushOf(this.storeId);
+  }
+
+  setWritable(writable: boolean): Promise<void> {
+    return this.#volume.setWritable(this.storeId, writable);
   }
 
   /** Where it waits, it waits for all that were deleted. */

@@ -18,11 +18,13 @@ import type { Snapshot } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { VolumeAccess } from '../volume/access.js';
 import type { ChangedExtent } from '../volume/changed-blocks.js';
+import type { CopyRangeOptions } from '../volume/copy-range.js';
 import type { VolumeFigures } from '../volume/history.js';
 import type { Recovery } from '../volume/open.js';
 import type { ChangedBlocksOptions } from '../volume/volume.js';
 import {
   type ChangedParams,
+  type CopyRangeParams,
   type Created,
   type CreateParams,
   decodeExtents,
@@ -30,7 +32,9 @@ import {
   type ReadParams,
   type RevertParams,
   type ServingState,
+  type SnapshotParams,
   type VolumeState,
+  type WriteParams,
 } from './control-protocol.js';
 import { RemoteSnapshot } from './remote-snapshot.js';
 import type { Answer, RequestOptions, RpcClient } from './rpc/client.js';
@@ -181,31 +185,60 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
   }
 
   async write(offset: ByteOffset, source: Uint8Array): Promise<void> {
-    checkRange(offset, source.byteLength, this.size);
+    await this.writeTo(undefined, this.size, offset, source);
+  }
+
+  /** @internal To the volume, or to a snapshot by its store id. */
+  async writeTo(
+    snapshot: string | undefined,
+    size: ByteLength,
+    offset: ByteOffset,
+    source: Uint8Array,
+  ): Promise<void> {
+    checkRange(offset, source.byteLength, size);
     const parts: Promise<unknown>[] = [];
     for (let done = 0; done < source.byteLength; done += TRANSFER_MAX) {
       const bytes = source.subarray(done, done + TRANSFER_MAX);
-      parts.push(this.#request(Method.write, { offset: offset + done }, { bytes }));
+      const params: WriteParams = { snapshot, offset: offset + done };
+      parts.push(this.#request(Method.write, params, { bytes }));
     }
     await settled(parts);
   }
 
   async flush(): Promise<void> {
-    await this.#request(Method.flush);
+    await this.flushOf(undefined);
+  }
+
+  async copyRange(
+    from: ByteOffset,
+    to: ByteOffset,
+    length: ByteLength,
+    options: CopyRangeOptions = {},
+  ): Promise<void> {
+    const params: CopyRangeParams = { from, to, length };
+    await this.#request(Method.copyRange, params, options);
+  }
+
+  /** @internal As `flush`. */
+  async flushOf(snapshot: string | undefined): Promise<void> {
+    const params: SnapshotParams = { snapshot };
+    await this.#request(Method.flush, params);
+  }
+
+  /** @internal Of a snapshot by its store id. */
+  async setWritable(snapshot: string, writable: boolean): Promise<void> {
+    const { value } = await this.#request(Method.setWritable, { snapshot, writable });
+    this.#take(value as VolumeState);
   }
 
   async createSnapshot(options: CreateSnapshotOptions = {}): Promise<Snapshot> {
-    const { label, holdTimeoutMs, applicationInfo, unusedSpace } = options;
+    const { label, writable, holdTimeoutMs, applicationInfo, unusedSpace } = options;
     if (typeof unusedSpace === 'object')
       throw new InvalidArgumentError(
         "unusedSpace of a volume that another process serves can only be 'auto' or 'frozen': a provider of yours cannot be sent there",
       );
-    const params: CreateParams = {
-      label,
-      holdTimeoutMs,
-      hasInformation: applicationInfo !== undefined,
-      unusedSpace,
-    };
+    const hasInformation = applicationInfo !== undefined;
+    const params: CreateParams = { label, writable, holdTimeoutMs, hasInformation, unusedSpace };
     const { value } = await this.#request(
       Method.create,
       params,

@@ -183,16 +183,32 @@ export class SnapshotChain {
 
   /**
    * Deletes one snapshot, whatever its age: durable when it resolves. Of one that is not the oldest the space becomes free later.
+   * Use `deleteSnapshot`, which settles moves before.
+   * @returns `false`, having done nothing, if there are moves to settle
    * @throws SnapshotDeletedError; RevertInProgressError, DeviceError if the control file cannot be changed; then it exists still
    */
-  async remove(record: SnapshotRecord, copyOnWrite: CopyOnWrite, reason: DeletionReason): Promise<void> {
-    await this.#removing.runExclusive(async () => {
+  remove(record: SnapshotRecord, copyOnWrite: CopyOnWrite, reason: DeletionReason): Promise<boolean> {
+    return this.#removing.runExclusive(async () => {
       const index = this.indexOf(record);
-      this.#checkRemovable(record);
+      if (this.toSettle(record).length > 0) return false;
       if (index === 0) await this.#removeOldest(record, copyOnWrite, reason, undefined);
       else await this.#hide(record, copyOnWrite, reason);
       await this.#removeUnneeded(copyOnWrite);
+      return true;
     });
+  }
+
+  /**
+   * Snapshots whose moves stand in the way of deleting `record`: itself, because moves are not merged, and its elder, whose moves ask
+   * for content in this one. The oldest is asked by nobody.
+   * @throws SnapshotDeletedError; RevertInProgressError if it cannot go
+   */
+  toSettle(record: SnapshotRecord): SnapshotRecord[] {
+    const older = this.#records.slice(0, this.indexOf(record));
+    this.#checkRemovable(record);
+    const elder = older.findLast(({ deleted }) => deleted === undefined);
+    if (elder === undefined) return [];
+    return [record, elder].filter(({ area }) => area?.moves.isSettled === false);
   }
 
   /** From now on nobody sees it, and it takes no new copies. */

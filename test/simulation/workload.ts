@@ -15,6 +15,7 @@ import {
   VolsnapError,
   type Volume,
 } from '../../src/index.js';
+import { BlockLocks } from '../../src/nbd/client/block-locks.js';
 import { ModelMismatch, stampSectors, type VolumeModel } from '../../src/testing/index.js';
 import type { ModelRevert, PendingCall } from '../../src/testing/volume-model.js';
 import { BLOCK_SIZE, blocksIn } from '../../src/units.js';
@@ -33,6 +34,7 @@ const NOT_CREATED: Permitted = ['HOLD_TIMEOUT', 'NO_SPACE', 'LIMIT', ...REVERTIN
 const NOT_REVERTED: Permitted = [...NOT_CREATED, ...GONE];
 const NOT_CANCELLED: Permitted = ['NOT_FOUND', 'HOLD_TIMEOUT'];
 const NOT_DELETED: Permitted = [...GONE, ...REVERTING];
+const NOT_WRITTEN: Permitted = [...GONE, ...REVERTING, 'NO_SPACE'];
 const NOT_MERGED: Permitted = ['NO_SPACE', 'CLOSED'];
 /** Besides the others, while devices fail. */
 export const DEVICE_FAILS: Permitted = ['DEVICE', 'NO_SPACE'];
@@ -49,6 +51,8 @@ interface AskedRevert {
 export class Workload {
   readonly #model: VolumeModel;
   readonly #counters: RunCounters;
+  /** Keeps changes away from ranges that are copied. */
+  #changing = new BlockLocks();
   #sequence = 1;
   #label = 0;
   #comparisons = 0;
@@ -131,6 +135,8 @@ export class Workload {
   }
 
   async run(volume: Volume, { operations, clients }: Pick<Cycle, 'operations' | 'clients'>): Promise<void> {
+    // Calls that a crash cut off never end.
+    this.#changing = new BlockLocks();
     let next = 0;
     const client = async () => {
       for (let operation = operations[next++]; operation !== undefined; operation = operations[next++]) {
@@ -158,6 +164,8 @@ export class Workload {
       case 'discard':
       case 'zeroes':
         return this.#clear(volume, operation, operation.kind);
+      case 'copy-range':
+        return this.#copy(volume, operation.from, operation);
       case 'flush':
         return this.#flush(volume);
       case 'read':
@@ -173,9 +181,17 @@ export class Workload {
       case 'delete':
         return this.#delete(volume, operation);
       case 'read-snapshot': {
-        const snapshot = volume.snapshots[operation.age % Math.max(1, volume.snapshots.length)];
+        const snapshot = snapshotOf(volume, operation);
         if (snapshot !== undefined) await this.#readSnapshot(snapshot, operation);
         return;
+      }
+      case 'write-snapshot': {
+        const snapshot = snapshotOf(volume, operation);
+        return snapshot && this.#writeSnapshot(snapshot, operation, operation.zeros);
+      }
+      case 'flush-snapshot': {
+        const snapshot = snapshotOf(volume, operation);
+        return snapshot && this.#flushSnapshot(snapshot);
       }
       case 'read-snapshots':
         for (const snapshot of volume.snapshots) await this.#readSnapshot(snapshot);
@@ -197,15 +213,31 @@ export class Workload {
   async #write(volume: Volume, { offset, length }: Range, zeros: boolean): Promise<void> {
     const bytes = new Uint8Array(length);
     if (!zeros) stampSectors(bytes, offset, this.#sequence++);
-    const write = this.#model.beginWrite(offset, bytes);
-    this.#model.endWrite(write, await this.#outcome(NO_ERROR, () => volume.write(offset, bytes)));
+    await this.#changing.run(offset, offset + length, false, async () => {
+      const write = this.#model.beginWrite(offset, bytes);
+      this.#model.endWrite(write, await this.#outcome(NO_ERROR, () => volume.write(offset, bytes)));
+    });
+  }
+
+  /** Nothing else is written where it reads and writes: else nobody could say what it copied. */
+  async #copy(volume: Volume, from: number, { offset, length }: Range): Promise<void> {
+    const [start, end] = [Math.min(from, offset), Math.max(from, offset) + length];
+    await this.#changing.run(start, end, true, async () => {
+      const bytes = new Uint8Array(length);
+      if ((await this.#outcome(NO_ERROR, () => volume.read(from, bytes))) !== 'done') return;
+      const write = this.#model.beginWrite(offset, bytes);
+      const call = () => volume.copyRange(from, offset, length);
+      this.#model.endWrite(write, await this.#outcome(NO_ERROR, call));
+    });
   }
 
   async #clear(volume: Volume, { offset, length }: Range, kind: 'discard' | 'zeroes'): Promise<void> {
-    const write = this.#model.beginDiscard(offset, length);
-    const call = () =>
-      kind === 'discard' ? volume.discard(offset, length) : volume.writeZeroes(offset, length);
-    this.#model.endWrite(write, await this.#outcome(NO_ERROR, call));
+    await this.#changing.run(offset, offset + length, false, async () => {
+      const write = this.#model.beginDiscard(offset, length);
+      const call = () =>
+        kind === 'discard' ? volume.discard(offset, length) : volume.writeZeroes(offset, length);
+      this.#model.endWrite(write, await this.#outcome(NO_ERROR, call));
+    });
   }
 
   async #flush(volume: Volume): Promise<void> {
@@ -328,6 +360,28 @@ export class Workload {
     return bytes;
   }
 
+  async #writeSnapshot(snapshot: Snapshot, range: Range, zeros: boolean): Promise<void> {
+    const { offset, length } = range;
+    const bytes = new Uint8Array(length);
+    if (!zeros) stampSectors(bytes, offset, this.#sequence++);
+    if (!snapshot.writable) {
+      const result = await this.#outcome(GONE, () => snapshot.setWritable(true));
+      if (result !== 'done') return;
+    }
+    // So that the model knows what is there before.
+    if ((await this.#readSnapshot(snapshot, range)) === undefined) return;
+    const write = this.#model.beginSnapshotWrite(labelOf(snapshot), offset, bytes);
+    if (write === undefined) return;
+    const call = () => (zeros ? snapshot.writeZeroes(offset, length) : snapshot.write(offset, bytes));
+    this.#model.endSnapshotWrite(write, await this.#outcome(NOT_WRITTEN, call));
+  }
+
+  async #flushSnapshot(snapshot: Snapshot): Promise<void> {
+    const flush = this.#model.beginSnapshotFlush(labelOf(snapshot));
+    const result = await this.#outcome(GONE, () => snapshot.flush());
+    if (flush !== undefined) this.#model.endSnapshotFlush(flush, result);
+  }
+
   /** Every block that differs is reported as changed: between two neighbouring snapshots, or the last and now. */
   async #changed(volume: Volume): Promise<void> {
     const isUntilNow = this.#comparisons++ % 2 === 1;
@@ -336,12 +390,13 @@ export class Workload {
     await this.#outcome(GONE, async () => {
       // Read first: what is written meanwhile may be reported or not.
       const after = await (until ?? volume).read(0, until?.size ?? volume.size);
+      const before = await since.read(0, since.size);
       const changed = new Uint8Array(volume.size);
       for await (const { offset, length } of volume.changedBlocks(until ? { since, until } : { since }))
         changed.fill(1, offset, offset + length);
-      const before = await since.read(0, since.size);
       // That block is compared, and may be equal again by then.
-      if (isUntilNow && volume.figures.layout === 'in-volume') changed.fill(1, 0, BLOCK_SIZE);
+      const mayChange = isUntilNow || since.writable || until?.writable === true;
+      if (mayChange && volume.figures.layout === 'in-volume') changed.fill(1, 0, BLOCK_SIZE);
       const missed = before.findIndex((byte, at) => byte !== after[at] && changed[at] === 0);
       if (missed >= 0)
         throw new ModelMismatch(
@@ -387,5 +442,8 @@ const blocksOf = (size: number): Range[] =>
     const offset = block * BLOCK_SIZE;
     return { offset, length: Math.min(BLOCK_SIZE, size - offset) };
   });
+
+const snapshotOf = ({ snapshots }: Volume, { age }: { readonly age: number }): Snapshot | undefined =>
+  snapshots[age % Math.max(1, snapshots.length)];
 
 export const labelOf = ({ label }: Snapshot): string => label ?? '';
