@@ -6,26 +6,14 @@ import type { DeleteSnapshotOptions, Snapshot } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import { clearRange } from '../volume/clearing.js';
 import type { SnapshotState } from './control-protocol.js';
+import type { RemoteContent } from './remote-content.js';
 
 /** Bytes of zeros that are written at once. */
 const ZEROS_AT_ONCE = 4 * 1024 * 1024;
 
 /** The volume, as its snapshots need it. */
 export interface SnapshotOwner {
-  readFrom(
-    storeId: string,
-    size: ByteLength,
-    offset: ByteOffset,
-    target: ByteLength | Uint8Array,
-  ): Promise<Uint8Array>;
-  zerosFrom(
-    storeId: string,
-    size: ByteLength,
-    offset: ByteOffset,
-    length: ByteLength,
-  ): AsyncIterable<AllocationExtent>;
-  writeTo(storeId: string, size: ByteLength, offset: ByteOffset, source: Uint8Array): Promise<void>;
-  flushOf(storeId: string): Promise<void>;
+  readonly content: RemoteContent;
   setWritable(storeId: string, writable: boolean): Promise<void>;
   deleteOne(storeId: string): Promise<void>;
   settled(options?: SettledOptions): Promise<void>;
@@ -103,11 +91,11 @@ export class RemoteSnapshot implements Snapshot {
   }
 
   read(offset: ByteOffset, target: ByteLength | Uint8Array): Promise<Uint8Array> {
-    return this.#volume.readFrom(this.storeId, this.size, offset, target);
+    return this.#volume.content.read(this.storeId, this.size, offset, target);
   }
 
   allocation(offset: ByteOffset, length: ByteLength): AsyncIterable<AllocationExtent> {
-    return this.#volume.zerosFrom(this.storeId, this.size, offset, length);
+    return this.#volume.content.zeros(this.storeId, this.size, offset, length);
   }
 
   get writable() {
@@ -119,7 +107,7 @@ export class RemoteSnapshot implements Snapshot {
   }
 
   write(offset: ByteOffset, source: Uint8Array): Promise<void> {
-    return this.#volume.writeTo(this.storeId, this.size, offset, source);
+    return this.#volume.content.write(this.storeId, this.size, offset, source);
   }
 
   writeZeroes(offset: ByteOffset, length: ByteLength): Promise<void> {
@@ -128,7 +116,7 @@ export class RemoteSnapshot implements Snapshot {
   }
 
   flush(): Promise<void> {
-    return this.#volume.flushOf(this.storeId);
+    return this.#volume.content.flush(this.storeId);
   }
 
   setWritable(writable: boolean): Promise<void> {

@@ -18,6 +18,7 @@ import { assert, NotFoundError, RevertInProgressError } from '../errors.js';
 import { SnapshotState } from '../format/control-block.js';
 import type { Guid } from '../format/guid.js';
 import type { ControlFile } from '../store/control-file.js';
+import { twice } from './doubt.js';
 import type { Emit } from './events.js';
 import type { DeletionReason, SnapshotRecord } from './record.js';
 
@@ -86,11 +87,16 @@ export class SnapshotChain {
     this.#keptFrom = record;
   }
 
+  /** Does a revert need it? */
+  isKept(record: SnapshotRecord): boolean {
+    const kept = this.#keptFrom;
+    return kept !== undefined && this.#records.indexOf(record) >= this.#records.indexOf(kept);
+  }
+
   /** @throws RevertInProgressError if it, or an older one, is needed for a revert */
   #checkRemovable(record: SnapshotRecord | undefined): void {
     const kept = this.#keptFrom;
-    if (kept === undefined || record === undefined) return;
-    if (this.#records.indexOf(record) < this.#records.indexOf(kept)) return;
+    if (kept === undefined || record === undefined || !this.isKept(record)) return;
     throw new RevertInProgressError(
       `the volume is being put back to snapshot ${kept.id}, which needs it and all newer ones; wait for that, or cancel it: nothing was deleted`,
     );
@@ -365,14 +371,5 @@ export class SnapshotChain {
       });
     }
     this.#onFreed();
-  }
-}
-
-/** Once more, for a passing failure; the second one is the caller's. */
-async function twice(action: () => Promise<void>): Promise<void> {
-  try {
-    await action();
-  } catch {
-    await action();
   }
 }

@@ -62,9 +62,10 @@ export class SnapshotWrites {
    */
   async write(offset: ByteOffset, source: Uint8Array): Promise<void> {
     const record = this.#record;
-    if (this.#context.chain.keptFrom === record)
+    // What the volume goes back to, or back from, may not change.
+    if (this.#context.chain.isKept(record))
       throw new RevertInProgressError(
-        `the volume is being put back to snapshot ${record.id}, which can only be read meanwhile; wait for that, or cancel it`,
+        `snapshot ${record.id} can only be read while the volume is put back to it or an older one; wait for that, or cancel it`,
       );
     await record.whileWriting(() => each(piecesOf(offset, source), (piece) => this.#writePiece(piece)));
   }

@@ -13,9 +13,8 @@
 import { assert } from '../errors.js';
 import { type BlockNumber, type ByteLength, type ByteOffset, SECTOR_SIZE } from '../units.js';
 import type { CrashModel } from './crash-model.js';
-import { report } from './model-mismatch.js';
+import { checkSectors, report } from './model-mismatch.js';
 import { type ModelRevert, revertWrites } from './model-revert.js';
-import { explainSector } from './sector-data.js';
 import { type Candidate, SectorHistory, type WriteRecord } from './sector-history.js';
 import {
   differingSectors,
@@ -344,15 +343,7 @@ export class VolumeModel {
   }
 
   #compare(offset: ByteOffset, actual: Uint8Array, allowedIn: (sector: number) => Uint8Array[]): void {
-    const wrong: string[] = [];
-    for (const sector of differingSectors(this.#likely, offset, actual)) {
-      const at = sector * SECTOR_SIZE - offset;
-      const found = actual.subarray(at, at + SECTOR_SIZE);
-      const allowed = allowedIn(sector);
-      if (allowed.some((bytes) => Buffer.compare(bytes, found) === 0)) continue;
-      wrong.push(`volume: ${explainSector(sector, found, allowed)}`);
-    }
-    report(wrong);
+    checkSectors(differingSectors(this.#likely, offset, actual), offset, actual, allowedIn);
   }
 
   #close(snapshot: SnapshotModel, now: number): void {

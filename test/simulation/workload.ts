@@ -11,6 +11,7 @@ import {
   allocationOf,
   type ErrorCode,
   HoldTimeoutError,
+  RevertInProgressError,
   type Snapshot,
   VolsnapError,
   type Volume,
@@ -33,7 +34,8 @@ const REVERTING: Permitted = ['REVERT_IN_PROGRESS'];
 const NOT_CREATED: Permitted = ['HOLD_TIMEOUT', 'NO_SPACE', 'LIMIT', ...REVERTING];
 const NOT_REVERTED: Permitted = [...NOT_CREATED, ...GONE];
 const NOT_CANCELLED: Permitted = ['NOT_FOUND', 'HOLD_TIMEOUT'];
-const NOT_DELETED: Permitted = [...GONE, ...REVERTING];
+/** What moved within the volume is copied first. */
+const NOT_DELETED: Permitted = [...GONE, ...REVERTING, 'NO_SPACE'];
 const NOT_WRITTEN: Permitted = [...GONE, ...REVERTING, 'NO_SPACE'];
 const NOT_MERGED: Permitted = ['NO_SPACE', 'CLOSED'];
 /** Besides the others, while devices fail. */
@@ -46,6 +48,23 @@ interface AskedRevert {
   readonly asked: PendingCall;
   readonly unused: ReadonlySet<number>;
   seen?: ModelRevert;
+}
+
+/** How often something is in use. */
+class Tally<T> {
+  readonly #counts = new Map<T, number>();
+
+  has(item: T): boolean {
+    return (this.#counts.get(item) ?? 0) > 0;
+  }
+
+  add(item: T): void {
+    this.#counts.set(item, (this.#counts.get(item) ?? 0) + 1);
+  }
+
+  delete(item: T): void {
+    this.#counts.set(item, (this.#counts.get(item) ?? 1) - 1);
+  }
 }
 
 export class Workload {
@@ -66,6 +85,9 @@ export class Workload {
   /** Reverts that have not begun, by the label of the snapshot that is taken first: what they go to, and since when that may be seen. */
   readonly #reverts = new Map<string, AskedRevert>();
   #isCancelling = false;
+  /** Snapshots that are being written, and those that a revert to is being asked for: it must be known what they hold. */
+  readonly #writes = new Tally<Snapshot>();
+  readonly #targets = new Tally<Snapshot>();
   /** Snapshots that are to go with the revert that they were taken for. */
   readonly #unwanted = new Set<string>();
   /** What was wrong besides the answers to calls. */
@@ -275,9 +297,16 @@ export class Workload {
   }
 
   async #revert(volume: Volume, { age, keep }: { age: number; keep: boolean }): Promise<void> {
-    const target = volume.snapshots[age % Math.max(1, volume.snapshots.length)];
+    const target = snapshotOf(volume, { age });
+    // What is being written to it may be in what the volume goes back to, or not.
+    if (target === undefined || this.#writes.has(target)) return;
+    this.#targets.add(target);
+    await this.#revertTo(volume, target, keep);
+    this.#targets.delete(target);
+  }
+
+  async #revertTo(volume: Volume, target: Snapshot, keep: boolean): Promise<void> {
     // Read, it holds one value in each sector and no other.
-    if (target === undefined) return;
     const content = await this.#readSnapshot(target);
     if (content === undefined) return;
     this.mayRevert = true;
@@ -289,7 +318,10 @@ export class Workload {
     this.#model.beginSnapshot(label);
     const call = async () => {
       const holdTimeoutMs = this.#holdTimeoutMs;
-      await volume.revert(target, { label, holdTimeoutMs, keepPrevious: keep }).begun;
+      await this.#whileNothingIsCopied(
+        volume,
+        () => volume.revert(target, { label, holdTimeoutMs, keepPrevious: keep }).begun,
+      );
     };
     const error = await this.#errorOf(NOT_REVERTED, call);
     this.#reverts.delete(label);
@@ -303,6 +335,11 @@ export class Workload {
     }
   }
 
+  /** What a copy within the volume reads is what its model has read before. */
+  #whileNothingIsCopied(volume: Volume, action: () => Promise<void>): Promise<void> {
+    return this.#changing.run(0, volume.size, false, action);
+  }
+
   /** All that was written since the revert began goes. */
   async #cancelRevert(volume: Volume): Promise<void> {
     const status = () => volume.figures.revert;
@@ -313,7 +350,9 @@ export class Workload {
     const content = await this.#readSnapshot(previous);
     if (content !== undefined && status()?.previousId === previousId) {
       const seen = this.#model.beginRevert(content);
-      const error = await this.#errorOf(NOT_CANCELLED, async () => volume.reverting?.cancel());
+      const error = await this.#errorOf(NOT_CANCELLED, () =>
+        this.#whileNothingIsCopied(volume, async () => volume.reverting?.cancel()),
+      );
       this.#model.endRevert(seen, error === undefined ? 'done' : 'failed');
       if (error === undefined) this.#counters.revertsCancelled++;
     }
@@ -372,8 +411,13 @@ export class Workload {
     if ((await this.#readSnapshot(snapshot, range)) === undefined) return;
     const write = this.#model.beginSnapshotWrite(labelOf(snapshot), offset, bytes);
     if (write === undefined) return;
-    const call = () => (zeros ? snapshot.writeZeroes(offset, length) : snapshot.write(offset, bytes));
+    const call = async () => {
+      if (this.#targets.has(snapshot)) throw new RevertInProgressError('a revert to it is being asked for');
+      await (zeros ? snapshot.writeZeroes(offset, length) : snapshot.write(offset, bytes));
+    };
+    this.#writes.add(snapshot);
     this.#model.endSnapshotWrite(write, await this.#outcome(NOT_WRITTEN, call));
+    this.#writes.delete(snapshot);
   }
 
   async #flushSnapshot(snapshot: Snapshot): Promise<void> {

@@ -2,7 +2,7 @@
 import { describe, expect, test } from 'vitest';
 import { checkVolume } from '../../../src/check/check.ts';
 import { checkServedVolume } from '../../../src/check/served.ts';
-import { NoSpaceError, ReadOnlyError, SnapshotDeletedError } from '../../../src/errors.ts';
+import { NoSpaceError, ReadOnlyError, RevertInProgressError, SnapshotDeletedError } from '../../../src/errors.ts';
 import type { Snapshot } from '../../../src/snapshot/snapshot.ts';
 import { SeededRandom } from '../../../src/testing/seeded-random.ts';
 import { BLOCK_SIZE } from '../../../src/units.ts';
@@ -101,6 +101,46 @@ describe.each(LAYOUTS)('writing to a snapshot (%s)', (layout) => {
     await again(world, snapshot).flush();
     await world.kill();
     await world.expectRight();
+    await world.volume.close();
+  });
+
+  test('the volume can be put back to what was written to a snapshot', async () => {
+    const world = await create();
+    const older = await world.snapshot({ writable: true });
+    const target = await world.snapshot({ writable: true });
+    await world.writeRandomly(6);
+    await write(world, target, 5000, someBytes(40_000));
+    await target.flush();
+    await write(world, target, 600_100, someBytes(300)); // not flushed
+    const before = world.model.bytes.slice();
+    const revert = world.volume.revert(target);
+    await revert.begun;
+    for (const snapshot of world.volume.snapshots.slice(1)) {
+      await snapshot.setWritable(true);
+      await expect(snapshot.write(0, someBytes(512))).rejects.toThrow(RevertInProgressError);
+    }
+    await write(world, older, 7000, someBytes(3000));
+    await older.flush();
+    world.model.bytes.set(world.model.of(target.id));
+    expect(Buffer.compare(await world.volume.read(0, world.size), world.model.bytes)).toBe(0);
+    await world.kill();
+    expect(Buffer.compare(await world.volume.read(0, world.size), world.model.bytes)).toBe(0);
+    await world.volume.reverting?.completed;
+    expect(Buffer.compare(await world.volume.read(0, world.size), world.model.bytes)).toBe(0);
+    const previous = world.volume.snapshots.at(-1);
+    expect(Buffer.compare((await previous?.read(0, world.size)) ?? someBytes(1), before)).toBe(0);
+    // It can be written again, and the volume put back to it once more.
+    await write(world, again(world, target), 9000, someBytes(5000));
+    await world.volume.revert(again(world, target)).completed;
+    world.model.bytes.set(world.model.of(target.id));
+    await world.reopen();
+    expect(world.volume.figures.revert).toBeUndefined();
+    for (const { id } of [older, target]) {
+      const found = world.volume.snapshots.find((snapshot) => snapshot.id === id);
+      expect(Buffer.compare((await found?.read(0, world.size)) ?? before, world.model.of(id))).toBe(0);
+    }
+    expect(Buffer.compare(await world.volume.read(0, world.size), world.model.bytes)).toBe(0);
+    expect(await checkServedVolume(world.volume, { scrub: true })).toEqual([]);
     await world.volume.close();
   });
 
