@@ -391,6 +391,34 @@ export const WRITTEN_HISTORIES: readonly History[] = [
     opened: NOTHING,
     explored: 'opening',
   },
+  {
+    name: 'a snapshot is deleted whose elder has moves',
+    blocks: 10,
+    before: [],
+    opened: stage(1, write(0, 8), CREATE, copy(1, 5, 2), CREATE, touch(5), touch(1), CREATE, copy(3, 7)),
+    explored: stage(2, remove(1), touch(2), touch(6)),
+  },
+  {
+    name: 'two snapshots whose elder has moves are deleted at once',
+    blocks: 10,
+    before: [],
+    opened: stage(1, write(0, 8), CREATE, copy(1, 5, 2), CREATE, touch(1), CREATE, touch(3)),
+    explored: stage(2, remove(1), remove(1), touch(6)),
+  },
+  {
+    name: 'the newest snapshot is deleted while it has moves',
+    blocks: 10,
+    before: [],
+    opened: stage(1, write(0, 8), CREATE, touch(0), CREATE, copy(1, 5, 2), touch(1)),
+    explored: stage(2, remove(1), touch(5), copy(3, 7), touch(6)),
+  },
+  {
+    name: 'a revert to a snapshot that was written, and of which blocks moved',
+    blocks: 10,
+    before: [],
+    opened: stage(1, write(0, 8), CREATE, copy(1, 5, 2), touch(1), touchSnapshot(0, 3)),
+    explored: stage(2, REVERT, touch(2), copy(5, 8), FLUSH),
+  },
 ];
 
 /** A table of more than one block: with the format as it is that takes a volume of more than 508 blocks. */

@@ -5,6 +5,7 @@ const AREA = 'diff-area/diff-area.ts';
 const MOVES = 'diff-area/moves.ts';
 const COPY = 'volume/copy-range.ts';
 const READER = 'snapshot/reader.ts';
+const SETTLE = 'snapshot/settle-moves.ts';
 const OVERWRITTEN = { name: 'blocks move, and their sources are overwritten', layout: 'in-volume' } as const;
 
 export const MOVE_BUGS: readonly PlantedBug[] = [
@@ -180,14 +181,74 @@ export const MOVE_BUGS: readonly PlantedBug[] = [
   {
     name: 'a snapshot whose elder has moves is merged',
     breaks: 'the elder no longer finds what moved',
-    edits: [
-      { file: 'snapshot/chain.ts', find: 'elder?.area?.moves.isEmpty === false', replace: 'elder === null' },
-    ],
+    edits: [{ file: 'snapshot/chain.ts', find: '[record, elder].filter', replace: '[record].filter' }],
   },
   {
     name: 'a snapshot with moves is merged',
     breaks: 'its elder misses what moved',
-    edits: [{ file: 'snapshot/chain.ts', find: 'area?.moves.hasEntries', replace: 'area === null' }],
+    edits: [{ file: 'snapshot/chain.ts', find: '[record, elder].filter', replace: '[elder].filter' }],
+  },
+  {
+    name: 'a copy that spent a move is merged as one of the target',
+    breaks: 'the elder misses the source',
+    edits: [
+      {
+        file: 'snapshot/merge.ts',
+        find: '[block, ...moves.ownersOfCopies(block)]',
+        replace: '[block]',
+      },
+    ],
+  },
+  {
+    name: 'two deletions settle the same move',
+    breaks: 'the second copy counts as one of the target',
+    edits: [{ file: SETTLE, find: 'if (moves.some(', replace: 'if (false && moves.some(' }],
+    history: { name: 'two snapshots whose elder has moves are deleted at once', layout: 'directory' },
+  },
+  {
+    name: 'a snapshot is deleted before the moves that were settled for it are durable',
+    breaks: 'after a power cut the elder asks for what is not there',
+    edits: [
+      {
+        file: SETTLE,
+        find: '        await area.writeEntries();\n        await area.flush();\n',
+        replace: '        await area.writeEntries();\n',
+      },
+    ],
+    history: { name: 'a snapshot is deleted whose elder has moves', layout: 'directory' },
+  },
+  {
+    name: 'a move that is settled is copied from where it was',
+    breaks: 'the source reads what overwrote it',
+    edits: [
+      {
+        file: SETTLE,
+        find: 'await readSnapshot(() => chain.areasFrom(record), device, offsetOfBlock(from), block);',
+        replace: 'await device.read(offsetOfBlock(from), block);',
+      },
+    ],
+  },
+  {
+    name: 'a revert leaves out what moved away',
+    breaks: 'what overwrote the source stays in the volume',
+    edits: [
+      {
+        file: 'snapshot/pending-blocks.ts',
+        find: '    this.add(moves, table.blockCount);\n',
+        replace: '',
+      },
+    ],
+  },
+  {
+    name: 'what is copied while the volume is put back counts as moved',
+    breaks: 'a snapshot reads what was not in the volume yet',
+    edits: [
+      {
+        file: COPY,
+        find: 'live.putBack === undefined ? copyOnWrite.target : undefined',
+        replace: 'copyOnWrite.target',
+      },
+    ],
   },
   {
     name: 'content moves while a newer snapshot is being merged',

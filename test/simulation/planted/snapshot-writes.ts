@@ -6,6 +6,7 @@ const OVERLAYS = 'diff-area/overlays.ts';
 const LOAD = 'diff-area/load.ts';
 const CHAIN = 'diff-area/table-chain.ts';
 const WRITES = 'snapshot/writes.ts';
+const FLUSH = 'snapshot/flush-overlays.ts';
 const SNAPSHOT = 'volume/stored-snapshot.ts';
 const HISTORY = 'volume/stored-history.ts';
 
@@ -17,7 +18,7 @@ export const SNAPSHOT_WRITE_BUGS: readonly PlantedBug[] = [
     breaks: 'what was flushed is dropped at recovery',
     edits: [
       {
-        file: WRITES,
+        file: FLUSH,
         find: 'await area.flushProven();',
         replace: 'await area.writeEntries();\n    await area.flush();',
       },
@@ -28,7 +29,7 @@ export const SNAPSHOT_WRITE_BUGS: readonly PlantedBug[] = [
     breaks: 'what was flushed is dropped after a power cut',
     edits: [
       {
-        file: WRITES,
+        file: FLUSH,
         find: 'await area.flushProven();',
         replace: 'await area.writeEntries();\n    await area.flush();\n    await area.writeWatermark();',
       },
@@ -160,5 +161,21 @@ export const SNAPSHOT_WRITE_BUGS: readonly PlantedBug[] = [
     name: 'a close does not flush what was written to snapshots',
     breaks: 'what was acknowledged is lost by a clean close',
     edits: [{ file: HISTORY, find: 'if (this.#writable) await this.#flushSnapshots();', replace: '' }],
+  },
+  {
+    name: 'a revert leaves out what was written to the snapshot that the volume goes back to',
+    breaks: 'the volume does not become what the snapshot reads as',
+    edits: [
+      {
+        file: 'snapshot/revert-state.ts',
+        find: '  if (older.area !== undefined) pending.add(older.area.overlays, older.area.table.blockCount);\n',
+        replace: '',
+      },
+    ],
+  },
+  {
+    name: 'a snapshot is written while the volume is put back to it',
+    breaks: 'the volume becomes a mixture',
+    edits: [{ file: WRITES, find: 'if (this.#context.chain.isKept(record))', replace: 'if (false)' }],
   },
 ];
