@@ -37,6 +37,8 @@ export class CopyOnWrite {
   readonly #apart: Apart | undefined;
   readonly #inFlight = new Map<BlockNumber, Batch>();
   #copied: CopiedBatch[] = [];
+  /** Moves that are being recorded: batches without blocks. */
+  readonly #recording = new Set<Batch>();
   /** Copies under way in another thread. */
   readonly #beingCopied = new Set<Promise<unknown>>();
   #collecting: Batch | undefined;
@@ -316,6 +318,7 @@ export class CopyOnWrite {
   async commitMoves(area: DiffArea, moves: readonly Move[]): Promise<void> {
     if (moves.length === 0 || (await this.#reserve(area, 0, moves.length)) === undefined) return;
     const batch = new Batch(area);
+    this.#recording.add(batch);
     let appended = false;
     await this.#pools.commit.add(async () => {
       const committed = await this.#attempt([batch], async () => {
@@ -332,6 +335,7 @@ export class CopyOnWrite {
       else if (appended) for (const move of moves) area.moves.addInDoubt(move);
       else area.cancel([], moves.length);
     });
+    this.#recording.delete(batch);
     await batch.done;
   }
 
@@ -351,9 +355,10 @@ export class CopyOnWrite {
     await this.#apart?.copier.close();
   }
 
-  /** Resolves when no batch of `area`, which is the target no longer, is under way. Never rejects. */
+  /** Resolves when no batch of `area`, which is the target no longer, is under way, and no moves are. Never rejects. */
   async drained(area: DiffArea): Promise<void> {
-    const batches = new Set([...this.#inFlight.values()].filter((batch) => batch.area === area));
+    const all = [...this.#inFlight.values(), ...this.#recording];
+    const batches = new Set(all.filter((batch) => batch.area === area));
     await Promise.allSettled([...batches].map((batch) => batch.done));
   }
 }

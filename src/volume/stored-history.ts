@@ -89,9 +89,11 @@ export class StoredHistory implements History {
     const areas = (some: readonly SnapshotRecord[]) => some.flatMap(({ area }) => area ?? []);
     const later = until === undefined ? [] : chain.records.slice(end);
     const passed = areas(chain.records.slice(first, end));
-    // What was written to either side itself shows there alone.
+    // What was written to either side itself shows there alone; what was written to the target of a revert, in the volume too.
     const sides = since.storeId === until?.storeId ? [] : [since, until];
-    const written = sides.flatMap((side) => (side && this.#recordOf(side).area?.overlays) ?? []);
+    const written = [...sides.map((side) => side && this.#recordOf(side)), target].flatMap(
+      (record) => record?.area?.overlays ?? [],
+    );
     const changed =
       copiedOnly === true
         ? passed.map(({ table }) => table)

@@ -2,7 +2,12 @@
 import { describe, expect, test } from 'vitest';
 import { checkVolume } from '../../../src/check/check.ts';
 import { checkServedVolume } from '../../../src/check/served.ts';
-import { NoSpaceError, ReadOnlyError, RevertInProgressError, SnapshotDeletedError } from '../../../src/errors.ts';
+import {
+  NoSpaceError,
+  ReadOnlyError,
+  RevertInProgressError,
+  SnapshotDeletedError,
+} from '../../../src/errors.ts';
 import type { Snapshot } from '../../../src/snapshot/snapshot.ts';
 import { SeededRandom } from '../../../src/testing/seeded-random.ts';
 import { BLOCK_SIZE } from '../../../src/units.ts';
