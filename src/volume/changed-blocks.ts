@@ -17,9 +17,12 @@ export interface ChangedExtent {
 }
 
 export interface ChangedBlocksOptions {
-  readonly since: Snapshot;
+  /** Default: when the volume was all zeros, so that everything but what is known to be zero has changed. */
+  readonly since?: Snapshot | undefined;
   /** Default: now. */
-  readonly until?: Snapshot;
+  readonly until?: Snapshot | undefined;
+  /** Extents begin and end at multiples of so many bytes, or at the volume's end; default: where the changes do. */
+  readonly alignment?: ByteLength;
   /** Compare the bytes and leave out blocks that are equal again. */
   readonly compare?: boolean;
   /** Without what `since` leaves out as unused, which may read otherwise now: for pictures and figures, not for backups. */

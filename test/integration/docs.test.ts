@@ -28,17 +28,6 @@ const example = async (name: string, ...args: string[]) =>
     })
   ).stdout;
 
-test('the backup agent backs up', async () => {
-  const image = join(folder, 'disk.img');
-  await writeFile(image, 'first bytes');
-  await truncate(image, 4 * 1024 * 1024);
-  expect(await example('backup-agent.ts', image, join(folder, 'backup.raw'))).toBe(
-    'incremental backup: 16384 bytes\n',
-  );
-  const [now, backup] = [await readFile(image), await readFile(join(folder, 'backup.raw'))];
-  expect(backup.equals(now)).toBe(true);
-});
-
 test('the writable snapshot is written, and nothing else', async () => {
   const image = join(folder, 'writable.img');
   await writeFile(image, '');
