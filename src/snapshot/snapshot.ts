@@ -57,7 +57,7 @@ export interface Snapshot extends ByteSource {
   /**
    * Writes any byte range of the snapshot itself: neither the volume nor another snapshot sees it. It is there for readers
    * when this resolves, and durable after the next `flush`.
-   * @throws InvalidArgumentError, ReadOnlyError (see `setWritable`), NoSpaceError, SnapshotDeletedError, DeviceError
+   * @throws InvalidArgumentError, ReadOnlyError (see `setWritable`), RevertInProgressError, NoSpaceError, SnapshotDeletedError, DeviceError
    */
   write(offset: ByteOffset, source: Uint8Array): Promise<void>;
 
@@ -74,9 +74,9 @@ export interface Snapshot extends ByteSource {
    * Deletes it, whatever its age: when this resolves nobody sees it any more, and it does not come back. Whoever reads it gets a
    * `SnapshotDeletedError`. If older ones read through it, what they need is merged into its elder neighbour
    * afterwards, in the background; only then its space is free.
-   * @throws SnapshotDeletedError, ReadOnlyError, UnsupportedError (a shadow copy of Windows; or there are older ones, and content
-   *   of it was copied within the volume, or of the next older one lies elsewhere still), DeviceError; with `wait` also as
-   *   `VolumeAccess.settled`
+   * Where there are older ones, what moved within the volume (`Volume.copyRange`) for it or the next older one is copied first.
+   * @throws SnapshotDeletedError, ReadOnlyError, RevertInProgressError, UnsupportedError (a shadow copy of Windows), NoSpaceError
+   *   (no room for what moved), DeviceError: it exists still; with `wait` also as `VolumeAccess.settled`
    */
   delete(options?: DeleteSnapshotOptions): Promise<void>;
 }

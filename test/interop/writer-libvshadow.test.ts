@@ -313,6 +313,10 @@ describe.skipIf(!hasLibvshadow)('libvshadow reads what the engine wrote inside a
         }
       }
       await expectRead(world, { seed });
+      // Moves are settled, and what is left is merged.
+      await world.volume.snapshots[world.random.between(1, 2)]?.delete({ wait: true });
+      await world.writeBlock(world.random.below(24));
+      await expectRead(world, { seed });
     }
   });
 
