@@ -17,8 +17,8 @@ export const DELETION_BUGS: readonly PlantedBug[] = [
       NOT_CHECKED,
       {
         file: MERGE,
-        find: 'table.slotOf(block) === slot && elder.needs(block)',
-        replace: 'table.slotOf(block) === slot && elder.needs(block) && block % 5 !== 3',
+        find: 'table.slotOf(owner) === slot && elder.needs(owner)',
+        replace: 'table.slotOf(owner) === slot && elder.needs(owner) && owner % 5 !== 3',
       },
     ],
   },
@@ -36,8 +36,8 @@ export const DELETION_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: MERGE,
-        find: 'table.slotOf(block) === slot && elder.needs(block)',
-        replace: 'table.slotOf(block) === slot',
+        find: 'table.slotOf(owner) === slot && elder.needs(owner)',
+        replace: 'table.slotOf(owner) === slot',
       },
     ],
   },

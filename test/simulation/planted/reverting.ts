@@ -147,7 +147,7 @@ export const REVERTING_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: 'snapshot/chain.ts',
-        find: 'if (this.#records.indexOf(record) < this.#records.indexOf(kept)) return;',
+        find: 'if (kept === undefined || record === undefined || !this.isKept(record)) return;',
         replace: 'if (this.#records.length > 0) return;',
       },
     ],
