@@ -34,13 +34,21 @@ export function checkCatalog(
   return problems;
 }
 
-/** A block that a snapshot skips is one that the next older one does not look for there: it skips it too, or has a copy. */
+/**
+ * A block that a snapshot skips is one that the next older one does not look for there: it skips it too, or has a copy. Of one that is
+ * being deleted the elder may have that by now.
+ */
 export function checkSkips(records: readonly SnapshotRecord[]): Problem[] {
   const problems: Problem[] = [];
   for (const [index, { area, id }] of records.entries()) {
-    const older = records[index - 1];
+    const first = records.slice(0, index).findLastIndex(({ deleted }) => deleted === undefined);
+    const [older, ...between] = first === -1 ? [] : records.slice(first, index);
     if (area?.unused === undefined || older?.area === undefined) continue;
-    const block = firstLacking(area, older.area);
+    const block = firstLacking(
+      area,
+      older.area,
+      between.flatMap((deleted) => deleted.area ?? []),
+    );
     if (block !== undefined) {
       problems.push({
         code: 'space',
@@ -52,7 +60,11 @@ export function checkSkips(records: readonly SnapshotRecord[]): Problem[] {
   return problems;
 }
 
-function firstLacking({ unused }: DiffArea, older: DiffArea): BlockNumber | undefined {
+function firstLacking(
+  { unused }: DiffArea,
+  older: DiffArea,
+  between: readonly DiffArea[],
+): BlockNumber | undefined {
   for (let page = 0; page * BLOCKS_PER_PAGE < older.table.blockCount; page++) {
     if (unused?.hasPage(page) !== true) continue;
     const [skipped, found] = [emptyPresence(), emptyPresence()];
@@ -60,6 +72,7 @@ function firstLacking({ unused }: DiffArea, older: DiffArea): BlockNumber | unde
     for (const blocks of foundIn(older)) blocks.addPresence(page, found);
     // What has moved there is asked for here.
     older.moves.takePresence(page, found);
+    for (const blocks of between.flatMap(foundIn)) blocks.addPresence(page, found);
     for (let i = 0; i < skipped.length; i++) skipped[i] = (skipped[i] ?? 0) & ~(found[i] ?? 0);
     for (const block of setBits(skipped, page * BLOCKS_PER_PAGE))
       if (block < older.table.blockCount) return block;
