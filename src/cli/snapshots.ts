@@ -20,6 +20,7 @@ export const snapshotRecord = (snapshot: Snapshot, revert?: RevertStatus) => ({
   persistent: snapshot.persistent,
   hidden: snapshot.hidden,
   offline: snapshot.offline,
+  writable: snapshot.writable,
   ...(snapshot.problem === undefined ? {} : { problem: snapshot.problem }),
   ...(roleIn(snapshot, revert) === undefined ? {} : { role: roleIn(snapshot, revert) }),
 });

@@ -15,9 +15,14 @@ export const Method = {
   read: 'read',
   /** Takes `ReadParams`; gives `{ next }`, and extents as bytes: what is known to be zero. */
   zeros: 'zeros',
-  /** Takes `{ offset }` and bytes. */
+  /** Takes `WriteParams` and bytes. */
   write: 'write',
+  /** Takes `CopyRangeParams`. */
+  copyRange: 'copyRange',
+  /** Takes `{ snapshot }`, a store id, or nothing: the volume. */
   flush: 'flush',
+  /** Takes `{ snapshot, writable }`, gives `VolumeState`. */
+  setWritable: 'setWritable',
   /** Takes `CreateParams`, and application information as bytes; gives `Created`. */
   create: 'create',
   /** Takes `CreateSetParams`, and application information as bytes; gives `CreatedSet`. */
@@ -64,6 +69,23 @@ export interface ChangeSnapshotParams {
   readonly storeId: string;
   readonly hidden?: boolean | undefined;
   readonly offline?: boolean | undefined;
+}
+
+export interface WriteParams {
+  /** Store id of a snapshot; none: the volume. */
+  readonly snapshot?: string | undefined;
+  readonly offset: number;
+}
+
+export interface CopyRangeParams {
+  readonly from: number;
+  readonly to: number;
+  readonly length: number;
+}
+
+export interface SnapshotParams {
+  /** Store id. */
+  readonly snapshot?: string | undefined;
 }
 
 export interface RevertParams {
@@ -130,6 +152,8 @@ export interface SnapshotState {
   readonly hidden: boolean;
   readonly offline: boolean;
   readonly problem?: string | undefined;
+  readonly writable: boolean;
+  readonly movedBytes: number;
 }
 
 export interface VolumeState {
@@ -173,6 +197,8 @@ export const snapshotState = (snapshot: Snapshot): SnapshotState => ({
   hidden: snapshot.hidden,
   offline: snapshot.offline,
   problem: snapshot.problem,
+  writable: snapshot.writable,
+  movedBytes: snapshot.movedBytes,
 });
 
 export const volumeState = (volume: Volume, serving: ServingState): VolumeState => ({

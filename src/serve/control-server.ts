@@ -30,10 +30,13 @@ import {
   type RevertParams,
   type ScrubParams,
   type ServingState,
+  type SnapshotParams,
   volumeState,
+  type WriteParams,
 } from './control-protocol.js';
 import { type CreateParams, type CreateSetParams, creationOptions } from './creation-params.js';
 import { idIn, numberIn, unlessAborted } from './params.js';
+import { releaseWith } from './release.js';
 import { ClosingError } from './rpc/errors.js';
 import { type Call, type Reply, RpcConnection, TRANSFER_MAX } from './rpc/server.js';
 
@@ -147,11 +150,14 @@ export class ControlServer {
       case Method.read:
         return this.#read(call.params as ReadParams);
       case Method.write:
-        await volume.write(numberIn(call.params, 'offset'), call.bytes);
-        return {};
+        return this.#write(call);
       case Method.flush:
-        await volume.flush();
+        await this.#target((call.params ?? {}) as SnapshotParams).flush();
         return {};
+      case Method.copyRange:
+        return this.#copyRange(call);
+      case Method.setWritable:
+        return this.#setWritable(call.params as SnapshotParams & { readonly writable: boolean });
       case Method.create:
         return this.#create(call);
       case Method.createSet:
@@ -227,11 +233,35 @@ export class ControlServer {
     return { bytes, sent: () => this.#buffers.give(buffer) };
   }
 
+  async #write({ params, bytes }: Call): Promise<Reply> {
+    await this.#target(params as WriteParams).write(numberIn(params, 'offset'), bytes);
+    return {};
+  }
+
+  async #copyRange({ params, signal, onProgress }: Call): Promise<Reply> {
+    const [from, to, length] = ['from', 'to', 'length'].map((name) => numberIn(params, name));
+    await this.#options.volume.copyRange(from ?? 0, to ?? 0, length ?? 0, { signal, onProgress });
+    return {};
+  }
+
+  async #setWritable({
+    snapshot = '',
+    writable,
+  }: SnapshotParams & { readonly writable: boolean }): Promise<Reply> {
+    await this.#find(snapshot).setWritable(writable);
+    return this.#state();
+  }
+
+  /** What is meant: a snapshot, or the volume. */
+  #target({ snapshot }: SnapshotParams): Snapshot | Volume {
+    return snapshot === undefined ? this.#options.volume : this.#find(snapshot);
+  }
+
   async #create(call: Call): Promise<Reply> {
     const snapshot = await this.#options.volume.createSnapshot(
       creationOptions(call.params as CreateParams, call.bytes),
     );
-    this.#own(call, [snapshot]);
+    releaseWith(call, [snapshot], this.#options.onError);
     return { value: { storeId: snapshot.storeId, state: this.#state().value } };
   }
 
@@ -247,24 +277,9 @@ export class ControlServer {
       },
     );
     const set = await createSnapshotSet(volumes, creationOptions(call.params as CreateParams, call.bytes));
-    this.#own(call, set.snapshots);
+    releaseWith(call, set.snapshots, this.#options.onError);
     const members = set.snapshots.map(({ storeId }, i) => ({ volumeId: volumes[i]?.id ?? '', storeId }));
     return { value: { setId: set.id, members, state: this.#state().value } };
-  }
-
-  /** What is to go with its owner goes when the connection does. */
-  #own(call: Call, snapshots: readonly Snapshot[]): void {
-    const release = async () => {
-      for (const snapshot of snapshots) {
-        if (!snapshot.autoRelease || snapshot.state === 'deleted') continue;
-        try {
-          await snapshot.delete();
-        } catch (error) {
-          this.#options.onError(error);
-        }
-      }
-    };
-    if (snapshots.some(({ autoRelease }) => autoRelease)) call.onGone(() => void release());
   }
 
   /** A client that goes away leaves the revert as it is: it goes on. */

@@ -4,6 +4,7 @@ import type { CreateSnapshotOptions } from '../snapshot/create.js';
 
 export interface CreateParams {
   readonly label?: string | undefined;
+  readonly writable?: boolean | undefined;
   readonly holdTimeoutMs?: number | undefined;
   /** Is what the file system does not use skipped, and how? */
   readonly unusedSpace?: 'auto' | 'frozen' | undefined;
@@ -20,20 +21,23 @@ export interface CreateSetParams extends CreateParams {
 
 /** As they are sent; application information follows as bytes. @throws InvalidArgumentError */
 export function createParams(options: CreateSnapshotOptions): CreateParams {
-  const { label, holdTimeoutMs, persistent, autoRelease, hidden, unusedSpace, applicationInfo } = options;
+  const { label, writable, holdTimeoutMs, persistent, autoRelease, hidden, unusedSpace, applicationInfo } =
+    options;
   if (typeof unusedSpace === 'object')
     throw new InvalidArgumentError(
       "unusedSpace of a volume that another process serves can only be 'auto' or 'frozen': a provider of yours cannot be sent there",
     );
   const hasInformation = applicationInfo !== undefined;
-  return { label, holdTimeoutMs, persistent, autoRelease, hidden, unusedSpace, hasInformation };
+  return { label, writable, holdTimeoutMs, persistent, autoRelease, hidden, unusedSpace, hasInformation };
 }
 
 /** As they arrived. @param bytes application information, if there is any */
 export function creationOptions(params: CreateParams, bytes: Uint8Array): CreateSnapshotOptions {
-  const { label, holdTimeoutMs, hasInformation, persistent, autoRelease, hidden, unusedSpace } = params;
+  const { label, writable, holdTimeoutMs, hasInformation, persistent, autoRelease, hidden, unusedSpace } =
+    params;
   return {
     ...(label === undefined ? {} : { label }),
+    ...(writable === undefined ? {} : { writable }),
     ...(holdTimeoutMs === undefined ? {} : { holdTimeoutMs }),
     ...(hasInformation ? { applicationInfo: bytes } : {}),
     ...(persistent === undefined ? {} : { persistent }),

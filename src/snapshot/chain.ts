@@ -18,6 +18,7 @@ import { assert, NotFoundError, RevertInProgressError } from '../errors.js';
 import { SnapshotState } from '../format/control-block.js';
 import type { Guid } from '../format/guid.js';
 import type { ControlFile } from '../store/control-file.js';
+import { twice } from './doubt.js';
 import type { Emit } from './events.js';
 import type { DeletionReason, SnapshotRecord } from './record.js';
 
@@ -56,15 +57,11 @@ export class SnapshotChain {
 
   /** Oldest first: those that there are for users. */
   get visible(): SnapshotRecord[] {
-    return this.#undeleted.filter(({ pending, expired }) => !pending && expired === undefined);
+    return this.undeleted.filter(({ pending, expired }) => !pending && expired === undefined);
   }
 
-  /** How many there are: with those that nobody is shown yet, or any more, without those that are being deleted. */
-  get count(): number {
-    return this.#undeleted.length;
-  }
-
-  get #undeleted(): SnapshotRecord[] {
+  /** Oldest first, with those that nobody is shown yet, or any more, and without those that are being deleted. */
+  get undeleted(): SnapshotRecord[] {
     return this.#records.filter(({ deleted }) => deleted === undefined);
   }
 
@@ -196,16 +193,32 @@ export class SnapshotChain {
 
   /**
    * Deletes one snapshot, whatever its age: durable when it resolves. Of one that is not the oldest the space becomes free later.
+   * Use `deleteSnapshot`, which settles moves before.
+   * @returns `false`, having done nothing, if there are moves to settle
    * @throws SnapshotDeletedError; RevertInProgressError, DeviceError if the control file cannot be changed; then it exists still
    */
-  async remove(record: SnapshotRecord, copyOnWrite: CopyOnWrite, reason: DeletionReason): Promise<void> {
-    await this.#removing.runExclusive(async () => {
+  remove(record: SnapshotRecord, copyOnWrite: CopyOnWrite, reason: DeletionReason): Promise<boolean> {
+    return this.#removing.runExclusive(async () => {
       const index = this.indexOf(record);
-      this.#checkRemovable(record);
+      if (this.toSettle(record).length > 0) return false;
       if (index === 0) await this.#removeOldest(record, copyOnWrite, reason, undefined);
       else await this.#hide(record, copyOnWrite, reason);
       await this.#removeUnneeded(copyOnWrite);
+      return true;
     });
+  }
+
+  /**
+   * Snapshots whose moves stand in the way of deleting `record`: itself, because moves are not merged, and its elder, whose moves ask
+   * for content in this one. The oldest is asked by nobody.
+   * @throws SnapshotDeletedError; RevertInProgressError if it cannot go
+   */
+  toSettle(record: SnapshotRecord): SnapshotRecord[] {
+    const older = this.#records.slice(0, this.indexOf(record));
+    this.#checkRemovable(record);
+    const elder = older.findLast(({ deleted }) => deleted === undefined);
+    if (elder === undefined) return [];
+    return [record, elder].filter(({ area }) => area?.moves.isSettled === false);
   }
 
   /** From now on nobody sees it, and it takes no new copies. */
@@ -242,7 +255,7 @@ export class SnapshotChain {
   /** Removes the `count` oldest, or as many as there are. @throws as `removeThrough` */
   async removeOldest(count: number, copyOnWrite: CopyOnWrite, reason: DeletionReason): Promise<void> {
     await this.#removing.runExclusive(async () => {
-      const there = this.#undeleted;
+      const there = this.undeleted;
       if (count > 0) this.#checkRemovable(there[Math.min(count, there.length) - 1]);
       for (let i = 0; i < count; i++) {
         await this.#removeUnneeded(copyOnWrite);
@@ -362,14 +375,5 @@ export class SnapshotChain {
       });
     }
     this.#onFreed();
-  }
-}
-
-/** Once more, for a passing failure; the second one is the caller's. */
-async function twice(action: () => Promise<void>): Promise<void> {
-  try {
-    await action();
-  } catch {
-    await action();
   }
 }

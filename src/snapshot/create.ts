@@ -36,6 +36,8 @@ export interface CreateSnapshotOptions {
   readonly label?: string;
   /** Bytes that come back with the snapshot; with the label and the VSS fields at most 16,256. */
   readonly applicationInfo?: Uint8Array;
+  /** May it be written itself? Default: no; `Snapshot.setWritable` changes it. */
+  readonly writable?: boolean;
   /** How long writes may be held; default 10,000 ms, at most 600,000. */
   readonly holdTimeoutMs?: number;
   /** Default: true. Else it is gone after the volume was closed, and after a crash. */
@@ -110,7 +112,7 @@ export class Creation {
     set: SetMembership,
     purpose?: SnapshotPurpose,
   ) {
-    const { persistent = true, autoRelease = false, hidden = false } = options;
+    const { persistent = true, autoRelease = false, hidden = false, writable = false } = options;
     const { chain, gate, writes } = context;
     this.#provider = providerOf(options.unusedSpace);
     const failure = writes?.failure ?? gate.failure;
@@ -120,7 +122,7 @@ export class Creation {
         `no snapshot can be taken while the volume is put back to ${chain.keptFrom.id}; wait for that, or cancel it`,
       );
     }
-    if (chain.count >= SNAPSHOTS_MAX)
+    if (chain.undeleted.length >= SNAPSHOTS_MAX)
       throw new LimitError(`a volume has at most ${SNAPSHOTS_MAX} snapshots; delete one first`);
     this.#context = context;
     this.#hold = new Hold(context);
@@ -136,7 +138,10 @@ export class Creation {
     encodeApplicationInformation(this.#information);
     const { volatile, autoRelease: released } = SnapshotState;
     this.#state = (purpose?.state ?? 0) | (persistent ? 0 : volatile) | (autoRelease ? released : 0);
-    this.#flags = SnapshotFlag.noDiffAreaFill | (hidden ? 0 : SnapshotFlag.visible);
+    this.#flags =
+      SnapshotFlag.noDiffAreaFill |
+      (hidden ? 0 : SnapshotFlag.visible) |
+      (writable ? SnapshotFlag.writable : 0);
   }
 
   get #ready(): DiffArea {

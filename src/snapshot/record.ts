@@ -2,7 +2,7 @@
 import { Mutex } from 'async-mutex';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import { SnapshotDeletedError, type VolsnapError } from '../errors.js';
-import type { SnapshotItem } from '../format/control-block.js';
+import { SnapshotFlag, type SnapshotItem } from '../format/control-block.js';
 import type { Guid } from '../format/guid.js';
 import { Readers } from './readers.js';
 
@@ -44,6 +44,7 @@ export class SnapshotRecord {
   #deleted: DeletionReason | undefined;
   #isGone = false;
   readonly #readers = new Readers();
+  readonly #writers = new Readers();
 
   constructor(item: SnapshotItem, content: AreaOrDamage, state = 0) {
     this.#item = item;
@@ -54,6 +55,11 @@ export class SnapshotRecord {
   /** What the control file says of it. */
   get item(): SnapshotItem {
     return this.#item;
+  }
+
+  /** May it be written itself? */
+  get isWritable(): boolean {
+    return (this.#item.flags & SnapshotFlag.writable) !== 0;
   }
 
   /** Its flags are others now, durably. */
@@ -105,6 +111,16 @@ export class SnapshotRecord {
     const result = await this.#readers.run(read);
     this.checkExists();
     return result;
+  }
+
+  /** Runs `write`, a write to the snapshot itself. */
+  whileWriting(write: () => Promise<void>): Promise<void> {
+    return this.#writers.run(write);
+  }
+
+  /** Resolves when every write to it that is under way now has ended. */
+  async unwritten(): Promise<void> {
+    await this.#writers.whenLeft();
   }
 
   /**

@@ -1,23 +1,24 @@
 /** Snapshots that nobody wants any longer than a revert takes: that of the state before, and any that expired meanwhile. */
 import { SnapshotDeletedError } from '../errors.js';
 import { SnapshotState } from '../format/control-block.js';
-import type { CreateContext } from './create.js';
+import { deleteSnapshot } from './delete.js';
+import type { Emit } from './events.js';
 import type { Merging } from './merging.js';
 import type { DeletionReason, SnapshotRecord } from './record.js';
+import type { SettleContext } from './settle-moves.js';
 
-interface DropContext extends Pick<CreateContext, 'chain' | 'copyOnWrite' | 'emit'> {
+interface DropContext extends SettleContext {
+  readonly emit: Emit;
   readonly merging: Merging;
 }
 
 /** Deletes it, durably, if it was to go when the revert is over, which it is. What fails is done at the next opening. */
-export async function dropUnwanted(
-  { chain, copyOnWrite, emit, merging }: DropContext,
-  record: SnapshotRecord,
-): Promise<void> {
+export async function dropUnwanted(context: DropContext, record: SnapshotRecord): Promise<void> {
+  const { emit, merging } = context;
   const reason = reasonToGo(record);
   if (reason === undefined || record.deleted !== undefined) return;
   try {
-    await chain.remove(record, copyOnWrite, reason);
+    await deleteSnapshot(context, record, reason);
     merging.wake();
   } catch (error) {
     // Somebody else was faster.

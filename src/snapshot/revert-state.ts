@@ -1,8 +1,9 @@
 /** What the devices say of a revert that is under way: the flag of its target, and the table chain of the newest snapshot. */
 import type { DiffArea } from '../diff-area/diff-area.js';
+import { OfflineError, UnsupportedError } from '../errors.js';
 import { SnapshotFlag } from '../format/control-block.js';
 import type { CatalogEntry } from '../store/catalog.js';
-import { BLOCK_SIZE } from '../units.js';
+import { BLOCK_SIZE, type ByteLength } from '../units.js';
 import type { SnapshotChain } from './chain.js';
 import { PendingBlocks } from './pending-blocks.js';
 import type { PutBack } from './put-back.js';
@@ -33,6 +34,17 @@ export interface RevertUnderWay {
   problem: unknown;
   completed: Outcome;
   readonly listeners: Set<NonNullable<RevertOptions['onProgress']>>;
+}
+
+/** @throws OfflineError, UnsupportedError if the volume, of so many bytes, cannot be put back to it */
+export function checkTarget({ id, item }: SnapshotRecord, volumeSize: ByteLength): void {
+  if ((item.flags & SnapshotFlag.offline) !== 0)
+    throw new OfflineError(`snapshot ${id} is offline; take it online first`);
+  if (item.volumeSize !== volumeSize) {
+    throw new UnsupportedError(
+      `snapshot ${id} is of ${item.volumeSize} bytes and the volume has ${volumeSize} now; export it instead`,
+    );
+  }
 }
 
 export const isTarget = (flags: number): boolean => (flags & SnapshotFlag.revertTarget) !== 0;
@@ -69,18 +81,23 @@ export function findRevert(chain: SnapshotChain, entries: readonly CatalogEntry[
   return { target, previous, area, phase, pending, total };
 }
 
-/** What lies between a snapshot and a newer one, with that diff area, or now: what has a copy in the older one, or between. */
+/**
+ * What lies between a snapshot and a newer one, with that diff area, or now: what has a copy in the older one, or between, or
+ * moved then; and what was written to the older one itself.
+ */
 export function pendingBetween(
   chain: SnapshotChain,
   older: SnapshotRecord,
   newer: DiffArea | undefined,
 ): PendingBlocks {
-  return pendingOf(chain.areasFrom(older).filter((area) => area !== newer));
+  const pending = pendingOf(chain.areasFrom(older).filter((area) => area !== newer));
+  if (older.area !== undefined) pending.add(older.area.overlays, older.area.table.blockCount);
+  return pending;
 }
 
 export function pendingOf(areas: readonly DiffArea[]): PendingBlocks {
   const pending = new PendingBlocks();
-  for (const { table } of areas) pending.addTable(table);
+  for (const area of areas) pending.addArea(area);
   return pending;
 }
 

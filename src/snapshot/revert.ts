@@ -17,20 +17,14 @@ import { Mutex } from 'async-mutex';
 import type { Pools } from '../copy-on-write/pools.js';
 import type { Lifetime } from '../device/lifetime.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
-import {
-  ClosedError,
-  NotFoundError,
-  OfflineError,
-  RevertInProgressError,
-  SnapshotDeletedError,
-  UnsupportedError,
-} from '../errors.js';
+import { ClosedError, NotFoundError, RevertInProgressError, SnapshotDeletedError } from '../errors.js';
 import { SnapshotFlag, SnapshotState } from '../format/control-block.js';
 import type { Guid } from '../format/guid.js';
 import { CANCELLED } from '../format/revert-mark.js';
 import type { CreateContext } from './create.js';
 import { DoneMarks } from './done-marks.js';
 import { withoutDoubt } from './doubt.js';
+import { flushOverlays } from './flush-overlays.js';
 import { DEFAULT_HOLD_TIMEOUT_MS, whileHeld } from './hold.js';
 import type { LiveDevice } from './live-device.js';
 import type { Merging } from './merging.js';
@@ -39,6 +33,7 @@ import type { SnapshotRecord } from './record.js';
 import { Outcome, type RevertOperation, type RevertOptions, type RevertStatus } from './revert-operation.js';
 import { dropUnwanted } from './revert-previous.js';
 import {
+  checkTarget,
   type FoundRevert,
   findRevert,
   marksFor,
@@ -93,7 +88,8 @@ export class Reverts {
     chain.keepFrom(target);
     if (area === undefined) {
       // The volume is open for reading only, and nothing of it can be read.
-      live.putBack = new PutBack({ volume, chain, source: target, pending, total, marks: undefined });
+      const nothing = { overlays: undefined, marks: undefined };
+      live.putBack = new PutBack({ volume, chain, source: target, pending, total, ...nothing });
       return;
     }
     area.keepRoomForMarks(marksFor(pending, area));
@@ -103,8 +99,11 @@ export class Reverts {
   #set({ target, previous, area, phase, pending, total }: FoundRevert & { area: DiffArea }): void {
     const { device: volume, pools, live, chain } = this.#context;
     const marks = new DoneMarks(volume, area, pools);
-    const source = phase === 'reverting' ? target : previous;
-    const putBack = new PutBack({ volume, chain, source, pending, total, marks });
+    const source =
+      phase === 'reverting'
+        ? { source: target, overlays: target.area?.overlays }
+        : { source: previous, overlays: undefined };
+    const putBack = new PutBack({ volume, chain, ...source, pending, total, marks });
     live.putBack = putBack;
     if (this.#underWay !== undefined) {
       Object.assign(this.#underWay, { putBack, phase });
@@ -158,15 +157,12 @@ export class Reverts {
       }
       this.resume();
     } else {
-      if ((target.item.flags & SnapshotFlag.offline) !== 0)
-        throw new OfflineError(`snapshot ${target.id} is offline; take it online first`);
-      if (target.item.volumeSize !== device.size) {
-        throw new UnsupportedError(
-          `snapshot ${target.id} is of ${target.item.volumeSize} bytes and the volume has ${device.size} now; export it instead`,
-        );
-      }
+      checkTarget(target, device.size);
       await chain.keep(target);
       try {
+        // From here on nobody writes to it: what was written to it is part of what the volume goes back to.
+        await target.unwritten();
+        await flushOverlays(this.#context.pools, target);
         await this.#takePrevious(target, options);
       } catch (error) {
         if (this.#underWay === undefined) chain.keepFrom(undefined);
@@ -193,7 +189,7 @@ export class Reverts {
         state: SnapshotState.beforeRevert | (keepPrevious ? 0 : SnapshotState.dropAfterRevert),
         prepare: async (area) => {
           // What was copied since it was looked at first.
-          for (const { table } of latest) pending.addTable(table);
+          for (const newer of latest) pending.addArea(newer);
           const marks = marksFor(pending, area);
           const growth = area.growthForMarks(marks);
           // Nothing in the control file names it yet.

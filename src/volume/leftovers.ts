@@ -3,7 +3,10 @@
  * owner has gone, and members of sets that were being taken in a crash.
  */
 import type { Environment } from '../environment.js';
+import { IntegrityError, NoSpaceError } from '../errors.js';
 import { SnapshotState } from '../format/control-block.js';
+import { deleteSnapshot } from '../snapshot/delete.js';
+import type { Emit } from '../snapshot/events.js';
 import type { DeletionReason, SnapshotRecord } from '../snapshot/record.js';
 import type { SetOutcome } from '../store/set-records.js';
 import type { Engine } from './engine.js';
@@ -57,24 +60,31 @@ export function passOverLeftovers({ completed, expired }: Leftovers): void {
  * Durably, once the volume is known to be in use: a crash from here on finds again what is left of them.
  * @throws DeviceError
  */
-export async function settleLeftovers(
-  { store, chain, copyOnWrite, pools }: Engine,
-  { completed, expired }: Leftovers,
-): Promise<void> {
+export async function settleLeftovers(engine: Engine, { completed, expired }: Leftovers): Promise<void> {
+  const { store, chain, pools, emit } = engine;
   for (const record of completed) {
     await store.control.setState(record.id, { clear: SnapshotState.setPending });
     record.state &= ~SnapshotState.setPending;
   }
   try {
     for (const { record, reason } of expired) {
-      // What a revert needs goes when that is over; what older ones read through is merged: it is durable that it is to go.
+      // What a revert needs goes when that is over. Of what older ones read through it is durable that it is to go.
       if (chain.isKept(record)) record.expired = reason;
-      else await chain.remove(record, copyOnWrite, reason);
+      else await deleteSnapshot(engine, record, reason).catch(atNextOpening(record, reason, emit));
     }
   } finally {
     await pools.background.onIdle();
   }
 }
+
+/** Moves of it may have no room to be settled, which is no reason not to open the volume. @throws what is no such reason */
+const atNextOpening =
+  (record: SnapshotRecord, reason: DeletionReason, emit: Emit) =>
+  (error: unknown): void => {
+    if (!(error instanceof NoSpaceError || error instanceof IntegrityError)) throw error;
+    record.expired = reason;
+    emit('backgroundFailure', { id: record.id, what: 'deleting a snapshot that was not to stay', error });
+  };
 
 async function outcomeFor(
   record: SnapshotRecord,

@@ -1,6 +1,7 @@
 /** The snapshots of a volume in a store of volsnap. */
 import { InvalidArgumentError, SnapshotDeletedError } from '../errors.js';
 import { SnapshotState } from '../format/control-block.js';
+import { deleteSnapshot } from '../snapshot/delete.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import { BLOCK_SIZE } from '../units.js';
@@ -32,7 +33,7 @@ export class StoredHistory implements History {
   }
 
   /** Always the same object for the same snapshot. */
-  handleOf(record: SnapshotRecord): Snapshot {
+  handleOf(record: SnapshotRecord): StoredSnapshot {
     let handle = this.#handles.get(record);
     if (handle === undefined) {
       handle = new StoredSnapshot(this.#engine, record, this.#writable);
@@ -93,8 +94,15 @@ export class StoredHistory implements History {
     const areas = (some: readonly SnapshotRecord[]) => some.flatMap(({ area }) => area ?? []);
     const later = until === undefined ? [] : chain.records.slice(end);
     const passed = areas(chain.records.slice(first, end));
+    // What was written to either side itself shows there alone; what was written to the target of a revert, in the volume too.
+    const sides = since.storeId === until?.storeId ? [] : [since, until];
+    const written = [...sides.map((side) => side && this.#recordOf(side)), target].flatMap(
+      (record) => record?.area?.overlays ?? [],
+    );
     const changed =
-      copiedOnly === true ? passed.map(({ table }) => table) : blocksChanged(passed, areas(later));
+      copiedOnly === true
+        ? passed.map(({ table }) => table)
+        : [...blocksChanged(passed, areas(later)), ...written];
     const size = until?.size ?? live.size;
     for (const extent of changedExtents(changed, { sizeBefore: since.size, size, offset, length })) {
       // Such a store keeps a copy of block 0 in every snapshot, changed or not.
@@ -122,10 +130,11 @@ export class StoredHistory implements History {
       await reverts.stop();
       // If that fails, acknowledged writes are lost: the close is not a clean one, and says so.
       await writes?.drained();
+      if (this.#writable) await this.#flushSnapshots();
       if (this.#writable && gate.failure === undefined) {
+        await this.#release();
         await gate.hold(undefined);
         await pools.idle();
-        await this.#release();
         await this.#recordClean();
       }
     } finally {
@@ -141,17 +150,23 @@ export class StoredHistory implements History {
    * what older ones read through is merged then.
    */
   async #release(): Promise<void> {
-    const { chain, copyOnWrite, store, pools, emit } = this.#engine;
+    const { chain, store, pools, emit } = this.#engine;
     try {
       for (const record of [...chain.records]) {
         if ((record.state & SnapshotState.autoRelease) === 0 || record.deleted !== undefined) continue;
-        if (chain.isKept(record)) continue;
-        await chain.remove(record, copyOnWrite, 'released');
+        if (!chain.isKept(record)) await deleteSnapshot(this.#engine, record, 'released');
       }
     } catch (error) {
       emit('backgroundFailure', { id: store.name, what: 'releasing snapshots', error });
     }
     await pools.idle();
+  }
+
+  /** What was written to snapshots themselves. @throws what the first that failed threw, when all have been tried */
+  async #flushSnapshots(): Promise<void> {
+    const { visible } = this.#engine.chain;
+    const results = await Promise.allSettled(visible.map((record) => this.handleOf(record).flushWrites()));
+    for (const result of results) if (result.status === 'rejected') throw result.reason;
   }
 
   /** Everything durable, and written down that it is: the next opening need not look for what a crash left. */

@@ -10,7 +10,7 @@ import { EventEmitter } from 'node:events';
 import { asTarget, checkRange, checkWhole, lengthOf } from '../arguments.js';
 import { type AllocationExtent, allocationOf } from '../device/allocation.js';
 import type { BlockDevice } from '../device/block-device.js';
-import { systemEnvironment } from '../environment.js';
+import { type Environment, systemEnvironment } from '../environment.js';
 import { ClosedError, ReadOnlyError } from '../errors.js';
 import type { Guid } from '../format/guid.js';
 import type { ScrubOptions, ScrubReport } from '../scrub/scrub.js';
@@ -20,22 +20,30 @@ import type { SettledOptions } from '../snapshot/merging.js';
 import type { RevertOperation, RevertOptions } from '../snapshot/revert-operation.js';
 import { createSnapshot } from '../snapshot/set.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
+import type { Store } from '../store/store.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { VolumeAccess } from './access.js';
 import { openParts, type VolumeOptions, type VolumeParts } from './assemble.js';
-import type { ChangedExtent } from './changed-blocks.js';
+import type { ChangedBlocksOptions, ChangedExtent } from './changed-blocks.js';
 import { type Change, CLEARED_BYTES, changePart, PART_BYTES, writePart, zero } from './changing.js';
 import { clearRange } from './clearing.js';
 import { differing } from './compare.js';
+import { type CopyRangeOptions, copyRange } from './copy-range.js';
 import type { Engine } from './engine.js';
 import { alignedExtents, extentsWithData, zerosOf } from './extents.js';
 import { growVolume } from './growing.js';
 import type { VolumeFigures } from './history.js';
 import type { Recovery } from './open.js';
-import type { ChangedBlocksOptions, InitializeVolumeOptions } from './options.js';
 
 export type { VolumeOptions } from './assemble.js';
-export type { ChangedBlocksOptions, InitializeVolumeOptions } from './options.js';
+export type { ChangedBlocksOptions } from './changed-blocks.js';
+
+export interface InitializeVolumeOptions {
+  readonly store: Store;
+  /** Bytes that diff areas may take in all; default 0: no limit. */
+  readonly maximumSize?: ByteLength;
+  readonly environment?: Environment;
+}
 
 export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
   #parts: VolumeParts | undefined;
@@ -181,6 +189,14 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
       length,
       (device, at, part) => device.discard?.(at, part) ?? zero(device, at, part),
     );
+  }
+
+  /**
+   * Copies bytes to another place in the volume; the ranges may overlap. For snapshots it is a write of the target, and whole blocks move:
+   * see `copy-range.ts`. @throws InvalidArgumentError, ReadOnlyError, ClosedError, DeviceError, what `signal` was aborted with
+   */
+  async copyRange(from: ByteOffset, to: ByteOffset, length: ByteLength, options: CopyRangeOptions = {}) {
+    await this.#runWriting(({ engine }) => copyRange(engine, { from, to, length }, options));
   }
 
   /** What is zero already stays as it is, and needs no copy: snapshots see zeros there as before. */

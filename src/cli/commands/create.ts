@@ -17,6 +17,7 @@ const APPLICATION_INFO_MAX = 16_256;
 interface CreateOptions extends WritingOptions {
   readonly label?: string;
   readonly appInfo?: string;
+  readonly writable?: true;
   readonly hidden?: true;
   readonly notPersistent?: true;
   readonly skipUnused?: true;
@@ -32,6 +33,7 @@ export const createCommand = (run: Runner): Command =>
     examples: [
       'volsnap create disk.img',
       "volsnap create disk.img --label 'before the upgrade'",
+      'volsnap create disk.img --writable',
       'volsnap create disk.img --skip-unused',
       'volsnap create system.img data.img',
     ],
@@ -40,6 +42,7 @@ export const createCommand = (run: Runner): Command =>
   })
     .option('--label <TEXT>', 'a name for people')
     .option('--app-info <FILE>', 'bytes to keep with the snapshot, up to about 16,000')
+    .option('--writable', 'the snapshot itself may be written, which nothing else sees')
     .option('--hidden', 'leave it out of lists and exports; its id still works')
     .option('--not-persistent', 'for as long as the volume is served: gone when it is opened again')
     .option(
@@ -70,11 +73,12 @@ async function create(
 }
 
 async function wantedSnapshot(options: CreateOptions): Promise<CreateSnapshotOptions> {
-  const { label, appInfo, hidden, notPersistent, skipUnused, frozen } = options;
+  const { label, appInfo, writable, hidden, notPersistent, skipUnused, frozen } = options;
   const applicationInfo = appInfo === undefined ? undefined : await readInformation(appInfo);
   return {
     ...(label === undefined ? {} : { label }),
     ...(applicationInfo === undefined ? {} : { applicationInfo }),
+    ...(writable === true ? { writable } : {}),
     ...(hidden === true ? { hidden } : {}),
     ...(notPersistent === true ? { persistent: false } : {}),
     ...(skipUnused === true ? { unusedSpace: frozen === true ? 'frozen' : 'auto' } : {}),
