@@ -332,14 +332,10 @@ export class VolumeModel {
    */
   reconcileNames(found: readonly string[], pending: readonly string[] = []): void {
     const wrong: string[] = [];
-    for (const name of pending) {
-      if (!this.#snapshots.has(name))
-        wrong.push(`snapshot ${name} is pending, but was deleted or never created`);
-    }
-    for (const name of found) {
+    for (const name of [...found, ...pending]) {
       const snapshot = this.#snapshots.get(name);
       if (snapshot === undefined) wrong.push(`snapshot ${name} is there, but was deleted or never created`);
-      else snapshot.state = 'present';
+      else if (!pending.includes(name)) snapshot.state = 'present';
     }
     for (const { name, state } of [...this.#snapshots.values()]) {
       if (found.includes(name) || pending.includes(name)) continue;
