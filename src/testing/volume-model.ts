@@ -15,7 +15,7 @@ import { type BlockNumber, type ByteLength, type ByteOffset, SECTOR_SIZE } from 
 import type { CrashModel } from './crash-model.js';
 import { checkSectors, report } from './model-mismatch.js';
 import { type ModelRevert, revertWrites } from './model-revert.js';
-import { type Candidate, SectorHistory, type WriteRecord } from './sector-history.js';
+import { SectorHistory, type WriteRecord } from './sector-history.js';
 import {
   differingSectors,
   type Moment,
@@ -159,7 +159,9 @@ export class VolumeModel {
     this.#checkRange(offset, actual.byteLength);
     this.cancelRead(read);
     // What was written last is always allowed: whatever could supersede it ended earlier, so it began earlier.
-    this.#compare(offset, actual, (sector) => this.#history.seen(sector, read.start).map(bytesOf));
+    this.#compare(offset, actual, (sector) =>
+      this.#history.seen(sector, read.start).map(({ bytes }) => bytes),
+    );
   }
 
   /** A read failed, so nothing is learnt. */
@@ -376,5 +378,3 @@ export class VolumeModel {
     });
   }
 }
-
-const bytesOf = (candidate: Candidate): Uint8Array => candidate.bytes;
