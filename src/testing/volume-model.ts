@@ -328,10 +328,7 @@ export class VolumeModel {
     this.#crashed = undefined;
   }
 
-  /**
-   * The second part: which snapshots there are. Those in doubt are decided by it.
-   * @param pending are there, but the engine does not know yet whether they count
-   */
+  /** The second part: which snapshots there are. Those in doubt are decided by it. @param pending are there, and may not count */
   reconcileNames(found: readonly string[], pending: readonly string[] = []): void {
     const wrong: string[] = [];
     for (const name of [...found, ...pending]) {

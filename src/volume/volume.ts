@@ -11,7 +11,7 @@ import { asTarget, checkRange, checkWhole, lengthOf } from '../arguments.js';
 import { type AllocationExtent, allocationOf } from '../device/allocation.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { giveBack, type Lent } from '../device/buffer-pool.js';
-import { type Environment, systemEnvironment } from '../environment.js';
+import { systemEnvironment } from '../environment.js';
 import { ClosedError, ReadOnlyError } from '../errors.js';
 import type { Guid } from '../format/guid.js';
 import type { ScrubOptions, ScrubReport } from '../scrub/scrub.js';
@@ -21,13 +21,11 @@ import type { SettledOptions } from '../snapshot/merging.js';
 import type { RevertOperation, RevertOptions } from '../snapshot/revert-operation.js';
 import { createSnapshot } from '../snapshot/set.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
-import type { Store } from '../store/store.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { VolumeAccess } from './access.js';
 import { openParts, type VolumeOptions, type VolumeParts } from './assemble.js';
 import type { ChangedBlocksOptions, ChangedExtent } from './changed-blocks.js';
-import { type Change, CLEARED_BYTES, changePart, PART_BYTES, writePart, zero } from './changing.js';
-import { clearRange } from './clearing.js';
+import { type Change, clear, PART_BYTES, writePart, zero } from './changing.js';
 import { differing } from './compare.js';
 import { type CopyRangeOptions, copyRange } from './copy-range.js';
 import type { Engine } from './engine.js';
@@ -35,16 +33,11 @@ import { alignedExtents, extentsWithData, zerosOf } from './extents.js';
 import { growVolume } from './growing.js';
 import type { VolumeFigures } from './history.js';
 import type { Recovery } from './open.js';
+import type { InitializeVolumeOptions } from './options.js';
 
 export type { VolumeOptions } from './assemble.js';
 export type { ChangedBlocksOptions } from './changed-blocks.js';
-
-export interface InitializeVolumeOptions {
-  readonly store: Store;
-  /** Bytes that diff areas may take in all; default 0: no limit. */
-  readonly maximumSize?: ByteLength;
-  readonly environment?: Environment;
-}
+export type { InitializeVolumeOptions } from './options.js';
 
 export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
   #parts: VolumeParts | undefined;
@@ -219,20 +212,10 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     await this.#runWriting(({ engine }) => copyRange(engine, { from, to, length }, options));
   }
 
-  /** What is zero already stays as it is, and needs no copy: snapshots see zeros there as before. */
   async #clear(offset: ByteOffset, length: ByteLength, action: Change): Promise<void> {
     await this.#runWriting(async ({ engine }) => {
       checkRange(offset, length, engine.device.size);
-      const partLimit = engine.copyOnWrite.target === undefined ? CLEARED_BYTES : PART_BYTES;
-      const { writes, live, gate } = engine;
-      await clearRange(
-        writes ?? live,
-        { offset, length },
-        partLimit,
-        (at, part) => writes?.change(at, part, action) ?? changePart(engine, at, part, action),
-      );
-      // Zeros that were passed over may be those of a change that has not ended yet; a flush would not cover them.
-      await gate.whenLeft();
+      await clear(engine, { offset, length }, action);
     });
   }
 

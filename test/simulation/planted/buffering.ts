@@ -10,7 +10,7 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
     name: 'a discard does not wait for the changes whose zeros it passes over',
     breaks: 'discarded data comes back after a flush and a power cut',
     history: { name: 'a range is made zero twice at once', layout: 'directory', orders: 3 },
-    edits: [{ file: 'volume/volume.ts', find: 'await gate.whenLeft();', replace: '' }],
+    edits: [{ file: 'volume/changing.ts', find: 'await gate.whenLeft();', replace: '' }],
   },
   {
     name: 'a flush does not wait for the write buffer',
