@@ -11,7 +11,7 @@ import { asTarget, checkRange, checkWhole, lengthOf } from '../arguments.js';
 import { type AllocationExtent, allocationOf } from '../device/allocation.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { type Environment, systemEnvironment } from '../environment.js';
-import { ClosedError, ReadOnlyError } from '../errors.js';
+import { ClosedError, ReadOnlyError, UnsupportedError } from '../errors.js';
 import { type CreateSnapshotOptions, createSnapshot } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
 import type { SettledOptions } from '../snapshot/merging.js';
@@ -22,10 +22,17 @@ import type { ByteLength, ByteOffset } from '../units.js';
 import type { VolumeAccess } from './access.js';
 import { openParts, type VolumeOptions, type VolumeParts } from './assemble.js';
 import type { ChangedExtent } from './changed-blocks.js';
-import { type Change, CLEARED_BYTES, changePart, PART_BYTES, writePart, zero } from './changing.js';
+import {
+  type Change,
+  type ChangeEngine,
+  CLEARED_BYTES,
+  changePart,
+  PART_BYTES,
+  writePart,
+  zero,
+} from './changing.js';
 import { clearRange } from './clearing.js';
 import { differing } from './compare.js';
-import type { Engine } from './engine.js';
 import type { VolumeFigures } from './history.js';
 import type { Recovery } from './open.js';
 
@@ -68,7 +75,7 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
 
   /**
    * Opens the volume on `device`, which belongs to it from then on: closing the volume, or failing to open it, closes it.
-   * A volume with shadow copies made by Windows can only be opened for reading.
+   * To open a volume with shadow copies made by Windows for writing takes the option `shadowCopies`.
    * @throws NotInitializedError, VolumeChangedError, FormatError (damaged), UnsupportedError, ReadOnlyError, DeviceError
    */
   static async open(device: BlockDevice, options: VolumeOptions = {}): Promise<Volume> {
@@ -103,7 +110,8 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
   }
 
   get writable(): boolean {
-    return this.#opened.writer !== undefined;
+    const { writer, windows } = this.#opened;
+    return (writer?.engine ?? windows) !== undefined;
   }
 
   /** What opening found out. */
@@ -192,7 +200,8 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
 
   /** What is zero already stays as it is, and needs no copy: snapshots see zeros there as before. */
   async #clear(offset: ByteOffset, length: ByteLength, action: Change): Promise<void> {
-    await this.#runWriting(async ({ engine }) => {
+    const engine = this.#writing;
+    await engine.life.run(async () => {
       checkRange(offset, length, engine.device.size);
       const partLimit = engine.copyOnWrite.target === undefined ? CLEARED_BYTES : PART_BYTES;
       const { writes, live, gate } = engine;
@@ -210,10 +219,9 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
   /** Resolves when every write acknowledged before is on stable storage. */
   async flush(): Promise<void> {
     // Of a volume that is open for reading everything is durable already.
-    await this.#run(async ({ writer }) => {
-      if (writer === undefined) return;
-      const { writes, live } = writer.engine;
-      await (writes ?? live).flush();
+    await this.#run(async ({ writer, windows }) => {
+      const engine = writer?.engine ?? windows;
+      await (engine?.writes ?? engine?.live)?.flush();
     });
   }
 
@@ -231,6 +239,8 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
   /** Deletes the `count` oldest snapshots, one after the other; durable when it resolves. */
   async deleteOldest(count = 1): Promise<void> {
     checkWhole('count', count);
+    const { windows } = this.#opened;
+    if (windows !== undefined) return this.#run(() => windows.writer.removeOldest(count, 'requested'));
     await this.#runWriting(async ({ engine: { chain, copyOnWrite } }) => {
       await chain.removeOldest(count, copyOnWrite, 'requested');
     });
@@ -272,7 +282,7 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
 
   /** Puts the volume back to a snapshot, usable at once. @throws ReadOnlyError, ClosedError; else see `RevertOperation` */
   revert(snapshot: Snapshot, options: RevertOptions = {}): RevertOperation {
-    return this.#writing.reverts.start(snapshot.storeId, options);
+    return this.#stored.engine.reverts.start(snapshot.storeId, options);
   }
 
   /** The revert under way, if there is one and the volume is open for writing; `figures.revert` tells how far it is. */
@@ -304,14 +314,24 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     return this.#parts;
   }
 
-  /** @throws ClosedError, ReadOnlyError */
-  get #writing(): Engine {
-    const { life, writer, device } = this.#opened;
-    if (writer === undefined) {
-      life.check();
-      throw new ReadOnlyError(`${device.name} is open for reading only`);
-    }
-    return writer.engine;
+  /** What writes go through. @throws ClosedError, ReadOnlyError */
+  get #writing(): ChangeEngine {
+    const { life, writer, windows, device } = this.#opened;
+    const engine = writer?.engine ?? windows;
+    if (engine !== undefined) return engine;
+    life.check();
+    throw new ReadOnlyError(`${device.name} is open for reading only`);
+  }
+
+  /** What changes a store of volsnap. @throws ClosedError, ReadOnlyError, UnsupportedError (the store is Windows' own) */
+  get #stored(): NonNullable<VolumeParts['writer']> {
+    const { life, writer, windows, device } = this.#opened;
+    if (writer !== undefined) return writer;
+    life.check();
+    if (windows === undefined) throw new ReadOnlyError(`${device.name} is open for reading only`);
+    throw new UnsupportedError(
+      `${device.name} has shadow copies that Windows made; they can be read, kept and, oldest first, deleted, no more. Copy the volume to take snapshots of it`,
+    );
   }
 
   /** @internal What it is made of, for those who look for damage in it. @throws ClosedError */
@@ -325,11 +345,8 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     return parts.life.run(() => action(parts));
   }
 
-  /** @throws ClosedError, ReadOnlyError */
+  /** @throws as `#stored` */
   #runWriting<T>(action: (writer: NonNullable<VolumeParts['writer']>) => Promise<T>): Promise<T> {
-    return this.#run(async ({ writer, device }) => {
-      if (writer === undefined) throw new ReadOnlyError(`${device.name} is open for reading only`);
-      return action(writer);
-    });
+    return this.#run(async () => action(this.#stored));
   }
 }

@@ -1,0 +1,224 @@
+/**
+ * A volume that Windows wrote, open for writing: its shadow copies stay right, and the oldest can be deleted.
+ *
+ * Everything is read and decided before anything is written. The only thing that opening writes is the end of a deletion that a
+ * crash cut in two, and what the caller wants dropped.
+ *
+ * Shadow copies go oldest first, each durably before the next: an older one reads through the newer, so none may outlive the copies that it needs.
+ *
+ * Left out: new shadow copies, whose diff areas would need room that only the file system can give.
+ */
+import { Mutex } from 'async-mutex';
+import type { BlockDevice } from '../device/block-device.js';
+import { FormatError, UnsupportedError } from '../errors.js';
+import { hex } from '../format/binary.js';
+import { offsetOfBlock } from '../units.js';
+import { type BlockRange, BlockRanges } from './block-ranges.js';
+import { CopyTarget } from './copy-target.js';
+import { ForeignCopies } from './foreign-copies.js';
+import type { ForeignSnapshot } from './foreign-snapshot.js';
+import { ForeignStore } from './foreign-store.js';
+import { FreeSlots } from './free-slots.js';
+import { freeItems, readItemPlaces } from './item-places.js';
+import { MetadataReader } from './metadata-reader.js';
+import { NeededBlocks } from './needed-blocks.js';
+import { Notes } from './notes.js';
+import { StoreGuard } from './store-guard.js';
+import { readStoreMap, type StoreMap, type StoreOfSnapshot } from './store-map.js';
+import { TableWriter } from './table-writer.js';
+
+/** Why a shadow copy goes. */
+export type RemovalReason = 'requested' | 'space' | 'damaged';
+
+export interface ForeignWriterOptions {
+  /**
+   * When there is no room for a copy, or a store would be overwritten: `keep` refuses the write, `drop` gives all shadow copies
+   * up, as Windows does.
+   */
+  readonly shadowCopies: 'keep' | 'drop';
+  /** What to do about shadow copies that cannot be read. */
+  readonly onDamaged: 'refuse' | 'drop';
+}
+
+/** Is told of each shadow copy that goes. */
+export interface RemovalListener {
+  removing(snapshot: ForeignSnapshot, reason: RemovalReason, cause: unknown): void;
+  /** Durably; from here on it may read wrong. */
+  removed(snapshot: ForeignSnapshot, reason: RemovalReason, cause: unknown): void;
+}
+
+export class ForeignWriter {
+  /** As it was when the volume was opened. */
+  readonly store: ForeignStore;
+  /** Shadow copies that went when the volume was opened, because they could not be read; oldest first. */
+  readonly dropped: readonly ForeignSnapshot[];
+  readonly copies: ForeignCopies;
+  readonly #device: BlockDevice;
+  readonly #listener: RemovalListener;
+  readonly #removing = new Mutex();
+  readonly #guard: StoreGuard;
+  readonly #others: readonly BlockRange[];
+  /** Oldest first. */
+  #left: readonly StoreOfSnapshot[];
+
+  private constructor(
+    device: BlockDevice,
+    { store, dropped }: { readonly store: ForeignStore; readonly dropped: readonly ForeignSnapshot[] },
+    map: StoreMap,
+    { shadowCopies }: ForeignWriterOptions,
+    listener: RemovalListener,
+  ) {
+    this.store = store;
+    this.dropped = dropped;
+    this.#device = device;
+    this.#listener = listener;
+    this.#left = map.stores;
+    this.#others = map.others;
+    this.#guard = new StoreGuard(this.#guarded());
+    const giveUp = async (refusal: Error) => {
+      if (shadowCopies === 'keep') throw refusal;
+      await this.#removeAll(refusal);
+    };
+    this.copies = new ForeignCopies(device, targetOf(device, map), this.#guard, { giveUp });
+    if (map.stores.length === 0) this.#guard.end(this.#guarded());
+  }
+
+  /**
+   * @throws FormatError for a store that is damaged, in what reading does not need too; UnsupportedError for one that copies cannot be
+   *   added to, or that lies on another volume; DeviceError
+   */
+  static async open(
+    device: BlockDevice,
+    options: ForeignWriterOptions,
+    listener: RemovalListener,
+  ): Promise<ForeignWriter> {
+    let store = await ForeignStore.open(device);
+    const dropped = await removeUnreadable(device, store, options);
+    if (dropped.length > 0) store = await ForeignStore.open(device);
+    const writer = new ForeignWriter(
+      device,
+      { store, dropped: dropped.flatMap((each) => each ?? []) },
+      await readStoreMap(device, store),
+      options,
+      listener,
+    );
+    // After a kill the cache of the system may hold more than the device: no entry counts before it is durable.
+    await device.flush();
+    return writer;
+  }
+
+  /** Bytes of the newest store that copies may take still. */
+  get freeBytes(): number {
+    return this.copies.target?.freeBytes ?? 0;
+  }
+
+  /** Removes the `count` oldest shadow copies, one after the other; fewer if there are not so many. */
+  async removeOldest(count: number, reason: RemovalReason, cause?: unknown): Promise<void> {
+    await this.#removing.runExclusive(() => this.#remove(count, reason, cause));
+  }
+
+  /** Removes the shadow copy. @throws UnsupportedError if it is not the oldest */
+  async remove(snapshot: ForeignSnapshot): Promise<void> {
+    await this.#removing.runExclusive(async () => {
+      const index = this.#left.findIndex((each) => each.snapshot === snapshot);
+      if (index > 0)
+        throw new UnsupportedError(
+          `shadow copy ${snapshot.snapshotId ?? snapshot.storeId} is not the oldest; of the shadow copies of Windows only that can be deleted, because older ones read through the newer`,
+        );
+      if (index === 0) await this.#remove(1, 'requested', undefined);
+    });
+  }
+
+  async #removeAll(cause: unknown): Promise<void> {
+    await this.#removing.runExclusive(() => this.#remove(Infinity, 'space', cause));
+  }
+
+  async #remove(count: number, reason: RemovalReason, cause: unknown): Promise<void> {
+    for (let left = count; left > 0; left--) {
+      const [oldest, ...others] = this.#left;
+      if (oldest === undefined) return;
+      this.#listener.removing(oldest.snapshot, reason, cause);
+      await freeItems(this.#device, oldest.items);
+      this.#left = others;
+      this.#listener.removed(oldest.snapshot, reason, cause);
+      if (others.length > 0) this.#guard.blocks = this.#guarded();
+      else {
+        this.copies.end();
+        // What is under way still writes into the store.
+        await this.copies.idle();
+        this.#guard.end(this.#guarded());
+      }
+    }
+  }
+
+  /** Control blocks, and what belongs to shadow copies of other volumes, stay what they are. */
+  #guarded(): BlockRanges {
+    return new BlockRanges([...this.#others, ...this.#left.flatMap(({ layout }) => layout.ranges)]);
+  }
+
+  async close(): Promise<void> {
+    await this.copies.idle();
+    await this.#device.flush();
+  }
+}
+
+/**
+ * Takes out shadow copies that cannot be read, and all older ones; without leave only the oldest, if a deletion was cut in two.
+ * @returns those that are gone; of the cut deletion `undefined`
+ */
+async function removeUnreadable(
+  device: BlockDevice,
+  store: ForeignStore,
+  { onDamaged }: ForeignWriterOptions,
+): Promise<(ForeignSnapshot | undefined)[]> {
+  const newest = store.snapshots.findLastIndex(({ reason }) => reason !== undefined);
+  if (newest < 0) return [];
+  const { volumeId, storageVolumeId } = store.startBlock;
+  if (volumeId !== storageVolumeId)
+    throw new UnsupportedError(
+      `the shadow copies of ${device.name} are kept on another volume (${storageVolumeId}); it can only be opened read-only`,
+    );
+  const isHalf = newest === 0 && store.catalog[0]?.diffArea === undefined;
+  if (!isHalf && onDamaged === 'refuse')
+    throw new FormatError(
+      `${store.snapshots[newest]?.reason}. Open the volume read-only to save what can be read, or give up the shadow copies that cannot be read`,
+    );
+  const gone: (ForeignSnapshot | undefined)[] = [];
+  const { pairs } = await readItemPlaces(
+    new MetadataReader(device, new Notes()),
+    store.startBlock.firstControlBlock,
+  );
+  for (const snapshot of store.snapshots.slice(0, newest + 1)) {
+    await freeItems(device, pairs.get(snapshot.storeId) ?? {});
+    gone.push(isHalf ? undefined : snapshot);
+  }
+  return gone;
+}
+
+/** The newest shadow copy as the place where copies go. @throws UnsupportedError, FormatError */
+function targetOf(device: BlockDevice, { stores, others }: StoreMap): CopyTarget | undefined {
+  const newest = stores.at(-1);
+  const table = newest?.snapshot.table;
+  if (newest === undefined || table === undefined) return undefined;
+  const doubtful = table.doubtfulMove();
+  if (doubtful !== undefined)
+    throw new UnsupportedError(
+      `the newest shadow copy of ${device.name} has moves about the block at ${hex(offsetOfBlock(doubtful))} that cannot be told apart; the volume can only be opened read-only`,
+    );
+  const older = stores.slice(0, -1);
+  const taken = new BlockRanges([...others, ...older.flatMap(({ layout }) => layout.ranges)]);
+  const { runs, tableEnd, endOfUse } = newest.layout;
+  return new CopyTarget({
+    name: device.name,
+    table,
+    writer: new TableWriter(tableEnd),
+    slots: new FreeSlots(runs, endOfUse, taken),
+    needs: new NeededBlocks(
+      { table, unused: newest.unused },
+      older.toReversed().flatMap(({ snapshot, unused }) => {
+        const { table: own } = snapshot;
+        return own === undefined ? [] : [{ table: own, unused }];
+      }),
+    ),
+  });
+}
