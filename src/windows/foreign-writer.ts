@@ -208,6 +208,10 @@ function targetOf(device: BlockDevice, { stores, others }: StoreMap): CopyTarget
   const older = stores.slice(0, -1);
   const taken = new BlockRanges([...others, ...older.flatMap(({ layout }) => layout.ranges)]);
   const { runs, tableEnd, endOfUse } = newest.layout;
+  if (tableEnd === undefined)
+    throw new UnsupportedError(
+      `the newest shadow copy of ${device.name} has no table that copies could be entered in; the volume can only be opened read-only`,
+    );
   return new CopyTarget({
     name: device.name,
     table,

@@ -5,7 +5,7 @@
  * What reading snapshots does not depend on counts here: location lists have to be right, because copies are put where
  * they say.
  */
-import { FormatError, UnsupportedError } from '../errors.js';
+import { FormatError } from '../errors.js';
 import { hex, viewOf } from '../format/binary.js';
 import { decodeBitmapBlock } from '../format/bitmap-block.js';
 import { decodeHeader } from '../format/block-header.js';
@@ -42,10 +42,11 @@ export interface FileLayout {
   readonly ranges: readonly BlockRange[];
   /** File offset behind the last block of the runs that is in use. */
   readonly endOfUse: ByteOffset;
-  readonly tableEnd: TableEnd;
+  /** `undefined`: there is no table. */
+  readonly tableEnd: TableEnd | undefined;
 }
 
-/** @throws FormatError, UnsupportedError (a store that copies cannot be added to), DeviceError */
+/** @throws FormatError, DeviceError */
 export async function readFileLayout(
   reader: MetadataReader,
   item: DiffAreaItem,
@@ -76,8 +77,6 @@ export async function readFileLayout(
     if (header.nextOffset === 0) tableEnd = { offset: context.offset, bytes: block.slice() };
     return header;
   });
-  if (tableEnd === undefined)
-    throw new UnsupportedError(`store ${item.storeId} has no table that copies could be entered in`);
   for (const first of [item.bitmapOffset, item.previousBitmapOffset]) {
     await reader.readChain(first, BlockType.bitmap, (block, context) => {
       use(context.offset);
