@@ -25,7 +25,7 @@ import type { AreaFile } from '../store/store.js';
 import type { BlockNumber } from '../units.js';
 import type { Engine } from '../volume/engine.js';
 import type { Volume } from '../volume/volume.js';
-import type { Problem } from './check.js';
+import { checkWindowsVolume, type Problem } from './check.js';
 import { checkCatalog, checkSkips, checkTable, takingTurns } from './rules.js';
 import { type ScrubOptions, scrub } from './scrub.js';
 
@@ -39,7 +39,8 @@ export async function checkServedVolume(
   volume: Volume,
   options: ServedCheckOptions = {},
 ): Promise<Problem[]> {
-  const { life, writer, device } = volume.parts;
+  const { life, writer, windows, device } = volume.parts;
+  if (windows !== undefined) return life.run(() => checkWindowsVolume(device));
   if (writer === undefined) throw new ReadOnlyError(`${device.name} is open for reading only`);
   const { engine } = writer;
   return life.run(async () => {

@@ -183,7 +183,7 @@ async function openWindowsVolume(
   const { shadowCopies, onDamaged = 'refuse', environment = systemEnvironment } = options;
   if (shadowCopies === undefined) {
     throw new UnsupportedError(
-      `${device.name} has shadow copies that Windows made. Open it read-only, or say what is to become of them when there is no room for what a write replaces: keep or drop`,
+      `${device.name} has shadow copies that Windows made. Open it read-only; or for writing, which keeps them right, and say what is to happen where there is no room for that: the write fails (shadowCopies, --shadow-copies: keep), or all of them are dropped (drop)`,
     );
   }
   if (shadowCopies !== 'keep' && shadowCopies !== 'drop')

@@ -26,20 +26,16 @@ export class ForeignStore {
   readonly startBlock: StartBlock;
   /** Oldest first. */
   readonly snapshots: readonly ForeignSnapshot[];
-  /** What the catalog says of each of them. */
-  readonly catalog: readonly ForeignCatalogEntry[];
   /** What was odd but did no harm. */
   readonly notes: readonly string[];
 
   private constructor(
     startBlock: StartBlock,
     snapshots: readonly ForeignSnapshot[],
-    catalog: readonly ForeignCatalogEntry[],
     notes: readonly string[],
   ) {
     this.startBlock = startBlock;
     this.snapshots = snapshots;
-    this.catalog = catalog;
     this.notes = notes;
   }
 
@@ -62,7 +58,7 @@ export class ForeignStore {
       const newer = snapshots[0];
       snapshots.unshift(await openSnapshot(device, reader, entry, newer, notes));
     }
-    return new ForeignStore(startBlock, snapshots, catalog, notes.list);
+    return new ForeignStore(startBlock, snapshots, notes.list);
   }
 }
 

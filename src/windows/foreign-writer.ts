@@ -1,8 +1,7 @@
 /**
  * A volume that Windows wrote, open for writing: its shadow copies stay right, and the oldest can be deleted.
  *
- * Everything is read and decided before anything is written. The only thing that opening writes is the end of a deletion that a
- * crash cut in two, and what the caller wants dropped.
+ * Everything is read and decided before anything is written; opening writes nothing, unless damaged shadow copies are to be dropped.
  *
  * Shadow copies go oldest first, each durably before the next: an older one reads through the newer, so none may outlive the copies that it needs.
  *
@@ -97,7 +96,7 @@ export class ForeignWriter {
     if (dropped.length > 0) store = await ForeignStore.open(device);
     const writer = new ForeignWriter(
       device,
-      { store, dropped: dropped.flatMap((each) => each ?? []) },
+      { store, dropped },
       await readStoreMap(device, store),
       options,
       listener,
@@ -162,36 +161,27 @@ export class ForeignWriter {
   }
 }
 
-/**
- * Takes out shadow copies that cannot be read, and all older ones; without leave only the oldest, if a deletion was cut in two.
- * @returns those that are gone; of the cut deletion `undefined`
- */
+/** Takes out shadow copies that cannot be read, and all older ones. @returns those that are gone, oldest first */
 async function removeUnreadable(
   device: BlockDevice,
-  store: ForeignStore,
+  { snapshots, startBlock }: ForeignStore,
   { onDamaged }: ForeignWriterOptions,
-): Promise<(ForeignSnapshot | undefined)[]> {
-  const newest = store.snapshots.findLastIndex(({ reason }) => reason !== undefined);
+): Promise<readonly ForeignSnapshot[]> {
+  const newest = snapshots.findLastIndex(({ reason }) => reason !== undefined);
   if (newest < 0) return [];
-  const { volumeId, storageVolumeId } = store.startBlock;
+  const { volumeId, storageVolumeId } = startBlock;
   if (volumeId !== storageVolumeId)
     throw new UnsupportedError(
       `the shadow copies of ${device.name} are kept on another volume (${storageVolumeId}); it can only be opened read-only`,
     );
-  const isHalf = newest === 0 && store.catalog[0]?.diffArea === undefined;
-  if (!isHalf && onDamaged === 'refuse')
+  if (onDamaged === 'refuse')
     throw new FormatError(
-      `${store.snapshots[newest]?.reason}. Open the volume read-only to save what can be read, or give up the shadow copies that cannot be read`,
+      `${snapshots[newest]?.reason}. Open the volume read-only to save the shadow copies that can be read, or give the others up`,
     );
-  const gone: (ForeignSnapshot | undefined)[] = [];
-  const { pairs } = await readItemPlaces(
-    new MetadataReader(device, new Notes()),
-    store.startBlock.firstControlBlock,
-  );
-  for (const snapshot of store.snapshots.slice(0, newest + 1)) {
-    await freeItems(device, pairs.get(snapshot.storeId) ?? {});
-    gone.push(isHalf ? undefined : snapshot);
-  }
+  const reader = new MetadataReader(device, new Notes());
+  const { pairs } = await readItemPlaces(reader, startBlock.firstControlBlock);
+  const gone = snapshots.slice(0, newest + 1);
+  for (const { storeId } of gone) await freeItems(device, pairs.get(storeId) ?? {});
   return gone;
 }
 

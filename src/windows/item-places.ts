@@ -51,16 +51,16 @@ export async function readItemPlaces(reader: MetadataReader, first: ByteOffset):
 }
 
 /**
- * Takes the items out, durably. If they lie in one sector the snapshot goes at once. If not, its diff-area item goes first: what a
- * crash between the two leaves is a snapshot that cannot be read, which the next opening for writing takes out; all others are as they were.
+ * Takes the items out, durably. The shadow copy is gone with its snapshot item, so that goes first, or both at once if they lie in one
+ * sector. What a crash between the two leaves is a diff-area item that belongs to nothing: readers, libvshadow too, pass over it.
  */
 export async function freeItems(device: BlockDevice, { snapshot, diffArea }: ItemPair): Promise<void> {
   if (snapshot !== undefined && diffArea !== undefined && sectorOf(snapshot) === sectorOf(diffArea)) {
     await freeInSector(device, [snapshot, diffArea]);
     return;
   }
-  if (diffArea !== undefined) await freeInSector(device, [diffArea]);
   if (snapshot !== undefined) await freeInSector(device, [snapshot]);
+  if (diffArea !== undefined) await freeInSector(device, [diffArea]);
 }
 
 const sectorOf = ({ blockOffset, index }: ItemPlace): ByteOffset => blockOffset + sectorOfItem(index);
