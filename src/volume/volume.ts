@@ -33,6 +33,7 @@ import {
 } from './changing.js';
 import { clearRange } from './clearing.js';
 import { differing } from './compare.js';
+import { alignedExtents, extentsWithData, zerosOf } from './extents.js';
 import type { VolumeFigures } from './history.js';
 import type { Recovery } from './open.js';
 
@@ -46,9 +47,12 @@ export interface InitializeVolumeOptions {
 }
 
 export interface ChangedBlocksOptions {
-  readonly since: Snapshot;
+  /** Default: when the volume was all zeros, so that everything but what is known to be zero has changed. */
+  readonly since?: Snapshot | undefined;
   /** Default: now. */
-  readonly until?: Snapshot;
+  readonly until?: Snapshot | undefined;
+  /** Extents begin and end at multiples of so many bytes, or at the volume's end; default: where the changes do. */
+  readonly alignment?: ByteLength;
   /** Compare the bytes and leave out blocks that are equal again. */
   readonly compare?: boolean;
   /** Without what `since` leaves out as unused, which may read otherwise now: for pictures and figures, not for backups. */
@@ -257,14 +261,24 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
    * What changed from `since` to `until`, in ascending extents, exact at 16 KiB.
    * @throws SnapshotDeletedError, InvalidArgumentError
    */
-  async *changedBlocks(options: ChangedBlocksOptions): AsyncGenerator<ChangedExtent> {
+  changedBlocks(options: ChangedBlocksOptions): AsyncGenerator<ChangedExtent> {
+    return alignedExtents(this.#changed(options), options.until ?? this, options.alignment);
+  }
+
+  async *#changed(options: ChangedBlocksOptions): AsyncGenerator<ChangedExtent> {
     const { since, until, compare = false, copiedOnly, offset, length, signal } = options;
     const { history, life } = this.#opened;
     life.check();
-    for await (const extent of history.changed({ since, until, copiedOnly, offset, length, signal })) {
+    const after = until ?? this;
+    const before = since ?? zerosOf(after.size);
+    const changed =
+      since === undefined
+        ? extentsWithData(after, offset, length)
+        : history.changed({ since, until, copiedOnly, offset, length, signal });
+    for await (const extent of changed) {
       life.check();
       signal?.throwIfAborted();
-      if (compare) yield* differing(since, until ?? this, extent);
+      if (compare) yield* differing(before, after, extent);
       else yield extent;
     }
   }

@@ -105,17 +105,6 @@ export class ForeignCopies {
     this.#target = undefined;
   }
 
-  /** Would a write of the range have to wait for copies, or be refused? */
-  needsCopies(offset: ByteOffset, length: ByteLength): boolean {
-    const target = this.#target;
-    if (length === 0) return false;
-    if (this.#guard.storeWithin(offset, length) !== undefined) return true;
-    if (target === undefined) return false;
-    for (let block: number = blockOf(offset); offsetOfBlock(block) < offset + length; block++)
-      if (target.needs.entriesFor(block) > 0) return true;
-    return false;
-  }
-
   /**
    * Sees to it that every block of the range has its copy if it needs one.
    * @returns `undefined` if nothing has to be waited for; else a promise after which the range may be overwritten, and which rejects
@@ -123,12 +112,12 @@ export class ForeignCopies {
    */
   protect(offset: ByteOffset, length: ByteLength): Promise<void> | undefined {
     if (length === 0) return undefined;
-    const store = this.#guard.storeWithin(offset, length);
+    const store = this.#guard.meets(offset, length);
     if (store !== undefined) {
       const refusal = new ReadOnlyError(
-        `${length} bytes at offset ${offset} of ${this.#device.name} would overwrite the stores of its shadow copies (at ${hex(store)})`,
+        `${length} bytes at offset ${offset} of ${this.#device.name} would overwrite the stores of its shadow copies (at ${hex(store.offset)})`,
       );
-      return this.#giveUpFor(refusal, offset, length);
+      return store.isOwn ? this.#giveUpFor(refusal, offset, length) : Promise.reject(refusal);
     }
     const target = this.#target;
     if (target === undefined) return undefined;
@@ -155,7 +144,7 @@ export class ForeignCopies {
     return allDone([...waits]);
   }
 
-  /** Then the range is asked about again: of what was given up meanwhile nothing needs a copy. */
+  /** Then the range is asked about again; without shadow copies nothing is left to refuse. */
   async #giveUpFor(refusal: Error, offset: ByteOffset, length: ByteLength): Promise<void> {
     await this.#policy.giveUp(refusal);
     await this.protect(offset, length);

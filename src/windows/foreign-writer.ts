@@ -12,7 +12,7 @@ import type { BlockDevice } from '../device/block-device.js';
 import { FormatError, UnsupportedError } from '../errors.js';
 import { hex } from '../format/binary.js';
 import { offsetOfBlock } from '../units.js';
-import { type BlockRange, BlockRanges } from './block-ranges.js';
+import { BlockRanges } from './block-ranges.js';
 import { CopyTarget } from './copy-target.js';
 import { ForeignCopies } from './foreign-copies.js';
 import type { ForeignSnapshot } from './foreign-snapshot.js';
@@ -56,7 +56,7 @@ export class ForeignWriter {
   readonly #listener: RemovalListener;
   readonly #removing = new Mutex();
   readonly #guard: StoreGuard;
-  readonly #others: readonly BlockRange[];
+  readonly #map: StoreMap;
   /** Oldest first. */
   #left: readonly StoreOfSnapshot[];
 
@@ -71,15 +71,14 @@ export class ForeignWriter {
     this.dropped = dropped;
     this.#device = device;
     this.#listener = listener;
+    this.#map = map;
     this.#left = map.stores;
-    this.#others = map.others;
-    this.#guard = new StoreGuard(this.#guarded());
+    this.#guard = new StoreGuard(this.#ownRanges(), new BlockRanges(map.others));
     const giveUp = async (refusal: Error) => {
       if (shadowCopies === 'keep') throw refusal;
       await this.#removeAll(refusal);
     };
     this.copies = new ForeignCopies(device, targetOf(device, map), this.#guard, { giveUp });
-    if (map.stores.length === 0) this.#guard.end(this.#guarded());
   }
 
   /**
@@ -104,11 +103,6 @@ export class ForeignWriter {
     // After a kill the cache of the system may hold more than the device: no entry counts before it is durable.
     await device.flush();
     return writer;
-  }
-
-  /** Bytes of the newest store that copies may take still. */
-  get freeBytes(): number {
-    return this.copies.target?.freeBytes ?? 0;
   }
 
   /** Removes the `count` oldest shadow copies, one after the other; fewer if there are not so many. */
@@ -140,19 +134,22 @@ export class ForeignWriter {
       await freeItems(this.#device, oldest.items);
       this.#left = others;
       this.#listener.removed(oldest.snapshot, reason, cause);
-      if (others.length > 0) this.#guard.blocks = this.#guarded();
-      else {
+      if (others.length === 0) {
         this.copies.end();
         // What is under way still writes into the store.
         await this.copies.idle();
-        this.#guard.end(this.#guarded());
       }
+      this.#guard.own = this.#ownRanges();
     }
   }
 
-  /** Control blocks, and what belongs to shadow copies of other volumes, stay what they are. */
-  #guarded(): BlockRanges {
-    return new BlockRanges([...this.#others, ...this.#left.flatMap(({ layout }) => layout.ranges)]);
+  /** Where the shadow copies that are left lie, and what leads to them. */
+  #ownRanges(): BlockRanges | undefined {
+    if (this.#left.length === 0) return undefined;
+    return new BlockRanges([
+      ...this.#map.controlBlocks,
+      ...this.#left.flatMap(({ layout }) => layout.ranges),
+    ]);
   }
 
   async close(): Promise<void> {
@@ -186,7 +183,7 @@ async function removeUnreadable(
 }
 
 /** The newest shadow copy as the place where copies go. @throws UnsupportedError, FormatError */
-function targetOf(device: BlockDevice, { stores, others }: StoreMap): CopyTarget | undefined {
+function targetOf(device: BlockDevice, { stores, others, controlBlocks }: StoreMap): CopyTarget | undefined {
   const newest = stores.at(-1);
   const table = newest?.snapshot.table;
   if (newest === undefined || table === undefined) return undefined;
@@ -196,7 +193,11 @@ function targetOf(device: BlockDevice, { stores, others }: StoreMap): CopyTarget
       `the newest shadow copy of ${device.name} has moves about the block at ${hex(offsetOfBlock(doubtful))} that cannot be told apart; the volume can only be opened read-only`,
     );
   const older = stores.slice(0, -1);
-  const taken = new BlockRanges([...others, ...older.flatMap(({ layout }) => layout.ranges)]);
+  const taken = new BlockRanges([
+    ...controlBlocks,
+    ...others,
+    ...older.flatMap(({ layout }) => layout.ranges),
+  ]);
   const { runs, tableEnd, endOfUse } = newest.layout;
   if (tableEnd === undefined)
     throw new UnsupportedError(

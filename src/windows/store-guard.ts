@@ -3,32 +3,33 @@ import { START_BLOCK_OFFSET, START_BLOCK_SIZE } from '../format/constants.js';
 import { type ByteLength, type ByteOffset, blockOf, blocksIn, offsetOfBlock } from '../units.js';
 import type { BlockRanges } from './block-ranges.js';
 
+/** Where a range meets a store. */
+export interface Encounter {
+  readonly offset: ByteOffset;
+  /** May the range be written once there are no shadow copies any more? */
+  readonly isOwn: boolean;
+}
+
 export class StoreGuard {
-  #blocks: BlockRanges;
-  #hasStart = true;
+  readonly #others: BlockRanges;
+  /** Control blocks, files of the stores, and what they use elsewhere; `undefined`: there are no shadow copies. */
+  own: BlockRanges | undefined;
 
-  /** @param blocks control blocks, files of the stores, and blocks that they use elsewhere */
-  constructor(blocks: BlockRanges) {
-    this.#blocks = blocks;
+  /** @param others stores of shadow copies that another volume has */
+  constructor(own: BlockRanges | undefined, others: BlockRanges) {
+    this.own = own;
+    this.#others = others;
   }
 
-  /** One store less. */
-  set blocks(blocks: BlockRanges) {
-    this.#blocks = blocks;
-  }
-
-  /** No shadow copy is left: the volume may be written everywhere. */
-  end(blocks: BlockRanges): void {
-    this.#blocks = blocks;
-    this.#hasStart = false;
-  }
-
-  /** Where the range meets a store, as an offset of the volume; `undefined`: it does not. */
-  storeWithin(offset: ByteOffset, length: ByteLength): ByteOffset | undefined {
-    const end = offset + length;
-    const isStart = offset < START_BLOCK_OFFSET + START_BLOCK_SIZE && end > START_BLOCK_OFFSET;
-    if (this.#hasStart && isStart) return START_BLOCK_OFFSET;
-    const block = this.#blocks.firstWithin(blockOf(offset), blocksIn(end));
-    return block === undefined ? undefined : offsetOfBlock(block);
+  /** `undefined`: the range meets no store. */
+  meets(offset: ByteOffset, length: ByteLength): Encounter | undefined {
+    const [start, end] = [blockOf(offset), blocksIn(offset + length)];
+    const other = this.#others.firstWithin(start, end);
+    if (other !== undefined) return { offset: offsetOfBlock(other), isOwn: false };
+    if (this.own === undefined) return undefined;
+    const isStart = offset < START_BLOCK_OFFSET + START_BLOCK_SIZE && offset + length > START_BLOCK_OFFSET;
+    if (isStart) return { offset: START_BLOCK_OFFSET, isOwn: true };
+    const own = this.own.firstWithin(start, end);
+    return own === undefined ? undefined : { offset: offsetOfBlock(own), isOwn: true };
   }
 }

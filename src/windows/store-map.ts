@@ -3,7 +3,7 @@ import type { BlockDevice } from '../device/block-device.js';
 import { FormatError, VolsnapError } from '../errors.js';
 import { hex } from '../format/binary.js';
 import type { DiffAreaItem } from '../format/control-block.js';
-import { BLOCK_SIZE, blocksIn, offsetOfBlock } from '../units.js';
+import { BLOCK_SIZE, type ByteOffset, blockOf, blocksIn, offsetOfBlock } from '../units.js';
 import { type BlockRange, BlockRanges } from './block-ranges.js';
 import type { ForeignSnapshot } from './foreign-snapshot.js';
 import type { ForeignStore } from './foreign-store.js';
@@ -24,7 +24,8 @@ export interface StoreOfSnapshot {
 export interface StoreMap {
   /** Oldest first. */
   readonly stores: readonly StoreOfSnapshot[];
-  /** Control blocks, and stores of shadow copies that another volume has. */
+  readonly controlBlocks: readonly BlockRange[];
+  /** Stores of shadow copies that another volume has, as far as can be told: they belong to none of this one. */
   readonly others: readonly BlockRange[];
 }
 
@@ -33,7 +34,7 @@ export async function readStoreMap(device: BlockDevice, store: ForeignStore): Pr
   const reader = new MetadataReader(device, new Notes());
   const blockCount = blocksIn(device.size);
   const { controlBlocks, pairs } = await readItemPlaces(reader, store.startBlock.firstControlBlock);
-  const others: BlockRange[] = controlBlocks.map((offset) => rangeAt(offset / BLOCK_SIZE));
+  const others: BlockRange[] = [];
   const runs: BlockRange[] = [];
   const layouts = new Map<string, FileLayout>();
   for (const [storeId, { diffAreaItem }] of pairs) {
@@ -57,10 +58,13 @@ export async function readStoreMap(device: BlockDevice, store: ForeignStore): Pr
     const unused = isNewest ? snapshot.unused : await ownUnused(reader, items.diffAreaItem, blockCount);
     stores.push({ snapshot, items, layout, unused });
   }
-  return { stores, others };
+  return { stores, controlBlocks: controlBlocks.map(rangeAt), others };
 }
 
-const rangeAt = (block: number): BlockRange => ({ start: Math.floor(block), end: Math.floor(block) + 1 });
+const rangeAt = (offset: ByteOffset): BlockRange => ({
+  start: blockOf(offset),
+  end: blocksIn(offset + BLOCK_SIZE),
+});
 
 /** What is not known to be unused is kept, so a bitmap that cannot be read only costs room. */
 async function ownUnused(

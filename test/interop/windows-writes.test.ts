@@ -87,8 +87,8 @@ const mapOf = async (device: FileDevice | MemoryDevice): Promise<StoreMap> =>
   readStoreMap(device, await ForeignStore.open(device));
 
 /** Of each shadow copy, oldest first: what it declares unused, and the stores. */
-function undefinedBlocks({ stores, others }: StoreMap, size: number): Set<number>[] {
-  const files = [...others, ...stores.flatMap(({ layout }) => layout.ranges)];
+function undefinedBlocks({ stores, controlBlocks }: StoreMap, size: number): Set<number>[] {
+  const files = [...controlBlocks, ...stores.flatMap(({ layout }) => layout.ranges)];
   return stores.map(({ unused }) => {
     const blocks = new Set<number>();
     for (const { start, end } of files) for (let block = start; block < end; block++) blocks.add(block);

@@ -53,6 +53,7 @@ export function randomWritableImage(random: SeededRandom): WritableImage {
   const count = random.between(1, 3);
   const most = random.pick([6, 20, 60]);
   const blocks = 110 + 3 * most;
+  const cut = random.chance(0.3) ? random.between(1, 31) * 512 : 0;
   const numbers = Array.from({ length: count }, (_, index) => index + 1);
   const snapshots = numbers.map((number, age) => {
     const plan = randomSnapshot(random, number, age, blocks - 1);
@@ -64,7 +65,7 @@ export function randomWritableImage(random: SeededRandom): WritableImage {
     ? [[EMPTY, ...numbers.map((pair) => ({ pair }))]]
     : [numbers.map((pair) => ({ pair }))];
   const image = buildWindowsImage({
-    size: blocks * BLOCK_SIZE,
+    size: blocks * BLOCK_SIZE - cut,
     metadataFrom: SUBJECTS + DATA,
     snapshots,
     catalog,

@@ -76,7 +76,7 @@ export const WINDOWS_BUGS: readonly WindowsBug[] = [
   bug(
     'stores may be overwritten',
     'store-guard.ts',
-    'return block === undefined ? undefined : offsetOfBlock(block);',
+    'return own === undefined ? undefined : { offset: offsetOfBlock(own), isOwn: true };',
     'return undefined;',
   ),
   bug(

@@ -6,14 +6,14 @@ import { applied } from '../sabotage.js';
 import { WINDOWS_BUGS } from './planted-bugs.js';
 import { noWindowsCounters, runWindows } from './run.js';
 
-test('ten seeds, with crashes and failing devices, leave every shadow copy as it was', async () => {
+test('six seeds, with crashes and failing devices, leave every shadow copy as it was', async () => {
   const counters = noWindowsCounters();
-  for (let seed = 1; seed <= 10; seed++) await runWindows(seed, { cycles: 4, faults: true }, counters);
+  for (let seed = 1; seed <= 6; seed++) await runWindows(seed, { cycles: 4, faults: true }, counters);
   // A simulation that does nothing would not fail either.
-  expect(counters.crashes).toBe(40);
-  expect(counters.copies).toBeGreaterThan(100);
-  expect(counters.refused).toBeGreaterThan(50);
-  expect(counters.blocksCompared).toBeGreaterThan(5000);
+  expect(counters.crashes).toBe(24);
+  expect(counters.copies).toBeGreaterThan(50);
+  expect(counters.refused).toBeGreaterThan(30);
+  expect(counters.blocksCompared).toBeGreaterThan(3000);
 });
 
 test('a run is a function of its seed', async () => {

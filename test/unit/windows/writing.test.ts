@@ -123,9 +123,21 @@ test('or all shadow copies go, oldest first, if they are to be dropped', async (
   expect(bytes[10 * BLOCK_SIZE]).toBe(1);
   expect(volume.snapshots).toEqual([]);
   await expect(newest?.read(0, 1)).rejects.toThrow(SnapshotDeletedError);
-  // Without shadow copies their stores are blocks like others.
+  // Without shadow copies their stores are blocks like others, and so is what led to them.
+  await volume.write((stores.at(-1)?.[0] ?? 0) * BLOCK_SIZE, ONES);
   await volume.write((stores[0]?.[0] ?? 0) * BLOCK_SIZE, ONES);
-  await volume.write(0, ONES.subarray(0, 0x1e00));
+  await volume.write(0, ONES);
+});
+
+test('a store that belongs to none of the shadow copies is never written', async () => {
+  const { bytes, at, stores } = buildWindowsImage(PLAN);
+  encodeItem(bytes, (at.get('control') ?? 0) * BLOCK_SIZE + itemPosition(0), FREE_ITEM);
+  const volume = await Volume.open(new MemoryDevice(bytes), { shadowCopies: 'drop' });
+  const [other, own] = stores.map(([start]) => start * BLOCK_SIZE);
+  await expect(volume.write(other ?? 0, ONES)).rejects.toThrow(/would overwrite the stores/);
+  expect(volume.snapshots).toHaveLength(1);
+  await volume.write(own ?? 0, ONES);
+  expect(volume.snapshots).toEqual([]);
 });
 
 test('the stores are not written from above', async () => {
