@@ -5,7 +5,7 @@ export type { CachedDeviceFigures } from './cache/cached-reads.js';
 export type { CacheProblem } from './cache/check.js';
 export type { CreateCacheOptions } from './cache/create.js';
 export { type CachedRun, CacheImage, type CacheImageOptions } from './cache/image.js';
-export { type CheckOptions, checkVolume, type Problem } from './check/check.js';
+export { type CheckOptions, checkVolume } from './check/check.js';
 export { checkServedVolume, type ServedCheckOptions } from './check/served.js';
 export { type AllocationExtent, allocationOf } from './device/allocation.js';
 export type { BlockDevice, ResizableDevice } from './device/block-device.js';
@@ -33,6 +33,7 @@ export type { ExportCatalog, NbdExport, StatusContext, StatusContexts } from './
 export { DEFAULT_LIMITS, type NbdLimits } from './nbd/server/limits.js';
 export { type NbdAddress, NbdServer, type NbdServerOptions } from './nbd/server/server.js';
 export type { NbdTls } from './nbd/server/tls.js';
+export type { ScrubOptions, ScrubReport, ScrubStatus } from './scrub/scrub.js';
 export { connectToOwner } from './serve/connect.js';
 export type { ServingState } from './serve/control-protocol.js';
 export { RemoteVolume } from './serve/remote-volume.js';
@@ -40,6 +41,7 @@ export { VolumeServer, type VolumeServerOptions } from './serve/volume-server.js
 export type { CreateSnapshotOptions } from './snapshot/create.js';
 export type { VolumeEvents } from './snapshot/events.js';
 export type { SettledOptions } from './snapshot/merging.js';
+export { explainProblem, type Problem } from './snapshot/problem.js';
 export type { DeletionReason } from './snapshot/record.js';
 export type {
   RevertOperation,

@@ -132,17 +132,6 @@ const useOpened =
       return body(volume);
     });
 
-/** Opens the volume for writing, which puts right what can be, without its damaged snapshots; then runs `body`. */
-export async function repairVolume<T>(
-  session: Session,
-  path: string,
-  options: WritingOptions,
-  body: (volume: Volume) => Promise<T>,
-): Promise<T> {
-  const volume = await openForChange(session, path, options, 'drop');
-  return useVolume(volume, () => body(volume));
-}
-
 /** Opens the volume for writing. @throws as `Volume.open` */
 export async function openForChange(
   session: Session,
@@ -185,7 +174,8 @@ const roomPhrase = ({ figures }: VolumeAccess): string =>
     ? 'because there is no room to keep it right'
     : 'to make room for newer copies';
 
-async function useVolume<T>(volume: VolumeAccess, body: () => Promise<T>): Promise<T> {
+/** Runs `body`, and closes the volume. */
+export async function useVolume<T>(volume: VolumeAccess, body: () => Promise<T>): Promise<T> {
   let result: T;
   try {
     result = await body();

@@ -36,8 +36,10 @@ export const Method = {
   reverted: 'reverted',
   /** Gives `VolumeState` when the volume reads as before the revert. */
   cancelRevert: 'cancelRevert',
-  /** Takes `{ scrub }`, gives problems. */
+  /** Takes `CheckParams`, gives problems. */
   check: 'check',
+  /** Takes `ScrubParams`, gives a `ScrubReport`. */
+  scrub: 'scrub',
 } as const;
 
 export interface Greeting {
@@ -76,6 +78,15 @@ export interface ChangedParams {
   readonly copiedOnly?: boolean | undefined;
   readonly offset: number;
   readonly length?: number | undefined;
+}
+
+export interface ScrubParams {
+  readonly bytesPerSecond?: number | undefined;
+  readonly repair?: boolean | undefined;
+}
+
+export interface CheckParams extends ScrubParams {
+  readonly scrub: boolean;
 }
 
 /** What the server of the volume does besides. */

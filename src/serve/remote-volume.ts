@@ -7,12 +7,13 @@
  */
 import { EventEmitter } from 'node:events';
 import { asTarget, checkRange, lengthOf } from '../arguments.js';
-import type { Problem } from '../check/check.js';
 import type { AllocationExtent } from '../device/allocation.js';
 import { DeviceError, InvalidArgumentError } from '../errors.js';
+import type { ScrubOptions, ScrubReport } from '../scrub/scrub.js';
 import type { CreateSnapshotOptions } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
 import type { SettledOptions } from '../snapshot/merging.js';
+import type { Problem } from '../snapshot/problem.js';
 import type { RevertOperation, RevertOptions, RevertOutcome } from '../snapshot/revert-operation.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
@@ -24,6 +25,7 @@ import type { Recovery } from '../volume/open.js';
 import type { ChangedBlocksOptions } from '../volume/volume.js';
 import {
   type ChangedParams,
+  type CheckParams,
   type Created,
   type CreateParams,
   decodeExtents,
@@ -38,10 +40,8 @@ import type { Answer, RequestOptions, RpcClient } from './rpc/client.js';
 import { ClosingError } from './rpc/errors.js';
 import { TRANSFER_MAX } from './rpc/server.js';
 
-export interface RemoteCheckOptions {
+export interface RemoteCheckOptions extends ScrubOptions {
   readonly scrub?: boolean;
-  readonly signal?: AbortSignal;
-  readonly onProgress?: (done: ByteLength, total: ByteLength) => void;
 }
 
 export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAccess {
@@ -321,9 +321,16 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
 
   /** As `checkVolume`, while the volume is in use. */
   async check(options: RemoteCheckOptions = {}): Promise<Problem[]> {
-    const { scrub = false, signal, onProgress } = options;
-    const { value } = await this.#request(Method.check, { scrub }, { signal, onProgress });
+    const { scrub = false, bytesPerSecond, repair, signal, onProgress } = options;
+    const params: CheckParams = { scrub, bytesPerSecond, repair };
+    const { value } = await this.#request(Method.check, params, { signal, onProgress });
     return value as Problem[];
+  }
+
+  /** As `Volume.scrub`; it ends with this connection. */
+  async scrub({ signal, onProgress, ...params }: ScrubOptions = {}): Promise<ScrubReport> {
+    const { value } = await this.#request(Method.scrub, params, { signal, onProgress });
+    return value as ScrubReport;
   }
 
   /** Ends the connection. The volume stays open where it is. */

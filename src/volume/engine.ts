@@ -10,6 +10,7 @@ import { WriteGate } from '../copy-on-write/write-gate.js';
 import type { BlockDevice } from '../device/block-device.js';
 import type { Lifetime } from '../device/lifetime.js';
 import type { Environment } from '../environment.js';
+import { Scrubs } from '../scrub/scrub.js';
 import { SnapshotChain } from '../snapshot/chain.js';
 import type { Emit } from '../snapshot/events.js';
 import { LiveDevice } from '../snapshot/live-device.js';
@@ -54,6 +55,7 @@ export class Engine {
   /** The volume as its users see it; snapshots and copies work with `device`. */
   readonly live: LiveDevice;
   readonly reverts: Reverts;
+  readonly scrubs: Scrubs;
 
   constructor(
     readonly device: BlockDevice,
@@ -87,5 +89,6 @@ export class Engine {
         ? undefined
         : new WriteBuffer({ device: this.live, gate, copyOnWrite, clock, limit });
     this.reverts = new Reverts(this);
+    this.scrubs = new Scrubs({ chain, pools, copyOnWrite, clock, device, control: store.control }, emit);
   }
 }

@@ -2,6 +2,7 @@
 import type { CopyFigures } from '../copy-on-write/copy-host.js';
 import type { WriteBufferFigures } from '../copy-on-write/write-buffer-figures.js';
 import type { BlockDevice } from '../device/block-device.js';
+import type { ScrubStatus } from '../scrub/scrub.js';
 import type { RevertStatus } from '../snapshot/revert-operation.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
@@ -28,6 +29,8 @@ export interface VolumeFigures {
   readonly maximumBytes: ByteLength;
   /** The revert under way; `undefined`: there is none. */
   readonly revert?: RevertStatus | undefined;
+  /** The scrub under way; `undefined`: there is none. */
+  readonly scrub?: ScrubStatus | undefined;
   /** Memory that translation tables take. */
   readonly tableMemoryBytes: ByteLength;
   /** What copy-on-write has done since the volume was opened. */

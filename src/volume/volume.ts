@@ -11,7 +11,8 @@ import { asTarget, checkRange, checkWhole, lengthOf } from '../arguments.js';
 import { type AllocationExtent, allocationOf } from '../device/allocation.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { type Environment, systemEnvironment } from '../environment.js';
-import { ClosedError, ReadOnlyError, UnsupportedError } from '../errors.js';
+import { ClosedError, ReadOnlyError } from '../errors.js';
+import type { ScrubOptions, ScrubReport } from '../scrub/scrub.js';
 import { type CreateSnapshotOptions, createSnapshot } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
 import type { SettledOptions } from '../snapshot/merging.js';
@@ -36,6 +37,7 @@ import { differing } from './compare.js';
 import { alignedExtents, extentsWithData, zerosOf } from './extents.js';
 import type { VolumeFigures } from './history.js';
 import type { Recovery } from './open.js';
+import { changesOf, storeWriterOf } from './writers.js';
 
 export type { VolumeOptions } from './assemble.js';
 
@@ -294,9 +296,17 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     });
   }
 
+  /**
+   * Reads everything that the store holds, and tests every checksum, in the background; see `Scrubs.run` for what it throws.
+   * @throws ReadOnlyError (`checkVolume` is for a volume that is only read)
+   */
+  async scrub(options: ScrubOptions = {}): Promise<ScrubReport> {
+    return storeWriterOf(this.#opened).engine.scrubs.run(options);
+  }
+
   /** Puts the volume back to a snapshot, usable at once. @throws ReadOnlyError, ClosedError; else see `RevertOperation` */
   revert(snapshot: Snapshot, options: RevertOptions = {}): RevertOperation {
-    return this.#stored.engine.reverts.start(snapshot.storeId, options);
+    return storeWriterOf(this.#opened).engine.reverts.start(snapshot.storeId, options);
   }
 
   /** The revert under way, if there is one and the volume is open for writing; `figures.revert` tells how far it is. */
@@ -328,24 +338,9 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     return this.#parts;
   }
 
-  /** What writes go through. @throws ClosedError, ReadOnlyError */
+  /** @throws as `changesOf` */
   get #writing(): ChangeEngine {
-    const { life, writer, windows, device } = this.#opened;
-    const engine = writer?.engine ?? windows;
-    if (engine !== undefined) return engine;
-    life.check();
-    throw new ReadOnlyError(`${device.name} is open for reading only`);
-  }
-
-  /** What changes a store of volsnap. @throws ClosedError, ReadOnlyError, UnsupportedError (the store is Windows' own) */
-  get #stored(): NonNullable<VolumeParts['writer']> {
-    const { life, writer, windows, device } = this.#opened;
-    if (writer !== undefined) return writer;
-    life.check();
-    if (windows === undefined) throw new ReadOnlyError(`${device.name} is open for reading only`);
-    throw new UnsupportedError(
-      `${device.name} has shadow copies that Windows made; they can be read, kept and, oldest first, deleted, no more. Copy the volume to take snapshots of it`,
-    );
+    return changesOf(this.#opened);
   }
 
   /** @internal What it is made of, for those who look for damage in it. @throws ClosedError */
@@ -359,8 +354,8 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     return parts.life.run(() => action(parts));
   }
 
-  /** @throws as `#stored` */
+  /** @throws as `storeWriterOf` */
   #runWriting<T>(action: (writer: NonNullable<VolumeParts['writer']>) => Promise<T>): Promise<T> {
-    return this.#run(async () => action(this.#stored));
+    return this.#run(async (parts) => action(storeWriterOf(parts)));
   }
 }

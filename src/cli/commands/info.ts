@@ -6,6 +6,7 @@ import {
   NotFoundError,
   RemoteVolume,
   type RevertStatus,
+  type ScrubStatus,
   type VolumeAccess,
 } from '../../index.js';
 import { formatAge } from '../age.js';
@@ -104,6 +105,8 @@ async function factsOf(volume: VolumeAccess) {
     closedCleanly: recovery.clean,
     /** The revert under way. */
     revert: volume.figures.revert ?? null,
+    /** The scrub under way. */
+    scrub: volume.figures.scrub ?? null,
     servedBy: servedBy(volume),
   };
 }
@@ -141,6 +144,7 @@ function pairsOf(facts: Facts, { colors }: Output): [string, string][] {
     ],
   ];
   if (facts.revert !== null) pairs.push(['revert', revertPhrase(facts.revert)]);
+  if (facts.scrub !== null) pairs.push(['scrub', scrubPhrase(facts.scrub)]);
   if (facts.unusedBytes > 0)
     pairs.push(['unused', `${formatSize(facts.unusedBytes)} that the newest snapshot leaves out`]);
   if (hostFreeBytes !== null)
@@ -160,6 +164,9 @@ function revertPhrase({ phase, targetId, doneBytes, totalBytes, problem }: Rever
   const state = `${formatShare(doneBytes, totalBytes)} put back`;
   return `${what}, ${state}${problem === undefined ? '' : `; it rests: ${problem}`}`;
 }
+
+const scrubPhrase = ({ doneBytes, totalBytes, problems }: ScrubStatus): string =>
+  `${formatShare(doneBytes, totalBytes)} of the copies read, ${problems === 0 ? 'nothing found' : `${problems} found`}`;
 
 /** Deleted ones that are not merged yet, if any. */
 const deletedPairs = ({ deletedSnapshots }: Facts): [string, string][] =>
