@@ -1,6 +1,6 @@
 /** A shadow copy that Windows made, as a snapshot like any other. */
 import { asTarget } from '../arguments.js';
-import { ReadOnlyError, SnapshotDeletedError } from '../errors.js';
+import { ReadOnlyError, SnapshotDeletedError, UnsupportedError } from '../errors.js';
 import { NIL_GUID } from '../format/guid.js';
 import type { DeletionReason } from '../snapshot/record.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
@@ -9,6 +9,8 @@ import type { ForeignSnapshot } from '../windows/foreign-snapshot.js';
 import type { ForeignWriter } from '../windows/foreign-writer.js';
 
 export class WindowsSnapshot implements Snapshot {
+  readonly writable = false;
+  readonly movedBytes = 0;
   readonly label = undefined;
   readonly applicationInfo = undefined;
   /** What Windows skips counts only while the snapshot is the newest; it is not counted. */
@@ -78,6 +80,22 @@ export class WindowsSnapshot implements Snapshot {
   #checkExists(): void {
     if (this.deleted !== undefined)
       throw new SnapshotDeletedError(`shadow copy ${this.id} was deleted (${this.deleted})`);
+  }
+
+  async write(): Promise<void> {
+    throw new UnsupportedError('a shadow copy that Windows made cannot be written');
+  }
+
+  writeZeroes(): Promise<void> {
+    return this.write();
+  }
+
+  async flush(): Promise<void> {
+    // Nothing can be written.
+  }
+
+  setWritable(): Promise<void> {
+    return this.write();
   }
 
   /** @throws UnsupportedError if it is not the oldest */

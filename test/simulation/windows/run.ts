@@ -263,8 +263,8 @@ class WindowsRun {
     const kind = random.below(40);
     if (kind === 0) return random.chance(0.3) ? volume.deleteOldest() : undefined;
     if (kind < 3) return this.#writeStore(volume);
-    if (kind < 7) return this.#readSnapshot(volume);
-    if (kind < 11) {
+    if (kind < 10) return this.#readSnapshot(volume);
+    if (kind < 13) {
       const flush = this.#model.beginFlush();
       try {
         await volume.flush();
@@ -275,7 +275,7 @@ class WindowsRun {
       return this.#model.endFlush(flush);
     }
     const [offset, length] = this.#drawRange();
-    if (kind < 15) {
+    if (kind < 16) {
       const read = this.#model.beginRead();
       try {
         this.#model.endRead(read, offset, await volume.read(offset, length));
@@ -335,8 +335,10 @@ class WindowsRun {
     const snapshot = this.#random.pick([...volume.snapshots, undefined]);
     const expected = this.#expected.find(({ storeId }) => storeId === snapshot?.storeId);
     if (snapshot === undefined || expected === undefined) return;
-    const length = this.#random.pick([1, 4, 20]) * BLOCK_SIZE;
-    const offset = this.#random.below((snapshot.size - length) / SECTOR_SIZE) * SECTOR_SIZE;
+    const length = this.#random.pick([1, 4, 12]) * BLOCK_SIZE;
+    // Mostly where others write.
+    const area = this.#random.chance(0.7) ? 16 * BLOCK_SIZE : snapshot.size;
+    const offset = this.#random.below((area - length) / SECTOR_SIZE) * SECTOR_SIZE;
     this.#check(expected, offset, await snapshot.read(offset, length));
   }
 }

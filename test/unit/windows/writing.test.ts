@@ -234,6 +234,27 @@ test('opening makes durable what it relies on; copy, entry and block follow with
   await volume.close();
 });
 
+test('a reader whose block is overwritten before it is read gets the copy', async () => {
+  const hooks = new Hooks();
+  const { bytes } = buildWindowsImage(PLAN);
+  const device = new HookedDevice(new MemoryDevice(bytes), hooks);
+  const volume = await Volume.open(device, { shadowCopies: 'keep' });
+  const before = bytes.slice(7 * BLOCK_SIZE, 8 * BLOCK_SIZE);
+  let goOn: () => void = () => undefined;
+  let isFirst = true;
+  hooks.before = ({ kind }) => {
+    if (kind !== 'read' || !isFirst) return undefined;
+    isFirst = false;
+    return new Promise((resolve) => {
+      goOn = () => resolve(undefined);
+    });
+  };
+  const reading = volume.snapshots[0]?.read(7 * BLOCK_SIZE, BLOCK_SIZE);
+  await volume.write(7 * BLOCK_SIZE, ONES);
+  goOn();
+  expect(Buffer.compare((await reading) ?? ONES, before)).toBe(0);
+});
+
 test('a failure of the table ends copying, not what needs none, and loses nothing', async () => {
   const hooks = new Hooks();
   const { bytes } = buildWindowsImage(PLAN);
