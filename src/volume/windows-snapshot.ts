@@ -15,6 +15,12 @@ export class WindowsSnapshot implements Snapshot {
   readonly applicationInfo = undefined;
   /** What Windows skips counts only while the snapshot is the newest; it is not counted. */
   readonly unusedBytes = 0;
+  readonly inSet = false;
+  readonly persistent = true;
+  readonly autoRelease = false;
+  /** Windows shows few of them; who opens such a volume here wants to see all. */
+  readonly hidden = false;
+  readonly offline = false;
   /** Why it is gone; `undefined` while it is not. */
   deleted: DeletionReason | undefined;
   readonly #writer: ForeignWriter | undefined;
@@ -82,8 +88,12 @@ export class WindowsSnapshot implements Snapshot {
       throw new SnapshotDeletedError(`shadow copy ${this.id} was deleted (${this.deleted})`);
   }
 
+  change(): Promise<void> {
+    return this.write();
+  }
+
   async write(): Promise<void> {
-    throw new UnsupportedError('a shadow copy that Windows made cannot be written');
+    throw new UnsupportedError('a shadow copy that Windows made cannot be changed');
   }
 
   writeZeroes(): Promise<void> {
