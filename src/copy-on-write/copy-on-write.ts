@@ -104,15 +104,10 @@ export class CopyOnWrite {
 
   /** Is a copy of the block there, or will it be without anything being copied? */
   #needs(area: DiffArea, block: BlockNumber): boolean {
-    if (!area.needs(block)) return this.#isOnItsWay(area, block);
+    // A copy of what is skipped since it began is published all the same, so no write may overtake it.
+    if (!area.needs(block)) return area.unused !== undefined && this.#inFlight.get(block)?.area === area;
     for (const { table } of this.#merging) if (table.has(block)) return false;
     return true;
-  }
-
-  /** Is it being copied, though the snapshot skips it since? It will be published all the same, so no write may overtake it. */
-  #isOnItsWay(area: DiffArea, block: BlockNumber): boolean {
-    if (this.#inFlight.size === 0 || area.unused === undefined || area.table.has(block)) return false;
-    return this.#inFlight.get(block)?.area === area;
   }
 
   /** Would a write of the range have to wait for copies? */
