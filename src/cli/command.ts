@@ -8,6 +8,8 @@ export interface CommonOptions {
 
 export interface WritingOptions extends CommonOptions {
   readonly changed?: 'keep' | 'invalidate';
+  /** Only `check` asks. */
+  readonly undecided?: 'keep' | 'drop';
 }
 
 interface Description {

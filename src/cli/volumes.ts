@@ -146,6 +146,7 @@ export async function openForChange(
     readOnly: false,
     onVolumeChanged: options.changed ?? 'refuse',
     onDamaged,
+    onUndecidedSet: options.undecided ?? 'pending',
     writeMode,
   }).catch((error: unknown) => {
     if (!(error instanceof VolumeChangedError)) throw error;

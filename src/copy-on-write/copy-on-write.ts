@@ -22,11 +22,14 @@ import type { DiffArea } from '../diff-area/diff-area.js';
 import { type Move, moveEntry } from '../diff-area/moves.js';
 import { AssertionError, assert, ClosedError, isOutOfSpace } from '../errors.js';
 import { BLOCK_SIZE, type BlockNumber, type ByteLength, type ByteOffset, blockOf } from '../units.js';
-import { BATCH_BLOCKS_MAX, Batch, type CopiedBatch } from './batch.js';
+import { allDone, BATCH_BLOCKS_MAX, Batch, blocksOf, type CopiedBatch } from './batch.js';
 import { type Apart, CopyFigures, type CopyOnWriteHost } from './copy-host.js';
 import { MemoryBudget } from './memory-budget.js';
 import { readBlocks } from './originals.js';
 import type { Pools } from './pools.js';
+
+/** Blocks that are worth a flush of their own while others are being copied. */
+const GROUP_BLOCKS = 256;
 
 export class CopyOnWrite {
   readonly #volume: BlockDevice;
@@ -287,9 +290,9 @@ export class CopyOnWrite {
 
   /** Task of the commit pool: everything copied so far to one diff area becomes durable with one flush. Never rejects. */
   async #commit(): Promise<void> {
-    // A flush costs as much as several copies, so a small group waits for what is about to be copied. (Such copies wait for devices only.)
-    const waiting = this.#copied.reduce((sum, { blocks }) => sum + blocks.length, 0);
-    if (waiting < BATCH_BLOCKS_MAX && this.#beingCopied.size > 0) await Promise.all(this.#beingCopied);
+    // A flush costs as much as many copies, so a small group waits for what is being copied. (Such copies wait for devices only.)
+    while (this.#beingCopied.size > 0 && blocksOf(this.#copied) < GROUP_BLOCKS)
+      await Promise.race(this.#beingCopied);
     const area = this.#copied[0]?.batch.area;
     if (area === undefined) return; // an earlier task took it along
     const group = this.#copied.filter(({ batch }) => batch.area === area);
@@ -369,9 +372,3 @@ const endOf = ({ table }: DiffArea, offset: ByteOffset, length: ByteLength): Blo
 
 const ZEROS = Buffer.alloc(BLOCK_SIZE);
 const isZeroBlock = (data: Uint8Array): boolean => ZEROS.equals(data);
-
-/** Settles when all batches have: a write that fails must not leave copies of its range under way. */
-async function allDone(batches: readonly Batch[]): Promise<void> {
-  const results = await Promise.allSettled(batches.map((batch) => batch.done));
-  for (const result of results) if (result.status === 'rejected') throw result.reason;
-}

@@ -2,6 +2,7 @@
 import type { BlockDevice } from '../device/block-device.js';
 import { writeZeros } from '../device/zeros.js';
 import type { ByteLength, ByteOffset } from '../units.js';
+import { clearRange } from './clearing.js';
 import type { Engine } from './engine.js';
 
 /** What happens to a part of a range, once its blocks are safe. */
@@ -10,9 +11,31 @@ export type Change = (device: BlockDevice, offset: ByteOffset, length: ByteLengt
 /** The longest write that NBD clients send. */
 export const PART_BYTES = 32 * 1024 * 1024;
 /** The longest range that is cleared at once where nothing has to be copied first: that takes a few milliseconds. */
-export const CLEARED_BYTES = 128 * 1024 * 1024;
+const CLEARED_BYTES = 128 * 1024 * 1024;
 
-export function writePart(engine: Engine, offset: ByteOffset, source: Uint8Array): Promise<void> {
+/**
+ * Makes a range read as zeros by `action`, part by part. What is zero already stays as it is, and needs no copy: snapshots
+ * see zeros there as before.
+ */
+export async function clear(
+  engine: Engine,
+  range: { readonly offset: ByteOffset; readonly length: ByteLength },
+  action: Change,
+): Promise<void> {
+  const { writes, live, gate, copyOnWrite } = engine;
+  const partLimit = copyOnWrite.target === undefined ? CLEARED_BYTES : PART_BYTES;
+  await clearRange(
+    writes ?? live,
+    range,
+    partLimit,
+    (at, part) => writes?.change(at, part, action) ?? changePart(engine, at, part, action),
+  );
+  // Zeros that were passed over may be those of a change that has not ended yet; a flush would not cover them.
+  await gate.whenLeft();
+}
+
+/** @returns `undefined` if it is done */
+export function writePart(engine: Engine, offset: ByteOffset, source: Uint8Array): Promise<void> | undefined {
   const { writes } = engine;
   if (writes !== undefined) return writes.write(offset, source);
   return writeOrdered(engine, offset, source);
