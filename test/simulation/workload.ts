@@ -126,7 +126,11 @@ export class Workload {
       revert.seen = this.#model.beginRevert(revert.content, revert.asked, revert.unused);
     });
     volume.on('overflow', () => this.#noteOverflow(volume));
-    volume.on('deleting', ({ id }) => this.#model.beginDelete(labels.get(id) ?? ''));
+    volume.on('deleting', ({ id }) => {
+      const label = labels.get(id);
+      // One that ended with its process goes when the revert that needs it is over; nobody was shown it.
+      if (label !== undefined) this.#model.beginDelete(label);
+    });
     volume.on('deleted', ({ id, reason }) => {
       if (reason !== 'requested' && reason !== 'released') this.#counters.snapshotsGivenUp++;
       this.#model.drop(labels.get(id) ?? '');
