@@ -129,7 +129,7 @@ export class Workload {
     volume.on('overflow', () => this.#noteOverflow(volume));
     volume.on('deleting', ({ id }) => {
       const label = labels.get(id);
-      // One that ended with its process goes when the revert that needs it is over; nobody was shown it.
+      // Of one that nobody was shown, because it expired while a revert needs it, that is known.
       if (label !== undefined) this.#model.beginDelete(label);
     });
     volume.on('deleted', ({ id, reason }) => {
