@@ -146,6 +146,7 @@ export async function openForChange(
     readOnly: false,
     onVolumeChanged: options.changed ?? 'refuse',
     onDamaged,
+    onProtectedWrite: options.protectedBlocks ?? 'reject',
     writeMode,
   }).catch((error: unknown) => {
     if (!(error instanceof VolumeChangedError)) throw error;
@@ -160,6 +161,8 @@ export async function openForChange(
 function tellEvents({ notes }: Session, volume: VolumeAccess): void {
   volume.on('deleted', ({ id, reason }) => {
     if (reason === 'space') notes.warn(`snapshot ${id} was deleted to make room for newer copies`);
+    if (reason === 'store-overwritten')
+      notes.warn(`snapshot ${id} was given up: the volume was written where its store lay`);
     if (reason === 'copy-failed') notes.warn(`snapshot ${id} was given up: its copies could not be kept`);
   });
   volume.on('backgroundFailure', ({ id, what, error }) => {

@@ -51,6 +51,7 @@ const EVENTS = [
   'scrubProgress',
   'problemFound',
   'scrubbed',
+  'protectedWrite',
 ] as const;
 
 export interface ControlOptions {

@@ -167,6 +167,8 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     try {
       const length = source.byteLength;
       checkRange(offset, length, engine.device.size);
+      const admitted = engine.protectedBlocks?.admit(offset, length);
+      if (admitted !== undefined) await admitted;
       if (length <= PART_BYTES) await writePart(engine, offset, source);
       else
         for (let done = 0; done < length; done += PART_BYTES)
