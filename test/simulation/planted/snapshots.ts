@@ -239,8 +239,8 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: 'store/start-sector-device.ts',
-        find: 'if (offset >= END || end <= START) return',
-        replace: 'return',
+        find: 'const isWithout = offset >= END || offset + length <= START;',
+        replace: 'const isWithout = true;',
       },
     ],
   },
