@@ -17,6 +17,7 @@ export const snapshotRecord = (snapshot: Snapshot, revert?: RevertStatus) => ({
   unusedBytes: snapshot.unusedBytes,
   allocatedBytes: snapshot.allocatedBytes,
   state: snapshot.state,
+  writable: snapshot.writable,
   ...(snapshot.problem === undefined ? {} : { problem: snapshot.problem }),
   ...(roleIn(snapshot, revert) === undefined ? {} : { role: roleIn(snapshot, revert) }),
 });

@@ -19,6 +19,7 @@ import type { BlockDevice } from '../device/block-device.js';
 import { BufferPool } from '../device/buffer-pool.js';
 import { FixedSlot } from '../diff-area/area-slots.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
+import { type Move, moveEntry } from '../diff-area/moves.js';
 import { AssertionError, assert, ClosedError, isOutOfSpace } from '../errors.js';
 import { BLOCK_SIZE, type BlockNumber, type ByteLength, type ByteOffset, blockOf } from '../units.js';
 import { BATCH_BLOCKS_MAX, Batch, type CopiedBatch } from './batch.js';
@@ -36,6 +37,8 @@ export class CopyOnWrite {
   readonly #apart: Apart | undefined;
   readonly #inFlight = new Map<BlockNumber, Batch>();
   #copied: CopiedBatch[] = [];
+  /** Moves that are being recorded: batches without blocks. */
+  readonly #recording = new Set<Batch>();
   /** Copies under way in another thread. */
   readonly #beingCopied = new Set<Promise<unknown>>();
   #collecting: Batch | undefined;
@@ -307,6 +310,35 @@ export class CopyOnWrite {
     for (const batch of batches) this.#end(batch);
   }
 
+  /**
+   * Records, durably, that content was copied within the volume, so that its sources need no copy. Nothing else is being
+   * written, the targets are protected, and what they hold now is on stable storage.
+   * @throws if not even the snapshot can be given up; then the targets are kept for their sources, which get no benefit
+   */
+  async commitMoves(area: DiffArea, moves: readonly Move[]): Promise<void> {
+    if (moves.length === 0 || (await this.#reserve(area, 0, moves.length)) === undefined) return;
+    const batch = new Batch(area);
+    this.#recording.add(batch);
+    let appended = false;
+    await this.#pools.commit.add(async () => {
+      const committed = await this.#attempt([batch], async () => {
+        // What is being merged into it may have other content of the targets: then the sources are copied as ever.
+        if (area !== this.#target || this.#merging.length > 0 || area.moves.isBarred) return false;
+        if (!appended) area.appendEntries(moves.map(moveEntry));
+        appended = true;
+        await area.flushProven();
+        for (const move of moves) area.moves.add(move);
+        this.figures.movedBlocks += moves.length;
+        return true;
+      });
+      if (committed) batch.finish();
+      else if (appended) for (const move of moves) area.moves.addInDoubt(move);
+      else area.cancel([], moves.length);
+    });
+    this.#recording.delete(batch);
+    await batch.done;
+  }
+
   /** The batch is over: its writers go on, or fail with `error`. */
   #end(batch: Batch, error?: unknown): void {
     this.#remove(batch);
@@ -323,9 +355,10 @@ export class CopyOnWrite {
     await this.#apart?.copier.close();
   }
 
-  /** Resolves when no batch of `area`, which is the target no longer, is under way. Never rejects. */
+  /** Resolves when no batch of `area`, which is the target no longer, is under way, and no moves are. Never rejects. */
   async drained(area: DiffArea): Promise<void> {
-    const batches = new Set([...this.#inFlight.values()].filter((batch) => batch.area === area));
+    const all = [...this.#inFlight.values(), ...this.#recording];
+    const batches = new Set(all.filter((batch) => batch.area === area));
     await Promise.allSettled([...batches].map((batch) => batch.done));
   }
 }

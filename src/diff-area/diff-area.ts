@@ -17,6 +17,7 @@ import { ENTRIES_PER_TABLE_BLOCK } from '../format/constants.js';
 import type { DiffAreaItem } from '../format/control-block.js';
 import type { Guid } from '../format/guid.js';
 import type { RevertMark } from '../format/revert-mark.js';
+import type { TableEntry } from '../format/table-block.js';
 import type { AreaFile } from '../store/store.js';
 import { type BlockNumber, type ByteLength, type ByteOffset, offsetOfSlot, type Slot } from '../units.js';
 import { type AreaSlots, FixedSlot, type RecordChange } from './area-slots.js';
@@ -24,6 +25,8 @@ import { type AreaBitmaps, type BitmapOffsets, offsetsOf, writeBitmaps } from '.
 import type { BlockTable } from './block-table.js';
 import { CopyChecksum } from './copy-checksum.js';
 import { CopyReader } from './copy-reader.js';
+import type { Moves } from './moves.js';
+import type { Overlays } from './overlays.js';
 import type { RevertMarks } from './revert-marks.js';
 import { TableBackwards } from './table-backwards.js';
 import type { Copies, TableWriter } from './table-writer.js';
@@ -36,6 +39,8 @@ export interface DiffAreaState {
   readonly file: AreaFile;
   readonly information: ApplicationInformation;
   readonly table: BlockTable;
+  readonly moves: Moves;
+  readonly overlays: Overlays;
   readonly writer: TableWriter;
   readonly slots: AreaSlots;
   readonly bitmaps?: AreaBitmaps | undefined;
@@ -50,6 +55,10 @@ export class DiffArea {
   readonly table: BlockTable;
   /** Of a revert, as they were found when it was opened. */
   readonly marks: RevertMarks;
+  /** What has moved within the volume. Changed only when that is durable. */
+  readonly moves: Moves;
+  /** What was written to the snapshot itself. */
+  readonly overlays: Overlays;
   readonly #file: AreaFile;
   readonly #writer: TableWriter;
   readonly #slots: AreaSlots;
@@ -69,6 +78,8 @@ export class DiffArea {
     this.information = state.information;
     this.table = state.table;
     this.marks = state.marks;
+    this.moves = state.moves;
+    this.overlays = state.overlays;
     this.#file = state.file;
     this.#writer = state.writer;
     this.#slots = state.slots;
@@ -120,9 +131,11 @@ export class DiffArea {
     return this.#bitmaps?.unused;
   }
 
-  /** Must `block` be copied before it is overwritten? */
+  /** Must `block` be copied before it is overwritten, for its own content, or for that of a block that moved there? */
   needs(block: BlockNumber): boolean {
-    return !this.table.has(block) && this.#bitmaps?.unused.has(block) !== true;
+    if (this.moves.sourceOf(block) !== undefined) return true;
+    if (this.table.has(block) || this.#bitmaps?.unused.has(block) === true) return false;
+    return this.moves.targetOf(block) === undefined;
   }
 
   /** As `BlockTable.collect`, what is skipped included. */
@@ -213,6 +226,11 @@ export class DiffArea {
   append(groups: readonly Copies[]): void {
     assert(!this.#isCut, () => `${this.storeId} was cut, it takes no entries`);
     const entries = groups.reduce((sum, { blocks }) => sum + blocks.length, 0);
+    this.#writer.append(groups, this.#tableSlotsFor(entries));
+    this.#spend(entries);
+  }
+
+  #tableSlotsFor(entries: number): Slot[] {
     assert(entries <= this.#promisedEntries, () => `${entries} entries, ${this.#promisedEntries} promised`);
     const blocks = this.#writer.blocksNeeded(entries);
     const slots = this.#slots.takeSpokenFor(blocks);
@@ -220,7 +238,17 @@ export class DiffArea {
       slots !== undefined,
       () => `no slots left for ${blocks} table blocks, ${this.#promisedEntries} entries promised`,
     );
-    this.#writer.append(groups, slots);
+    return slots;
+  }
+
+  /** As `append`, of other kinds of entries. */
+  appendEntries(entries: readonly TableEntry[]): void {
+    this.#writer.appendEntries(entries, this.#tableSlotsFor(entries.length));
+    this.#spend(entries.length);
+  }
+
+  /** Entries that were promised are in the table chain. */
+  #spend(entries: number): void {
     this.#promisedEntries -= entries;
     this.#speakFor();
   }
@@ -232,6 +260,14 @@ export class DiffArea {
       throw new NoSpaceError(`no room for ${marks.length} marks in the table of snapshot ${this.storeId}`);
     this.#writer.appendMarks(marks, slots);
     this.keepRoomForMarks(Math.max(0, (this.#marksToCome ?? 0) - marks.length));
+  }
+
+  /** Makes entries durable, then the header that vouches for those without a checksum. After a failure it may be called again. */
+  async flushProven(): Promise<void> {
+    await this.writeEntries();
+    await this.flush();
+    await this.writeWatermark();
+    await this.flush();
   }
 
   /** Writes entries that were appended. After a failure it may be called again. @throws DeviceError */
@@ -246,10 +282,13 @@ export class DiffArea {
     this.#writer.durable = places;
   }
 
-  /** Lets readers and the filter see copies that are durable. */
+  /** Lets readers and the filter see copies that are durable. One of a block that something moved to is that one's. */
   publish(copies: Copies): void {
     for (const [index, block] of copies.blocks.entries()) {
-      this.table.set(block, copies.slots[index] ?? 0, copies.checksums[index] ?? 0);
+      const [slot, checksum] = [copies.slots[index] ?? 0, copies.checksums[index] ?? 0];
+      const owner = this.moves.ownerOfCopy(block);
+      const own = owner === block ? checksum : this.#checksum.rebased(checksum, slot, block, owner);
+      this.table.set(owner, slot, own);
     }
   }
 
@@ -297,9 +336,8 @@ export class DiffArea {
     await this.#slots.trim(record);
   }
 
-  /** Its table, to be gone through from the end. No copies may come here any more. */
+  /** Its table, to be gone through from the end. No copies may come here any more, and none be on their way. */
   async tableBackwards(): Promise<TableBackwards> {
-    assert(this.#promisedEntries === 0, () => `${this.#promisedEntries} entries are still promised`);
     return TableBackwards.open(this.#file, this.epoch);
   }
 

@@ -15,9 +15,14 @@ export const Method = {
   read: 'read',
   /** Takes `ReadParams`; gives `{ next }`, and extents as bytes: what is known to be zero. */
   zeros: 'zeros',
-  /** Takes `{ offset }` and bytes. */
+  /** Takes `WriteParams` and bytes. */
   write: 'write',
+  /** Takes `CopyRangeParams`. */
+  copyRange: 'copyRange',
+  /** Takes `{ snapshot }`, a store id, or nothing: the volume. */
   flush: 'flush',
+  /** Takes `{ snapshot, writable }`, gives `VolumeState`. */
+  setWritable: 'setWritable',
   /** Takes `CreateParams`, and application information as bytes; gives `Created`. */
   create: 'create',
   /** Takes `{ ids }`, the oldest ones in their order; gives `VolumeState`. */
@@ -54,8 +59,26 @@ export interface ReadParams {
   readonly length: number;
 }
 
+export interface WriteParams {
+  /** Store id of a snapshot; none: the volume. */
+  readonly snapshot?: string | undefined;
+  readonly offset: number;
+}
+
+export interface CopyRangeParams {
+  readonly from: number;
+  readonly to: number;
+  readonly length: number;
+}
+
+export interface SnapshotParams {
+  /** Store id. */
+  readonly snapshot?: string | undefined;
+}
+
 export interface CreateParams {
   readonly label?: string | undefined;
+  readonly writable?: boolean | undefined;
   readonly holdTimeoutMs?: number | undefined;
   /** Is what the file system does not use skipped, and how? */
   readonly unusedSpace?: 'auto' | 'frozen' | undefined;
@@ -121,6 +144,8 @@ export interface SnapshotState {
   readonly allocatedBytes: number;
   readonly state: Snapshot['state'];
   readonly problem?: string | undefined;
+  readonly writable: boolean;
+  readonly movedBytes: number;
 }
 
 export interface VolumeState {
@@ -151,6 +176,8 @@ export const snapshotState = (snapshot: Snapshot): SnapshotState => ({
   allocatedBytes: snapshot.allocatedBytes,
   state: snapshot.state,
   problem: snapshot.problem,
+  writable: snapshot.writable,
+  movedBytes: snapshot.movedBytes,
 });
 
 export const volumeState = (volume: VolumeAccess, serving: ServingState): VolumeState => ({

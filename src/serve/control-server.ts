@@ -29,7 +29,9 @@ import {
   type RevertParams,
   type ScrubParams,
   type ServingState,
+  type SnapshotParams,
   volumeState,
+  type WriteParams,
 } from './control-protocol.js';
 import { ClosingError } from './rpc/errors.js';
 import { type Call, type Reply, RpcConnection, TRANSFER_MAX } from './rpc/server.js';
@@ -143,11 +145,14 @@ export class ControlServer {
       case Method.read:
         return this.#read(call.params as ReadParams);
       case Method.write:
-        await volume.write(numberIn(call.params, 'offset'), call.bytes);
-        return {};
+        return this.#write(call);
       case Method.flush:
-        await volume.flush();
+        await this.#target((call.params ?? {}) as SnapshotParams).flush();
         return {};
+      case Method.copyRange:
+        return this.#copyRange(call);
+      case Method.setWritable:
+        return this.#setWritable(call.params as SnapshotParams & { readonly writable: boolean });
       case Method.create:
         return this.#create(call);
       case Method.deleteOldest:
@@ -213,10 +218,35 @@ export class ControlServer {
     return { bytes, sent: () => this.#buffers.give(buffer) };
   }
 
+  async #write({ params, bytes }: Call): Promise<Reply> {
+    await this.#target(params as WriteParams).write(numberIn(params, 'offset'), bytes);
+    return {};
+  }
+
+  async #copyRange({ params, signal, onProgress }: Call): Promise<Reply> {
+    const [from, to, length] = ['from', 'to', 'length'].map((name) => numberIn(params, name));
+    await this.#options.volume.copyRange(from ?? 0, to ?? 0, length ?? 0, { signal, onProgress });
+    return {};
+  }
+
+  async #setWritable({
+    snapshot = '',
+    writable,
+  }: SnapshotParams & { readonly writable: boolean }): Promise<Reply> {
+    await this.#find(snapshot).setWritable(writable);
+    return this.#state();
+  }
+
+  /** What is meant: a snapshot, or the volume. */
+  #target({ snapshot }: SnapshotParams): Snapshot | Volume {
+    return snapshot === undefined ? this.#options.volume : this.#find(snapshot);
+  }
+
   async #create({ params, bytes }: Call): Promise<Reply> {
-    const { label, holdTimeoutMs, hasInformation, unusedSpace } = params as CreateParams;
+    const { label, writable, holdTimeoutMs, hasInformation, unusedSpace } = params as CreateParams;
     const { storeId } = await this.#options.volume.createSnapshot({
       ...(label === undefined ? {} : { label }),
+      ...(writable === undefined ? {} : { writable }),
       ...(holdTimeoutMs === undefined ? {} : { holdTimeoutMs }),
       ...(hasInformation ? { applicationInfo: bytes } : {}),
       ...(unusedSpace === undefined ? {} : { unusedSpace }),

@@ -1,6 +1,7 @@
 /** The blocks that a revert has still to put back: a bit for each, in pages of 4,096, of which only those with a bit set exist. */
-import type { BlockTable } from '../diff-area/block-table.js';
+import type { DiffArea } from '../diff-area/diff-area.js';
 import { BLOCKS_PER_PAGE, emptyPresence, setBits } from '../diff-area/presence.js';
+import type { PagedBlocks } from '../diff-area/unused-blocks.js';
 import { type BlockNumber, type ByteLength, blocksIn } from '../units.js';
 
 export class PendingBlocks {
@@ -12,13 +13,19 @@ export class PendingBlocks {
     return this.#count;
   }
 
-  /** Adds every block that has a copy in the table. */
-  addTable(table: BlockTable): void {
-    for (let page = 0; page * BLOCKS_PER_PAGE < table.blockCount; page++) {
-      if (!table.hasPage(page)) continue;
+  /** Adds every block that has a copy in the diff area, or whose content moved away. */
+  addArea({ table, moves }: DiffArea): void {
+    this.add(table, table.blockCount);
+    this.add(moves, table.blockCount);
+  }
+
+  /** Adds all of the blocks below `end`. */
+  add(blocks: PagedBlocks, end: BlockNumber): void {
+    for (let page = 0; page * BLOCKS_PER_PAGE < end; page++) {
+      if (!blocks.hasPage(page)) continue;
       const bits = this.#pages.get(page) ?? emptyPresence();
       this.#count -= countOf(bits);
-      table.addPresence(page, bits);
+      blocks.addPresence(page, bits);
       this.#count += countOf(bits);
       this.#pages.set(page, bits);
     }

@@ -69,18 +69,23 @@ export function findRevert(chain: SnapshotChain, entries: readonly CatalogEntry[
   return { target, previous, area, phase, pending, total };
 }
 
-/** What lies between a snapshot and a newer one, with that diff area, or now: what has a copy in the older one, or between. */
+/**
+ * What lies between a snapshot and a newer one, with that diff area, or now: what has a copy in the older one, or between, or
+ * moved then; and what was written to the older one itself.
+ */
 export function pendingBetween(
   chain: SnapshotChain,
   older: SnapshotRecord,
   newer: DiffArea | undefined,
 ): PendingBlocks {
-  return pendingOf(chain.areasFrom(older).filter((area) => area !== newer));
+  const pending = pendingOf(chain.areasFrom(older).filter((area) => area !== newer));
+  if (older.area !== undefined) pending.add(older.area.overlays, older.area.table.blockCount);
+  return pending;
 }
 
 export function pendingOf(areas: readonly DiffArea[]): PendingBlocks {
   const pending = new PendingBlocks();
-  for (const { table } of areas) pending.addTable(table);
+  for (const area of areas) pending.addArea(area);
   return pending;
 }
 

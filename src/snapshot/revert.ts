@@ -30,6 +30,7 @@ import { CANCELLED } from '../format/revert-mark.js';
 import { type CreateContext, createSnapshot, DEFAULT_HOLD_TIMEOUT_MS, whileHeld } from './create.js';
 import { DoneMarks } from './done-marks.js';
 import { withoutDoubt } from './doubt.js';
+import { flushOverlays } from './flush-overlays.js';
 import type { LiveDevice } from './live-device.js';
 import type { Merging } from './merging.js';
 import { PutBack } from './put-back.js';
@@ -90,7 +91,8 @@ export class Reverts {
     chain.keepFrom(target);
     if (area === undefined) {
       // The volume is open for reading only, and nothing of it can be read.
-      live.putBack = new PutBack({ volume, chain, source: target, pending, total, marks: undefined });
+      const nothing = { overlays: undefined, marks: undefined };
+      live.putBack = new PutBack({ volume, chain, source: target, pending, total, ...nothing });
       return;
     }
     area.keepRoomForMarks(marksFor(pending, area));
@@ -100,8 +102,11 @@ export class Reverts {
   #set({ target, previous, area, phase, pending, total }: FoundRevert & { area: DiffArea }): void {
     const { device: volume, pools, live, chain } = this.#context;
     const marks = new DoneMarks(volume, area, pools);
-    const source = phase === 'reverting' ? target : previous;
-    const putBack = new PutBack({ volume, chain, source, pending, total, marks });
+    const source =
+      phase === 'reverting'
+        ? { source: target, overlays: target.area?.overlays }
+        : { source: previous, overlays: undefined };
+    const putBack = new PutBack({ volume, chain, ...source, pending, total, marks });
     live.putBack = putBack;
     if (this.#underWay !== undefined) {
       Object.assign(this.#underWay, { putBack, phase });
@@ -162,6 +167,9 @@ export class Reverts {
       }
       await chain.keep(target);
       try {
+        // From here on nobody writes to it: what was written to it is part of what the volume goes back to.
+        await target.unwritten();
+        await flushOverlays(this.#context.pools, target);
         await this.#takePrevious(target, options);
       } catch (error) {
         if (this.#underWay === undefined) chain.keepFrom(undefined);
@@ -188,7 +196,7 @@ export class Reverts {
         state: SnapshotState.beforeRevert | (keepPrevious ? 0 : SnapshotState.dropAfterRevert),
         prepare: async (area) => {
           // What was copied since it was looked at first.
-          for (const { table } of latest) pending.addTable(table);
+          for (const newer of latest) pending.addArea(newer);
           const marks = marksFor(pending, area);
           const growth = area.growthForMarks(marks);
           // Nothing in the control file names it yet.
@@ -213,10 +221,7 @@ export class Reverts {
   }
 
   async #flag({ id }: SnapshotRecord, isOn: boolean): Promise<void> {
-    const { control } = this.#context.store;
-    const flags = control.entries.find(({ snapshot }) => snapshot.storeId === id)?.snapshot.flags ?? 0;
-    const { revertTarget } = SnapshotFlag;
-    await control.update(id, {}, { flags: isOn ? flags | revertTarget : flags & ~revertTarget });
+    await this.#context.store.control.setFlags(id, SnapshotFlag.revertTarget, isOn);
   }
 
   /** @throws NotFoundError if no revert is under way */

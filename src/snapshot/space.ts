@@ -31,6 +31,8 @@ export interface Growth {
 }
 
 const MEBIBYTE = 1024 * 1024;
+/** By how much a diff area grows for writes to its own snapshot. */
+const OVERLAY_STEP = MEBIBYTE;
 export const DEFAULT_GROWTH: Growth = { initial: 50 * MEBIBYTE, maximum: 1000 * MEBIBYTE };
 
 export class Space implements CopyOnWriteHost {
@@ -99,6 +101,39 @@ export class Space implements CopyOnWriteHost {
         if (needed === 0) return true;
         this.#step = Math.min(this.#growth.maximum, this.#step * 2);
         if (!(await this.#roomFor(area, needed))) return false;
+      }
+    });
+  }
+
+  /**
+   * The same for what is written to a snapshot itself. Older snapshots go if need be, this one never does for its own sake.
+   * @throws NoSpaceError if there is no room without giving it up; SnapshotDeletedError, DeviceError
+   */
+  async makeRoomForOverlay(record: SnapshotRecord, area: DiffArea, slots: number): Promise<void> {
+    await this.#growing.runExclusive(async () => {
+      for (;;) {
+        const needed = area.growthNeeded(slots, 1);
+        if (needed === 0) return;
+        record.checkExists();
+        const available = wholeBlocks(this.#store.available());
+        if (available >= needed) {
+          // Less than ahead of copies: what such a snapshot does not use comes back only with its end.
+          const length = Math.max(needed, Math.min(this.#step, OVERLAY_STEP));
+          try {
+            await this.#grow(record, area, Math.min(available, length));
+            continue;
+          } catch (error) {
+            if (!isOutOfSpace(error)) throw error;
+          }
+        }
+        this.#emit('overflow', { id: record.id, neededBytes: needed, availableBytes: available });
+        const victim = this.#chain.oldest;
+        if (victim === undefined || victim === record) {
+          throw new NoSpaceError(
+            `writing to snapshot ${record.id} needs ${needed} bytes, ${available} can be had; raise the limit with: volsnap resize-store`,
+          );
+        }
+        await this.#chain.removeThrough(victim, this.#copying, 'space');
       }
     });
   }
@@ -300,6 +335,8 @@ export class Space implements CopyOnWriteHost {
 
   async #writeMark(record: SnapshotRecord, area: DiffArea): Promise<boolean> {
     if (record.deleted !== undefined || this.#copying.takesCopies(area)) return false;
+    // The mark vouches for all there is.
+    await area.writeEntries();
     await area.flush();
     await area.writeWatermark();
     return true;

@@ -7,6 +7,7 @@ import type { RevertOperation, RevertOptions } from '../snapshot/revert-operatio
 import type { ByteSource, Snapshot } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { ChangedExtent } from './changed-blocks.js';
+import type { CopyRangeOptions } from './copy-range.js';
 import type { VolumeFigures } from './history.js';
 import type { Recovery } from './open.js';
 import type { ChangedBlocksOptions } from './volume.js';
@@ -21,6 +22,7 @@ export interface VolumeAccess extends ByteSource {
   readonly figures: VolumeFigures;
   read(offset: ByteOffset, target: ByteLength | Uint8Array): Promise<Uint8Array>;
   write(offset: ByteOffset, source: Uint8Array): Promise<void>;
+  copyRange(from: ByteOffset, to: ByteOffset, length: ByteLength, options?: CopyRangeOptions): Promise<void>;
   flush(): Promise<void>;
   createSnapshot(options?: CreateSnapshotOptions): Promise<Snapshot>;
   deleteOldest(count?: number): Promise<void>;

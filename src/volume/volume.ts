@@ -22,39 +22,24 @@ import type { Store } from '../store/store.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { VolumeAccess } from './access.js';
 import { openParts, type VolumeOptions, type VolumeParts } from './assemble.js';
-import type { ChangedExtent } from './changed-blocks.js';
+import type { ChangedBlocksOptions, ChangedExtent } from './changed-blocks.js';
 import { type Change, CLEARED_BYTES, changePart, PART_BYTES, writePart, zero } from './changing.js';
 import { clearRange } from './clearing.js';
 import { differing } from './compare.js';
+import { type CopyRangeOptions, copyRange } from './copy-range.js';
 import type { Engine } from './engine.js';
 import { alignedExtents, extentsWithData, zerosOf } from './extents.js';
 import type { VolumeFigures } from './history.js';
 import type { Recovery } from './open.js';
 
 export type { VolumeOptions } from './assemble.js';
+export type { ChangedBlocksOptions } from './changed-blocks.js';
 
 export interface InitializeVolumeOptions {
   readonly store: Store;
   /** Bytes that diff areas may take in all; default 0: no limit. */
   readonly maximumSize?: ByteLength;
   readonly environment?: Environment;
-}
-
-export interface ChangedBlocksOptions {
-  /** Default: when the volume was all zeros, so that everything but what is known to be zero has changed. */
-  readonly since?: Snapshot | undefined;
-  /** Default: now. */
-  readonly until?: Snapshot | undefined;
-  /** Extents begin and end at multiples of so many bytes, or at the volume's end; default: where the changes do. */
-  readonly alignment?: ByteLength;
-  /** Compare the bytes and leave out blocks that are equal again. */
-  readonly compare?: boolean;
-  /** Without what `since` leaves out as unused, which may read otherwise now: for pictures and figures, not for backups. */
-  readonly copiedOnly?: boolean;
-  /** Only what lies in this range, which costs accordingly; default: all. */
-  readonly offset?: ByteOffset;
-  readonly length?: ByteLength;
-  readonly signal?: AbortSignal;
 }
 
 export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
@@ -195,6 +180,14 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
       length,
       (device, at, part) => device.discard?.(at, part) ?? zero(device, at, part),
     );
+  }
+
+  /**
+   * Copies bytes to another place in the volume; the ranges may overlap. For snapshots it is a write of the target, and whole blocks move:
+   * see `copy-range.ts`. @throws InvalidArgumentError, ReadOnlyError, ClosedError, DeviceError, what `signal` was aborted with
+   */
+  async copyRange(from: ByteOffset, to: ByteOffset, length: ByteLength, options: CopyRangeOptions = {}) {
+    await this.#runWriting(({ engine }) => copyRange(engine, { from, to, length }, options));
   }
 
   /** What is zero already stays as it is, and needs no copy: snapshots see zeros there as before. */

@@ -11,10 +11,12 @@ import {
   allocationOf,
   type ErrorCode,
   HoldTimeoutError,
+  RevertInProgressError,
   type Snapshot,
   VolsnapError,
   type Volume,
 } from '../../src/index.js';
+import { BlockLocks } from '../../src/nbd/client/block-locks.js';
 import { ModelMismatch, stampSectors, type VolumeModel } from '../../src/testing/index.js';
 import type { ModelRevert, PendingCall } from '../../src/testing/volume-model.js';
 import { BLOCK_SIZE, blocksIn } from '../../src/units.js';
@@ -32,7 +34,9 @@ const REVERTING: Permitted = ['REVERT_IN_PROGRESS'];
 const NOT_CREATED: Permitted = ['HOLD_TIMEOUT', 'NO_SPACE', 'LIMIT', ...REVERTING];
 const NOT_REVERTED: Permitted = [...NOT_CREATED, ...GONE];
 const NOT_CANCELLED: Permitted = ['NOT_FOUND', 'HOLD_TIMEOUT'];
-const NOT_DELETED: Permitted = [...GONE, ...REVERTING];
+/** What moved within the volume is copied first. */
+const NOT_DELETED: Permitted = [...GONE, ...REVERTING, 'NO_SPACE'];
+const NOT_WRITTEN: Permitted = [...GONE, ...REVERTING, 'NO_SPACE'];
 const NOT_MERGED: Permitted = ['NO_SPACE', 'CLOSED'];
 /** Besides the others, while devices fail. */
 export const DEVICE_FAILS: Permitted = ['DEVICE', 'NO_SPACE'];
@@ -46,9 +50,28 @@ interface AskedRevert {
   seen?: ModelRevert;
 }
 
+/** How often something is in use. */
+class Tally<T> {
+  readonly #counts = new Map<T, number>();
+
+  has(item: T): boolean {
+    return (this.#counts.get(item) ?? 0) > 0;
+  }
+
+  add(item: T): void {
+    this.#counts.set(item, (this.#counts.get(item) ?? 0) + 1);
+  }
+
+  delete(item: T): void {
+    this.#counts.set(item, (this.#counts.get(item) ?? 1) - 1);
+  }
+}
+
 export class Workload {
   readonly #model: VolumeModel;
   readonly #counters: RunCounters;
+  /** Keeps changes away from ranges that are copied. */
+  #changing = new BlockLocks();
   #sequence = 1;
   #label = 0;
   #comparisons = 0;
@@ -62,6 +85,9 @@ export class Workload {
   /** Reverts that have not begun, by the label of the snapshot that is taken first: what they go to, and since when that may be seen. */
   readonly #reverts = new Map<string, AskedRevert>();
   #isCancelling = false;
+  /** Snapshots that are being written, and those that a revert to is being asked for: it must be known what they hold. */
+  readonly #writes = new Tally<Snapshot>();
+  readonly #targets = new Tally<Snapshot>();
   /** Snapshots that are to go with the revert that they were taken for. */
   readonly #unwanted = new Set<string>();
   /** What was wrong besides the answers to calls. */
@@ -131,6 +157,8 @@ export class Workload {
   }
 
   async run(volume: Volume, { operations, clients }: Pick<Cycle, 'operations' | 'clients'>): Promise<void> {
+    // Calls that a crash cut off never end.
+    this.#changing = new BlockLocks();
     let next = 0;
     const client = async () => {
       for (let operation = operations[next++]; operation !== undefined; operation = operations[next++]) {
@@ -158,6 +186,8 @@ export class Workload {
       case 'discard':
       case 'zeroes':
         return this.#clear(volume, operation, operation.kind);
+      case 'copy-range':
+        return this.#copy(volume, operation.from, operation);
       case 'flush':
         return this.#flush(volume);
       case 'read':
@@ -173,9 +203,17 @@ export class Workload {
       case 'delete':
         return this.#delete(volume, operation);
       case 'read-snapshot': {
-        const snapshot = volume.snapshots[operation.age % Math.max(1, volume.snapshots.length)];
+        const snapshot = snapshotOf(volume, operation);
         if (snapshot !== undefined) await this.#readSnapshot(snapshot, operation);
         return;
+      }
+      case 'write-snapshot': {
+        const snapshot = snapshotOf(volume, operation);
+        return snapshot && this.#writeSnapshot(snapshot, operation, operation.zeros);
+      }
+      case 'flush-snapshot': {
+        const snapshot = snapshotOf(volume, operation);
+        return snapshot && this.#flushSnapshot(snapshot);
       }
       case 'read-snapshots':
         for (const snapshot of volume.snapshots) await this.#readSnapshot(snapshot);
@@ -197,15 +235,31 @@ export class Workload {
   async #write(volume: Volume, { offset, length }: Range, zeros: boolean): Promise<void> {
     const bytes = new Uint8Array(length);
     if (!zeros) stampSectors(bytes, offset, this.#sequence++);
-    const write = this.#model.beginWrite(offset, bytes);
-    this.#model.endWrite(write, await this.#outcome(NO_ERROR, () => volume.write(offset, bytes)));
+    await this.#changing.run(offset, offset + length, false, async () => {
+      const write = this.#model.beginWrite(offset, bytes);
+      this.#model.endWrite(write, await this.#outcome(NO_ERROR, () => volume.write(offset, bytes)));
+    });
+  }
+
+  /** Nothing else is written where it reads and writes: else nobody could say what it copied. */
+  async #copy(volume: Volume, from: number, { offset, length }: Range): Promise<void> {
+    const [start, end] = [Math.min(from, offset), Math.max(from, offset) + length];
+    await this.#changing.run(start, end, true, async () => {
+      const bytes = new Uint8Array(length);
+      if ((await this.#outcome(NO_ERROR, () => volume.read(from, bytes))) !== 'done') return;
+      const write = this.#model.beginWrite(offset, bytes);
+      const call = () => volume.copyRange(from, offset, length);
+      this.#model.endWrite(write, await this.#outcome(NO_ERROR, call));
+    });
   }
 
   async #clear(volume: Volume, { offset, length }: Range, kind: 'discard' | 'zeroes'): Promise<void> {
-    const write = this.#model.beginDiscard(offset, length);
-    const call = () =>
-      kind === 'discard' ? volume.discard(offset, length) : volume.writeZeroes(offset, length);
-    this.#model.endWrite(write, await this.#outcome(NO_ERROR, call));
+    await this.#changing.run(offset, offset + length, false, async () => {
+      const write = this.#model.beginDiscard(offset, length);
+      const call = () =>
+        kind === 'discard' ? volume.discard(offset, length) : volume.writeZeroes(offset, length);
+      this.#model.endWrite(write, await this.#outcome(NO_ERROR, call));
+    });
   }
 
   async #flush(volume: Volume): Promise<void> {
@@ -243,9 +297,16 @@ export class Workload {
   }
 
   async #revert(volume: Volume, { age, keep }: { age: number; keep: boolean }): Promise<void> {
-    const target = volume.snapshots[age % Math.max(1, volume.snapshots.length)];
+    const target = snapshotOf(volume, { age });
+    // What is being written to it may be in what the volume goes back to, or not.
+    if (target === undefined || this.#writes.has(target)) return;
+    this.#targets.add(target);
+    await this.#revertTo(volume, target, keep);
+    this.#targets.delete(target);
+  }
+
+  async #revertTo(volume: Volume, target: Snapshot, keep: boolean): Promise<void> {
     // Read, it holds one value in each sector and no other.
-    if (target === undefined) return;
     const content = await this.#readSnapshot(target);
     if (content === undefined) return;
     this.mayRevert = true;
@@ -257,7 +318,10 @@ export class Workload {
     this.#model.beginSnapshot(label);
     const call = async () => {
       const holdTimeoutMs = this.#holdTimeoutMs;
-      await volume.revert(target, { label, holdTimeoutMs, keepPrevious: keep }).begun;
+      await this.#whileNothingIsCopied(
+        volume,
+        () => volume.revert(target, { label, holdTimeoutMs, keepPrevious: keep }).begun,
+      );
     };
     const error = await this.#errorOf(NOT_REVERTED, call);
     this.#reverts.delete(label);
@@ -271,6 +335,11 @@ export class Workload {
     }
   }
 
+  /** What a copy within the volume reads is what its model has read before. */
+  #whileNothingIsCopied(volume: Volume, action: () => Promise<void>): Promise<void> {
+    return this.#changing.run(0, volume.size, false, action);
+  }
+
   /** All that was written since the revert began goes. */
   async #cancelRevert(volume: Volume): Promise<void> {
     const status = () => volume.figures.revert;
@@ -281,7 +350,9 @@ export class Workload {
     const content = await this.#readSnapshot(previous);
     if (content !== undefined && status()?.previousId === previousId) {
       const seen = this.#model.beginRevert(content);
-      const error = await this.#errorOf(NOT_CANCELLED, async () => volume.reverting?.cancel());
+      const error = await this.#errorOf(NOT_CANCELLED, () =>
+        this.#whileNothingIsCopied(volume, async () => volume.reverting?.cancel()),
+      );
       this.#model.endRevert(seen, error === undefined ? 'done' : 'failed');
       if (error === undefined) this.#counters.revertsCancelled++;
     }
@@ -328,6 +399,33 @@ export class Workload {
     return bytes;
   }
 
+  async #writeSnapshot(snapshot: Snapshot, range: Range, zeros: boolean): Promise<void> {
+    const { offset, length } = range;
+    const bytes = new Uint8Array(length);
+    if (!zeros) stampSectors(bytes, offset, this.#sequence++);
+    if (!snapshot.writable) {
+      const result = await this.#outcome(GONE, () => snapshot.setWritable(true));
+      if (result !== 'done') return;
+    }
+    // So that the model knows what is there before.
+    if ((await this.#readSnapshot(snapshot, range)) === undefined) return;
+    const write = this.#model.beginSnapshotWrite(labelOf(snapshot), offset, bytes);
+    if (write === undefined) return;
+    const call = async () => {
+      if (this.#targets.has(snapshot)) throw new RevertInProgressError('a revert to it is being asked for');
+      await (zeros ? snapshot.writeZeroes(offset, length) : snapshot.write(offset, bytes));
+    };
+    this.#writes.add(snapshot);
+    this.#model.endSnapshotWrite(write, await this.#outcome(NOT_WRITTEN, call));
+    this.#writes.delete(snapshot);
+  }
+
+  async #flushSnapshot(snapshot: Snapshot): Promise<void> {
+    const flush = this.#model.beginSnapshotFlush(labelOf(snapshot));
+    const result = await this.#outcome(GONE, () => snapshot.flush());
+    if (flush !== undefined) this.#model.endSnapshotFlush(flush, result);
+  }
+
   /** Every block that differs is reported as changed: between two neighbouring snapshots, or the last and now. */
   async #changed(volume: Volume): Promise<void> {
     const isUntilNow = this.#comparisons++ % 2 === 1;
@@ -336,12 +434,13 @@ export class Workload {
     await this.#outcome(GONE, async () => {
       // Read first: what is written meanwhile may be reported or not.
       const after = await (until ?? volume).read(0, until?.size ?? volume.size);
+      const before = await since.read(0, since.size);
       const changed = new Uint8Array(volume.size);
       for await (const { offset, length } of volume.changedBlocks(until ? { since, until } : { since }))
         changed.fill(1, offset, offset + length);
-      const before = await since.read(0, since.size);
       // That block is compared, and may be equal again by then.
-      if (isUntilNow && volume.figures.layout === 'in-volume') changed.fill(1, 0, BLOCK_SIZE);
+      const mayChange = isUntilNow || since.writable || until?.writable === true;
+      if (mayChange && volume.figures.layout === 'in-volume') changed.fill(1, 0, BLOCK_SIZE);
       const missed = before.findIndex((byte, at) => byte !== after[at] && changed[at] === 0);
       if (missed >= 0)
         throw new ModelMismatch(
@@ -387,5 +486,8 @@ const blocksOf = (size: number): Range[] =>
     const offset = block * BLOCK_SIZE;
     return { offset, length: Math.min(BLOCK_SIZE, size - offset) };
   });
+
+const snapshotOf = ({ snapshots }: Volume, { age }: { readonly age: number }): Snapshot | undefined =>
+  snapshots[age % Math.max(1, snapshots.length)];
 
 export const labelOf = ({ label }: Snapshot): string => label ?? '';

@@ -112,7 +112,7 @@ export const REVERTING_BUGS: readonly PlantedBug[] = [
   {
     name: 'what was copied while a revert began is not put back',
     breaks: 'these blocks are as before the revert',
-    edits: [{ file: REVERT, find: 'for (const { table } of latest) pending.addTable(table);', replace: '' }],
+    edits: [{ file: REVERT, find: 'for (const newer of latest) pending.addArea(newer);', replace: '' }],
   },
   {
     name: 'a revert begins with the writes that are held let go',
@@ -147,7 +147,7 @@ export const REVERTING_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: 'snapshot/chain.ts',
-        find: 'if (this.#records.indexOf(record) < this.#records.indexOf(kept)) return;',
+        find: 'if (kept === undefined || record === undefined || !this.isKept(record)) return;',
         replace: 'if (this.#records.length > 0) return;',
       },
     ],

@@ -94,6 +94,10 @@ test.each(['ordered', 'writeback'] as const)('writes there are rejected whole (%
     await expect(world.volume.write(offset, bytes.subarray(0, length))).rejects.toMatchObject({
       code: 'READ_ONLY',
     });
+  await expect(world.volume.copyRange(0, 49 * BLOCK_SIZE, 2 * BLOCK_SIZE)).rejects.toMatchObject({
+    code: 'READ_ONLY',
+  });
+  expect(events.pop()).toBe(`rejected ${49 * BLOCK_SIZE} ${2 * BLOCK_SIZE}`);
   expect(events).toEqual(refused.map(([offset, length]) => `rejected ${offset} ${length}`));
   for (const block of [9, 50, 99, 200]) await world.write(block * BLOCK_SIZE, bytes.subarray(0, BLOCK_SIZE));
   await world.expectRight();
