@@ -248,7 +248,11 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
     name: 'the sector under the start block is not kept',
     breaks: 'the volume loses a sector when the store is made',
     edits: [
-      { file: 'store/in-volume-store.ts', find: 'await device.write(sectorOffset, start);', replace: '' },
+      {
+        file: 'store/in-volume-store.ts',
+        find: 'await device.write(sectorAfter(controlOffset), start);',
+        replace: '',
+      },
     ],
   },
   {
