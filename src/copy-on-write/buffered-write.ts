@@ -1,5 +1,6 @@
 /** One change of the volume that waits in the write buffer. */
 import type { BlockDevice } from '../device/block-device.js';
+import type { Lent } from '../device/buffer-pool.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { IndexedRange } from './overlap-index.js';
 import type { Shift } from './write-gate.js';
@@ -37,9 +38,9 @@ export class BufferedWrite implements IndexedRange {
   wasTriedAgain = false;
   /** What to leave the gate with. */
   shift: Shift = 0;
-  /** The memory of `bytes`, from the pool; whole, as it goes back there. */
-  readonly memory: Uint8Array | undefined;
-  /** The buffer itself, and readers who will lay the bytes over what they read. At 0 the memory goes back. */
+  /** Where `bytes` lie. */
+  readonly lent: Lent | undefined;
+  /** The buffer itself, and readers who will lay the bytes over what they read. At 0 what was lent goes back. */
   holders = 1;
 
   constructor(
@@ -47,7 +48,7 @@ export class BufferedWrite implements IndexedRange {
     length: ByteLength,
     sequence: number,
     epoch: number,
-    content: { readonly memory: Uint8Array; readonly bytes: Uint8Array } | AwaitedAction,
+    content: { readonly lent: Lent; readonly bytes: Uint8Array } | AwaitedAction,
   ) {
     this.offset = offset;
     this.end = offset + length;
@@ -55,7 +56,7 @@ export class BufferedWrite implements IndexedRange {
     this.epoch = epoch;
     const isAction = 'run' in content;
     this.bytes = isAction ? undefined : content.bytes;
-    this.memory = isAction ? undefined : content.memory;
+    this.lent = isAction ? undefined : content.lent;
     this.action = isAction ? content : undefined;
   }
 

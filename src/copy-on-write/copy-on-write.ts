@@ -28,6 +28,9 @@ import { MemoryBudget } from './memory-budget.js';
 import { readBlocks } from './originals.js';
 import type { Pools } from './pools.js';
 
+/** Blocks that are worth a flush of their own while others are being copied. */
+const GROUP_BLOCKS = 256;
+
 export class CopyOnWrite {
   readonly #volume: BlockDevice;
   readonly #pools: Pools;
@@ -287,9 +290,9 @@ export class CopyOnWrite {
 
   /** Task of the commit pool: everything copied so far to one diff area becomes durable with one flush. Never rejects. */
   async #commit(): Promise<void> {
-    // A flush costs as much as several copies, so a small group waits for what is about to be copied. (Such copies wait for devices only.)
-    const waiting = this.#copied.reduce((sum, { blocks }) => sum + blocks.length, 0);
-    if (waiting < BATCH_BLOCKS_MAX && this.#beingCopied.size > 0) await Promise.all(this.#beingCopied);
+    // A flush costs as much as many copies, so a small group waits for what is being copied. (Such copies wait for devices only.)
+    while (this.#beingCopied.size > 0 && blocksOf(this.#copied) < GROUP_BLOCKS)
+      await Promise.race(this.#beingCopied);
     const area = this.#copied[0]?.batch.area;
     if (area === undefined) return; // an earlier task took it along
     const group = this.#copied.filter(({ batch }) => batch.area === area);
@@ -366,6 +369,9 @@ export class CopyOnWrite {
 /** The block behind the last one of the range. Blocks past the end of the snapshot, in a volume that has grown since, are not its own. */
 const endOf = ({ table }: DiffArea, offset: ByteOffset, length: ByteLength): BlockNumber =>
   Math.min(blockOf(offset + length - 1) + 1, table.blockCount);
+
+const blocksOf = (copied: readonly CopiedBatch[]): number =>
+  copied.reduce((sum, { blocks }) => sum + blocks.length, 0);
 
 const ZEROS = Buffer.alloc(BLOCK_SIZE);
 const isZeroBlock = (data: Uint8Array): boolean => ZEROS.equals(data);

@@ -22,13 +22,14 @@
  */
 import { type Allocated, type AllocationExtent, allocationOf } from '../device/allocation.js';
 import type { BlockDevice } from '../device/block-device.js';
-import { BufferPool, pooledSize } from '../device/buffer-pool.js';
+import { BufferPool, giveBack, type Lent, pooledSize } from '../device/buffer-pool.js';
 import type { Clock } from '../environment.js';
 import { AssertionError, assert, DeviceError } from '../errors.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import { BufferRoom } from './buffer-room.js';
 import { type AwaitedAction, BufferedWrite } from './buffered-write.js';
 import type { CopyOnWrite } from './copy-on-write.js';
+import { DirectWrites } from './direct-writes.js';
 import { Drains } from './drains.js';
 import { lessHeld } from './held-zeros.js';
 import { OverlapIndex } from './overlap-index.js';
@@ -61,6 +62,7 @@ export class WriteBuffer implements Allocated {
   readonly #writeOuts: WriteOuts;
   readonly #drains = new Drains();
   readonly #turns: TurnCredit;
+  readonly #direct: DirectWrites;
   /** Changes of the present epoch, while it is not passed on. */
   #plugged: BufferedWrite[] = [];
   #epoch = 0;
@@ -70,13 +72,14 @@ export class WriteBuffer implements Allocated {
   /** Changes that are on their way or will be: neither over nor stuck. */
   #active = 0;
   #failure: Error | undefined;
-  readonly #counts = { buffered: 0, absorbed: 0, direct: 0, roomWaits: 0, retries: 0 };
+  readonly #counts = { buffered: 0, absorbed: 0, roomWaits: 0, retries: 0 };
 
   constructor({ device, gate, copyOnWrite, clock, limit }: WriteBufferParts) {
     this.#device = device;
     this.#gate = gate;
     this.#copyOnWrite = copyOnWrite;
     this.#turns = new TurnCredit(clock);
+    this.#direct = new DirectWrites(device, gate);
     this.#limit = limit;
     this.#room = new BufferRoom(limit);
     this.#pool = new BufferPool(limit / 4);
@@ -86,6 +89,7 @@ export class WriteBuffer implements Allocated {
   get figures(): WriteBufferFigures {
     return {
       ...this.#counts,
+      direct: this.#direct.count,
       bufferedBytes: this.#room.usedBytes,
       limitBytes: this.#limit,
       entries: this.#active,
@@ -109,40 +113,34 @@ export class WriteBuffer implements Allocated {
 
   /**
    * Resolves when readers see the bytes; they are durable after the next `flush`.
+   * @param lent memory that `source` lies in, if it need not be copied because it is given away
+   * @returns `undefined` if it is so already
    * @throws DeviceError, or what an earlier write-out has failed with
    */
-  write(offset: ByteOffset, source: Uint8Array): Promise<void> {
+  write(offset: ByteOffset, source: Uint8Array, lent?: Lent): Promise<void> | undefined {
     const { failure } = this;
-    if (failure !== undefined) return Promise.reject(failure);
+    if (failure !== undefined) throw failure;
     const length = source.byteLength;
-    if (length === 0) return DONE;
+    if (length === 0) return undefined;
     const older = this.#index.overlapping(offset, offset + length);
     if (older.length === 0 && !this.#isPlugged && !this.#copyOnWrite.needsCopies(offset, length))
-      return this.#writeDirect(offset, source);
+      return this.#direct.write(offset, source, lent);
     if (older.at(-1)?.absorb(offset, source, this.#epoch)) {
       this.#counts.absorbed++;
+      giveBack(lent);
       return this.#turns.spend(length);
     }
-    if (this.#room.tryAcquire(pooledSize(length))) return this.#take(offset, source, older);
+    if (this.#room.tryAcquire(pooledSize(length))) return this.#take(offset, source, older, lent);
     // A long one is not slower when it stays in the caller's memory, and the caller waits until it is written.
     if (length >= LONG_WRITE || pooledSize(length) > this.#limit)
-      return this.#awaited(offset, length, (device, at) => device.write(at, source));
-    return this.#writeLater(offset, source);
-  }
-
-  async #writeDirect(offset: ByteOffset, source: Uint8Array): Promise<void> {
-    const shift = this.#gate.enter();
-    assert(typeof shift === 'number', () => `a write at ${offset} to a gate that is held without the buffer`);
-    try {
-      if (this.#device.writeNow?.(offset, [source]) !== true) await this.#device.write(offset, source);
-      this.#counts.direct++;
-    } finally {
-      this.#gate.leave(shift);
-    }
+      return this.#awaited(offset, length, (device, at) => device.write(at, source)).then(() =>
+        giveBack(lent),
+      );
+    return this.#writeLater(offset, source, lent);
   }
 
   /** Waits for room, in order. */
-  async #writeLater(offset: ByteOffset, source: Uint8Array): Promise<void> {
+  async #writeLater(offset: ByteOffset, source: Uint8Array, lent: Lent | undefined): Promise<void> {
     this.#counts.roomWaits++;
     const size = pooledSize(source.byteLength);
     await this.#room.acquire(size);
@@ -150,18 +148,28 @@ export class WriteBuffer implements Allocated {
       this.#room.release(size);
       throw this.failure;
     }
-    return this.#take(offset, source, this.#index.overlapping(offset, offset + source.byteLength));
+    return this.#take(offset, source, this.#index.overlapping(offset, offset + source.byteLength), lent);
   }
 
-  /** Copies the bytes, for which room was acquired. */
-  #take(offset: ByteOffset, source: Uint8Array, older: readonly BufferedWrite[]): Promise<void> {
+  /** Takes bytes, for which room was acquired; copies them unless they are lent. */
+  #take(
+    offset: ByteOffset,
+    source: Uint8Array,
+    older: readonly BufferedWrite[],
+    lent: Lent | undefined,
+  ): Promise<void> | undefined {
     const length = source.byteLength;
-    const memory = this.#pool.take(length);
-    const bytes = memory.byteLength === length ? memory : memory.subarray(0, length);
-    bytes.set(source);
-    this.#add(new BufferedWrite(offset, length, ++this.#sequence, this.#epoch, { memory, bytes }), older);
+    const content = lent === undefined ? this.#copied(source) : { lent, bytes: source };
+    this.#add(new BufferedWrite(offset, length, ++this.#sequence, this.#epoch, content), older);
     this.#counts.buffered++;
     return this.#turns.spend(length);
+  }
+
+  #copied(source: Uint8Array) {
+    const memory = this.#pool.take(source.byteLength);
+    const bytes = memory.subarray(0, source.byteLength);
+    bytes.set(source);
+    return { lent: { memory, pool: this.#pool }, bytes };
   }
 
   /**
@@ -290,9 +298,9 @@ export class WriteBuffer implements Allocated {
   }
 
   #release(write: BufferedWrite): void {
-    if (--write.holders > 0 || write.memory === undefined) return;
-    this.#room.release(write.memory.byteLength);
-    this.#pool.give(write.memory);
+    if (--write.holders > 0 || write.lent === undefined) return;
+    this.#room.release(pooledSize(write.length));
+    giveBack(write.lent);
   }
 
   /** Fills `target` with the volume as it is now. @throws DeviceError */

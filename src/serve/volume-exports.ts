@@ -9,7 +9,7 @@
  *
  * Shared state: the counts of users, changed between awaits only.
  */
-
+import type { Lent } from '../device/buffer-pool.js';
 import { writeZeros } from '../device/zeros.js';
 import { ReadOnlyError } from '../errors.js';
 import { allocationContext, FixedContexts } from '../nbd/server/device-export.js';
@@ -172,6 +172,18 @@ class LiveExport implements NbdExport {
     this.figures.writes++;
     this.figures.writtenBytes += source.byteLength;
     return counting(this.figures, this.volume.write(offset, source));
+  }
+
+  take(offset: ByteOffset, source: Uint8Array, lent: Lent): Promise<void> | undefined {
+    this.figures.writes++;
+    this.figures.writtenBytes += source.byteLength;
+    try {
+      const written = this.volume.take(offset, source, lent);
+      return written && counting(this.figures, written);
+    } catch (error) {
+      this.figures.failures++;
+      throw error;
+    }
   }
 
   writeZeroes(offset: ByteOffset, length: ByteLength, keepAllocated: boolean): Promise<void> {

@@ -12,7 +12,8 @@ export const PART_BYTES = 32 * 1024 * 1024;
 /** The longest range that is cleared at once where nothing has to be copied first: that takes a few milliseconds. */
 export const CLEARED_BYTES = 128 * 1024 * 1024;
 
-export function writePart(engine: Engine, offset: ByteOffset, source: Uint8Array): Promise<void> {
+/** @returns `undefined` if it is done */
+export function writePart(engine: Engine, offset: ByteOffset, source: Uint8Array): Promise<void> | undefined {
   const { writes } = engine;
   if (writes !== undefined) return writes.write(offset, source);
   return writeOrdered(engine, offset, source);

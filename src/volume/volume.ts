@@ -10,6 +10,7 @@ import { EventEmitter } from 'node:events';
 import { asTarget, checkRange, checkWhole, lengthOf } from '../arguments.js';
 import { type AllocationExtent, allocationOf } from '../device/allocation.js';
 import type { BlockDevice } from '../device/block-device.js';
+import { giveBack, type Lent } from '../device/buffer-pool.js';
 import { type Environment, systemEnvironment } from '../environment.js';
 import { ClosedError, ReadOnlyError } from '../errors.js';
 import type { ScrubOptions, ScrubReport } from '../scrub/scrub.js';
@@ -161,6 +162,25 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     } finally {
       life.leave();
     }
+  }
+
+  /**
+   * @internal As `write`, for whoever gives the memory away that `source` lies in: in the mode `writeback` it is kept, not copied.
+   * @returns `undefined` if it is done already
+   */
+  take(offset: ByteOffset, source: Uint8Array, lent: Lent): Promise<void> | undefined {
+    const { life, device, writes } = this.#writing;
+    if (writes === undefined || source.byteLength > PART_BYTES)
+      return this.write(offset, source).then(() => giveBack(lent));
+    life.enter();
+    let written: Promise<void> | undefined;
+    try {
+      checkRange(offset, source.byteLength, device.size);
+      written = writes.write(offset, source, lent);
+    } finally {
+      if (written === undefined) life.leave();
+    }
+    return written?.finally(() => life.leave());
   }
 
   /** Makes the range read as zeros. For snapshots it is a write. */
