@@ -9,6 +9,8 @@ export interface CommonOptions {
 export interface WritingOptions extends CommonOptions {
   readonly changed?: 'keep' | 'invalidate';
   readonly protectedBlocks?: 'reject' | 'drop';
+  /** Only `check` asks. */
+  readonly undecided?: 'keep' | 'drop';
 }
 
 interface Description {

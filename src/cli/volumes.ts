@@ -147,6 +147,7 @@ export async function openForChange(
     onVolumeChanged: options.changed ?? 'refuse',
     onDamaged,
     onProtectedWrite: options.protectedBlocks ?? 'reject',
+    onUndecidedSet: options.undecided ?? 'pending',
     writeMode,
   }).catch((error: unknown) => {
     if (!(error instanceof VolumeChangedError)) throw error;

@@ -22,7 +22,7 @@ import type { DiffArea } from '../diff-area/diff-area.js';
 import { type Move, moveEntry } from '../diff-area/moves.js';
 import { AssertionError, assert, ClosedError, isOutOfSpace } from '../errors.js';
 import { BLOCK_SIZE, type BlockNumber, type ByteLength, type ByteOffset, blockOf } from '../units.js';
-import { BATCH_BLOCKS_MAX, Batch, type CopiedBatch } from './batch.js';
+import { allDone, BATCH_BLOCKS_MAX, Batch, blocksOf, type CopiedBatch } from './batch.js';
 import { type Apart, CopyFigures, type CopyOnWriteHost } from './copy-host.js';
 import { MemoryBudget } from './memory-budget.js';
 import { readBlocks } from './originals.js';
@@ -370,14 +370,5 @@ export class CopyOnWrite {
 const endOf = ({ table }: DiffArea, offset: ByteOffset, length: ByteLength): BlockNumber =>
   Math.min(blockOf(offset + length - 1) + 1, table.blockCount);
 
-const blocksOf = (copied: readonly CopiedBatch[]): number =>
-  copied.reduce((sum, { blocks }) => sum + blocks.length, 0);
-
 const ZEROS = Buffer.alloc(BLOCK_SIZE);
 const isZeroBlock = (data: Uint8Array): boolean => ZEROS.equals(data);
-
-/** Settles when all batches have: a write that fails must not leave copies of its range under way. */
-async function allDone(batches: readonly Batch[]): Promise<void> {
-  const results = await Promise.allSettled(batches.map((batch) => batch.done));
-  for (const result of results) if (result.status === 'rejected') throw result.reason;
-}

@@ -63,10 +63,12 @@ export class VolumeExports implements ExportCatalog {
       const before = this.#prefix(name);
       return [
         { name: `${before}${LIVE}`, description: volume.name },
-        ...volume.snapshots.map((snapshot) => ({
-          name: `${before}${SNAPSHOT}${snapshot.id}`,
-          description: describe(snapshot),
-        })),
+        ...volume.snapshots
+          .filter(({ hidden, offline }) => !hidden && !offline)
+          .map((snapshot) => ({
+            name: `${before}${SNAPSHOT}${snapshot.id}`,
+            description: describe(snapshot),
+          })),
       ];
     });
     const [only, ...others] = this.#volumes;
@@ -83,7 +85,7 @@ export class VolumeExports implements ExportCatalog {
       if (rest === LIVE) return this.#live(volume, name);
       if (!rest.startsWith(SNAPSHOT)) continue;
       const snapshot = snapshotNamed(volume, rest.slice(SNAPSHOT.length));
-      if (snapshot !== undefined) return this.#snapshot(volume, snapshot, name);
+      if (snapshot !== undefined && !snapshot.offline) return this.#snapshot(volume, snapshot, name);
     }
     return undefined;
   }

@@ -57,6 +57,11 @@ export class SnapshotChain {
 
   /** Oldest first: those that there are for users. */
   get visible(): SnapshotRecord[] {
+    return this.undeleted.filter(({ pending, expired }) => !pending && expired === undefined);
+  }
+
+  /** Oldest first, with those that nobody is shown yet, or any more, and without those that are being deleted. */
+  get undeleted(): SnapshotRecord[] {
     return this.#records.filter(({ deleted }) => deleted === undefined);
   }
 
@@ -87,7 +92,7 @@ export class SnapshotChain {
     this.#keptFrom = record;
   }
 
-  /** Does a revert need it? */
+  /** Can it not go now, because a revert needs it? */
   isKept(record: SnapshotRecord): boolean {
     const kept = this.#keptFrom;
     return kept !== undefined && this.#records.indexOf(record) >= this.#records.indexOf(kept);
@@ -95,14 +100,13 @@ export class SnapshotChain {
 
   /** @throws RevertInProgressError if it, or an older one, is needed for a revert */
   #checkRemovable(record: SnapshotRecord | undefined): void {
-    const kept = this.#keptFrom;
-    if (kept === undefined || record === undefined || !this.isKept(record)) return;
+    if (record === undefined || !this.isKept(record)) return;
     throw new RevertInProgressError(
-      `the volume is being put back to snapshot ${kept.id}, which needs it and all newer ones; wait for that, or cancel it: nothing was deleted`,
+      `the volume is being put back to snapshot ${this.#keptFrom?.id}, which needs it and all newer ones; wait for that, or cancel it: nothing was deleted`,
     );
   }
 
-  /** The newest that there is for users: the one to copy for. */
+  /** The newest that is not being deleted: the one to copy for. */
   get newestVisible(): SnapshotRecord | undefined {
     return this.#records.findLast(({ deleted }) => deleted === undefined);
   }
@@ -156,9 +160,9 @@ export class SnapshotChain {
     return this.#records.find((record) => record.id === id);
   }
 
-  /** Runs `action`, during which no snapshot is taken out of the middle. */
-  whileOrdered<T>(action: () => Promise<T>): Promise<T> {
-    return this.#ordering.runExclusive(action);
+  /** From now until the function that it resolves to is called no snapshot is taken out of the middle. */
+  ordered(): Promise<() => void> {
+    return this.#ordering.acquire();
   }
 
   /** Tells copy-on-write for which snapshot copies are made now. */
@@ -220,7 +224,7 @@ export class SnapshotChain {
   /** From now on nobody sees it, and it takes no new copies. */
   async #hide(record: SnapshotRecord, copyOnWrite: CopyOnWrite, reason: DeletionReason): Promise<void> {
     this.#emit('deleting', { id: record.id, reason, cause: undefined });
-    await twice(() => this.#control.addState(record.id, SnapshotState.deleting));
+    await twice(() => this.#control.setState(record.id, { set: SnapshotState.deleting }));
     record.markDeleted(reason);
     this.#areasFrom.delete(record);
     this.retarget(copyOnWrite);
@@ -251,8 +255,8 @@ export class SnapshotChain {
   /** Removes the `count` oldest, or as many as there are. @throws as `removeThrough` */
   async removeOldest(count: number, copyOnWrite: CopyOnWrite, reason: DeletionReason): Promise<void> {
     await this.#removing.runExclusive(async () => {
-      const { visible } = this;
-      if (count > 0) this.#checkRemovable(visible[Math.min(count, visible.length) - 1]);
+      const there = this.undeleted;
+      if (count > 0) this.#checkRemovable(there[Math.min(count, there.length) - 1]);
       for (let i = 0; i < count; i++) {
         await this.#removeUnneeded(copyOnWrite);
         const record = this.#records[0];

@@ -32,6 +32,7 @@ export interface VolumeAccess extends ByteSource {
   settled(options?: SettledOptions): Promise<void>;
   changedBlocks(options: ChangedBlocksOptions): AsyncIterable<ChangedExtent>;
   setMaximumSize(maximumSize: ByteLength): Promise<void>;
+  grow(size: ByteLength): Promise<void>;
   on<Name extends keyof VolumeEvents>(name: Name, listener: (...event: VolumeEvents[Name]) => void): unknown;
   close(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;

@@ -12,6 +12,7 @@ import type { AttachedStore, Store } from '../store/store.js';
 import type { ByteLength } from '../units.js';
 import { Engine } from './engine.js';
 import type { History } from './history.js';
+import { findLeftovers, passOverLeftovers, settleLeftovers } from './leftovers.js';
 import {
   closeAreas,
   FOREIGN,
@@ -21,6 +22,7 @@ import {
   putRight,
   type Recovery,
 } from './open.js';
+import { announceStore, type SetResolver } from './set-outcome.js';
 import { StoredHistory } from './stored-history.js';
 import { WindowsHistory } from './windows-history.js';
 
@@ -33,6 +35,12 @@ export interface VolumeOptions {
   readonly readOnly?: boolean;
   /** What to do if the volume was written while volsnap was not there; default `refuse`. */
   readonly onVolumeChanged?: 'refuse' | 'keep' | 'invalidate';
+  /**
+   * What to do about a member of a snapshot set of which it cannot be told whether the set was completed before a crash.
+   * Default `pending`: it is kept, in the state `pending`, and looked at again at the next opening. A function is asked
+   * before; see `setOutcomeIn`.
+   */
+  readonly onUndecidedSet?: 'pending' | 'keep' | 'drop' | SetResolver;
   /** What to do about snapshots whose metadata is damaged; default `refuse`. */
   readonly onDamaged?: 'refuse' | 'drop';
   /**
@@ -110,7 +118,8 @@ async function openStore(
   // From the beginning: of the space of what is damaged nothing is known but by its absence. Whether the volume was
   // changed is settled; in-volume the removal itself has changed it since.
   const parts = await openStore(device, place, writable, { ...options, onVolumeChanged: 'keep' }, emit);
-  return { ...parts, recovery: { ...loaded.recovery, droppedSnapshots: loaded.drop } };
+  const droppedSnapshots = [...loaded.drop, ...parts.recovery.droppedSnapshots];
+  return { ...parts, recovery: { ...loaded.recovery, droppedSnapshots } };
 }
 
 async function assemble(
@@ -140,18 +149,30 @@ async function assemble(
     emit,
     life,
   });
+  const leftovers = await findLeftovers(loaded.records, {
+    environment,
+    writable,
+    onUndecidedSet: options.onUndecidedSet ?? 'pending',
+  });
+  const warnings = [...loaded.recovery.warnings, ...leftovers.warnings];
   engine.reverts.restore();
   const history = new StoredHistory(engine, writable);
-  if (!writable) return { device, life, history, writer: undefined, recovery: loaded.recovery };
+  if (!writable) {
+    passOverLeftovers(leftovers);
+    return { device, life, history, writer: undefined, recovery: { ...loaded.recovery, warnings } };
+  }
   const removedFiles = await putRight(store, loaded);
+  await settleLeftovers(engine, leftovers);
   await engine.reverts.goOn();
   engine.merging.wake();
+  history.onClose = announceStore(environment, device, store);
+  const droppedSnapshots = leftovers.expired.map(({ record, reason }) => ({ id: record.id, reason }));
   return {
     device,
     life,
     history,
     writer: { engine, history },
-    recovery: { ...loaded.recovery, removedFiles },
+    recovery: { ...loaded.recovery, warnings, removedFiles, droppedSnapshots },
   };
 }
 

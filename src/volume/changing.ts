@@ -1,7 +1,9 @@
 /** Changes of the live volume, part by part: through the gate, and once the newest snapshot has its copies. */
+import { checkRange } from '../arguments.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { writeZeros } from '../device/zeros.js';
 import type { ByteLength, ByteOffset } from '../units.js';
+import { clearRange } from './clearing.js';
 import type { Engine } from './engine.js';
 
 /** What happens to a part of a range, once its blocks are safe. */
@@ -10,9 +12,54 @@ export type Change = (device: BlockDevice, offset: ByteOffset, length: ByteLengt
 /** The longest write that NBD clients send. */
 export const PART_BYTES = 32 * 1024 * 1024;
 /** The longest range that is cleared at once where nothing has to be copied first: that takes a few milliseconds. */
-export const CLEARED_BYTES = 128 * 1024 * 1024;
+const CLEARED_BYTES = 128 * 1024 * 1024;
+
+/**
+ * Makes a range read as zeros by `action`, part by part. What is zero already stays as it is, and needs no copy: snapshots
+ * see zeros there as before.
+ */
+export async function clear(
+  engine: Engine,
+  range: { readonly offset: ByteOffset; readonly length: ByteLength },
+  action: Change,
+): Promise<void> {
+  const { writes, live, gate, copyOnWrite } = engine;
+  const partLimit = copyOnWrite.target === undefined ? CLEARED_BYTES : PART_BYTES;
+  await clearRange(
+    writes ?? live,
+    range,
+    partLimit,
+    (at, part) => writes?.change(at, part, action) ?? changePart(engine, at, part, action),
+  );
+  // Zeros that were passed over may be those of a change that has not ended yet; a flush would not cover them.
+  await gate.whenLeft();
+}
 
 /** @returns `undefined` if it is done */
+/** Writes any range, part by part. @returns `undefined` if it is done. @throws as `Volume.write`; what can be told beforehand, before anything is written */
+export function writeRange(
+  engine: Engine,
+  offset: ByteOffset,
+  source: Uint8Array,
+): Promise<void> | undefined {
+  const length = source.byteLength;
+  checkRange(offset, length, engine.device.size);
+  const admitted = engine.protectedBlocks?.admit(offset, length);
+  if (admitted === undefined && length <= PART_BYTES) return writePart(engine, offset, source);
+  return writeParts(engine, offset, source, admitted);
+}
+
+async function writeParts(
+  engine: Engine,
+  offset: ByteOffset,
+  source: Uint8Array,
+  admitted: Promise<void> | undefined,
+): Promise<void> {
+  await admitted;
+  for (let done = 0; done < source.byteLength; done += PART_BYTES)
+    await writePart(engine, offset + done, source.subarray(done, done + PART_BYTES));
+}
+
 export function writePart(engine: Engine, offset: ByteOffset, source: Uint8Array): Promise<void> | undefined {
   const { writes } = engine;
   if (writes !== undefined) return writes.write(offset, source);

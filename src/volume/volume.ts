@@ -11,40 +11,39 @@ import { asTarget, checkRange, checkWhole, lengthOf } from '../arguments.js';
 import { type AllocationExtent, allocationOf } from '../device/allocation.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { giveBack, type Lent } from '../device/buffer-pool.js';
-import { type Environment, systemEnvironment } from '../environment.js';
+import { systemEnvironment } from '../environment.js';
 import { ClosedError, ReadOnlyError } from '../errors.js';
+import type { Guid } from '../format/guid.js';
 import type { ScrubOptions, ScrubReport } from '../scrub/scrub.js';
-import { type CreateSnapshotOptions, createSnapshot } from '../snapshot/create.js';
+import type { CreateSnapshotOptions } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
 import type { SettledOptions } from '../snapshot/merging.js';
 import type { RevertOperation, RevertOptions } from '../snapshot/revert-operation.js';
+import { createSnapshot } from '../snapshot/set.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
-import type { Store } from '../store/store.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { VolumeAccess } from './access.js';
 import { openParts, type VolumeOptions, type VolumeParts } from './assemble.js';
 import type { ChangedBlocksOptions, ChangedExtent } from './changed-blocks.js';
-import { type Change, CLEARED_BYTES, changePart, PART_BYTES, writePart, zero } from './changing.js';
-import { clearRange } from './clearing.js';
+import { type Change, clear, PART_BYTES, writeRange, zero } from './changing.js';
 import { differing } from './compare.js';
 import { type CopyRangeOptions, copyRange } from './copy-range.js';
 import type { Engine } from './engine.js';
 import { alignedExtents, extentsWithData, zerosOf } from './extents.js';
+import { growVolume } from './growing.js';
 import type { VolumeFigures } from './history.js';
 import type { Recovery } from './open.js';
+import type { InitializeVolumeOptions } from './options.js';
 
 export type { VolumeOptions } from './assemble.js';
 export type { ChangedBlocksOptions } from './changed-blocks.js';
-
-export interface InitializeVolumeOptions {
-  readonly store: Store;
-  /** Bytes that diff areas may take in all; default 0: no limit. */
-  readonly maximumSize?: ByteLength;
-  readonly environment?: Environment;
-}
+export type { InitializeVolumeOptions } from './options.js';
 
 export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
   #parts: VolumeParts | undefined;
+  static #count = 0;
+  /** @internal Orders the volumes of this process, so that who needs several takes them in the same order. */
+  readonly serial = Volume.#count++;
 
   /**
    * Makes an empty store for the volume on `device`, which stays open.
@@ -87,6 +86,11 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
 
   get size(): ByteLength {
     return this.#opened.history.volume.size;
+  }
+
+  /** GUID of the volume, from its store; `undefined` where Windows made that. */
+  get id(): Guid | undefined {
+    return this.#opened.writer?.engine.store.control.start.volumeId;
   }
 
   get name(): string {
@@ -151,14 +155,7 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     const { life } = engine;
     life.enter();
     try {
-      const length = source.byteLength;
-      checkRange(offset, length, engine.device.size);
-      const admitted = engine.protectedBlocks?.admit(offset, length);
-      if (admitted !== undefined) await admitted;
-      if (length <= PART_BYTES) await writePart(engine, offset, source);
-      else
-        for (let done = 0; done < length; done += PART_BYTES)
-          await writePart(engine, offset + done, source.subarray(done, done + PART_BYTES));
+      await writeRange(engine, offset, source);
     } finally {
       life.leave();
     }
@@ -169,8 +166,8 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
    * @returns `undefined` if it is done already
    */
   take(offset: ByteOffset, source: Uint8Array, lent: Lent): Promise<void> | undefined {
-    const { life, device, writes } = this.#writing;
-    if (writes === undefined || source.byteLength > PART_BYTES)
+    const { life, device, writes, protectedBlocks } = this.#writing;
+    if (writes === undefined || protectedBlocks !== undefined || source.byteLength > PART_BYTES)
       return this.write(offset, source).then(() => giveBack(lent));
     life.enter();
     let written: Promise<void> | undefined;
@@ -210,20 +207,10 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     await this.#runWriting(({ engine }) => copyRange(engine, { from, to, length }, options));
   }
 
-  /** What is zero already stays as it is, and needs no copy: snapshots see zeros there as before. */
   async #clear(offset: ByteOffset, length: ByteLength, action: Change): Promise<void> {
     await this.#runWriting(async ({ engine }) => {
       checkRange(offset, length, engine.device.size);
-      const partLimit = engine.copyOnWrite.target === undefined ? CLEARED_BYTES : PART_BYTES;
-      const { writes, live, gate } = engine;
-      await clearRange(
-        writes ?? live,
-        { offset, length },
-        partLimit,
-        (at, part) => writes?.change(at, part, action) ?? changePart(engine, at, part, action),
-      );
-      // Zeros that were passed over may be those of a change that has not ended yet; a flush would not cover them.
-      await gate.whenLeft();
+      await clear(engine, { offset, length }, action);
     });
   }
 
@@ -243,9 +230,14 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
    *   no new snapshot
    */
   async createSnapshot(options: CreateSnapshotOptions = {}): Promise<Snapshot> {
-    return this.#runWriting(async ({ engine, history }) =>
-      history.handleOf(await engine.reverts.taking.runExclusive(() => createSnapshot(engine, options))),
+    return this.whileCreating(async ({ engine, history }) =>
+      history.handleOf(await createSnapshot(engine, options)),
     );
+  }
+
+  /** @internal Runs `action` while no other snapshot of the volume is taken. @throws ClosedError, ReadOnlyError */
+  whileCreating<T>(action: (writer: NonNullable<VolumeParts['writer']>) => Promise<T>): Promise<T> {
+    return this.#runWriting((writer) => writer.engine.reverts.taking.runExclusive(() => action(writer)));
   }
 
   /** Deletes the `count` oldest snapshots, one after the other; durable when it resolves. */
@@ -287,6 +279,15 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
       if (compare) yield* differing(before, after, extent);
       else yield extent;
     }
+  }
+
+  /**
+   * Makes the volume longer, with its device; snapshots that were taken before keep their size. Durable when it resolves.
+   * The new part reads as zeros. Users of the NBD exports see it when they connect again.
+   * @throws UnsupportedError (the store lies behind the volume, or the device has a fixed size), InvalidArgumentError
+   */
+  async grow(size: ByteLength): Promise<void> {
+    await this.whileCreating(({ engine }) => growVolume(engine, size));
   }
 
   /** Changes the limit on diff-area space, in bytes; 0: none. If more is in use, the oldest snapshots go. */

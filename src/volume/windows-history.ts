@@ -122,6 +122,12 @@ class WindowsSnapshot implements Snapshot {
   readonly applicationInfo = undefined;
   /** What Windows skips counts only while the snapshot is the newest; it is not counted. */
   readonly unusedBytes = 0;
+  readonly inSet = false;
+  readonly persistent = true;
+  readonly autoRelease = false;
+  /** Windows shows few of them; who opens such a volume here wants to see all. */
+  readonly hidden = false;
+  readonly offline = false;
 
   constructor(readonly foreign: ForeignSnapshot) {}
 
@@ -170,6 +176,10 @@ class WindowsSnapshot implements Snapshot {
     const buffer = asTarget(target);
     await this.foreign.readInto(offset, buffer);
     return buffer;
+  }
+
+  async change(): Promise<void> {
+    throw new UnsupportedError('a shadow copy that Windows made can only be read for now');
   }
 
   async write(): Promise<void> {

@@ -6,6 +6,7 @@ import { COPYING_BUGS } from './planted/copying.js';
 import { DELETION_BUGS } from './planted/deletion.js';
 import { MOVE_BUGS } from './planted/moves.js';
 import { REVERTING_BUGS } from './planted/reverting.js';
+import { SET_BUGS } from './planted/sets.js';
 import { SNAPSHOT_WRITE_BUGS } from './planted/snapshot-writes.js';
 import { SNAPSHOT_BUGS } from './planted/snapshots.js';
 import { SPACE_BUGS } from './planted/space.js';
@@ -23,6 +24,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   ...UNUSED_BUGS,
   ...ZERO_BUGS,
   ...REVERTING_BUGS,
+  ...SET_BUGS,
   ...SNAPSHOT_WRITE_BUGS,
   ...MOVE_BUGS,
 ];

@@ -127,7 +127,7 @@ export async function hunt(bug: PlantedBug, { seed, runs, cycles }: Hunt): Promi
   const result =
     bug.history === undefined
       ? await run(
-          'simulate.ts',
+          bug.sets ? 'sets.ts' : 'simulate.ts',
           ...['--seed', seed, '--runs', runs, '--cycles', cycles, '--progress', 1],
           ...(bug.rot ? ['--rot'] : []),
         )

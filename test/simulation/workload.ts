@@ -43,6 +43,8 @@ export const DEVICE_FAILS: Permitted = ['DEVICE', 'NO_SPACE'];
 /** Besides the others, where the store is known to be damaged. */
 export const DAMAGED: Permitted = ['INTEGRITY', 'FORMAT', 'UNSUPPORTED'];
 
+type CreateOperation = Operation & { readonly kind: 'create' };
+
 interface AskedRevert {
   readonly content: Uint8Array;
   readonly asked: PendingCall;
@@ -90,6 +92,8 @@ export class Workload {
   readonly #targets = new Tally<Snapshot>();
   /** Snapshots that are to go with the revert that they were taken for. */
   readonly #unwanted = new Set<string>();
+  /** Snapshots that are to go when the volume is closed, or at the next opening. */
+  readonly #passing = new Set<string>();
   /** What was wrong besides the answers to calls. */
   readonly complaints: string[] = [];
 
@@ -98,9 +102,10 @@ export class Workload {
     this.#counters = counters;
   }
 
-  /** What another workload has left behind: snapshots that are to go with their revert. */
+  /** What another workload has left behind: snapshots that are to go with their revert, or with the open volume. */
   follow(other: Workload): void {
     for (const label of other.#unwanted) this.#unwanted.add(label);
+    for (const label of other.#passing) this.#passing.add(label);
   }
 
   /** Must be called for each volume that is opened, at once: tells the model of snapshots that go. */
@@ -110,6 +115,7 @@ export class Workload {
     this.#isCancelling = false;
     // Opening deletes those whose revert is over, before anybody listens.
     for (const label of this.#unwanted) if (this.#model.has(label)) this.#model.beginDelete(label);
+    this.#passAway(volume);
     const labels = new Map(volume.snapshots.map(({ id, label }) => [id, label ?? '']));
     volume.on('created', ({ id, label = '' }) => {
       labels.set(id, label);
@@ -122,7 +128,7 @@ export class Workload {
     volume.on('overflow', () => this.#noteOverflow(volume));
     volume.on('deleting', ({ id }) => this.#model.beginDelete(labels.get(id) ?? ''));
     volume.on('deleted', ({ id, reason }) => {
-      if (reason !== 'requested') this.#counters.snapshotsGivenUp++;
+      if (reason !== 'requested' && reason !== 'released') this.#counters.snapshotsGivenUp++;
       this.#model.drop(labels.get(id) ?? '');
     });
     volume.on('deleted', ({ reason, cause }) => {
@@ -140,6 +146,14 @@ export class Workload {
       if (!isOutOfSpace(error)) this.#expectFault(reason, error ?? reason);
     });
     volume.on('integrityFailure', ({ error }) => this.#expectFault('a copy is damaged', error));
+  }
+
+  /** None that was to go with the volume as it was open before is there now. */
+  #passAway({ snapshots }: Volume): void {
+    const left = snapshots.map(labelOf).filter((label) => this.#passing.has(label));
+    if (left.length > 0)
+      this.complaints.push(`still there after the volume was opened again: ${left.join(', ')}`);
+    for (const label of this.#passing) if (this.#model.has(label)) this.#model.beginDelete(label);
   }
 
   /** A revert needs its snapshots, so none of them makes room. */
@@ -193,7 +207,7 @@ export class Workload {
       case 'read':
         return this.#read(volume, operation);
       case 'create':
-        return this.#create(volume, operation.free);
+        return this.#create(volume, operation);
       case 'delete-oldest':
         await this.#outcome(REVERTING, () => volume.deleteOldest());
         return;
@@ -275,14 +289,20 @@ export class Workload {
     else this.#model.cancelRead(read);
   }
 
-  async #create(volume: Volume, free: number | undefined): Promise<void> {
+  async #create(volume: Volume, { free, passing }: CreateOperation): Promise<void> {
     const label = `s${this.#label++}`;
     const unused = free === undefined ? undefined : drawUnused(free, volume.size);
     this.#model.beginSnapshot(label, undefined, unused);
+    if (passing !== undefined) {
+      this.#passing.add(label);
+      this.#counters.snapshotsPassing++;
+    }
     const call = async () => {
       const snapshot = await volume.createSnapshot({
         label,
         holdTimeoutMs: this.#holdTimeoutMs,
+        ...(passing === 'not persistent' ? { persistent: false } : {}),
+        ...(passing === 'released' ? { autoRelease: true } : {}),
         ...(unused === undefined ? {} : { unusedSpace: providerOf(unused) }),
       });
       if (snapshot.unusedBytes > 0) this.#counters.snapshotsSkipping++;

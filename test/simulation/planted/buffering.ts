@@ -3,7 +3,6 @@ import type { PlantedBug } from './bug.js';
 
 const BUFFER = 'copy-on-write/write-buffer.ts';
 const ENTRY = 'copy-on-write/buffered-write.ts';
-const CREATE = 'snapshot/create.ts';
 const HISTORY = 'volume/stored-history.ts';
 
 export const BUFFERING_BUGS: readonly PlantedBug[] = [
@@ -11,7 +10,7 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
     name: 'a discard does not wait for the changes whose zeros it passes over',
     breaks: 'discarded data comes back after a flush and a power cut',
     history: { name: 'a range is made zero twice at once', layout: 'directory', orders: 3 },
-    edits: [{ file: 'volume/volume.ts', find: 'await gate.whenLeft();', replace: '' }],
+    edits: [{ file: 'volume/changing.ts', find: 'await gate.whenLeft();', replace: '' }],
   },
   {
     name: 'a flush does not wait for the write buffer',
@@ -151,8 +150,8 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
     breaks: 'an acknowledged write is missing in the snapshot',
     edits: [
       {
-        file: CREATE,
-        find: "if (writes !== undefined) await limited('buffered writes were not written', writes.drained());",
+        file: 'snapshot/hold.ts',
+        find: "if (writes !== undefined) await this.within('buffered writes were not written', writes.drained());",
         replace: '',
       },
     ],
@@ -181,7 +180,9 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
   {
     name: 'a snapshot that could not be taken leaves the buffer plugged',
     breaks: 'writes wait for ever',
-    edits: [{ file: CREATE, find: 'writes?.unplug();', replace: 'if (held) writes?.unplug();' }],
+    edits: [
+      { file: 'snapshot/hold.ts', find: 'writes?.unplug();', replace: 'if (wasHeld) writes?.unplug();' },
+    ],
   },
   {
     name: 'a write-out that failed is forgotten',

@@ -147,8 +147,8 @@ export const REVERTING_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: 'snapshot/chain.ts',
-        find: 'if (kept === undefined || record === undefined || !this.isKept(record)) return;',
-        replace: 'if (this.#records.length > 0) return;',
+        find: 'return kept !== undefined && this.#records.indexOf(record) >= this.#records.indexOf(kept);',
+        replace: 'return kept === record && this.#records.length === 0;',
       },
     ],
   },
@@ -170,7 +170,7 @@ export const REVERTING_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: REVERT,
-        find: 'for (const record of this.#context.chain.visible) await dropUnwanted(this.#context, record);',
+        find: 'for (const record of [...this.#context.chain.records]) await dropUnwanted(this.#context, record);',
         replace: '',
       },
     ],

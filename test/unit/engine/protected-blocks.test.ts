@@ -1,6 +1,7 @@
 /** A store in runs of a file inside the volume: what its users see there, and what becomes of their writes. */
 import { expect, test } from 'vitest';
 import { checkVolume } from '../../../src/check/check.ts';
+import { BufferPool } from '../../../src/device/buffer-pool.ts';
 import { MemoryDevice } from '../../../src/device/memory-device.ts';
 import { VolsnapError } from '../../../src/errors.ts';
 import type { VolumeEvents } from '../../../src/snapshot/events.ts';
@@ -94,6 +95,11 @@ test.each(['ordered', 'writeback'] as const)('writes there are rejected whole (%
     await expect(world.volume.write(offset, bytes.subarray(0, length))).rejects.toMatchObject({
       code: 'READ_ONLY',
     });
+  const pool = new BufferPool(MEBIBYTE);
+  const lent = { memory: pool.take(BLOCK_SIZE), pool };
+  const taken = Promise.resolve(world.volume.take(20 * BLOCK_SIZE, bytes.subarray(0, BLOCK_SIZE), lent));
+  await expect(taken).rejects.toMatchObject({ code: 'READ_ONLY' });
+  expect(events.pop()).toBe(`rejected ${20 * BLOCK_SIZE} ${BLOCK_SIZE}`);
   await expect(world.volume.copyRange(0, 49 * BLOCK_SIZE, 2 * BLOCK_SIZE)).rejects.toMatchObject({
     code: 'READ_ONLY',
   });

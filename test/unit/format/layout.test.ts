@@ -61,7 +61,10 @@ test('no field of the format has moved', () => {
       136   8 cleanVolumeSize
       144   8 cleanModifiedAt
       152   4 checksum
-      156 356 reserved
+      156 216 reserved
+      372   8 growingTo
+      380   4 setRecordCount
+      384 128 setRecords
     snapshot item: ends at 128
         0   4 type
         4   4 typeReserved
@@ -108,6 +111,10 @@ test('no field of the format has moved', () => {
        60   4 reserved
     information section: ends at 8
         0   4 magic
-        4   4 length"
+        4   4 length
+    set section: ends at 36
+        0  16 volumeId
+       16  16 recordId
+       32   4 volumeLength"
   `);
 });

@@ -123,7 +123,12 @@ describe('a start block', () => {
       (view) => view.setUint32(124, 0, true),
       'absent clean record, byte 137, is 0x80, must be zero',
     ],
-    ['a reserved byte', (view) => view.setUint8(511, 1), 'start block, byte 511, is 0x1, must be zero'],
+    ['a reserved byte', (view) => view.setUint8(200, 1), 'start block, byte 200, is 0x1, must be zero'],
+    [
+      'a record of a set beyond their number',
+      (view) => view.setUint8(511, 1),
+      'set records, byte 511, is 0x1, must be zero',
+    ],
   ])('of ours with %s is refused', (_, change, message) => {
     expect(() => decodeStartBlock(changed(change), context)).toThrow(FormatError);
     expect(() => decodeStartBlock(changed(change), context)).toThrow(message);
