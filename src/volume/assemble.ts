@@ -24,6 +24,7 @@ import {
 } from './open.js';
 import { announceStore, type SetResolver } from './set-outcome.js';
 import { StoredHistory } from './stored-history.js';
+import { WindowsEngine } from './windows-engine.js';
 import { WindowsHistory } from './windows-history.js';
 
 export type WriteMode = 'ordered' | 'writeback';
@@ -35,6 +36,11 @@ export interface VolumeOptions {
   readonly readOnly?: boolean;
   /** What to do if the volume was written while volsnap was not there; default `refuse`. */
   readonly onVolumeChanged?: 'refuse' | 'keep' | 'invalidate';
+  /**
+   * Must be given to open a volume with shadow copies of Windows for writing. They are kept right either way. A write that there is no
+   * room for in their store, or that would overwrite the store: `keep` refuses it; `drop` deletes all shadow copies, as Windows does.
+   */
+  readonly shadowCopies?: 'keep' | 'drop';
   /**
    * What to do about a member of a snapshot set of which it cannot be told whether the set was completed before a crash.
    * Default `pending`: it is kept, in the state `pending`, and looked at again at the next opening. A function is asked
@@ -74,6 +80,8 @@ export interface VolumeParts {
   readonly life: Lifetime;
   readonly history: History;
   readonly writer: { readonly engine: Engine; readonly history: StoredHistory } | undefined;
+  /** Instead of `writer`, of a volume with shadow copies of Windows that is open for writing. */
+  readonly windows?: WindowsEngine;
   readonly recovery: Recovery;
 }
 
@@ -89,7 +97,7 @@ export async function openParts(
   }
   const store = options.store ?? (await findStore(device));
   return store === FOREIGN
-    ? openWindowsVolume(device, writable)
+    ? openWindowsVolume(device, writable, options, emit)
     : openStore(device, store, writable, options, emit);
 }
 
@@ -189,19 +197,40 @@ function writeBackLimitOf({ writeMode = 'ordered', writeBackLimit }: VolumeOptio
   }
 }
 
-async function openWindowsVolume(device: BlockDevice, writable: boolean): Promise<VolumeParts> {
-  if (writable) {
+async function openWindowsVolume(
+  device: BlockDevice,
+  writable: boolean,
+  options: VolumeOptions,
+  emit: Emit,
+): Promise<VolumeParts> {
+  const life = new Lifetime(device.name);
+  const recovery = { clean: true, droppedCopies: 0, removedFiles: [], droppedSnapshots: [] };
+  if (!writable) {
+    const history = await WindowsHistory.open(device);
+    return { device, life, history, writer: undefined, recovery: { ...recovery, warnings: history.notes } };
+  }
+  const { shadowCopies, onDamaged = 'refuse', environment = systemEnvironment } = options;
+  if (shadowCopies === undefined) {
     throw new UnsupportedError(
-      `${device.name} has shadow copies that Windows made; for now such a volume can only be opened read-only, because writing to it would spoil them`,
+      `${device.name} has shadow copies that Windows made. Open it read-only; or for writing, which keeps them right, and say what is to happen where there is no room for that: the write fails (shadowCopies, --shadow-copies: keep), or all of them are dropped (drop)`,
     );
   }
-  const history = await WindowsHistory.open(device);
-  const recovery = {
-    clean: true,
-    droppedCopies: 0,
-    removedFiles: [],
-    droppedSnapshots: [],
-    warnings: history.notes,
+  if (shadowCopies !== 'keep' && shadowCopies !== 'drop')
+    throw new InvalidArgumentError(`shadowCopies must be keep or drop, got ${String(shadowCopies)}`);
+  const { history, writer } = await WindowsHistory.openForWriting(device, { shadowCopies, onDamaged }, emit);
+  return {
+    device,
+    life,
+    history,
+    writer: undefined,
+    windows: new WindowsEngine(device, life, writer, environment.clock),
+    recovery: {
+      ...recovery,
+      droppedSnapshots: writer.dropped.map(({ storeId, snapshotId }) => ({
+        id: snapshotId ?? storeId,
+        reason: 'damaged' as const,
+      })),
+      warnings: history.notes,
+    },
   };
-  return { device, life: new Lifetime(device.name), history, writer: undefined, recovery };
 }

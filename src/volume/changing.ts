@@ -1,10 +1,33 @@
 /** Changes of the live volume, part by part: through the gate, and once the newest snapshot has its copies. */
 import { checkRange } from '../arguments.js';
+import type { WriteBuffer } from '../copy-on-write/write-buffer.js';
+import type { WriteGate } from '../copy-on-write/write-gate.js';
 import type { BlockDevice } from '../device/block-device.js';
+import type { Lifetime } from '../device/lifetime.js';
 import { writeZeros } from '../device/zeros.js';
+import type { ProtectedBlocks } from '../snapshot/protected-blocks.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import { clearRange } from './clearing.js';
-import type { Engine } from './engine.js';
+
+/** What keeps the blocks that are about to be overwritten: see `CopyOnWrite`. */
+export interface Keeper {
+  /** Where it puts them; `undefined`: nothing has to be kept. */
+  readonly target: unknown;
+  protect(offset: ByteOffset, length: ByteLength): Promise<void> | undefined;
+}
+
+/** What a change of the live volume goes through, whoever wrote its snapshots. */
+export interface ChangeEngine {
+  readonly device: BlockDevice;
+  readonly life: Lifetime;
+  readonly gate: WriteGate;
+  readonly copyOnWrite: Keeper;
+  /** The volume as its users see it. */
+  readonly live: BlockDevice;
+  readonly writes: WriteBuffer | undefined;
+  /** Of a store of volsnap that lies inside the volume. */
+  readonly protectedBlocks?: ProtectedBlocks | undefined;
+}
 
 /** What happens to a part of a range, once its blocks are safe. */
 export type Change = (device: BlockDevice, offset: ByteOffset, length: ByteLength) => Promise<void>;
@@ -19,7 +42,7 @@ const CLEARED_BYTES = 128 * 1024 * 1024;
  * see zeros there as before.
  */
 export async function clear(
-  engine: Engine,
+  engine: ChangeEngine,
   range: { readonly offset: ByteOffset; readonly length: ByteLength },
   action: Change,
 ): Promise<void> {
@@ -35,10 +58,9 @@ export async function clear(
   await gate.whenLeft();
 }
 
-/** @returns `undefined` if it is done */
 /** Writes any range, part by part. @returns `undefined` if it is done. @throws as `Volume.write`; what can be told beforehand, before anything is written */
 export function writeRange(
-  engine: Engine,
+  engine: ChangeEngine,
   offset: ByteOffset,
   source: Uint8Array,
 ): Promise<void> | undefined {
@@ -50,7 +72,7 @@ export function writeRange(
 }
 
 async function writeParts(
-  engine: Engine,
+  engine: ChangeEngine,
   offset: ByteOffset,
   source: Uint8Array,
   admitted: Promise<void> | undefined,
@@ -60,7 +82,8 @@ async function writeParts(
     await writePart(engine, offset + done, source.subarray(done, done + PART_BYTES));
 }
 
-export function writePart(engine: Engine, offset: ByteOffset, source: Uint8Array): Promise<void> | undefined {
+/** @returns `undefined` if it is done */
+function writePart(engine: ChangeEngine, offset: ByteOffset, source: Uint8Array): Promise<void> | undefined {
   const { writes } = engine;
   if (writes !== undefined) return writes.write(offset, source);
   return writeOrdered(engine, offset, source);
@@ -68,7 +91,7 @@ export function writePart(engine: Engine, offset: ByteOffset, source: Uint8Array
 
 /** As `changePart`; apart from it because small writes would feel the closure. */
 async function writeOrdered(
-  { gate, copyOnWrite, live }: Engine,
+  { gate, copyOnWrite, live }: ChangeEngine,
   offset: ByteOffset,
   source: Uint8Array,
 ): Promise<void> {
@@ -84,7 +107,7 @@ async function writeOrdered(
 }
 
 export async function changePart(
-  { gate, copyOnWrite, live }: Engine,
+  { gate, copyOnWrite, live }: ChangeEngine,
   offset: ByteOffset,
   length: ByteLength,
   action: Change,

@@ -25,15 +25,15 @@ import type { ByteLength, ByteOffset } from '../units.js';
 import type { VolumeAccess } from './access.js';
 import { openParts, type VolumeOptions, type VolumeParts } from './assemble.js';
 import type { ChangedBlocksOptions, ChangedExtent } from './changed-blocks.js';
-import { type Change, clear, PART_BYTES, writeRange, zero } from './changing.js';
+import { type Change, type ChangeEngine, clear, PART_BYTES, writeRange, zero } from './changing.js';
 import { differing } from './compare.js';
 import { type CopyRangeOptions, copyRange } from './copy-range.js';
-import type { Engine } from './engine.js';
 import { alignedExtents, extentsWithData, zerosOf } from './extents.js';
 import { growVolume } from './growing.js';
 import type { VolumeFigures } from './history.js';
 import type { Recovery } from './open.js';
 import type { InitializeVolumeOptions } from './options.js';
+import { changesOf, storeWriterOf } from './writers.js';
 
 export type { VolumeOptions } from './assemble.js';
 export type { ChangedBlocksOptions } from './changed-blocks.js';
@@ -58,7 +58,7 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
 
   /**
    * Opens the volume on `device`, which belongs to it from then on: closing the volume, or failing to open it, closes it.
-   * A volume with shadow copies made by Windows can only be opened for reading.
+   * To open a volume with shadow copies made by Windows for writing takes the option `shadowCopies`.
    * @throws NotInitializedError, VolumeChangedError, FormatError (damaged), UnsupportedError, ReadOnlyError, DeviceError
    */
   static async open(device: BlockDevice, options: VolumeOptions = {}): Promise<Volume> {
@@ -98,7 +98,8 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
   }
 
   get writable(): boolean {
-    return this.#opened.writer !== undefined;
+    const { writer, windows } = this.#opened;
+    return (writer?.engine ?? windows) !== undefined;
   }
 
   /** What opening found out. */
@@ -208,7 +209,8 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
   }
 
   async #clear(offset: ByteOffset, length: ByteLength, action: Change): Promise<void> {
-    await this.#runWriting(async ({ engine }) => {
+    const engine = this.#writing;
+    await engine.life.run(async () => {
       checkRange(offset, length, engine.device.size);
       await clear(engine, { offset, length }, action);
     });
@@ -217,10 +219,9 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
   /** Resolves when every write acknowledged before is on stable storage. */
   async flush(): Promise<void> {
     // Of a volume that is open for reading everything is durable already.
-    await this.#run(async ({ writer }) => {
-      if (writer === undefined) return;
-      const { writes, live } = writer.engine;
-      await (writes ?? live).flush();
+    await this.#run(async ({ writer, windows }) => {
+      const engine = writer?.engine ?? windows;
+      await (engine?.writes ?? engine?.live)?.flush();
     });
   }
 
@@ -243,6 +244,8 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
   /** Deletes the `count` oldest snapshots, one after the other; durable when it resolves. */
   async deleteOldest(count = 1): Promise<void> {
     checkWhole('count', count);
+    const { windows } = this.#opened;
+    if (windows !== undefined) return this.#run(() => windows.writer.removeOldest(count, 'requested'));
     await this.#runWriting(async ({ engine: { chain, copyOnWrite } }) => {
       await chain.removeOldest(count, copyOnWrite, 'requested');
     });
@@ -306,12 +309,12 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
    * @throws ReadOnlyError (`checkVolume` is for a volume that is only read)
    */
   async scrub(options: ScrubOptions = {}): Promise<ScrubReport> {
-    return this.#writing.scrubs.run(options);
+    return storeWriterOf(this.#opened).engine.scrubs.run(options);
   }
 
   /** Puts the volume back to a snapshot, usable at once. @throws ReadOnlyError, ClosedError; else see `RevertOperation` */
   revert(snapshot: Snapshot, options: RevertOptions = {}): RevertOperation {
-    return this.#writing.reverts.start(snapshot.storeId, options);
+    return storeWriterOf(this.#opened).engine.reverts.start(snapshot.storeId, options);
   }
 
   /** The revert under way, if there is one and the volume is open for writing; `figures.revert` tells how far it is. */
@@ -343,14 +346,9 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     return this.#parts;
   }
 
-  /** @throws ClosedError, ReadOnlyError */
-  get #writing(): Engine {
-    const { life, writer, device } = this.#opened;
-    if (writer === undefined) {
-      life.check();
-      throw new ReadOnlyError(`${device.name} is open for reading only`);
-    }
-    return writer.engine;
+  /** @throws as `changesOf` */
+  get #writing(): ChangeEngine {
+    return changesOf(this.#opened);
   }
 
   /** @internal What it is made of, for those who look for damage in it. @throws ClosedError */
@@ -364,11 +362,8 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     return parts.life.run(() => action(parts));
   }
 
-  /** @throws ClosedError, ReadOnlyError */
+  /** @throws as `storeWriterOf` */
   #runWriting<T>(action: (writer: NonNullable<VolumeParts['writer']>) => Promise<T>): Promise<T> {
-    return this.#run(async ({ writer, device }) => {
-      if (writer === undefined) throw new ReadOnlyError(`${device.name} is open for reading only`);
-      return action(writer);
-    });
+    return this.#run(async (parts) => action(storeWriterOf(parts)));
   }
 }
