@@ -104,7 +104,8 @@ export class CopyOnWrite {
 
   /** Is a copy of the block there, or will it be without anything being copied? */
   #needs(area: DiffArea, block: BlockNumber): boolean {
-    if (!area.needs(block)) return false;
+    // A copy of what is skipped since it began is published all the same, so no write may overtake it.
+    if (!area.needs(block)) return area.unused !== undefined && this.#inFlight.get(block)?.area === area;
     for (const { table } of this.#merging) if (table.has(block)) return false;
     return true;
   }

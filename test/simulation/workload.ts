@@ -126,7 +126,11 @@ export class Workload {
       revert.seen = this.#model.beginRevert(revert.content, revert.asked, revert.unused);
     });
     volume.on('overflow', () => this.#noteOverflow(volume));
-    volume.on('deleting', ({ id }) => this.#model.beginDelete(labels.get(id) ?? ''));
+    volume.on('deleting', ({ id }) => {
+      const label = labels.get(id);
+      // Of one that nobody was shown, because it expired while a revert needs it, that is known.
+      if (label !== undefined) this.#model.beginDelete(label);
+    });
     volume.on('deleted', ({ id, reason }) => {
       if (reason !== 'requested' && reason !== 'released') this.#counters.snapshotsGivenUp++;
       this.#model.drop(labels.get(id) ?? '');
