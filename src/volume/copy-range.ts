@@ -11,6 +11,7 @@
 import { checkRange } from '../arguments.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import { type Move, mayMove } from '../diff-area/moves.js';
+import { DeviceError } from '../errors.js';
 import { BLOCK_SIZE, type ByteLength, type ByteOffset, blockOf, roundUp } from '../units.js';
 import type { Engine } from './engine.js';
 
@@ -79,7 +80,7 @@ async function whileNothingIsWritten({ gate, writes }: Engine, action: () => Pro
   }
 }
 
-async function copyPart({ live, device, copyOnWrite }: Engine, part: Copying): Promise<void> {
+async function copyPart({ live, device, gate, copyOnWrite }: Engine, part: Copying): Promise<void> {
   const { from, to, length } = part;
   await copyOnWrite.protect(to, length);
   // While the volume is put back to a snapshot, what users see of a block may not be in the volume yet: that is only copied.
@@ -90,7 +91,19 @@ async function copyPart({ live, device, copyOnWrite }: Engine, part: Copying): P
   await live.write(to, data);
   if (area === undefined || moves.length === 0) return;
   await device.flush();
-  await copyOnWrite.commitMoves(area, moves);
+  try {
+    await copyOnWrite.commitMoves(area, moves);
+  } catch (error) {
+    // Whose a further copy would be, cannot be told.
+    if (area.moves.isUnsure)
+      gate.shut(
+        new DeviceError(
+          'the store failed while moves were recorded, and whether it has them cannot be told; writes are refused. Close the volume, mend the store, and open again',
+          { cause: error },
+        ),
+      );
+    throw error;
+  }
 }
 
 /** Whole blocks that go to whole blocks, as far as the rules permit. */
