@@ -30,7 +30,7 @@ interface Copying {
 /** Bytes that are copied while others wait. */
 const PART_BYTES = 256 * BLOCK_SIZE;
 
-/** @throws InvalidArgumentError, DeviceError, IntegrityError (while the volume is put back to a snapshot), what `signal` was aborted with */
+/** @throws InvalidArgumentError, ReadOnlyError (the store lies at the target), DeviceError, IntegrityError (while the volume is put back to a snapshot), what `signal` was aborted with */
 export async function copyRange(
   engine: Engine,
   range: Copying,
@@ -39,6 +39,7 @@ export async function copyRange(
   checkRange(range.from, range.length, engine.device.size);
   checkRange(range.to, range.length, engine.device.size);
   if (range.from === range.to) return;
+  await engine.protectedBlocks?.admit(range.to, range.length);
   let done = 0;
   for (const part of partsOf(range)) {
     signal?.throwIfAborted();
