@@ -42,6 +42,7 @@ export type { CreateSnapshotOptions } from './snapshot/create.js';
 export type { VolumeEvents } from './snapshot/events.js';
 export type { SettledOptions } from './snapshot/merging.js';
 export { explainProblem, type Problem } from './snapshot/problem.js';
+export type { ProtectedWritePolicy } from './snapshot/protected-blocks.js';
 export type { DeletionReason } from './snapshot/record.js';
 export type {
   RevertOperation,

@@ -309,6 +309,7 @@ export class CopyOnWrite {
       for (const copied of group) area.publish(copied);
       return true;
     });
+    if (!committed && appended) for (const copied of group) area.entered.note(copied);
     if (!committed) return;
     this.figures.groups++;
     for (const batch of batches) this.#end(batch);

@@ -6,6 +6,7 @@ import { Lifetime } from '../device/lifetime.js';
 import { type Environment, systemEnvironment } from '../environment.js';
 import { InvalidArgumentError, ReadOnlyError, UnsupportedError } from '../errors.js';
 import type { Emit } from '../snapshot/events.js';
+import type { ProtectedWritePolicy } from '../snapshot/protected-blocks.js';
 import { DEFAULT_GROWTH, type Growth } from '../snapshot/space.js';
 import type { AttachedStore, Store } from '../store/store.js';
 import type { ByteLength } from '../units.js';
@@ -48,6 +49,11 @@ export interface VolumeOptions {
   readonly onUndecidedSet?: 'pending' | 'keep' | 'drop' | SetResolver;
   /** What to do about snapshots whose metadata is damaged; default `refuse`. */
   readonly onDamaged?: 'refuse' | 'drop';
+  /**
+   * What a write does that touches a store inside the volume (`InVolumeOptions.runs`); default `reject`: it fails with a `ReadOnlyError`.
+   * `drop`: all snapshots go, and what it touches is left to the volume. What the store cannot do without is never written.
+   */
+  readonly onProtectedWrite?: ProtectedWritePolicy;
   /** Bytes of copies in flight; default 64 MiB. */
   readonly memoryLimit?: ByteLength;
   /**
@@ -136,6 +142,7 @@ async function assemble(
     environment = systemEnvironment,
     memoryLimit = DEFAULT_MEMORY_LIMIT,
     growth = DEFAULT_GROWTH,
+    onProtectedWrite = 'reject',
   } = options;
   checkWhole('memory limit', memoryLimit);
   const writeBackLimit = writable ? writeBackLimitOf(options) : undefined;
@@ -145,6 +152,7 @@ async function assemble(
     memoryLimit,
     writeBackLimit,
     growth,
+    onProtectedWrite,
     apart: options.apart,
     emit,
     life,

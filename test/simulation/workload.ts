@@ -11,6 +11,7 @@ import {
   allocationOf,
   type ErrorCode,
   HoldTimeoutError,
+  NotFoundError,
   RevertInProgressError,
   type Snapshot,
   VolsnapError,
@@ -375,7 +376,10 @@ export class Workload {
     if (content !== undefined && status()?.previousId === previousId) {
       const seen = this.#model.beginRevert(content);
       const error = await this.#errorOf(NOT_CANCELLED, () =>
-        this.#whileNothingIsCopied(volume, async () => volume.reverting?.cancel()),
+        this.#whileNothingIsCopied(volume, async () => {
+          if (status()?.previousId !== previousId) throw new NotFoundError('the revert is over');
+          await volume.reverting?.cancel();
+        }),
       );
       this.#model.endRevert(seen, error === undefined ? 'done' : 'failed');
       if (error === undefined) this.#counters.revertsCancelled++;
