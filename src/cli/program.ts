@@ -11,10 +11,12 @@ import { createCommand } from './commands/create.js';
 import { deleteCommand } from './commands/delete.js';
 import { diffCommand } from './commands/diff.js';
 import { exportCommand } from './commands/export.js';
+import { holdCommand, releaseCommand } from './commands/hold.js';
 import { infoCommand } from './commands/info.js';
 import { initCommand } from './commands/init.js';
 import { listCommand } from './commands/list.js';
 import { mapCommand } from './commands/map.js';
+import { policyCommand } from './commands/policy.js';
 import { readCommand } from './commands/read.js';
 import { resizeStoreCommand } from './commands/resize-store.js';
 import { serveCommand } from './commands/serve.js';
@@ -35,7 +37,10 @@ const COMMANDS = [
   diffCommand,
   mapCommand,
   deleteCommand,
+  holdCommand,
+  releaseCommand,
   resizeStoreCommand,
+  policyCommand,
   checkCommand,
   serveCommand,
 ] as const;

@@ -19,6 +19,8 @@ export interface AreaBitmaps {
   /** First slots of the chains. */
   readonly own: Slot;
   readonly previous: Slot | undefined;
+  /** The highest slot of both chains. */
+  readonly highest: Slot;
   readonly unused: UnusedBlocks;
 }
 
@@ -59,6 +61,7 @@ export async function writeBitmaps(
   return {
     own: ownSlot,
     previous: previous === undefined ? undefined : previousSlot,
+    highest: Math.max(...chains[0], ...(previous === undefined ? [] : chains[1])),
     unused: UnusedBlocks.of(bothOf(own, previous, blockCount)),
   };
 }
@@ -110,6 +113,7 @@ export async function readBitmaps(
   return {
     own: own.first,
     previous: previous?.first,
+    highest: Math.max(own.highest, previous?.highest ?? 0),
     unused: UnusedBlocks.of(bothOf(own.bits, previous?.bits, blockCount)),
   };
 }
@@ -119,16 +123,18 @@ async function readBitmap(
   first: ByteOffset,
   slots: SlotMap,
   blockCount: number,
-): Promise<{ first: Slot; bits: Uint8Array }> {
+): Promise<{ first: Slot; highest: Slot; bits: Uint8Array }> {
   const count = bitmapSlotsFor(blockCount);
   const bits = new Uint8Array(count * PAYLOAD_SIZE);
   const block = new Uint8Array(BLOCK_SIZE);
   let offset = first;
+  let highest: Slot = 0;
   for (let index = 0; index < count; index++) {
     const slot = slots.at(offset, 'bitmap block');
     if (slots.isUsed(slot))
       throw new FormatError(`bitmap block at ${offset} is in use for something else, or twice`);
     slots.use(slot);
+    highest = Math.max(highest, slot);
     await file.device.read(offset, block);
     const decoded = decodeBitmapBlock(block, { offset });
     requireExtension(decoded.header, list.epoch, { offset });
@@ -137,5 +143,5 @@ async function readBitmap(
     if ((offset === 0) !== (index === count - 1))
       throw new FormatError(`bitmap chain from ${first}: ${index + 1} blocks, ${count} are needed`);
   }
-  return { first: slots.at(first, 'bitmap block'), bits };
+  return { first: slots.at(first, 'bitmap block'), highest, bits };
 }

@@ -23,6 +23,7 @@ import {
   type BlockNumber,
   type ByteLength,
   type ByteOffset,
+  blockOf,
   offsetOfSlot,
   type Slot,
 } from '../units.js';
@@ -31,9 +32,12 @@ import { type AreaBitmaps, type BitmapOffsets, offsetsOf, writeBitmaps } from '.
 import type { BlockTable } from './block-table.js';
 import { CopyChecksum } from './copy-checksum.js';
 import { CopyReader } from './copy-reader.js';
+import { RoomAhead } from './room-ahead.js';
 import { TableBackwards } from './table-backwards.js';
 import type { Copies, TableWriter } from './table-writer.js';
+import { UncommittedCopies } from './uncommitted.js';
 import type { UnusedBlocks } from './unused-blocks.js';
+import { allSettled, joined } from './vectors.js';
 
 export interface DiffAreaState {
   readonly storeId: Guid;
@@ -57,6 +61,10 @@ export class DiffArea {
   readonly #slots: AreaSlots;
   /** Entries whose slots are reserved but which are not in the table chain yet: they may need further table blocks. */
   #promisedEntries = 0;
+  /** Room for copies of writes that are acknowledged, but whose copies are not under way. */
+  readonly ahead: RoomAhead;
+  /** Copies that are in the table chain but could not be committed. */
+  readonly uncommitted = new UncommittedCopies();
   #isCut = false;
   readonly #checksum: CopyChecksum;
   readonly #reader: CopyReader;
@@ -72,6 +80,10 @@ export class DiffArea {
     this.#writer = state.writer;
     this.#slots = state.slots;
     this.#checksum = new CopyChecksum(state.file.runs, state.epoch);
+    this.ahead = new RoomAhead(
+      (blocks) => this.#lacking(0, 0, blocks) === 0,
+      () => this.#promise(0),
+    );
     this.#reader = new CopyReader(state, this.#checksum);
     this.#bitmaps = state.bitmaps;
   }
@@ -93,6 +105,11 @@ export class DiffArea {
 
   get freeBytes(): ByteLength {
     return this.#slots.freeBytes;
+  }
+
+  /** Free bytes that nobody counts on. */
+  get roomBytes(): ByteLength {
+    return this.freeBytes - this.ahead.open * BLOCK_SIZE;
   }
 
   /** The item that describes this diff area in the control file. */
@@ -146,28 +163,42 @@ export class DiffArea {
 
   /** Bytes by which the file has to grow before `slots` slots can be reserved for `entries` entries; 0: not at all. */
   growthNeeded(slots: number, entries: number): ByteLength {
-    return this.#slots.lacking(slots, slotsForTable(this.#promisedEntries + entries));
+    return this.#lacking(slots, entries, this.ahead.open);
+  }
+
+  #lacking(slots: number, entries: number, ahead: number): ByteLength {
+    return this.#slots.lacking(slots, slotsForTable(this.#promisedEntries + entries + ahead) + ahead);
   }
 
   /**
    * Sets slots aside for copies, contiguous as far as possible, and room in the table for their entries.
+   * @param blocks of which they are copies: room that was set aside for them is used first
    * @returns `undefined`, reserving nothing, if the file has to grow first
    */
-  reserve(slots: number, entries: number): Slot[] | undefined {
-    if (this.growthNeeded(slots, entries) > 0) return undefined;
+  reserve(slots: number, entries: number, blocks: readonly BlockNumber[] = []): Slot[] | undefined {
+    const ahead = this.ahead.open - this.ahead.openAmong(blocks);
+    if (this.#lacking(slots, entries, ahead) > 0) return undefined;
+    this.ahead.use(blocks);
     this.#promise(entries);
     return this.#slots.take(slots);
   }
 
+  /** The block behind the last one of a range. Blocks past the end of the snapshot, in a volume that has grown since, are not its own. */
+  endOf(offset: ByteOffset, length: ByteLength): BlockNumber {
+    return Math.min(blockOf(offset + length - 1) + 1, this.table.blockCount);
+  }
+
   /** Takes back a reservation whose copies will not be appended. */
-  cancel(slots: readonly Slot[], entries: number): void {
+  cancel(slots: readonly Slot[], entries: number, blocks: readonly BlockNumber[] = []): void {
     this.#slots.putBack(slots);
+    this.ahead.unuse(blocks);
     this.#promise(-entries);
   }
 
   #promise(entries: number): void {
     this.#promisedEntries += entries;
-    this.#slots.spokenFor = slotsForTable(this.#promisedEntries);
+    const { open } = this.ahead;
+    this.#slots.spokenFor = slotsForTable(this.#promisedEntries + open) + open;
   }
 
   /** Checksum for the entry of a copy. */
@@ -238,6 +269,11 @@ export class DiffArea {
     }
   }
 
+  /** The same for those that an earlier commit left, once all entries are durable. */
+  publishUncommitted(): void {
+    for (const copies of this.uncommitted.take()) this.publish(copies);
+  }
+
   /** Records in the table that everything in it is durable, so that opening need not look at the data. Not flushed. */
   async writeWatermark(): Promise<void> {
     this.#writer.touchHeaders();
@@ -276,6 +312,13 @@ export class DiffArea {
     await this.#slots.trim(record);
   }
 
+  /** Makes all entries durable that there are. No group may be under way. @throws DeviceError */
+  async settle(): Promise<void> {
+    await this.writeEntries();
+    await this.flush();
+    this.publishUncommitted();
+  }
+
   /** The same, while no copies come here: nothing is kept for the table but for copies that are on their way. */
   async trimAll(record: RecordChange): Promise<void> {
     if (this.#promisedEntries === 0) this.#slots.spokenFor = 0;
@@ -295,7 +338,8 @@ export class DiffArea {
   async cut(table: TableBackwards, end: number, record: RecordChange): Promise<void> {
     this.#isCut = true;
     const highest = await table.cut(end);
-    this.#slots.freeFrom(highest + 1);
+    // Older snapshots ask its bitmaps until it leaves the chain.
+    this.#slots.freeFrom(Math.max(highest, this.#bitmaps?.highest ?? 0) + 1);
     await this.trimAll(record);
   }
 
@@ -316,31 +360,3 @@ export class DiffArea {
 
 /** Slots that the table may take for `entries` more entries, and one to go on with. */
 const slotsForTable = (entries: number): number => Math.ceil(entries / ENTRIES_PER_TABLE_BLOCK) + 1;
-
-/** Neighbouring views of one buffer as one view: fewer vectors for the operating system. */
-function joined(views: readonly Uint8Array[]): Uint8Array[] {
-  const result: Uint8Array[] = [];
-  for (const view of views) {
-    const last = result.at(-1);
-    if (
-      last !== undefined &&
-      last.buffer === view.buffer &&
-      last.byteOffset + last.byteLength === view.byteOffset
-    ) {
-      result[result.length - 1] = new Uint8Array(
-        last.buffer,
-        last.byteOffset,
-        last.byteLength + view.byteLength,
-      );
-    } else {
-      result.push(view);
-    }
-  }
-  return result;
-}
-
-/** Like `Promise.all`, but settles only when every promise has: the buffers are in use until then. */
-async function allSettled(promises: readonly Promise<void>[]): Promise<void> {
-  for (const result of await Promise.allSettled(promises))
-    if (result.status === 'rejected') throw result.reason;
-}

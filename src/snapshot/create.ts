@@ -13,7 +13,14 @@ import type { BlockDevice } from '../device/block-device.js';
 import { createDiffArea } from '../diff-area/create.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import type { Environment } from '../environment.js';
-import { DeviceError, HoldTimeoutError, InvalidArgumentError, LimitError } from '../errors.js';
+import {
+  DeviceError,
+  HoldTimeoutError,
+  InvalidArgumentError,
+  isOutOfSpace,
+  LimitError,
+  NoSpaceError,
+} from '../errors.js';
 import {
   type ApplicationInformation,
   encodeApplicationInformation,
@@ -119,22 +126,46 @@ async function take(
   holdTimeoutMs: number,
   hasBitmaps: boolean,
 ): Promise<Taken> {
-  const { store, space, environment } = context;
-  const id = information.snapshotId;
   const bitmapBytes = hasBitmaps ? bitmapBytesFor(context.device.size) : 0;
-  await space.makeRoomForArea(bitmapBytes);
+  await context.space.makeRoomForArea(bitmapBytes);
   // Most of what is dirty goes to the device before anybody has to wait for it. If that fails, it is told below.
   const flushed = flushAhead(context);
   flushed.catch(() => undefined);
-  const file = await store.createArea(id);
+  for (;;) {
+    try {
+      return await layOut(context, information, holdTimeoutMs, flushed, hasBitmaps);
+    } catch (error) {
+      // A host that is full is like a limit that is reached.
+      if (!(error instanceof NoHostSpace)) throw error;
+      if (await context.space.relieveHost()) continue;
+      throw new NoSpaceError(`the file system of ${context.store.name} has no room for a snapshot`, {
+        cause: error.cause,
+      });
+    }
+  }
+}
+
+/** The host had no room for the new diff area. */
+class NoHostSpace extends Error {}
+
+async function layOut(
+  context: CreateContext,
+  information: ApplicationInformation,
+  holdTimeoutMs: number,
+  flushed: Promise<void>,
+  hasBitmaps: boolean,
+): Promise<Taken> {
+  const { store, space, environment } = context;
+  const id = information.snapshotId;
+  const file = await store.createArea(id).catch(ofHost);
   try {
     const area = await createDiffArea(file, {
       storeId: id,
       epoch: randomU64(environment),
       information,
       blockCount: blocksIn(context.device.size),
-      length: space.firstLength(bitmapBytes),
-    });
+      length: space.firstLength(hasBitmaps ? bitmapBytesFor(context.device.size) : 0),
+    }).catch(ofHost);
     const bitmapSlots = hasBitmaps ? reserveBitmaps(area) : undefined;
     await flushed;
     return { record: await holdAndCommit(context, area, holdTimeoutMs, hasBitmaps), area, bitmapSlots };
@@ -143,6 +174,14 @@ async function take(
     if (context.gate.failure === undefined) await discard(context, file);
     throw error;
   }
+}
+
+/** @throws NoHostSpace in place of what it is the cause of */
+function ofHost(error: unknown): never {
+  // One of ours without a cause is about a limit.
+  const isOurs = error instanceof NoSpaceError && error.cause === undefined;
+  if (isOutOfSpace(error) && !isOurs) throw new NoHostSpace('', { cause: error });
+  throw error;
 }
 
 async function flushAhead({ device, store }: CreateContext): Promise<void> {
@@ -177,7 +216,7 @@ async function holdAndCommit(
   const limited = (what: string, work: Promise<void>) =>
     withinLimit(clock, deadline - clock.monotonic(), work, what);
   // The moment of the snapshot: what the buffer takes from now on is newer.
-  writes?.plug();
+  writes?.plug(area);
   try {
     if (writes !== undefined) await limited('buffered writes were not written', writes.drained());
     await gate.hold(deadline - clock.monotonic());
@@ -243,7 +282,7 @@ async function commit(
   record.pending = isPending;
   copyOnWrite.setTarget(area);
   chain.add(record);
-  if (newestVisible?.area !== undefined) space.retire(newestVisible, newestVisible.area);
+  if (newestVisible?.area !== undefined) space.ends.retire(newestVisible, newestVisible.area);
   return record;
 }
 

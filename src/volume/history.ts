@@ -3,6 +3,7 @@ import type { CopyFigures } from '../copy-on-write/copy-host.js';
 import type { WriteBufferFigures } from '../copy-on-write/write-buffer-figures.js';
 import type { BlockDevice } from '../device/block-device.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
+import type { SpaceFigures } from '../snapshot/space.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { ChangedExtent } from './changed-blocks.js';
 
@@ -25,6 +26,8 @@ export interface VolumeFigures {
   readonly allocatedBytes: ByteLength;
   /** 0: no limit. */
   readonly maximumBytes: ByteLength;
+  /** Room for copies: policy, rate, forecast; `undefined` for a volume of Windows. */
+  readonly space: SpaceFigures | undefined;
   /** Memory that translation tables take. */
   readonly tableMemoryBytes: ByteLength;
   /** What copy-on-write has done since the volume was opened. */

@@ -40,7 +40,7 @@ export class StoredHistory implements History {
   }
 
   get figures(): VolumeFigures {
-    const { store, chain, copyOnWrite, pools, gate, writes, merging, figures } = this.#engine;
+    const { store, chain, copyOnWrite, pools, gate, space, writes, merging, figures } = this.#engine;
     const areas = chain.records.flatMap(({ area }) => area ?? []);
     const deleted = chain.records.filter((record) => record.deleted !== undefined);
     return {
@@ -49,6 +49,7 @@ export class StoredHistory implements History {
       usedBytes: areas.reduce((sum, area) => sum + area.usedBytes, 0),
       allocatedBytes: store.allocated(),
       maximumBytes: store.control.start.maximumSize,
+      space: space.figures,
       tableMemoryBytes: areas.reduce(
         (sum, area) => sum + area.table.memoryBytes + (area.unused?.memoryBytes ?? 0),
         0,
@@ -117,6 +118,8 @@ export class StoredHistory implements History {
         await this.#recordClean();
       }
     } finally {
+      writes?.close();
+      await copyOnWrite.idle();
       await pools.idle();
       await copyOnWrite.close();
       await closeAreas(chain.records);
@@ -131,7 +134,7 @@ export class StoredHistory implements History {
     const first = chain.newestVisible === undefined ? 0 : chain.records.indexOf(chain.newestVisible);
     for (const { area } of chain.records.slice(first)) {
       if (area === undefined || area.isCut) continue;
-      await area.flush();
+      await area.settle();
       await area.writeWatermark();
       await area.flush();
     }

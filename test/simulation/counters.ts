@@ -8,6 +8,8 @@ export interface RunCounters {
   snapshotsSkipping: number;
   snapshotsVerified: number;
   snapshotsGivenUp: number;
+  /** Writes that failed for lack of room, where the policy or a hold wanted it so. */
+  writesRefused: number;
   /** Deleted one by one, of any age; and those of them that older ones read through, merged to the end. */
   snapshotsDeleted: number;
   snapshotsMerged: number;
@@ -29,6 +31,7 @@ export const noCounters = (): RunCounters => ({
   snapshotsSkipping: 0,
   snapshotsVerified: 0,
   snapshotsGivenUp: 0,
+  writesRefused: 0,
   snapshotsDeleted: 0,
   snapshotsMerged: 0,
   blocksMerged: 0,

@@ -61,7 +61,10 @@ class Run {
     this.#counters = counters;
     this.#world = new RunWorld(plan);
     this.#model = new VolumeModel(this.#world.initial);
-    this.#workload = new Workload(this.#model, counters);
+    this.#workload = new Workload(this.#model, counters, {
+      now: () => this.#world.world.scheduler.clock.now(),
+      setHostSpace: (bytes) => this.#world.setHostSpace(bytes),
+    });
   }
 
   get traceHash(): number {
@@ -180,6 +183,7 @@ class Run {
 
   async #verifyAfterOpening(volume: Volume): Promise<void> {
     this.#model.reconcileNames(volume.snapshots.map(labelOf));
+    this.#workload.verifySpace(volume);
     await this.#workload.verify(volume);
     // While a merge goes on, space is on its way from one to the other.
     if (!isBusy(volume)) this.#verifySpace(volume);

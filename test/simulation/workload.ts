@@ -20,6 +20,7 @@ import { ModelMismatch, SeededRandom, stampSectors, type VolumeModel } from '../
 import { BLOCK_SIZE, blocksIn } from '../../src/units.js';
 import type { RunCounters } from './counters.js';
 import type { Cycle, Operation, Range } from './plan.js';
+import { SpaceExpectations } from './space-expectations.js';
 
 /** Codes of the errors that a call may end in. */
 export type Permitted = readonly ErrorCode[];
@@ -27,12 +28,24 @@ export type Permitted = readonly ErrorCode[];
 const NO_ERROR: Permitted = [];
 /** A snapshot may go at any moment. */
 const GONE: Permitted = ['SNAPSHOT_DELETED'];
+const NOT_DELETED: Permitted = ['SNAPSHOT_DELETED', 'HELD'];
+/** One that is held does not go. */
+const HELD: Permitted = ['HELD'];
+const FULL: Permitted = ['NO_SPACE'];
 const NOT_CREATED: Permitted = ['HOLD_TIMEOUT', 'NO_SPACE', 'LIMIT'];
 const NOT_MERGED: Permitted = ['NO_SPACE', 'CLOSED'];
 /** Besides the others, while devices fail. */
 export const DEVICE_FAILS: Permitted = ['DEVICE', 'NO_SPACE'];
 /** Besides the others, where the store is known to be damaged. */
 export const DAMAGED: Permitted = ['INTEGRITY', 'FORMAT', 'UNSUPPORTED'];
+
+/** What the workload needs of the world. */
+export interface WorkloadWorld {
+  readonly now: () => number;
+  readonly setHostSpace: (bytes: number) => void;
+}
+
+const NO_WORLD: WorkloadWorld = { now: () => 0, setHostSpace: () => undefined };
 
 export class Workload {
   readonly #model: VolumeModel;
@@ -41,23 +54,32 @@ export class Workload {
   #label = 0;
   #comparisons = 0;
   #holdTimeoutMs = 10_000;
+  readonly #space: SpaceExpectations;
+  readonly #setHostSpace: (bytes: number) => void;
   /** Errors that any call may end in for now, because of what is done to the devices. */
   tolerated: Permitted = NO_ERROR;
   /** What was wrong besides the answers to calls. */
   readonly complaints: string[] = [];
 
-  constructor(model: VolumeModel, counters: RunCounters) {
+  constructor(model: VolumeModel, counters: RunCounters, world: WorkloadWorld = NO_WORLD) {
     this.#model = model;
     this.#counters = counters;
+    this.#space = new SpaceExpectations(world.now);
+    this.#setHostSpace = world.setHostSpace;
   }
 
   /** Must be called for each volume that is opened, at once: tells the model of snapshots that go. */
   listen(volume: Volume): void {
     const labels = new Map(volume.snapshots.map(({ id, label }) => [id, label ?? '']));
     volume.on('created', ({ id, label }) => labels.set(id, label ?? ''));
-    volume.on('deleting', ({ id }) => this.#model.beginDelete(labels.get(id) ?? ''));
+    volume.on('deleting', ({ id, reason }) => {
+      const label = labels.get(id) ?? '';
+      this.#model.beginDelete(label);
+      if (this.#space.isHeld(label)) this.complaints.push(`${label} is held and is deleted (${reason})`);
+    });
     volume.on('deleted', ({ id, reason }) => {
       if (reason !== 'requested') this.#counters.snapshotsGivenUp++;
+      this.#space.forget(labels.get(id) ?? '');
       this.#model.drop(labels.get(id) ?? '');
     });
     volume.on('deleted', ({ reason, cause }) => {
@@ -104,6 +126,11 @@ export class Workload {
     }
   }
 
+  /** What was said of holds and policy before the volume was closed, or a crash came, is as it was. @throws ModelMismatch */
+  verifySpace(volume: Volume): void {
+    this.#space.verify(volume);
+  }
+
   async #perform(volume: Volume, operation: Operation): Promise<void> {
     switch (operation.kind) {
       case 'write':
@@ -118,11 +145,11 @@ export class Workload {
       case 'create':
         return this.#create(volume, operation.free);
       case 'delete-oldest':
-        await this.#outcome(NO_ERROR, () => volume.deleteOldest());
+      case 'delete-all': {
+        const count = operation.kind === 'delete-all' ? volume.snapshots.length : 1;
+        await this.#outcome(HELD, () => volume.deleteOldest(count));
         return;
-      case 'delete-all':
-        await this.#outcome(NO_ERROR, () => volume.deleteOldest(volume.snapshots.length));
-        return;
+      }
       case 'delete':
         return this.#delete(volume, operation);
       case 'read-snapshot': {
@@ -137,6 +164,16 @@ export class Workload {
       case 'limit':
         await this.#outcome(NO_ERROR, () => volume.setMaximumSize(operation.maximum));
         return;
+      case 'policy':
+        return this.#setPolicy(volume, operation);
+      case 'hold':
+      case 'release': {
+        const snapshot = volume.snapshots[operation.age % Math.max(1, volume.snapshots.length)];
+        return snapshot && this.#setHold(snapshot, operation);
+      }
+      case 'host-space':
+        this.#setHostSpace(operation.bytes);
+        return;
       case 'shorten-hold':
         this.#holdTimeoutMs = this.#holdTimeoutMs === 1 ? 10_000 : 1;
     }
@@ -146,14 +183,52 @@ export class Workload {
     const bytes = new Uint8Array(length);
     if (!zeros) stampSectors(bytes, offset, this.#sequence++);
     const write = this.#model.beginWrite(offset, bytes);
-    this.#model.endWrite(write, await this.#outcome(NO_ERROR, () => volume.write(offset, bytes)));
+    this.#model.endWrite(write, await this.#change(() => volume.write(offset, bytes)));
   }
 
   async #clear(volume: Volume, { offset, length }: Range, kind: 'discard' | 'zeroes'): Promise<void> {
     const write = this.#model.beginDiscard(offset, length);
     const call = () =>
       kind === 'discard' ? volume.discard(offset, length) : volume.writeZeroes(offset, length);
-    this.#model.endWrite(write, await this.#outcome(NO_ERROR, call));
+    this.#model.endWrite(write, await this.#change(call));
+  }
+
+  /** A write that may fail for lack of room: only where the policy, or a hold, lets that be. */
+  async #change(call: () => Promise<unknown>): Promise<'done' | 'failed'> {
+    const mayFail = this.#space.watch();
+    const error = await this.#errorOf(FULL, call);
+    if (error === undefined) return 'done';
+    if (error.code === 'NO_SPACE' && !mayFail() && !this.tolerated.includes('NO_SPACE')) throw error;
+    if (error.code === 'NO_SPACE') this.#counters.writesRefused++;
+    return 'failed';
+  }
+
+  async #setPolicy(
+    volume: Volume,
+    { policy, waitMs, afterWait }: Extract<Operation, { kind: 'policy' }>,
+  ): Promise<void> {
+    this.#space.beginPolicy(policy, afterWait);
+    const result = await this.#outcome(NO_ERROR, () => volume.setSpacePolicy(policy, { waitMs, afterWait }));
+    this.#space.endPolicy(result === 'done' ? policy : undefined);
+  }
+
+  async #setHold(
+    snapshot: Snapshot,
+    operation: Extract<Operation, { kind: 'hold' | 'release' }>,
+  ): Promise<void> {
+    const label = labelOf(snapshot);
+    if (operation.kind === 'release') {
+      this.#space.begin(label, false);
+      const result = await this.#outcome(GONE, () => snapshot.release());
+      this.#space.end(label, result === 'done' ? 'free' : undefined);
+      return;
+    }
+    const { forMs } = operation;
+    const until = forMs === undefined ? undefined : this.#space.now() + forMs;
+    this.#space.begin(label, true);
+    const call = () => snapshot.hold(until === undefined ? {} : { until: new Date(until) });
+    const result = await this.#outcome(GONE, call);
+    this.#space.end(label, result === 'done' ? { until } : undefined);
   }
 
   async #flush(volume: Volume): Promise<void> {
@@ -194,7 +269,7 @@ export class Workload {
     const { snapshots } = volume;
     const snapshot = snapshots[age % Math.max(1, snapshots.length)];
     if (snapshot === undefined) return;
-    if ((await this.#outcome(GONE, () => snapshot.delete())) !== 'done') return;
+    if ((await this.#outcome(NOT_DELETED, () => snapshot.delete())) !== 'done') return;
     this.#counters.snapshotsDeleted++;
     // It may have to wait for room, or for the next opening.
     if (wait) await this.settle(volume);

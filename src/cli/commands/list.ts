@@ -53,9 +53,13 @@ function linesOf(snapshots: readonly Snapshot[], { colors, isTerminal }: Output)
       formatSize(snapshot.size),
       formatSize(snapshot.usedBytes),
       formatSize(snapshot.allocatedBytes),
-      snapshot.state === 'ok' ? colors.green('ok') : colors.red(snapshot.state),
+      (snapshot.state === 'ok' ? colors.green : colors.red)(stateOf(snapshot)),
     ];
   });
   const [titles = '', ...lines] = tableLines(columns, rows);
   return [colors.dim(titles), ...lines];
 }
+
+/** `ok`, `ok, held`, `ok, held until 2030-01-31 00:00:00`. */
+const stateOf = ({ state, held, heldUntil }: Snapshot): string =>
+  `${state}${held ? ', held' : ''}${heldUntil === undefined ? '' : ` until ${formatMoment(heldUntil)}`}`;

@@ -17,8 +17,8 @@ export const DELETION_BUGS: readonly PlantedBug[] = [
       NOT_CHECKED,
       {
         file: MERGE,
-        find: 'table.slotOf(block) === slot && !elder.has(block)',
-        replace: 'table.slotOf(block) === slot && !elder.has(block) && block % 5 !== 3',
+        find: 'table.slotOf(block) === slot && elder.needs(block)',
+        replace: 'table.slotOf(block) === slot && elder.needs(block) && block % 5 !== 3',
       },
     ],
   },
@@ -36,7 +36,7 @@ export const DELETION_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: MERGE,
-        find: 'table.slotOf(block) === slot && !elder.has(block)',
+        find: 'table.slotOf(block) === slot && elder.needs(block)',
         replace: 'table.slotOf(block) === slot',
       },
     ],
@@ -86,7 +86,7 @@ export const DELETION_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: COPYING,
-        find: 'for (const { table } of this.#merging) if (table.has(block)) return true;',
+        find: 'for (const { table } of this.#merging) if (table.has(block)) return false;',
         replace: '',
       },
     ],

@@ -111,6 +111,7 @@ describe.each(LAYOUTS)('deletion (%s)', (layout) => {
   test('is interrupted by a close, and goes on when the volume is opened for writing again', async () => {
     const world = await World.create({ layout });
     const [first, second, third] = await withThree(world);
+    await settle();
     const go = stopWrites(world);
     const deleted = second.delete({ wait: true });
     deleted.catch(() => undefined);
