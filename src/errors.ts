@@ -20,6 +20,7 @@ export type ErrorCode =
   | 'SNAPSHOT_DELETED'
   | 'HOLD_TIMEOUT'
   | 'NO_SPACE'
+  | 'HELD'
   | 'LIMIT'
   | 'REVERT_IN_PROGRESS'
   | 'DEVICE';
@@ -72,6 +73,8 @@ export class SnapshotDeletedError extends errorClass('SNAPSHOT_DELETED') {}
 export class HoldTimeoutError extends errorClass('HOLD_TIMEOUT') {}
 /** No room in the diff area and none to be had under the policy in force. */
 export class NoSpaceError extends errorClass('NO_SPACE') {}
+/** A snapshot that is held would have to be deleted; release it first, or wait for its date. */
+export class HeldError extends errorClass('HELD') {}
 /** A fixed limit of the format or of the engine was reached. */
 export class LimitError extends errorClass('LIMIT') {}
 /** Not while the volume is being put back to a snapshot: wait for it, or cancel it. */

@@ -17,6 +17,8 @@ export const snapshotRecord = (snapshot: Snapshot, revert?: RevertStatus) => ({
   unusedBytes: snapshot.unusedBytes,
   allocatedBytes: snapshot.allocatedBytes,
   state: snapshot.state,
+  held: snapshot.held,
+  heldUntil: snapshot.heldUntil === undefined ? null : isoOf(snapshot.heldUntil),
   ...(snapshot.problem === undefined ? {} : { problem: snapshot.problem }),
   ...(roleIn(snapshot, revert) === undefined ? {} : { role: roleIn(snapshot, revert) }),
 });

@@ -13,7 +13,11 @@ export class Batch {
   readonly done: Promise<void>;
   #settle: { resolve: () => void; reject: (error: unknown) => void } | undefined;
 
-  constructor(area: DiffArea) {
+  /** @param isAside is room set aside for its copies? Then it must not share the fate of those for which none may be had */
+  constructor(
+    area: DiffArea,
+    readonly isAside = false,
+  ) {
     this.area = area;
     this.done = new Promise((resolve, reject) => {
       this.#settle = { resolve, reject };
@@ -38,4 +42,10 @@ export class Batch {
 /** Where the copies of a batch went. */
 export interface CopiedBatch extends Copies {
   readonly batch: Batch;
+}
+
+/** Settles when all batches have: a write that fails must not leave copies of its range under way. */
+export async function allDone(batches: readonly Batch[]): Promise<void> {
+  const results = await Promise.allSettled(batches.map((batch) => batch.done));
+  for (const result of results) if (result.status === 'rejected') throw result.reason;
 }

@@ -19,9 +19,9 @@ import type { BlockDevice } from '../device/block-device.js';
 import { BufferPool } from '../device/buffer-pool.js';
 import { FixedSlot } from '../diff-area/area-slots.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
-import { AssertionError, assert, ClosedError, isOutOfSpace } from '../errors.js';
+import { AssertionError, assert, ClosedError, isOutOfSpace, NoSpaceError } from '../errors.js';
 import { BLOCK_SIZE, type BlockNumber, type ByteLength, type ByteOffset, blockOf } from '../units.js';
-import { BATCH_BLOCKS_MAX, Batch, type CopiedBatch } from './batch.js';
+import { allDone, BATCH_BLOCKS_MAX, Batch, type CopiedBatch } from './batch.js';
 import { type Apart, CopyFigures, type CopyOnWriteHost } from './copy-host.js';
 import { MemoryBudget } from './memory-budget.js';
 import { readBlocks } from './originals.js';
@@ -107,7 +107,7 @@ export class CopyOnWrite {
   needsCopies(offset: ByteOffset, length: ByteLength): boolean {
     const area = this.#target;
     if (area === undefined || length === 0) return false;
-    const end = endOf(area, offset, length);
+    const end = area.endOf(offset, length);
     for (let block: number = blockOf(offset); block < end; block++) if (this.#needs(area, block)) return true;
     return false;
   }
@@ -119,7 +119,7 @@ export class CopyOnWrite {
   protect(offset: ByteOffset, length: ByteLength): Promise<void> | undefined {
     const area = this.#target;
     if (area === undefined || length === 0) return undefined;
-    const end = endOf(area, offset, length);
+    const end = area.endOf(offset, length);
     let waits: Batch[] | undefined;
     for (let block: number = blockOf(offset); block < end; block++) {
       if (!this.#needs(area, block)) continue;
@@ -133,15 +133,27 @@ export class CopyOnWrite {
   }
 
   #enqueue(area: DiffArea, block: BlockNumber): Batch {
+    if (area.uncommitted.has(block)) return this.#commitAgain(area, block);
+    const isAside = area.ahead.has(block);
     let batch = this.#collecting;
-    if (batch === undefined || batch.blocks.length === BATCH_BLOCKS_MAX) {
-      batch = new Batch(area);
+    if (batch?.isAside !== isAside || batch.blocks.length === BATCH_BLOCKS_MAX) {
+      batch = new Batch(area, isAside);
       this.#collecting = batch;
       const started = batch;
       void this.#pools.copy.add(() => this.#run(started));
     }
     batch.blocks.push(block);
     this.#inFlight.set(block, batch);
+    return batch;
+  }
+
+  /** The block has a copy that only waits to be committed. */
+  #commitAgain(area: DiffArea, block: BlockNumber): Batch {
+    const batch = new Batch(area, true);
+    batch.blocks.push(block);
+    this.#inFlight.set(block, batch);
+    this.#copied.push({ batch, blocks: [], slots: [], checksums: [] });
+    void this.#pools.commit.add(() => this.#commit());
     return batch;
   }
 
@@ -169,25 +181,34 @@ export class CopyOnWrite {
   /**
    * Repeats `action` as long as the host says so. If it cannot succeed, the batches end here. Never rejects.
    * What is not an error of the store (a bug of ours, a closed device) is no reason to give snapshots up.
+   * @param onFailed called before writers hear that it has failed
    */
-  async #attempt(batches: readonly Batch[], action: () => Promise<boolean>): Promise<boolean> {
+  async #attempt(
+    batches: readonly Batch[],
+    action: () => Promise<boolean>,
+    onFailed: () => void = () => undefined,
+  ): Promise<boolean> {
     const area = batches[0]?.area;
     assert(area !== undefined, () => 'no batch');
     try {
-      for (let failures = 0; ; ) {
-        const removals = this.#host.removals;
+      const attempt = { failures: 0, removals: 0 };
+      for (;;) {
+        attempt.removals = this.#host.removals;
         try {
           if (await action()) return true;
           break;
         } catch (error) {
           if (error instanceof AssertionError || error instanceof ClosedError) throw error;
+          // The host has decided, and has waited if it was to wait.
+          if (error instanceof NoSpaceError) throw error;
           this.figures.failures++;
-          if (!isOutOfSpace(error)) failures++;
-          if ((await this.#host.copyFailed(area, error, { failures, removals })) === 'gone') break;
+          if (!isOutOfSpace(error)) attempt.failures++;
+          if ((await this.#host.copyFailed(area, error, attempt)) === 'gone') break;
         }
       }
       for (const batch of batches) this.#end(batch);
     } catch (error) {
+      onFailed();
       for (const batch of batches) this.#end(batch, error);
     }
     return false;
@@ -204,14 +225,14 @@ export class CopyOnWrite {
     const { copier } = apart;
     if (!copier.isFree) return false;
     // Zeros are not known yet: a slot for each block, if that takes no room that is not there.
-    const slots = area.reserve(blocks.length, blocks.length);
+    const slots = area.reserve(blocks.length, blocks.length, blocks);
     if (slots === undefined) return false;
     const copying = copier.copy(this.#volume, area, blocks, slots).catch(() => undefined);
     this.#beingCopied.add(copying);
     const copied = await copying;
     this.#beingCopied.delete(copying);
     if (copied === undefined || !this.#wants(area)) {
-      area.cancel(slots, blocks.length);
+      area.cancel(slots, blocks.length, blocks);
       return false;
     }
     this.#host.growAhead(area);
@@ -233,7 +254,7 @@ export class CopyOnWrite {
   async #copy(batch: Batch, originals: readonly Uint8Array[]): Promise<boolean> {
     const { area, blocks } = batch;
     const stored: Uint8Array[] = originals.filter((data) => !isZeroBlock(data));
-    const reserved = await this.#reserve(area, stored.length, blocks.length);
+    const reserved = await this.#reserve(area, stored.length, blocks);
     if (reserved === undefined) return false;
     let next = 0;
     const slots = originals.map((data) =>
@@ -244,7 +265,7 @@ export class CopyOnWrite {
     try {
       await area.writeData(reserved, stored);
     } catch (error) {
-      area.cancel(reserved, blocks.length);
+      area.cancel(reserved, blocks.length, blocks);
       throw error;
     }
     this.#enter({ batch, blocks, slots, checksums }, blocks.length - stored.length);
@@ -270,15 +291,15 @@ export class CopyOnWrite {
     }
   }
 
-  async #reserve(area: DiffArea, slots: number, entries: number) {
+  async #reserve(area: DiffArea, slots: number, blocks: readonly BlockNumber[]) {
     for (;;) {
       if (!this.#wants(area)) return undefined;
-      const reserved = area.reserve(slots, entries);
+      const reserved = area.reserve(slots, blocks.length, blocks);
       if (reserved !== undefined) {
         this.#host.growAhead(area);
         return reserved;
       }
-      if (!(await this.#host.makeRoom(area, slots, entries))) return undefined;
+      if (!(await this.#host.makeRoom(area, slots, blocks.length))) return undefined;
     }
   }
 
@@ -293,18 +314,33 @@ export class CopyOnWrite {
     this.#copied = this.#copied.filter(({ batch }) => batch.area !== area);
     const batches = group.map(({ batch }) => batch);
     let appended = false;
-    const committed = await this.#attempt(batches, async () => {
+    const commit = async () => {
       if (!this.#wants(area)) return false;
       if (!appended) area.append(group);
       appended = true; // the table has them, written or not
       await area.writeEntries();
       await area.flush();
       for (const copied of group) area.publish(copied);
+      area.publishUncommitted();
       return true;
+    };
+    // The pool is not kept while the host decides, or waits for room: merges go through it, and may be what makes room.
+    let isFirst = true;
+    await new Promise<void>((leavePool) => {
+      const inPool = async () => {
+        if (!isFirst) return (await this.#pools.commit.add(commit)) === true;
+        isFirst = false;
+        return commit().finally(leavePool);
+      };
+      const onFailed = () => {
+        if (appended) area.uncommitted.add(group);
+      };
+      void this.#attempt(batches, inPool, onFailed).then((committed) => {
+        if (!committed) return;
+        this.figures.groups++;
+        for (const batch of batches) this.#end(batch);
+      });
     });
-    if (!committed) return;
-    this.figures.groups++;
-    for (const batch of batches) this.#end(batch);
   }
 
   /** The batch is over: its writers go on, or fail with `error`. */
@@ -316,6 +352,12 @@ export class CopyOnWrite {
 
   #remove(batch: Batch): void {
     for (const block of batch.blocks) this.#inFlight.delete(block);
+  }
+
+  /** Resolves when nothing is under way any more. Never rejects. */
+  async idle(): Promise<void> {
+    while (this.#inFlight.size > 0)
+      await Promise.allSettled([...new Set(this.#inFlight.values())].map((batch) => batch.done));
   }
 
   /** To be called when nothing is under way any more. */
@@ -330,15 +372,5 @@ export class CopyOnWrite {
   }
 }
 
-/** The block behind the last one of the range. Blocks past the end of the snapshot, in a volume that has grown since, are not its own. */
-const endOf = ({ table }: DiffArea, offset: ByteOffset, length: ByteLength): BlockNumber =>
-  Math.min(blockOf(offset + length - 1) + 1, table.blockCount);
-
 const ZEROS = Buffer.alloc(BLOCK_SIZE);
 const isZeroBlock = (data: Uint8Array): boolean => ZEROS.equals(data);
-
-/** Settles when all batches have: a write that fails must not leave copies of its range under way. */
-async function allDone(batches: readonly Batch[]): Promise<void> {
-  const results = await Promise.allSettled(batches.map((batch) => batch.done));
-  for (const result of results) if (result.status === 'rejected') throw result.reason;
-}

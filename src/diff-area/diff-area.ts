@@ -18,15 +18,25 @@ import type { DiffAreaItem } from '../format/control-block.js';
 import type { Guid } from '../format/guid.js';
 import type { RevertMark } from '../format/revert-mark.js';
 import type { AreaFile } from '../store/store.js';
-import { type BlockNumber, type ByteLength, type ByteOffset, offsetOfSlot, type Slot } from '../units.js';
+import {
+  BLOCK_SIZE,
+  type BlockNumber,
+  type ByteLength,
+  type ByteOffset,
+  blockOf,
+  offsetOfSlot,
+  type Slot,
+} from '../units.js';
 import { type AreaSlots, FixedSlot, type RecordChange } from './area-slots.js';
 import { type AreaBitmaps, type BitmapOffsets, offsetsOf, writeBitmaps } from './bitmap-chain.js';
 import type { BlockTable } from './block-table.js';
 import { CopyChecksum } from './copy-checksum.js';
 import { CopyReader } from './copy-reader.js';
 import type { RevertMarks } from './revert-marks.js';
+import { RoomAhead } from './room-ahead.js';
 import { TableBackwards } from './table-backwards.js';
 import type { Copies, TableWriter } from './table-writer.js';
+import { UncommittedCopies } from './uncommitted.js';
 import type { UnusedBlocks } from './unused-blocks.js';
 import { writeCopies } from './write-copies.js';
 
@@ -55,6 +65,10 @@ export class DiffArea {
   readonly #slots: AreaSlots;
   /** Entries whose slots are reserved but which are not in the table chain yet: they may need further table blocks. */
   #promisedEntries = 0;
+  /** Room for copies of writes that are acknowledged, but whose copies are not under way. */
+  readonly ahead: RoomAhead;
+  /** Copies that are in the table chain but could not be committed. */
+  readonly uncommitted = new UncommittedCopies();
   #isCut = false;
   /** Marks of a revert for which there must be room in the table; `undefined`: none is under way. */
   #marksToCome: number | undefined;
@@ -73,6 +87,10 @@ export class DiffArea {
     this.#writer = state.writer;
     this.#slots = state.slots;
     this.#checksum = new CopyChecksum(state.file.runs, state.epoch);
+    this.ahead = new RoomAhead(
+      (blocks) => this.#lacking(0, 0, blocks) === 0,
+      () => this.#speakFor(),
+    );
     this.#reader = new CopyReader(state, this.#checksum);
     this.#bitmaps = state.bitmaps;
   }
@@ -94,6 +112,11 @@ export class DiffArea {
 
   get freeBytes(): ByteLength {
     return this.#slots.freeBytes;
+  }
+
+  /** Free bytes that nobody counts on. */
+  get roomBytes(): ByteLength {
+    return this.freeBytes - this.ahead.open * BLOCK_SIZE;
   }
 
   /** The item that describes this diff area in the control file. */
@@ -147,23 +170,42 @@ export class DiffArea {
 
   /** Bytes by which the file has to grow before `slots` slots can be reserved for `entries` entries; 0: not at all. */
   growthNeeded(slots: number, entries: number): ByteLength {
+    return this.#lacking(slots, entries, this.ahead.open);
+  }
+
+  /** @param ahead blocks for whose copies room is set aside besides */
+  #lacking(slots: number, entries: number, ahead: number): ByteLength {
+    return this.#slots.lacking(slots, this.#tableSlots(entries + ahead) + ahead);
+  }
+
+  /** Slots that the table may take for what is promised, and for `entries` more with their marks. */
+  #tableSlots(entries: number): number {
     const marks = this.#marksToCome === undefined ? 0 : this.#marksToCome + entries;
-    return this.#slots.lacking(slots, slotsForTable(this.#promisedEntries + entries + marks));
+    return slotsForTable(this.#promisedEntries + entries + marks);
   }
 
   /**
    * Sets slots aside for copies, contiguous as far as possible, and room in the table for their entries.
+   * @param blocks of which they are copies: room that was set aside for them is used first
    * @returns `undefined`, reserving nothing, if the file has to grow first
    */
-  reserve(slots: number, entries: number): Slot[] | undefined {
-    if (this.growthNeeded(slots, entries) > 0) return undefined;
+  reserve(slots: number, entries: number, blocks: readonly BlockNumber[] = []): Slot[] | undefined {
+    const ahead = this.ahead.open - this.ahead.openAmong(blocks);
+    if (this.#lacking(slots, entries, ahead) > 0) return undefined;
+    this.ahead.use(blocks);
     this.#promise(entries);
     return this.#slots.take(slots);
   }
 
+  /** The block behind the last one of a range. Blocks past the end of the snapshot, in a volume that has grown since, are not its own. */
+  endOf(offset: ByteOffset, length: ByteLength): BlockNumber {
+    return Math.min(blockOf(offset + length - 1) + 1, this.table.blockCount);
+  }
+
   /** Takes back a reservation whose copies will not be appended. */
-  cancel(slots: readonly Slot[], entries: number): void {
+  cancel(slots: readonly Slot[], entries: number, blocks: readonly BlockNumber[] = []): void {
     this.#slots.putBack(slots);
+    this.ahead.unuse(blocks);
     this.#promise(-entries);
   }
 
@@ -175,12 +217,8 @@ export class DiffArea {
   }
 
   #speakFor(): void {
-    this.#slots.spokenFor = slotsForTable(this.#promisedEntries + (this.#marksToCome ?? 0));
-  }
-
-  /** Bytes by which the file has to grow before there is room for `count` marks. */
-  growthForMarks(count: number): ByteLength {
-    return this.#slots.lacking(0, slotsForTable(this.#promisedEntries + count));
+    const { open } = this.ahead;
+    this.#slots.spokenFor = this.#tableSlots(open) + open;
   }
 
   /** Keeps room in the table for `count` marks, and for one with each copy from now on; `undefined`: for none any more. */
@@ -253,6 +291,11 @@ export class DiffArea {
     }
   }
 
+  /** The same for those that an earlier commit left, once all entries are durable. */
+  publishUncommitted(): void {
+    for (const copies of this.uncommitted.take()) this.publish(copies);
+  }
+
   /** Records in the table that everything in it is durable, so that opening need not look at the data. Not flushed. */
   async writeWatermark(): Promise<void> {
     this.#writer.touchHeaders();
@@ -289,6 +332,13 @@ export class DiffArea {
   /** Gives the unused end of the file back, as far as it is not spoken for. */
   async trim(record: RecordChange): Promise<void> {
     await this.#slots.trim(record);
+  }
+
+  /** Makes all entries durable that there are. No group may be under way. @throws DeviceError */
+  async settle(): Promise<void> {
+    await this.writeEntries();
+    await this.flush();
+    this.publishUncommitted();
   }
 
   /** The same, while no copies come here: nothing is kept for the table but for copies that are on their way. */

@@ -1,5 +1,7 @@
 /** What is said over the control channel: methods, what they take and what they give. */
 import { resolve } from 'node:path';
+import type { SpacePolicy } from '../format/start-block.js';
+import type { SpacePolicyOptions } from '../snapshot/overflow.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import type { VolumeAccess } from '../volume/access.js';
 import type { ChangedExtent } from '../volume/changed-blocks.js';
@@ -36,6 +38,12 @@ export const Method = {
   reverted: 'reverted',
   /** Gives `VolumeState` when the volume reads as before the revert. */
   cancelRevert: 'cancelRevert',
+  /** Takes `PolicyParams`, gives `VolumeState`. */
+  policy: 'policy',
+  /** Takes `HoldParams`, gives `VolumeState`. */
+  hold: 'hold',
+  /** Takes `{ snapshot }`, its store id; gives `VolumeState`. */
+  release: 'release',
   /** Takes `{ scrub }`, gives problems. */
   check: 'check',
 } as const;
@@ -78,6 +86,17 @@ export interface ChangedParams {
   readonly length?: number | undefined;
 }
 
+export interface PolicyParams extends SpacePolicyOptions {
+  readonly policy: SpacePolicy;
+}
+
+export interface HoldParams {
+  /** Store id. */
+  readonly snapshot: string;
+  /** Milliseconds since 1970; none: until it is released. */
+  readonly until?: number | undefined;
+}
+
 /** What the server of the volume does besides. */
 export interface ServingState {
   readonly pid: number;
@@ -110,6 +129,9 @@ export interface SnapshotState {
   readonly allocatedBytes: number;
   readonly state: Snapshot['state'];
   readonly problem?: string | undefined;
+  readonly held: boolean;
+  /** Milliseconds since 1970; none: no date. */
+  readonly heldUntil?: number | undefined;
 }
 
 export interface VolumeState {
@@ -140,6 +162,8 @@ export const snapshotState = (snapshot: Snapshot): SnapshotState => ({
   allocatedBytes: snapshot.allocatedBytes,
   state: snapshot.state,
   problem: snapshot.problem,
+  held: snapshot.held,
+  heldUntil: snapshot.heldUntil?.getTime(),
 });
 
 export const volumeState = (volume: VolumeAccess, serving: ServingState): VolumeState => ({

@@ -21,7 +21,9 @@ import {
   EXTENTS_MAX,
   encodeExtents,
   type Greeting,
+  type HoldParams,
   Method,
+  type PolicyParams,
   type ReadParams,
   type RevertParams,
   type ServingState,
@@ -39,10 +41,16 @@ const EVENTS = [
   'created',
   'deleted',
   'merged',
+  'held',
+  'released',
   'backgroundFailure',
   'overflow',
   'revertProgress',
   'reverted',
+  'writesResumed',
+  'spaceLow',
+  'spaceEnough',
+  'spacePolicy',
   'unusedSpaceUnknown',
 ] as const;
 
@@ -169,6 +177,13 @@ export class ControlServer {
           throw new NotFoundError(`${volume.name} is not being put back to a snapshot`);
         await volume.reverting.cancel();
         return this.#state();
+      case Method.policy:
+        return this.#setPolicy(call.params as PolicyParams);
+      case Method.hold:
+        return this.#hold(call.params as HoldParams);
+      case Method.release:
+        await this.#find((call.params as HoldParams).snapshot).release();
+        return this.#state();
       case Method.check:
         return { value: await this.#check(call) };
       default:
@@ -279,6 +294,16 @@ export class ControlServer {
       if (zeros.length === EXTENTS_MAX) return { value: { next: at }, bytes: encodeExtents(zeros) };
     }
     return { value: {}, bytes: encodeExtents(zeros) };
+  }
+
+  async #setPolicy({ policy, ...options }: PolicyParams): Promise<Reply> {
+    await this.#options.volume.setSpacePolicy(policy, options);
+    return this.#state();
+  }
+
+  async #hold({ snapshot, until }: HoldParams): Promise<Reply> {
+    await this.#find(snapshot).hold(until === undefined ? {} : { until: new Date(until) });
+    return this.#state();
   }
 
   async #check({ params, signal, onProgress }: Call): Promise<readonly Problem[]> {

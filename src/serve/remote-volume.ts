@@ -10,9 +10,11 @@ import { asTarget, checkRange, lengthOf } from '../arguments.js';
 import type { Problem } from '../check/check.js';
 import type { AllocationExtent } from '../device/allocation.js';
 import { DeviceError, InvalidArgumentError } from '../errors.js';
+import type { SpacePolicy } from '../format/start-block.js';
 import type { CreateSnapshotOptions } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
 import type { SettledOptions } from '../snapshot/merging.js';
+import type { SpacePolicyOptions } from '../snapshot/overflow.js';
 import type { RevertOperation, RevertOptions, RevertOutcome } from '../snapshot/revert-operation.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
@@ -26,7 +28,9 @@ import {
   type Created,
   type CreateParams,
   decodeExtents,
+  type HoldParams,
   Method,
+  type PolicyParams,
   type ReadParams,
   type RevertParams,
   type ServingState,
@@ -311,6 +315,25 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
 
   async setMaximumSize(maximumSize: ByteLength): Promise<void> {
     const { value } = await this.#request(Method.resize, { maximumSize });
+    this.#take(value as VolumeState);
+  }
+
+  async setSpacePolicy(policy: SpacePolicy, options: SpacePolicyOptions = {}): Promise<void> {
+    const params: PolicyParams = { ...options, policy };
+    const { value } = await this.#request(Method.policy, params);
+    this.#take(value as VolumeState);
+  }
+
+  /** @internal Of a snapshot by its store id. @param until milliseconds since 1970 */
+  async holdSnapshot(snapshot: string, until: number | undefined): Promise<void> {
+    const params: HoldParams = { snapshot, until };
+    const { value } = await this.#request(Method.hold, params);
+    this.#take(value as VolumeState);
+  }
+
+  /** @internal The same. */
+  async releaseSnapshot(snapshot: string): Promise<void> {
+    const { value } = await this.#request(Method.release, { snapshot });
     this.#take(value as VolumeState);
   }
 

@@ -14,12 +14,14 @@ import { Mutex } from 'async-mutex';
 import type { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
 import type { Pools } from '../copy-on-write/pools.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
-import { assert, NotFoundError, RevertInProgressError } from '../errors.js';
+import type { Clock } from '../environment.js';
+import { assert, HeldError, NotFoundError, RevertInProgressError } from '../errors.js';
 import { SnapshotState } from '../format/control-block.js';
+import { filetimeFromMilliseconds } from '../format/filetime.js';
 import type { Guid } from '../format/guid.js';
 import type { ControlFile } from '../store/control-file.js';
 import type { Emit } from './events.js';
-import type { DeletionReason, SnapshotRecord } from './record.js';
+import type { DeletionReason, Hold, SnapshotRecord } from './record.js';
 
 export class SnapshotChain {
   readonly #control: ControlFile;
@@ -30,6 +32,9 @@ export class SnapshotChain {
   readonly #ordering = new Mutex();
   #removals = 0;
   #keptFrom: SnapshotRecord | undefined;
+  readonly #clock: Clock;
+  /** Called when a snapshot, or its space, has gone, and when a hold was released: who lacks room may look again. */
+  onRelief: () => void = () => undefined;
   readonly #areasFrom = new Map<SnapshotRecord, readonly DiffArea[]>();
   readonly #freeing = new Set<Promise<void>>();
   /** Gone, but their readers may not have ended. */
@@ -37,11 +42,18 @@ export class SnapshotChain {
 
   #onFreed: () => void = () => undefined;
 
-  constructor(records: readonly SnapshotRecord[], control: ControlFile, pools: Pools, emit: Emit) {
+  constructor(
+    records: readonly SnapshotRecord[],
+    control: ControlFile,
+    pools: Pools,
+    emit: Emit,
+    clock: Clock,
+  ) {
     this.#records = [...records];
     this.#control = control;
     this.#pools = pools;
     this.#emit = emit;
+    this.#clock = clock;
   }
 
   /** Merging waits for room, and needs the chain; this closes the circle. */
@@ -183,12 +195,13 @@ export class SnapshotChain {
 
   /**
    * Deletes one snapshot, whatever its age: durable when it resolves. Of one that is not the oldest the space becomes free later.
-   * @throws SnapshotDeletedError; RevertInProgressError, DeviceError if the control file cannot be changed; then it exists still
+   * @throws SnapshotDeletedError; HeldError, RevertInProgressError, DeviceError if the control file cannot be changed; then it exists still
    */
   async remove(record: SnapshotRecord, copyOnWrite: CopyOnWrite, reason: DeletionReason): Promise<void> {
     await this.#removing.runExclusive(async () => {
       const index = this.indexOf(record);
       this.#checkRemovable(record);
+      this.#checkNotHeld(record);
       if (index === 0) await this.#removeOldest(record, copyOnWrite, reason, undefined);
       else await this.#hide(record, copyOnWrite, reason);
       await this.#removeUnneeded(copyOnWrite);
@@ -207,7 +220,7 @@ export class SnapshotChain {
 
   /**
    * Removes `last` and everything older; durable when it resolves.
-   * @throws DeviceError if the control file cannot be changed; what is left exists still
+   * @throws HeldError or RevertInProgressError if one of them must stay, and none is removed; DeviceError if the control file cannot be changed; what is left exists still
    */
   async removeThrough(
     last: SnapshotRecord,
@@ -217,6 +230,8 @@ export class SnapshotChain {
   ): Promise<void> {
     await this.#removing.runExclusive(async () => {
       this.#checkRemovable(last);
+      for (const record of this.#records.slice(0, this.#records.indexOf(last) + 1))
+        this.#checkNotHeld(record);
       while (this.#records.includes(last)) {
         const record = this.#records[0];
         assert(record !== undefined, () => 'an empty list holds a record');
@@ -226,11 +241,12 @@ export class SnapshotChain {
     });
   }
 
-  /** Removes the `count` oldest, or as many as there are. @throws as `removeThrough` */
+  /** Removes the `count` oldest, or as many as there are; none if one of them is held. @throws as `removeThrough` */
   async removeOldest(count: number, copyOnWrite: CopyOnWrite, reason: DeletionReason): Promise<void> {
     await this.#removing.runExclusive(async () => {
       const { visible } = this;
       if (count > 0) this.#checkRemovable(visible[Math.min(count, visible.length) - 1]);
+      for (const record of visible.slice(0, count)) this.#checkNotHeld(record);
       for (let i = 0; i < count; i++) {
         await this.#removeUnneeded(copyOnWrite);
         const record = this.#records[0];
@@ -239,6 +255,40 @@ export class SnapshotChain {
       }
       await this.#removeUnneeded(copyOnWrite);
     });
+  }
+
+  isHeld(record: SnapshotRecord): boolean {
+    return record.isHeldAt(this.#clock.now());
+  }
+
+  #checkNotHeld(record: SnapshotRecord): void {
+    if (!this.isHeld(record)) return;
+    const until = record.hold?.until;
+    throw new HeldError(
+      `snapshot ${record.id} is held${until === undefined ? '' : ` until ${new Date(until).toISOString()}`}; release it first with: volsnap release VOLUME ${record.id}`,
+    );
+  }
+
+  /**
+   * Holds a snapshot, or releases it; durable when it resolves. A deletion that has begun comes first.
+   * @throws SnapshotDeletedError, NotFoundError, DeviceError
+   */
+  async setHold(record: SnapshotRecord, hold: Hold | undefined): Promise<void> {
+    await this.#removing.runExclusive(async () => {
+      this.indexOf(record);
+      const until = hold?.until;
+      await this.#control.update(record.id, ({ state }) => ({
+        state: hold === undefined ? state & ~SnapshotState.held : state | SnapshotState.held,
+        heldUntil: until === undefined ? 0n : filetimeFromMilliseconds(until),
+      }));
+      record.hold = hold;
+    });
+    if (hold === undefined) {
+      this.#emit('released', { id: record.id, reason: 'requested' });
+      this.onRelief();
+    } else {
+      this.#emit('held', { id: record.id, until: hold.until, reason: 'requested' });
+    }
   }
 
   /** Of snapshots that are being deleted those through which nobody reads any more. @throws DeviceError */
@@ -265,6 +315,7 @@ export class SnapshotChain {
     this.#records.shift();
     this.#removals++;
     this.#areasFrom.clear();
+    this.onRelief();
     const { area } = record;
     const mayBeWaiting = area !== undefined && copyOnWrite.takesCopies(area);
     this.retarget(copyOnWrite);
@@ -341,6 +392,7 @@ export class SnapshotChain {
     this.#unfreed.delete(record);
     try {
       await record.resizing.runExclusive(() => area.remove());
+      this.onRelief();
     } catch (error) {
       this.#emit('backgroundFailure', {
         id: record.id,

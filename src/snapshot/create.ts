@@ -17,7 +17,9 @@ import {
   DeviceError,
   HoldTimeoutError,
   InvalidArgumentError,
+  isOutOfSpace,
   LimitError,
+  NoSpaceError,
   RevertInProgressError,
 } from '../errors.js';
 import {
@@ -30,7 +32,7 @@ import { filetimeFromMilliseconds } from '../format/filetime.js';
 import { guidFrom } from '../format/guid.js';
 import { randomU64 } from '../store/new-start.js';
 import type { AreaFile, AttachedStore } from '../store/store.js';
-import { BLOCK_SIZE, blocksIn, type Slot } from '../units.js';
+import { BLOCK_SIZE, type ByteLength, blocksIn, type Slot } from '../units.js';
 import type { SnapshotChain } from './chain.js';
 import type { Emit } from './events.js';
 import { describeSnapshot } from './information.js';
@@ -147,16 +149,39 @@ interface TakeOptions {
 async function take(
   context: CreateContext,
   information: ApplicationInformation,
-  { holdTimeoutMs, hasBitmaps, purpose }: TakeOptions,
+  options: TakeOptions,
 ): Promise<Taken> {
-  const { store, space, environment } = context;
-  const id = information.snapshotId;
-  const bitmapBytes = hasBitmaps ? bitmapBytesFor(context.device.size) : 0;
-  await space.makeRoomForArea(bitmapBytes);
+  await context.space.makeRoomForArea(bytesOfBitmaps(context, options));
   // Most of what is dirty goes to the device before anybody has to wait for it. If that fails, it is told below.
   const flushed = flushAhead(context);
   flushed.catch(() => undefined);
-  const file = await store.createArea(id);
+  for (;;) {
+    try {
+      return await layOut(context, information, options, flushed);
+    } catch (error) {
+      // A host that is full is like a limit that is reached.
+      if (!(error instanceof NoHostSpace)) throw error;
+      if (await context.space.relieveHost()) continue;
+      throw new NoSpaceError(`the file system of ${context.store.name} has no room for a snapshot`, {
+        cause: error.cause,
+      });
+    }
+  }
+}
+
+/** The host had no room for the new diff area. */
+class NoHostSpace extends Error {}
+
+async function layOut(
+  context: CreateContext,
+  information: ApplicationInformation,
+  options: TakeOptions,
+  flushed: Promise<void>,
+): Promise<Taken> {
+  const { store, space, environment } = context;
+  const { holdTimeoutMs, hasBitmaps, purpose } = options;
+  const id = information.snapshotId;
+  const file = await store.createArea(id).catch(ofHost);
   let isThere = false;
   try {
     const area = await createDiffArea(file, {
@@ -164,20 +189,31 @@ async function take(
       epoch: randomU64(environment),
       information,
       blockCount: blocksIn(context.device.size),
-      length: space.firstLength(bitmapBytes),
-    });
+      length: space.firstLength(bytesOfBitmaps(context, options)),
+    }).catch(ofHost);
     const bitmapSlots = hasBitmaps ? reserveBitmaps(area) : undefined;
     await flushed;
     const onCommitted = () => {
       isThere = true;
     };
-    const options = { limitMs: holdTimeoutMs, isPending: hasBitmaps, purpose, onCommitted };
-    return { record: await holdAndCommit(context, area, options), area, bitmapSlots };
+    const committing = { limitMs: holdTimeoutMs, isPending: hasBitmaps, purpose, onCommitted };
+    return { record: await holdAndCommit(context, area, committing), area, bitmapSlots };
   } catch (error) {
     // With the gate shut the snapshot may exist after all; then it is whole, because nothing was written since.
     if (!isThere && context.gate.failure === undefined) await discard(context, file);
     throw error;
   }
+}
+
+const bytesOfBitmaps = ({ device }: CreateContext, { hasBitmaps }: TakeOptions): ByteLength =>
+  hasBitmaps ? bitmapBytesFor(device.size) : 0;
+
+/** @throws NoHostSpace in place of what it is the cause of */
+function ofHost(error: unknown): never {
+  // One of ours without a cause is about a limit.
+  const isOurs = error instanceof NoSpaceError && error.cause === undefined;
+  if (isOutOfSpace(error) && !isOurs) throw new NoHostSpace('', { cause: error });
+  throw error;
 }
 
 async function flushAhead({ device, store }: CreateContext): Promise<void> {
@@ -212,11 +248,13 @@ async function holdAndCommit(
   { limitMs, isPending, purpose, onCommitted }: CommitOptions,
 ): Promise<SnapshotRecord> {
   const { device, store } = context;
+  // Before room is set aside in it for anything else.
+  const slots = store.hidesStartBlock ? area.reserve(1, 1) : undefined;
   let copying: Promise<void> | undefined;
   try {
-    return await whileHeld(context, limitMs, async (limited) => {
+    return await whileHeld(context, limitMs, area, async (limited) => {
       if (store.hidesStartBlock) {
-        copying = copyFirstBlock(device, area);
+        copying = copyFirstBlock(device, area, slots);
         await limited('block 0 was not copied', copying);
       }
       await purpose?.prepare(area);
@@ -238,11 +276,13 @@ type Limited = (what: string, work: Promise<void>) => Promise<void>;
 /**
  * Runs `action` at one moment of the volume: everything acknowledged before is in it and durable, and nothing newer
  * gets there until the action is over.
+ * @param incoming the diff area for copies that what is newer needs, if there is a new one
  * @throws HoldTimeoutError if that could not be had within the limit; DeviceError; what the action throws
  */
 export async function whileHeld<T>(
   context: CreateContext,
   limitMs: number,
+  incoming: DiffArea | undefined,
   action: (limited: Limited) => Promise<T>,
 ): Promise<T> {
   const { gate, writes, device, environment, figures, emit } = context;
@@ -252,7 +292,7 @@ export async function whileHeld<T>(
   const deadline = heldSince + limitMs;
   const limited: Limited = (what, work) => withinLimit(clock, deadline - clock.monotonic(), work, what);
   // The moment of the snapshot: what the buffer takes from now on is newer.
-  writes?.plug();
+  writes?.plug(incoming);
   try {
     if (writes !== undefined) await limited('buffered writes were not written', writes.drained());
     await gate.hold(deadline - clock.monotonic());
@@ -273,10 +313,13 @@ export async function whileHeld<T>(
  * Who reads the raw device sees the start block in block 0, in place of what the volume holds there. So each
  * snapshot has its own copy of that block from the beginning.
  */
-async function copyFirstBlock(device: BlockDevice, area: DiffArea): Promise<void> {
+async function copyFirstBlock(
+  device: BlockDevice,
+  area: DiffArea,
+  slots: readonly Slot[] | undefined,
+): Promise<void> {
   const data = new Uint8Array(BLOCK_SIZE);
   await device.read(0, data.subarray(0, Math.min(BLOCK_SIZE, device.size)));
-  const slots = area.reserve(1, 1);
   const slot = slots?.[0];
   if (slots === undefined || slot === undefined)
     throw new LimitError('a new diff area has no room for one block');
@@ -312,7 +355,7 @@ async function commit(
   record.pending = isPending;
   copyOnWrite.setTarget(area);
   chain.add(record);
-  if (newestVisible?.area !== undefined) space.retire(newestVisible, newestVisible.area);
+  if (newestVisible?.area !== undefined) space.ends.retire(newestVisible, newestVisible.area);
   return record;
 }
 

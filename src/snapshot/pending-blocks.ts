@@ -24,6 +24,16 @@ export class PendingBlocks {
     }
   }
 
+  add(block: BlockNumber): void {
+    if (this.has(block)) return;
+    const page = Math.floor(block / BLOCKS_PER_PAGE);
+    const bits = this.#pages.get(page) ?? emptyPresence();
+    const word = (block % BLOCKS_PER_PAGE) >>> 5;
+    bits[word] = (bits[word] ?? 0) | (1 << (block & 31));
+    this.#count++;
+    this.#pages.set(page, bits);
+  }
+
   /** Adds every block of a volume of so many bytes. */
   addAll(volumeSize: ByteLength): void {
     for (let page = 0; page * BLOCKS_PER_PAGE < blocksIn(volumeSize); page++)

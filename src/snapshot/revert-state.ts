@@ -80,8 +80,14 @@ export function pendingBetween(
 
 export function pendingOf(areas: readonly DiffArea[]): PendingBlocks {
   const pending = new PendingBlocks();
-  for (const { table } of areas) pending.addTable(table);
+  for (const area of areas) addCopies(pending, area);
   return pending;
+}
+
+/** Adds what has a copy there. One that was not committed counts too: the next opening may find it, and must find nothing new. */
+export function addCopies(pending: PendingBlocks, { table, uncommitted }: DiffArea): void {
+  pending.addTable(table);
+  for (const block of uncommitted.blocks) pending.add(block);
 }
 
 /** Marks that may have to be written: for each pending block, for the cancelling, and for each block to put back then. */

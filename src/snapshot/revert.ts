@@ -32,16 +32,17 @@ import { DoneMarks } from './done-marks.js';
 import { withoutDoubt } from './doubt.js';
 import type { LiveDevice } from './live-device.js';
 import type { Merging } from './merging.js';
+import { PendingBlocks } from './pending-blocks.js';
 import { PutBack } from './put-back.js';
 import type { SnapshotRecord } from './record.js';
 import { Outcome, type RevertOperation, type RevertOptions, type RevertStatus } from './revert-operation.js';
 import { dropUnwanted } from './revert-previous.js';
 import {
+  addCopies,
   type FoundRevert,
   findRevert,
   marksFor,
   pendingBetween,
-  pendingOf,
   type RevertUnderWay,
   statusOf,
 } from './revert-state.js';
@@ -188,12 +189,13 @@ export class Reverts {
         state: SnapshotState.beforeRevert | (keepPrevious ? 0 : SnapshotState.dropAfterRevert),
         prepare: async (area) => {
           // What was copied since it was looked at first.
-          for (const { table } of latest) pending.addTable(table);
+          for (const each of latest) addCopies(pending, each);
           const marks = marksFor(pending, area);
-          const growth = area.growthForMarks(marks);
+          // First: what is acknowledged meanwhile must not take that room.
+          area.keepRoomForMarks(marks);
+          const growth = area.growthNeeded(0, 0);
           // Nothing in the control file names it yet.
           if (growth > 0) await area.grow(growth, async () => undefined);
-          area.keepRoomForMarks(marks);
         },
         begin: async (previous) => {
           const { area } = previous;
@@ -236,7 +238,7 @@ export class Reverts {
         await this.#halt();
         this.#checked(meant); // It may have been finished.
         try {
-          await whileHeld(this.#context, DEFAULT_HOLD_TIMEOUT_MS, () => this.#turnBack(underWay));
+          await whileHeld(this.#context, DEFAULT_HOLD_TIMEOUT_MS, undefined, () => this.#turnBack(underWay));
         } finally {
           if (gate.failure === undefined) this.#work();
         }
@@ -246,8 +248,10 @@ export class Reverts {
 
   /** With writes held and no worker. */
   async #turnBack({ target, previous, area }: RevertUnderWay): Promise<void> {
-    const pending = pendingOf([area]);
+    const pending = new PendingBlocks();
     await this.#context.pools.commit.add(async () => {
+      if (!area.uncommitted.isEmpty) await area.settle();
+      addCopies(pending, area);
       area.appendMarks([CANCELLED]);
       // The watermark covers the mark before anything follows it: so what follows is known by its place.
       const write = async () => {

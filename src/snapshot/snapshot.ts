@@ -11,6 +11,11 @@ export interface ByteSource extends Allocated {
   read(offset: ByteOffset, target: Uint8Array): Promise<unknown>;
 }
 
+export interface HoldOptions {
+  /** By the clock of this machine; default: until it is released. */
+  readonly until?: Date;
+}
+
 export interface DeleteSnapshotOptions {
   /** Resolve only when it is merged and its space free. Default: when the deletion is durable. */
   readonly wait?: boolean;
@@ -42,6 +47,10 @@ export interface Snapshot extends ByteSource {
   /** `damaged`: cannot be read; `problem` says why. */
   readonly state: 'ok' | 'damaged' | 'deleted';
   readonly problem: string | undefined;
+  /** Is it held now, so that nothing deletes it? A date that has passed ends a hold. */
+  readonly held: boolean;
+  /** Until when; `undefined`: it is not held, or has no date. */
+  readonly heldUntil: Date | undefined;
 
   /**
    * Reads the volume as it was when the snapshot was taken. Every copy is verified against its checksum.
@@ -54,8 +63,18 @@ export interface Snapshot extends ByteSource {
    * Deletes it, whatever its age: when this resolves nobody sees it any more, and it does not come back. Whoever reads it gets a
    * `SnapshotDeletedError`. If older ones read through it, what they need is merged into its elder neighbour
    * afterwards, in the background; only then its space is free.
-   * @throws SnapshotDeletedError, ReadOnlyError, UnsupportedError (a shadow copy of Windows), DeviceError; with `wait` also
+   * @throws HeldError, SnapshotDeletedError, ReadOnlyError, UnsupportedError (a shadow copy of Windows), DeviceError; with `wait` also
    *   as `VolumeAccess.settled`
    */
   delete(options?: DeleteSnapshotOptions): Promise<void>;
+
+  /**
+   * Holds it: no command, limit or lack of room deletes it, until the date or until it is released. Durable when this
+   * resolves. Holding it again changes the date.
+   * @throws InvalidArgumentError (a date that has passed), SnapshotDeletedError, ReadOnlyError, DeviceError
+   */
+  hold(options?: HoldOptions): Promise<void>;
+
+  /** Ends the hold, if there is one; durable when this resolves. @throws SnapshotDeletedError, ReadOnlyError, DeviceError */
+  release(): Promise<void>;
 }

@@ -32,6 +32,7 @@ import {
   type CleanRecord,
   decodeStartBlock,
   encodeStartBlock,
+  type SpaceRules,
   type StartBlock,
   type StartExtension,
 } from '../format/start-block.js';
@@ -45,6 +46,9 @@ export interface CatalogEntry {
   readonly snapshot: SnapshotItem;
   readonly diffArea: DiffAreaItem;
 }
+
+/** What `update` may change. */
+export type AreaChange = Partial<Omit<DiffAreaItem, 'kind' | 'storeId'>>;
 
 /** Start block of one of our own stores. */
 export type OwnStartBlock = StartBlock & { readonly extension: StartExtension };
@@ -221,14 +225,15 @@ export class ControlFile {
   /** Replaces the items of a snapshot, unless that is gone meanwhile; durable when it returns. */
   async update(
     storeId: Guid,
-    change: Partial<Omit<DiffAreaItem, 'kind' | 'storeId'>>,
+    change: AreaChange | ((item: DiffAreaItem) => AreaChange),
     snapshotChange: Partial<Pick<SnapshotItem, 'flags'>> = {},
   ): Promise<void> {
     await this.#mutex.runExclusive(async () => {
       const known = this.#entries.get(storeId);
       if (known === undefined) return;
       const snapshot = { ...known.entry.snapshot, ...snapshotChange };
-      const diffArea = { ...known.entry.diffArea, ...change };
+      const before = known.entry.diffArea;
+      const diffArea = { ...before, ...(typeof change === 'function' ? change(before) : change) };
       await this.#writePair(known.place, snapshot, diffArea);
       known.entry = { snapshot, diffArea };
     });
@@ -260,6 +265,11 @@ export class ControlFile {
   /** Changes the limit on diff-area space; durable when it returns. */
   async setMaximumSize(maximumSize: ByteLength): Promise<void> {
     await this.#changeStart((start) => ({ ...start, maximumSize }));
+  }
+
+  /** Changes what happens when there is no room; durable when it returns. */
+  async setSpaceRules(spaceRules: SpaceRules): Promise<void> {
+    await this.#changeStart((start) => ({ ...start, extension: { ...start.extension, spaceRules } }));
   }
 
   /** Records a clean close; durable when it returns. */

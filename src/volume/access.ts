@@ -1,16 +1,31 @@
 /** What can be asked of an open volume, be it open in this process or in the one that serves it. */
+import type { SpacePolicy } from '../format/start-block.js';
 import type { CreateSnapshotOptions } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
 import type { SettledOptions } from '../snapshot/merging.js';
+import type { SpacePolicyOptions } from '../snapshot/overflow.js';
 import type { RevertOperation, RevertOptions } from '../snapshot/revert-operation.js';
 import type { ByteSource, Snapshot } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { ChangedExtent } from './changed-blocks.js';
 import type { VolumeFigures } from './history.js';
 import type { Recovery } from './open.js';
-import type { ChangedBlocksOptions } from './volume.js';
 
 /** See `Volume`, which says what each of these does and throws. */
+export interface ChangedBlocksOptions {
+  readonly since: Snapshot;
+  /** Default: now. */
+  readonly until?: Snapshot;
+  /** Compare the bytes and leave out blocks that are equal again. */
+  readonly compare?: boolean;
+  /** Without what `since` leaves out as unused, which may read otherwise now: for pictures and figures, not for backups. */
+  readonly copiedOnly?: boolean;
+  /** Only what lies in this range, which costs accordingly; default: all. */
+  readonly offset?: ByteOffset;
+  readonly length?: ByteLength;
+  readonly signal?: AbortSignal;
+}
+
 export interface VolumeAccess extends ByteSource {
   readonly name: string;
   readonly writable: boolean;
@@ -28,6 +43,7 @@ export interface VolumeAccess extends ByteSource {
   settled(options?: SettledOptions): Promise<void>;
   changedBlocks(options: ChangedBlocksOptions): AsyncIterable<ChangedExtent>;
   setMaximumSize(maximumSize: ByteLength): Promise<void>;
+  setSpacePolicy(policy: SpacePolicy, options?: SpacePolicyOptions): Promise<void>;
   on<Name extends keyof VolumeEvents>(name: Name, listener: (...event: VolumeEvents[Name]) => void): unknown;
   close(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;

@@ -6,7 +6,8 @@ import { Lifetime } from '../device/lifetime.js';
 import { type Environment, systemEnvironment } from '../environment.js';
 import { InvalidArgumentError, ReadOnlyError, UnsupportedError } from '../errors.js';
 import type { Emit } from '../snapshot/events.js';
-import { DEFAULT_GROWTH, type Growth } from '../snapshot/space.js';
+import type { SpaceWarning } from '../snapshot/forecast.js';
+import { DEFAULT_GROWTH, type Growth } from '../snapshot/growth.js';
 import type { AttachedStore, Store } from '../store/store.js';
 import type { ByteLength } from '../units.js';
 import { Engine } from './engine.js';
@@ -45,6 +46,8 @@ export interface VolumeOptions {
   /** Bytes that the buffer of `writeback` may hold; default 64 MiB. */
   readonly writeBackLimit?: ByteLength;
   readonly growth?: Growth;
+  /** When to tell that room runs low (the event `spaceLow`). */
+  readonly spaceWarning?: SpaceWarning;
   readonly environment?: Environment;
   /** @internal How copies are made beside the main thread; a simulation has its own way. */
   readonly apart?: Apart;
@@ -119,6 +122,7 @@ async function assemble(
     environment = systemEnvironment,
     memoryLimit = DEFAULT_MEMORY_LIMIT,
     growth = DEFAULT_GROWTH,
+    spaceWarning = {},
   } = options;
   checkWhole('memory limit', memoryLimit);
   const writeBackLimit = writable ? writeBackLimitOf(options) : undefined;
@@ -128,6 +132,7 @@ async function assemble(
     memoryLimit,
     writeBackLimit,
     growth,
+    spaceWarning,
     apart: options.apart,
     emit,
     life,

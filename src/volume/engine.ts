@@ -12,11 +12,13 @@ import type { Lifetime } from '../device/lifetime.js';
 import type { Environment } from '../environment.js';
 import { SnapshotChain } from '../snapshot/chain.js';
 import type { Emit } from '../snapshot/events.js';
+import type { SpaceWarning } from '../snapshot/forecast.js';
+import type { Growth } from '../snapshot/growth.js';
 import { LiveDevice } from '../snapshot/live-device.js';
 import { Merging } from '../snapshot/merging.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
 import { Reverts } from '../snapshot/revert.js';
-import { type Growth, Space } from '../snapshot/space.js';
+import { Space } from '../snapshot/space.js';
 import type { AttachedStore } from '../store/store.js';
 import type { ByteLength } from '../units.js';
 
@@ -30,6 +32,7 @@ export interface EngineOptions {
   /** Bytes that the write buffer may hold; `undefined`: there is none, the mode is `ordered`. */
   readonly writeBackLimit: ByteLength | undefined;
   readonly growth: Growth;
+  readonly spaceWarning: SpaceWarning;
   /** Default: a thread that works on files. */
   readonly apart: Apart | undefined;
   readonly emit: Emit;
@@ -65,8 +68,11 @@ export class Engine {
     this.emit = options.emit;
     this.life = options.life;
     this.gate = new WriteGate(options.environment.clock);
-    this.chain = new SnapshotChain(records, store.control, this.pools, options.emit);
-    this.space = new Space(store, this.chain, this.pools, options.emit, options.growth);
+    const { environment, growth } = options;
+    const { clock } = environment;
+    this.chain = new SnapshotChain(records, store.control, this.pools, options.emit, clock);
+    const warning = options.spaceWarning;
+    this.space = new Space(store, this.chain, this.pools, options.emit, { clock, growth, warning });
     const smallest = options.writeBackLimit === undefined ? APART_ORDERED : APART_WRITEBACK;
     const { memoryLimit, apart = { copier: new ThreadCopier(), smallest } } = options;
     this.copyOnWrite = new CopyOnWrite(device, this.pools, memoryLimit, this.space, apart);
@@ -78,10 +84,9 @@ export class Engine {
       this.merging.wake();
       this.reverts.resume();
     });
+    this.live = new LiveDevice(device);
     const { writeBackLimit: limit } = options;
     const { gate, copyOnWrite } = this;
-    const { clock } = options.environment;
-    this.live = new LiveDevice(device);
     this.writes =
       limit === undefined
         ? undefined

@@ -4,6 +4,7 @@ import type { WriteBufferFigures } from '../copy-on-write/write-buffer-figures.j
 import type { BlockDevice } from '../device/block-device.js';
 import type { RevertStatus } from '../snapshot/revert-operation.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
+import type { SpaceFigures } from '../snapshot/space.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { ChangedExtent } from './changed-blocks.js';
 
@@ -28,6 +29,8 @@ export interface VolumeFigures {
   readonly maximumBytes: ByteLength;
   /** The revert under way; `undefined`: there is none. */
   readonly revert?: RevertStatus | undefined;
+  /** Room for copies: policy, rate, forecast; `undefined` for a volume of Windows. */
+  readonly space: SpaceFigures | undefined;
   /** Memory that translation tables take. */
   readonly tableMemoryBytes: ByteLength;
   /** What copy-on-write has done since the volume was opened. */

@@ -40,7 +40,7 @@ export class StoredHistory implements History {
   }
 
   get figures(): VolumeFigures {
-    const { store, chain, copyOnWrite, pools, gate, writes, merging, figures, reverts } = this.#engine;
+    const { store, chain, copyOnWrite, pools, gate, space, writes, merging, figures, reverts } = this.#engine;
     const areas = chain.records.flatMap(({ area }) => area ?? []);
     const deleted = chain.records.filter((record) => record.deleted !== undefined);
     return {
@@ -50,6 +50,7 @@ export class StoredHistory implements History {
       allocatedBytes: store.allocated(),
       maximumBytes: store.control.start.maximumSize,
       revert: reverts.status,
+      space: space.figures,
       tableMemoryBytes: areas.reduce(
         (sum, area) => sum + area.table.memoryBytes + (area.unused?.memoryBytes ?? 0),
         0,
@@ -122,6 +123,8 @@ export class StoredHistory implements History {
         await this.#recordClean();
       }
     } finally {
+      writes?.close();
+      await copyOnWrite.idle();
       await pools.idle();
       await copyOnWrite.close();
       await closeAreas(chain.records);
@@ -135,7 +138,7 @@ export class StoredHistory implements History {
     // Those that took copies last: the newest there is, and deleted ones after it.
     for (const { area } of chain.latest) {
       if (area === undefined || area.isCut) continue;
-      await area.flush();
+      await area.settle();
       await area.writeWatermark();
       await area.flush();
     }

@@ -3,13 +3,13 @@
 import { asTarget, checkRange, lengthOf } from '../arguments.js';
 import { type AllocationExtent, merged } from '../device/allocation.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
-import { IntegrityError, ReadOnlyError } from '../errors.js';
+import { IntegrityError, InvalidArgumentError, ReadOnlyError } from '../errors.js';
 import { millisecondsFromFiletime } from '../format/filetime.js';
 import { NIL_GUID } from '../format/guid.js';
 import { snapshotAllocation } from '../snapshot/allocation.js';
 import { readSnapshot } from '../snapshot/reader.js';
-import type { SnapshotRecord } from '../snapshot/record.js';
-import type { DeleteSnapshotOptions, Snapshot } from '../snapshot/snapshot.js';
+import type { Hold, SnapshotRecord } from '../snapshot/record.js';
+import type { DeleteSnapshotOptions, HoldOptions, Snapshot } from '../snapshot/snapshot.js';
 import { BLOCK_SIZE, type ByteLength, type ByteOffset } from '../units.js';
 import type { Engine } from './engine.js';
 
@@ -77,6 +77,15 @@ export class StoredSnapshot implements Snapshot {
     return this.#record.deleted ?? this.#record.damage?.message;
   }
 
+  get held() {
+    return this.#engine.chain.isHeld(this.#record);
+  }
+
+  get heldUntil() {
+    const until = this.#record.hold?.until;
+    return until === undefined || !this.held ? undefined : new Date(until);
+  }
+
   async read(offset: ByteOffset, target: ByteLength | Uint8Array): Promise<Uint8Array> {
     checkRange(offset, lengthOf(target), this.size);
     const { damage } = this.#record;
@@ -121,5 +130,27 @@ export class StoredSnapshot implements Snapshot {
     merging.wake();
     // Not as a call under way: a close does not wait for it, but ends it.
     if (wait) await merging.done(this.#record, { signal, onProgress });
+  }
+
+  async hold({ until }: HoldOptions = {}): Promise<void> {
+    const { clock } = this.#engine.environment;
+    if (until !== undefined && !(until.getTime() > clock.now())) {
+      throw new InvalidArgumentError(
+        `a snapshot is held until a date to come, got ${Number.isNaN(until.getTime()) ? 'no date' : until.toISOString()}`,
+      );
+    }
+    await this.#setHold({ until: until?.getTime() });
+  }
+
+  async release(): Promise<void> {
+    await this.#setHold(undefined);
+    // It may have rested because nothing that was left could go.
+    this.#engine.reverts.resume();
+  }
+
+  async #setHold(hold: Hold | undefined): Promise<void> {
+    if (!this.#writable) throw new ReadOnlyError('the volume is open for reading only');
+    const { chain, life } = this.#engine;
+    await life.run(() => chain.setHold(this.#record, hold));
   }
 }

@@ -12,14 +12,16 @@ import { type AllocationExtent, allocationOf } from '../device/allocation.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { type Environment, systemEnvironment } from '../environment.js';
 import { ClosedError, ReadOnlyError } from '../errors.js';
+import type { SpacePolicy } from '../format/start-block.js';
 import { type CreateSnapshotOptions, createSnapshot } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
 import type { SettledOptions } from '../snapshot/merging.js';
+import type { SpacePolicyOptions } from '../snapshot/overflow.js';
 import type { RevertOperation, RevertOptions } from '../snapshot/revert-operation.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import type { Store } from '../store/store.js';
 import type { ByteLength, ByteOffset } from '../units.js';
-import type { VolumeAccess } from './access.js';
+import type { ChangedBlocksOptions, VolumeAccess } from './access.js';
 import { openParts, type VolumeOptions, type VolumeParts } from './assemble.js';
 import type { ChangedExtent } from './changed-blocks.js';
 import { type Change, CLEARED_BYTES, changePart, PART_BYTES, writePart, zero } from './changing.js';
@@ -29,6 +31,7 @@ import type { Engine } from './engine.js';
 import type { VolumeFigures } from './history.js';
 import type { Recovery } from './open.js';
 
+export type { ChangedBlocksOptions } from './access.js';
 export type { VolumeOptions } from './assemble.js';
 
 export interface InitializeVolumeOptions {
@@ -36,20 +39,6 @@ export interface InitializeVolumeOptions {
   /** Bytes that diff areas may take in all; default 0: no limit. */
   readonly maximumSize?: ByteLength;
   readonly environment?: Environment;
-}
-
-export interface ChangedBlocksOptions {
-  readonly since: Snapshot;
-  /** Default: now. */
-  readonly until?: Snapshot;
-  /** Compare the bytes and leave out blocks that are equal again. */
-  readonly compare?: boolean;
-  /** Without what `since` leaves out as unused, which may read otherwise now: for pictures and figures, not for backups. */
-  readonly copiedOnly?: boolean;
-  /** Only what lies in this range, which costs accordingly; default: all. */
-  readonly offset?: ByteOffset;
-  readonly length?: ByteLength;
-  readonly signal?: AbortSignal;
 }
 
 export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
@@ -153,7 +142,8 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
    * Writes any byte range. It is there for readers when this resolves, and durable after the next `flush`; in the mode
    * `ordered` it is in the volume then, in the mode `writeback` it may be in memory only.
    * Blocks that the newest snapshot needs are copied, durably, before the volume is written.
-   * @throws InvalidArgumentError, ReadOnlyError, ClosedError, DeviceError
+   * @throws NoSpaceError (no room for copies: nothing was done, but for parts of 32 MiB of a longer write),
+   *   InvalidArgumentError, ReadOnlyError, ClosedError, DeviceError
    */
   async write(offset: ByteOffset, source: Uint8Array): Promise<void> {
     const engine = this.#writing;
@@ -228,7 +218,7 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     );
   }
 
-  /** Deletes the `count` oldest snapshots, one after the other; durable when it resolves. */
+  /** Deletes the `count` oldest snapshots; durable when it resolves. @throws HeldError (of one of them; none was deleted) */
   async deleteOldest(count = 1): Promise<void> {
     checkWhole('count', count);
     await this.#runWriting(async ({ engine: { chain, copyOnWrite } }) => {
@@ -259,7 +249,15 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     }
   }
 
-  /** Changes the limit on diff-area space, in bytes; 0: none. If more is in use, the oldest snapshots go. */
+  /** What happens to a write when there is no room for its copies; kept in the store. @throws InvalidArgumentError, DeviceError */
+  async setSpacePolicy(policy: SpacePolicy, options: SpacePolicyOptions = {}): Promise<void> {
+    await this.#runWriting(async ({ engine: { space, reverts } }) => {
+      await space.setPolicy(policy, options);
+      reverts.resume();
+    });
+  }
+
+  /** Changes the limit on diff-area space, in bytes; 0: none. If more is in use, the oldest snapshots go, as the policy lets them. */
   async setMaximumSize(maximumSize: ByteLength): Promise<void> {
     checkWhole('maximum size', maximumSize);
     await this.#runWriting(async ({ engine: { store, space, merging, reverts } }) => {
@@ -285,7 +283,9 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
    * May be called repeatedly.
    */
   async close(): Promise<void> {
-    const { life, device, history } = this.#opened;
+    const { life, device, history, writer } = this.#opened;
+    // Who waits for room would be waited for.
+    writer?.engine.space.close();
     await life.close(async () => {
       try {
         await history.close();

@@ -50,6 +50,7 @@ export class WindowsHistory implements History {
       usedBytes: sum((snapshot) => snapshot.usedBytes),
       allocatedBytes: sum((snapshot) => snapshot.allocatedBytes),
       maximumBytes: this.#store.startBlock.maximumSize,
+      space: undefined,
       tableMemoryBytes: 0,
       copies: new CopyFigures(),
       deletion: { snapshots: 0, allocatedBytes: 0, mergedSnapshots: 0, mergedBlocks: 0, mergedBytes: 0 },
@@ -118,6 +119,8 @@ const runOf = (block: BlockNumber): BlockRun => ({ start: block, end: block + 1 
 class WindowsSnapshot implements Snapshot {
   readonly label = undefined;
   readonly applicationInfo = undefined;
+  readonly held = false;
+  readonly heldUntil = undefined;
   /** What Windows skips counts only while the snapshot is the newest; it is not counted. */
   readonly unusedBytes = 0;
 
@@ -171,6 +174,16 @@ class WindowsSnapshot implements Snapshot {
   }
 
   async delete(): Promise<void> {
-    throw new UnsupportedError('a shadow copy that Windows made can only be read for now');
+    throw onlyRead();
+  }
+
+  async hold(): Promise<void> {
+    throw onlyRead();
+  }
+
+  async release(): Promise<void> {
+    throw onlyRead();
   }
 }
+
+const onlyRead = () => new UnsupportedError('a shadow copy that Windows made can only be read for now');

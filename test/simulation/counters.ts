@@ -10,6 +10,8 @@ export interface RunCounters {
   snapshotsGivenUp: number;
   reverts: number;
   revertsCancelled: number;
+  /** Writes that failed for lack of room, where the policy or a hold wanted it so. */
+  writesRefused: number;
   /** Deleted one by one, of any age; and those of them that older ones read through, merged to the end. */
   snapshotsDeleted: number;
   snapshotsMerged: number;
@@ -33,6 +35,7 @@ export const noCounters = (): RunCounters => ({
   snapshotsGivenUp: 0,
   reverts: 0,
   revertsCancelled: 0,
+  writesRefused: 0,
   snapshotsDeleted: 0,
   snapshotsMerged: 0,
   blocksMerged: 0,

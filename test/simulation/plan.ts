@@ -1,7 +1,7 @@
 /**
  * What one simulated run does: drawn from its seed before anything runs, so that a failing plan can be made shorter.
  */
-import type { WriteMode } from '../../src/index.js';
+import { SPACE_POLICIES, type SpacePolicy, type WriteMode } from '../../src/index.js';
 import { SeededRandom } from '../../src/testing/index.js';
 import { BLOCK_SIZE } from '../../src/units.js';
 
@@ -26,7 +26,22 @@ export type Operation =
   | { readonly kind: 'limit'; readonly maximum: number }
   /** Puts the volume back to a snapshot; `keep`: the snapshot taken before stays when that is done. */
   | { readonly kind: 'revert'; readonly age: number; readonly keep: boolean }
-  | { readonly kind: 'cancel-revert' };
+  | { readonly kind: 'cancel-revert' }
+  | SpaceOperation;
+
+/** What is done about a lack of room. */
+export type SpaceOperation =
+  | {
+      readonly kind: 'policy';
+      readonly policy: SpacePolicy;
+      readonly waitMs: number;
+      readonly afterWait: 'delete-oldest' | 'fail-writes';
+    }
+  /** A snapshot, by age; without `forMs` until it is released. */
+  | { readonly kind: 'hold'; readonly age: number; readonly forMs: number | undefined }
+  | { readonly kind: 'release'; readonly age: number }
+  /** Directory: how much the host has for the store from now on; 0: as much as is wanted. */
+  | { readonly kind: 'host-space'; readonly bytes: number };
 
 /** How the volume is opened for writing. */
 export interface Writing {
@@ -150,15 +165,60 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
     // A volume made longer in a crash is not the volume that the model knows.
     crashesWhileInitializing: layout === 'directory' || noise ? crashesWhileInitializing : [],
     stragglers: random.pick([1 / 64, 1 / 64, 1 / 6]),
-    cycles: withReverts(
+    cycles: withSpaceOperations(
       seed,
-      drawCycles(random, style, options.cycles, drawModes(seed)).map(drawSkips(seed)),
+      withReverts(seed, drawCycles(random, style, options.cycles, drawModes(seed)).map(drawSkips(seed))),
+      scarce,
     ),
   };
 }
 
 /** Steps that an operation takes, more or less: a crash should come while there is work. */
 const STEPS_PER_OPERATION = 16;
+
+/** Some plans are about a lack of room: policies, holds, and what the host has. Drawn apart, so that the others stay as they are. */
+function withSpaceOperations(seed: string, cycles: readonly Cycle[], scarce: number): readonly Cycle[] {
+  const random = new SeededRandom(`space ${seed}`);
+  if (!random.chance(0.35)) return cycles;
+  return cycles.map((cycle) => {
+    const operations = [...cycle.operations];
+    // A policy that nothing follows changes nothing.
+    const count = random.below(2 + Math.floor(operations.length / 6));
+    for (let i = 0; i < count; i++)
+      operations.splice(random.below(operations.length + 1), 0, drawSpaceOperation(random, scarce));
+    return { ...cycle, operations };
+  });
+}
+
+function drawSpaceOperation(random: SeededRandom, scarce: number): Operation {
+  const kind = random.pick([
+    'policy',
+    'policy',
+    'hold',
+    'hold',
+    'release',
+    'release',
+    'limit',
+    'host-space',
+  ] as const);
+  switch (kind) {
+    case 'policy':
+      return {
+        kind,
+        policy: random.pick(SPACE_POLICIES),
+        waitMs: random.pick([1, 20, 3000]),
+        afterWait: random.pick(['delete-oldest', 'fail-writes'] as const),
+      };
+    case 'hold':
+      return { kind, age: random.below(64), forMs: random.chance(0.3) ? undefined : 1 + random.below(200) };
+    case 'release':
+      return { kind, age: random.below(64) };
+    case 'limit':
+      return { kind, maximum: random.chance(0.3) ? 0 : scarce + random.below(16) * BLOCK_SIZE };
+    case 'host-space':
+      return { kind, bytes: random.chance(0.3) ? 0 : CONTROL_FILE + scarce + random.below(16) * BLOCK_SIZE };
+  }
+}
 
 /** The modes of writing of one cycle after the other: always the same one, or now this and now that. */
 function drawModes(seed: string): () => Writing {
@@ -244,7 +304,7 @@ function withReverts(seed: string, cycles: readonly Cycle[]): Cycle[] {
 
 type Weights = Readonly<Record<Drawn, number>>;
 /** Kinds of operations that are drawn one by one. */
-type Drawn = Exclude<Operation['kind'], 'revert' | 'cancel-revert'>;
+type Drawn = Exclude<Operation['kind'], 'revert' | 'cancel-revert' | SpaceOperation['kind']>;
 
 const NORMAL: Weights = {
   write: 58,

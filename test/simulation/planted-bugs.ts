@@ -5,6 +5,7 @@ import type { PlantedBug } from './planted/bug.js';
 import { COPYING_BUGS } from './planted/copying.js';
 import { DELETION_BUGS } from './planted/deletion.js';
 import { REVERTING_BUGS } from './planted/reverting.js';
+import { ROOM_BUGS } from './planted/room.js';
 import { SNAPSHOT_BUGS } from './planted/snapshots.js';
 import { SPACE_BUGS } from './planted/space.js';
 import { TABLE_BUGS } from './planted/table.js';
@@ -16,6 +17,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   ...BUFFERING_BUGS,
   ...TABLE_BUGS,
   ...SPACE_BUGS,
+  ...ROOM_BUGS,
   ...SNAPSHOT_BUGS,
   ...DELETION_BUGS,
   ...UNUSED_BUGS,

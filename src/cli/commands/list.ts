@@ -58,10 +58,13 @@ function linesOf(
       formatSize(snapshot.size),
       formatSize(snapshot.usedBytes),
       formatSize(snapshot.allocatedBytes),
-      (snapshot.state === 'ok' ? colors.green('ok') : colors.red(snapshot.state)) +
-        rolePhrase(snapshot, revert),
+      (snapshot.state === 'ok' ? colors.green : colors.red)(stateOf(snapshot)) + rolePhrase(snapshot, revert),
     ];
   });
   const [titles = '', ...lines] = tableLines(columns, rows);
   return [colors.dim(titles), ...lines];
 }
+
+/** `ok`, `ok, held`, `ok, held until 2030-01-31 00:00:00`. */
+const stateOf = ({ state, held, heldUntil }: Snapshot): string =>
+  `${state}${held ? ', held' : ''}${heldUntil === undefined ? '' : ` until ${formatMoment(heldUntil)}`}`;

@@ -44,6 +44,7 @@ const CLASSES: Readonly<Record<errors.ErrorCode, new (message: string) => errors
   SNAPSHOT_DELETED: errors.SnapshotDeletedError,
   HOLD_TIMEOUT: errors.HoldTimeoutError,
   NO_SPACE: errors.NoSpaceError,
+  HELD: errors.HeldError,
   LIMIT: errors.LimitError,
   REVERT_IN_PROGRESS: errors.RevertInProgressError,
   DEVICE: errors.DeviceError,

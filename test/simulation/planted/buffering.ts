@@ -2,6 +2,7 @@
 import type { PlantedBug } from './bug.js';
 
 const BUFFER = 'copy-on-write/write-buffer.ts';
+const READS = 'copy-on-write/buffered-reads.ts';
 const ENTRY = 'copy-on-write/buffered-write.ts';
 const CREATE = 'snapshot/create.ts';
 const HISTORY = 'volume/stored-history.ts';
@@ -41,7 +42,7 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
     breaks: 'an acknowledged write is not read',
     edits: [
       {
-        file: BUFFER,
+        file: READS,
         find: 'if (this.#index.isEmpty) return',
         replace: 'if (offset >= 0) return',
       },
@@ -52,7 +53,7 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
     breaks: 'an acknowledged write is not read, for a moment',
     edits: [
       {
-        file: BUFFER,
+        file: READS,
         find: 'for (const write of held) write.layOver(offset, target);',
         replace: "for (const write of held) if (write.state !== 'over') write.layOver(offset, target);",
       },
@@ -63,7 +64,7 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
     breaks: 'an acknowledged write is not read',
     edits: [
       {
-        file: BUFFER,
+        file: READS,
         find: 'for (const write of held) write.layOver(offset, target);',
         replace: 'for (const write of [...held].reverse()) write.layOver(offset, target);',
       },
@@ -73,19 +74,25 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
     name: 'memory is used again while a reader holds it',
     breaks: 'a read returns bytes of another place',
     edits: [
-      { file: BUFFER, find: 'for (const write of held) write.holders++;', replace: '' },
+      { file: READS, find: 'for (const write of held) write.holders++;', replace: '' },
       {
         file: BUFFER,
         find: 'this.#pool.give(write.memory);',
         replace: 'this.#pool.give(write.memory.fill(0xee));',
       },
-      { file: BUFFER, find: 'for (const write of held) this.#release(write);', replace: '' },
+      { file: READS, find: 'for (const write of held) this.#release(write);', replace: '' },
     ],
   },
   {
     name: 'memory of what was written out is not given back',
     breaks: 'writes wait for ever',
-    edits: [{ file: BUFFER, find: 'this.#room.release(write.memory.byteLength);', replace: '' }],
+    edits: [
+      {
+        file: BUFFER,
+        find: 'if (write.isCounted) this.#room.release(write.memory?.byteLength ?? 0);',
+        replace: '',
+      },
+    ],
   },
   {
     name: 'a write with nothing to copy overtakes older bytes in the buffer',

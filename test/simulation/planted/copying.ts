@@ -111,9 +111,9 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
     breaks: 'a snapshot reads what was written later',
     edits: [
       {
-        file: COPY_ON_WRITE,
-        find: 'Math.min(blockOf(offset + length - 1) + 1, table',
-        replace: 'Math.min(Math.max(blockOf(offset + length), blockOf(offset) + 1), table',
+        file: 'diff-area/diff-area.ts',
+        find: 'Math.min(blockOf(offset + length - 1) + 1, this.table',
+        replace: 'Math.min(Math.max(blockOf(offset + length), blockOf(offset) + 1), this.table',
       },
     ],
   },
@@ -145,7 +145,7 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: 'snapshot/space.ts',
-        find: "await this.#chain.removeThrough(newest, this.#copying, 'copy-failed', error);\n",
+        find: "if (!(await this.#overflow.give(newest, 'copy-failed', error))) throw error;\n",
         replace: '',
       },
     ],
@@ -197,6 +197,6 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
   {
     name: 'slots of a failed batch are not given back',
     breaks: 'space is promised for ever to entries that never come',
-    edits: [{ file: COPY_ON_WRITE, find: 'area.cancel(reserved, blocks.length);', replace: '' }],
+    edits: [{ file: COPY_ON_WRITE, find: 'area.cancel(reserved, blocks.length, blocks);', replace: '' }],
   },
 ];

@@ -2,7 +2,7 @@
 import type { PlantedBug } from './bug.js';
 
 const SLOTS = 'diff-area/area-slots.ts';
-const SPACE = 'snapshot/space.ts';
+const ENDS = 'snapshot/area-ends.ts';
 const CHAIN = 'snapshot/chain.ts';
 const IN_VOLUME = 'store/in-volume-store.ts';
 
@@ -51,8 +51,8 @@ export const SPACE_BUGS: readonly PlantedBug[] = [
     breaks: 'copies lie outside of the file after a reopening',
     edits: [
       {
-        file: SPACE,
-        find: 'area.grow(length, (change) => this.#store.control.update(record.id, change)),',
+        file: ENDS,
+        find: 'area.grow(length, (change) => this.#control.update(record.id, change)),',
         replace: 'area.grow(length, async () => undefined),',
       },
     ],
@@ -131,7 +131,7 @@ export const SPACE_BUGS: readonly PlantedBug[] = [
   {
     name: 'a deleted snapshot grows once more',
     breaks: 'space that nobody owns',
-    edits: [{ file: SPACE, find: 'if (record.isGone) return false;', replace: '' }],
+    edits: [{ file: ENDS, find: 'if (record.isGone) return false;', replace: '' }],
   },
   {
     name: 'the space of a deleted snapshot is free before its deletion is durable',

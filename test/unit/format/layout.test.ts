@@ -61,7 +61,10 @@ test('no field of the format has moved', () => {
       136   8 cleanVolumeSize
       144   8 cleanModifiedAt
       152   4 checksum
-      156 356 reserved
+      156   4 spacePolicy
+      160   4 spaceAfterWait
+      164   4 spaceWaitMs
+      168 344 reserved
     snapshot item: ends at 128
         0   4 type
         4   4 typeReserved

@@ -1,0 +1,118 @@
+/** Bugs in what happens when there is no room: policies, holds, and room set aside. */
+import type { PlantedBug } from './bug.js';
+
+const CHAIN = 'snapshot/chain.ts';
+const COPYING = 'copy-on-write/copy-on-write.ts';
+
+export const ROOM_BUGS: readonly PlantedBug[] = [
+  {
+    name: 'a snapshot that is held is deleted for lack of room',
+    breaks: 'what was promised to stay is gone',
+    edits: [
+      {
+        file: CHAIN,
+        find: 'if (!this.isHeld(record)) return;',
+        replace: 'if (!this.isHeld(record) || record.hold !== undefined) return;',
+      },
+      {
+        file: 'snapshot/overflow.ts',
+        find: 'oldest === undefined || this.#chain.isHeld(oldest) ? undefined : oldest',
+        replace: 'oldest',
+      },
+    ],
+  },
+  {
+    name: 'a write goes on without its copy when there is no room',
+    breaks: 'a snapshot loses a block',
+    edits: [
+      {
+        file: COPYING,
+        find: 'for (const batch of batches) this.#end(batch, error);',
+        replace: 'for (const batch of batches) this.#end(batch);',
+      },
+    ],
+  },
+  {
+    name: 'who waits for room is never woken',
+    breaks: 'writes hang for ever',
+    edits: [
+      {
+        file: 'snapshot/space-waiters.ts',
+        find: 'const cancel = this.#clock.after(left, go);\n      this.#waiting.add(go);',
+        replace: 'const cancel = this.#clock.after(Infinity, go);',
+      },
+    ],
+  },
+  {
+    name: 'a write is acknowledged without room for its copies',
+    breaks: 'an acknowledged write fails',
+    edits: [
+      {
+        file: 'diff-area/room-ahead.ts',
+        find: 'if (further > 0 && !this.#fits(',
+        replace: 'if (further < 0 && !this.#fits(',
+      },
+    ],
+  },
+  {
+    name: 'room is set aside for an acknowledged write and given to another',
+    breaks: 'an acknowledged write fails',
+    edits: [
+      {
+        file: 'diff-area/diff-area.ts',
+        find: 'if (this.#lacking(slots, entries, ahead) > 0) return undefined;',
+        replace: 'if (this.#lacking(slots, entries, 0) > 0) return undefined;',
+      },
+      {
+        file: 'diff-area/diff-area.ts',
+        find: 'slotsForTable(this.#promisedEntries + open) + open;',
+        replace: 'slotsForTable(this.#promisedEntries);',
+      },
+    ],
+  },
+  {
+    name: 'no room is set aside in the diff area of the snapshot that is being taken',
+    breaks: 'an acknowledged write fails',
+    edits: [
+      {
+        file: 'copy-on-write/write-buffer.ts',
+        find: 'this.#isPlugged ? this.#incoming : undefined];',
+        replace: 'undefined];',
+      },
+    ],
+  },
+  {
+    name: 'a hold is not recorded',
+    breaks: 'after a reopening the snapshot can be deleted',
+    edits: [
+      {
+        file: CHAIN,
+        find: 'hold === undefined ? state & ~SnapshotState.held : state | SnapshotState.held,',
+        replace: 'state,',
+      },
+    ],
+  },
+  {
+    name: 'a change of policy is not recorded',
+    breaks: 'after a reopening snapshots are deleted that were to stay',
+    edits: [
+      {
+        file: 'store/control-file.ts',
+        find: '({ ...start, extension: { ...start.extension, spaceRules } })',
+        replace:
+          "{\n      (start.extension as { spaceRules: SpaceRules }).spaceRules = spaceRules;\n      return { ...start, extension: { ...start.extension, spaceRules: { ...spaceRules, policy: 'delete-oldest' } } };\n    }",
+      },
+    ],
+  },
+  {
+    name: 'copies count although their commit has failed',
+    breaks: 'a snapshot loses a block in a crash',
+    edits: [
+      {
+        file: COPYING,
+        find: 'if (appended) area.uncommitted.add(group);',
+        replace: 'if (appended) for (const copied of group) area.publish(copied);',
+      },
+    ],
+  },
+];

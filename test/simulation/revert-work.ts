@@ -1,0 +1,120 @@
+/** Reverts, and what cancels them, with what the model has to know of them. */
+import type { Snapshot, Volume } from '../../src/index.js';
+import type { VolumeModel } from '../../src/testing/index.js';
+import type { ModelRevert, PendingCall } from '../../src/testing/volume-model.js';
+import { type Calls, GONE, type Permitted } from './calls.js';
+import type { RunCounters } from './counters.js';
+import { NO_BLOCKS, zeroBlocksOf } from './unused.js';
+
+export const REVERTING: Permitted = ['REVERT_IN_PROGRESS'];
+const NOT_REVERTED: Permitted = ['HOLD_TIMEOUT', 'NO_SPACE', 'LIMIT', ...REVERTING, ...GONE];
+const NOT_CANCELLED: Permitted = ['NOT_FOUND', 'HOLD_TIMEOUT'];
+
+interface AskedRevert {
+  readonly content: Uint8Array;
+  readonly asked: PendingCall;
+  readonly unused: ReadonlySet<number>;
+  seen?: ModelRevert;
+}
+
+export interface RevertTools {
+  readonly model: VolumeModel;
+  readonly counters: RunCounters;
+  readonly calls: Calls;
+  /** Reads all of a snapshot, checked; `undefined` if that could not be. */
+  readonly read: (snapshot: Snapshot) => Promise<Uint8Array | undefined>;
+  /** A call that may fail for lack of room besides, where the policy lets that be. */
+  readonly errorOf: Calls['errorOf'];
+}
+
+export class RevertWork {
+  readonly #tools: RevertTools;
+  /** Those that have not begun, by the label of the snapshot that is taken first: what they go to, and since when that may be seen. */
+  readonly #asked = new Map<string, AskedRevert>();
+  #isCancelling = false;
+  /** Snapshots that are to go with the revert that they were taken for. */
+  readonly unwanted = new Set<string>();
+  /** Has one been asked for? Then what the volume's device holds need not be the volume. */
+  mayRevert = false;
+
+  constructor(tools: RevertTools) {
+    this.#tools = tools;
+  }
+
+  /** The volume was opened: what was under way before a crash never ends. */
+  begin(): void {
+    this.#asked.clear();
+    this.#isCancelling = false;
+    const { model } = this.#tools;
+    // Opening deletes those whose revert is over, before anybody listens.
+    for (const label of this.unwanted) if (model.has(label)) model.beginDelete(label);
+  }
+
+  /** Is one asked for, or under way? */
+  isAt({ figures }: Volume): boolean {
+    return figures.revert !== undefined || this.#asked.size > 0;
+  }
+
+  /** A snapshot was taken. */
+  created(label: string): void {
+    const revert = this.#asked.get(label);
+    if (revert === undefined) return;
+    const { model } = this.#tools;
+    // Writes are held: this is the moment. What it goes back to is seen, and may be durable, from now on.
+    model.endSnapshot(label);
+    revert.seen = model.beginRevert(revert.content, revert.asked, revert.unused);
+  }
+
+  async revert(
+    volume: Volume,
+    { age, keep, label, holdTimeoutMs }: { age: number; keep: boolean; label: string; holdTimeoutMs: number },
+  ): Promise<void> {
+    const { model, counters, calls, read } = this.#tools;
+    const target = volume.snapshots[age % Math.max(1, volume.snapshots.length)];
+    // Read, it holds one value in each sector and no other.
+    const content = target && (await read(target));
+    if (target === undefined || content === undefined) return;
+    this.mayRevert = true;
+    const unused = target.unusedBytes > 0 ? zeroBlocksOf(content) : NO_BLOCKS;
+    const revert: AskedRevert = { content, unused, asked: model.tick() };
+    this.#asked.set(label, revert);
+    if (!keep) this.unwanted.add(label);
+    model.beginSnapshot(label);
+    const error = await calls.errorOf(NOT_REVERTED, async () => {
+      await volume.revert(target, { label, holdTimeoutMs, keepPrevious: keep }).begun;
+    });
+    this.#asked.delete(label);
+    if (revert.seen !== undefined) {
+      model.endRevert(revert.seen, error === undefined ? 'done' : 'failed');
+      if (error === undefined) counters.reverts++;
+    } else if (model.has(label)) {
+      // It was one that was under way already, or nothing came of it; after an error of the device the next opening tells.
+      const isAbsent = error === undefined || error.code !== 'DEVICE';
+      model.endSnapshot(label, isAbsent ? 'failed' : 'uncertain');
+    }
+  }
+
+  /** All that was written since the revert began goes. */
+  async cancel(volume: Volume): Promise<void> {
+    const { model, counters, read, errorOf } = this.#tools;
+    const status = () => volume.figures.revert;
+    const { previousId, phase } = status() ?? {};
+    const previous = volume.snapshots.find(({ id }) => id === previousId);
+    if (previous === undefined || phase === 'cancelling' || this.#isCancelling) return;
+    this.#isCancelling = true;
+    const content = await read(previous);
+    if (content !== undefined && status()?.previousId === previousId) {
+      const seen = model.beginRevert(content);
+      const error = await errorOf(NOT_CANCELLED, async () => volume.reverting?.cancel());
+      model.endRevert(seen, error === undefined ? 'done' : 'failed');
+      if (error === undefined) counters.revertsCancelled++;
+    }
+    this.#isCancelling = false;
+  }
+
+  /** Snapshots that should have gone with a revert that is over. */
+  unwantedIn({ snapshots, figures }: Volume): string[] {
+    if (figures.revert !== undefined) return [];
+    return snapshots.flatMap(({ label }) => (label !== undefined && this.unwanted.has(label) ? [label] : []));
+  }
+}
