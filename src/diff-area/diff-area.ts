@@ -8,12 +8,10 @@
  * Protocol of one group of copies: `reserve` → `writeData` → `append`, `writeEntries` → `flush` → `publish`. An entry carries a
  * checksum over itself and its data, so that the one flush makes both count; only after it may the volume be written.
  *
- * Shared state: promised entries change between awaits only; the table chain is changed by one caller at a time, the
- * commit pool. For slots and the length of the file see `AreaSlots`.
+ * Shared state: the table chain is changed by one caller at a time, the commit pool. For slots and the length of the file see `AreaSlots`, for promises `PromisedRoom`.
  */
 import { assert, NoSpaceError } from '../errors.js';
 import type { ApplicationInformation } from '../format/application-information.js';
-import { ENTRIES_PER_TABLE_BLOCK } from '../format/constants.js';
 import type { DiffAreaItem } from '../format/control-block.js';
 import type { Guid } from '../format/guid.js';
 import type { RevertMark } from '../format/revert-mark.js';
@@ -32,8 +30,9 @@ import { type AreaBitmaps, type BitmapOffsets, offsetsOf, writeBitmaps } from '.
 import type { BlockTable } from './block-table.js';
 import { CopyChecksum } from './copy-checksum.js';
 import { CopyReader } from './copy-reader.js';
+import { PromisedRoom } from './promised-room.js';
 import type { RevertMarks } from './revert-marks.js';
-import { RoomAhead } from './room-ahead.js';
+import type { RoomAhead } from './room-ahead.js';
 import { TableBackwards } from './table-backwards.js';
 import type { Copies, TableWriter } from './table-writer.js';
 import { UncommittedCopies } from './uncommitted.js';
@@ -63,15 +62,10 @@ export class DiffArea {
   readonly #file: AreaFile;
   readonly #writer: TableWriter;
   readonly #slots: AreaSlots;
-  /** Entries whose slots are reserved but which are not in the table chain yet: they may need further table blocks. */
-  #promisedEntries = 0;
-  /** Room for copies of writes that are acknowledged, but whose copies are not under way. */
-  readonly ahead: RoomAhead;
+  readonly #promised: PromisedRoom;
   /** Copies that are in the table chain but could not be committed. */
   readonly uncommitted = new UncommittedCopies();
   #isCut = false;
-  /** Marks of a revert for which there must be room in the table; `undefined`: none is under way. */
-  #marksToCome: number | undefined;
   readonly #checksum: CopyChecksum;
   readonly #reader: CopyReader;
   /** Set once, never changed: what is skipped reads the same for ever. */
@@ -87,10 +81,7 @@ export class DiffArea {
     this.#writer = state.writer;
     this.#slots = state.slots;
     this.#checksum = new CopyChecksum(state.file.runs, state.epoch);
-    this.ahead = new RoomAhead(
-      (blocks) => this.#lacking(0, 0, blocks) === 0,
-      () => this.#speakFor(),
-    );
+    this.#promised = new PromisedRoom(state.slots);
     this.#reader = new CopyReader(state, this.#checksum);
     this.#bitmaps = state.bitmaps;
   }
@@ -108,6 +99,11 @@ export class DiffArea {
   /** Bytes in use: copies and metadata. */
   get usedBytes(): ByteLength {
     return this.allocatedBytes - this.freeBytes;
+  }
+
+  /** Room for copies of writes that are acknowledged already. */
+  get ahead(): RoomAhead {
+    return this.#promised.ahead;
   }
 
   get freeBytes(): ByteLength {
@@ -170,18 +166,7 @@ export class DiffArea {
 
   /** Bytes by which the file has to grow before `slots` slots can be reserved for `entries` entries; 0: not at all. */
   growthNeeded(slots: number, entries: number): ByteLength {
-    return this.#lacking(slots, entries, this.ahead.open);
-  }
-
-  /** @param ahead blocks for whose copies room is set aside besides */
-  #lacking(slots: number, entries: number, ahead: number): ByteLength {
-    return this.#slots.lacking(slots, this.#tableSlots(entries + ahead) + ahead);
-  }
-
-  /** Slots that the table may take for what is promised, and for `entries` more with their marks. */
-  #tableSlots(entries: number): number {
-    const marks = this.#marksToCome === undefined ? 0 : this.#marksToCome + entries;
-    return slotsForTable(this.#promisedEntries + entries + marks);
+    return this.#promised.lacking(slots, entries);
   }
 
   /**
@@ -190,10 +175,8 @@ export class DiffArea {
    * @returns `undefined`, reserving nothing, if the file has to grow first
    */
   reserve(slots: number, entries: number, blocks: readonly BlockNumber[] = []): Slot[] | undefined {
-    const ahead = this.ahead.open - this.ahead.openAmong(blocks);
-    if (this.#lacking(slots, entries, ahead) > 0) return undefined;
-    this.ahead.use(blocks);
-    this.#promise(entries);
+    if (this.#promised.lacking(slots, entries, blocks) > 0) return undefined;
+    this.#promised.promise(entries, blocks);
     return this.#slots.take(slots);
   }
 
@@ -205,26 +188,12 @@ export class DiffArea {
   /** Takes back a reservation whose copies will not be appended. */
   cancel(slots: readonly Slot[], entries: number, blocks: readonly BlockNumber[] = []): void {
     this.#slots.putBack(slots);
-    this.ahead.unuse(blocks);
-    this.#promise(-entries);
-  }
-
-  #promise(entries: number): void {
-    this.#promisedEntries += entries;
-    // A block that is copied while a revert is under way is one to put back if that is cancelled.
-    if (this.#marksToCome !== undefined) this.#marksToCome += entries;
-    this.#speakFor();
-  }
-
-  #speakFor(): void {
-    const { open } = this.ahead;
-    this.#slots.spokenFor = this.#tableSlots(open) + open;
+    this.#promised.promise(-entries, blocks);
   }
 
   /** Keeps room in the table for `count` marks, and for one with each copy from now on; `undefined`: for none any more. */
   keepRoomForMarks(count: number | undefined): void {
-    this.#marksToCome = count;
-    this.#speakFor();
+    this.#promised.keepForMarks(count);
   }
 
   /** Checksum for the entry of a copy. */
@@ -251,16 +220,16 @@ export class DiffArea {
   append(groups: readonly Copies[]): void {
     assert(!this.#isCut, () => `${this.storeId} was cut, it takes no entries`);
     const entries = groups.reduce((sum, { blocks }) => sum + blocks.length, 0);
-    assert(entries <= this.#promisedEntries, () => `${entries} entries, ${this.#promisedEntries} promised`);
+    const { entries: promised } = this.#promised;
+    assert(entries <= promised, () => `${entries} entries, ${promised} promised`);
     const blocks = this.#writer.blocksNeeded(entries);
     const slots = this.#slots.takeSpokenFor(blocks);
     assert(
       slots !== undefined,
-      () => `no slots left for ${blocks} table blocks, ${this.#promisedEntries} entries promised`,
+      () => `no slots left for ${blocks} table blocks, ${this.#promised.entries} entries promised`,
     );
     this.#writer.append(groups, slots);
-    this.#promisedEntries -= entries;
-    this.#speakFor();
+    this.#promised.appended(entries);
   }
 
   /** Adds marks to the table chain. @throws NoSpaceError, adding none, if no room was kept for them */
@@ -269,7 +238,7 @@ export class DiffArea {
     if (slots === undefined)
       throw new NoSpaceError(`no room for ${marks.length} marks in the table of snapshot ${this.storeId}`);
     this.#writer.appendMarks(marks, slots);
-    this.keepRoomForMarks(Math.max(0, (this.#marksToCome ?? 0) - marks.length));
+    this.keepRoomForMarks(Math.max(0, this.#promised.marks - marks.length));
   }
 
   /** Writes entries that were appended. After a failure it may be called again. @throws DeviceError */
@@ -343,13 +312,13 @@ export class DiffArea {
 
   /** The same, while no copies come here: nothing is kept for the table but for copies that are on their way. */
   async trimAll(record: RecordChange): Promise<void> {
-    if (this.#promisedEntries === 0) this.#slots.spokenFor = 0;
+    this.#promised.forgetTable();
     await this.#slots.trim(record);
   }
 
   /** Its table, to be gone through from the end. No copies may come here any more. */
   async tableBackwards(): Promise<TableBackwards> {
-    assert(this.#promisedEntries === 0, () => `${this.#promisedEntries} entries are still promised`);
+    assert(this.#promised.entries === 0, () => `${this.#promised.entries} entries are still promised`);
     return TableBackwards.open(this.#file, this.epoch);
   }
 
@@ -379,6 +348,3 @@ export class DiffArea {
     await this.#file.remove();
   }
 }
-
-/** Slots that the table may take for `entries` more entries, and one to go on with. */
-const slotsForTable = (entries: number): number => Math.ceil(entries / ENTRIES_PER_TABLE_BLOCK) + 1;

@@ -15,31 +15,29 @@ import type { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
 import type { Pools } from '../copy-on-write/pools.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import type { Clock } from '../environment.js';
-import { assert, HeldError, NotFoundError, RevertInProgressError } from '../errors.js';
+import { assert, NotFoundError } from '../errors.js';
 import { SnapshotState } from '../format/control-block.js';
 import { filetimeFromMilliseconds } from '../format/filetime.js';
 import type { Guid } from '../format/guid.js';
 import type { ControlFile } from '../store/control-file.js';
 import type { Emit } from './events.js';
+import { Freeing } from './freeing.js';
+import { Keeping } from './keeping.js';
 import type { DeletionReason, Hold, SnapshotRecord } from './record.js';
 
 export class SnapshotChain {
   readonly #control: ControlFile;
-  readonly #pools: Pools;
   readonly #emit: Emit;
   readonly #records: SnapshotRecord[];
   readonly #removing = new Mutex();
   readonly #ordering = new Mutex();
   #removals = 0;
-  #keptFrom: SnapshotRecord | undefined;
-  readonly #clock: Clock;
+  /** What must stay. */
+  readonly keeping: Keeping;
   /** Called when a snapshot, or its space, has gone, and when a hold was released: who lacks room may look again. */
   onRelief: () => void = () => undefined;
   readonly #areasFrom = new Map<SnapshotRecord, readonly DiffArea[]>();
-  readonly #freeing = new Set<Promise<void>>();
-  /** Gone, but their readers may not have ended. */
-  readonly #unfreed = new Set<SnapshotRecord>();
-
+  readonly #freeing: Freeing;
   #onFreed: () => void = () => undefined;
 
   constructor(
@@ -51,9 +49,12 @@ export class SnapshotChain {
   ) {
     this.#records = [...records];
     this.#control = control;
-    this.#pools = pools;
     this.#emit = emit;
-    this.#clock = clock;
+    this.keeping = new Keeping(clock, this.#records);
+    this.#freeing = new Freeing(pools, emit, () => {
+      this.onRelief();
+      this.#onFreed();
+    });
   }
 
   /** Merging waits for room, and needs the chain; this closes the circle. */
@@ -80,32 +81,12 @@ export class SnapshotChain {
     return this.#records.at(-1);
   }
 
-  /** The oldest of the snapshots that cannot go now, because a revert needs them; `undefined`: there are none. */
-  get keptFrom(): SnapshotRecord | undefined {
-    return this.#keptFrom;
-  }
-
-  /** Does that once no deletion is under way: one that has begun is not called back. @throws SnapshotDeletedError, NotFoundError */
+  /** From now on neither this snapshot nor a newer one can go. A deletion that has begun comes first. @throws SnapshotDeletedError, NotFoundError */
   async keep(record: SnapshotRecord): Promise<void> {
     await this.#removing.runExclusive(async () => {
       this.indexOf(record);
-      this.#keptFrom = record;
+      this.keeping.from = record;
     });
-  }
-
-  /** From now on neither this snapshot nor a newer one can go. `undefined`: all can again. */
-  keepFrom(record: SnapshotRecord | undefined): void {
-    this.#keptFrom = record;
-  }
-
-  /** @throws RevertInProgressError if it, or an older one, is needed for a revert */
-  #checkRemovable(record: SnapshotRecord | undefined): void {
-    const kept = this.#keptFrom;
-    if (kept === undefined || record === undefined) return;
-    if (this.#records.indexOf(record) < this.#records.indexOf(kept)) return;
-    throw new RevertInProgressError(
-      `the volume is being put back to snapshot ${kept.id}, which needs it and all newer ones; wait for that, or cancel it: nothing was deleted`,
-    );
   }
 
   /** The newest that there is for users: the one to copy for. */
@@ -200,8 +181,7 @@ export class SnapshotChain {
   async remove(record: SnapshotRecord, copyOnWrite: CopyOnWrite, reason: DeletionReason): Promise<void> {
     await this.#removing.runExclusive(async () => {
       const index = this.indexOf(record);
-      this.#checkRemovable(record);
-      this.#checkNotHeld(record);
+      this.keeping.check([record]);
       if (index === 0) await this.#removeOldest(record, copyOnWrite, reason, undefined);
       else await this.#hide(record, copyOnWrite, reason);
       await this.#removeUnneeded(copyOnWrite);
@@ -229,9 +209,7 @@ export class SnapshotChain {
     cause?: unknown,
   ): Promise<void> {
     await this.#removing.runExclusive(async () => {
-      this.#checkRemovable(last);
-      for (const record of this.#records.slice(0, this.#records.indexOf(last) + 1))
-        this.#checkNotHeld(record);
+      this.keeping.check(this.#records.slice(0, this.#records.indexOf(last) + 1));
       while (this.#records.includes(last)) {
         const record = this.#records[0];
         assert(record !== undefined, () => 'an empty list holds a record');
@@ -244,9 +222,7 @@ export class SnapshotChain {
   /** Removes the `count` oldest, or as many as there are; none if one of them is held. @throws as `removeThrough` */
   async removeOldest(count: number, copyOnWrite: CopyOnWrite, reason: DeletionReason): Promise<void> {
     await this.#removing.runExclusive(async () => {
-      const { visible } = this;
-      if (count > 0) this.#checkRemovable(visible[Math.min(count, visible.length) - 1]);
-      for (const record of visible.slice(0, count)) this.#checkNotHeld(record);
+      this.keeping.check(this.visible.slice(0, count));
       for (let i = 0; i < count; i++) {
         await this.#removeUnneeded(copyOnWrite);
         const record = this.#records[0];
@@ -255,18 +231,6 @@ export class SnapshotChain {
       }
       await this.#removeUnneeded(copyOnWrite);
     });
-  }
-
-  isHeld(record: SnapshotRecord): boolean {
-    return record.isHeldAt(this.#clock.now());
-  }
-
-  #checkNotHeld(record: SnapshotRecord): void {
-    if (!this.isHeld(record)) return;
-    const until = record.hold?.until;
-    throw new HeldError(
-      `snapshot ${record.id} is held${until === undefined ? '' : ` until ${new Date(until).toISOString()}`}; release it first with: volsnap release VOLUME ${record.id}`,
-    );
   }
 
   /**
@@ -321,10 +285,10 @@ export class SnapshotChain {
     this.retarget(copyOnWrite);
     if (wasVisible) this.#emit('deleted', { id: record.id, reason, cause });
     if (area === undefined) return;
-    const readers = [...this.#unfreed, record];
+    const readers = [...this.#freeing.unfreed, record];
     // Its copies may be what asked for the removal, so they cannot be waited for here.
-    if (mayBeWaiting) this.#freeLater(record, area, readers, () => copyOnWrite.drained(area));
-    else await this.#free(record, area, readers);
+    if (mayBeWaiting) this.#freeing.later(record, area, readers, () => copyOnWrite.drained(area));
+    else await this.#freeing.now(record, area, readers);
   }
 
   /**
@@ -352,55 +316,19 @@ export class SnapshotChain {
       this.retarget(copyOnWrite);
       const { area } = record;
       const readers = [...this.readersThrough(elder), record];
-      if (area !== undefined) this.#freeLater(record, area, readers, async () => undefined);
+      if (area !== undefined) this.#freeing.later(record, area, readers, async () => undefined);
       return true;
     });
   }
 
   /** Those whose readers may have found copies in the diff area of `record`: it and all older ones, with those just gone. */
   readersThrough(record: SnapshotRecord): SnapshotRecord[] {
-    return [...this.#unfreed, ...this.#records.slice(0, this.#records.indexOf(record) + 1)];
+    return [...this.#freeing.unfreed, ...this.#records.slice(0, this.#records.indexOf(record) + 1)];
   }
 
   /** Resolves when the space of all that was removed before is free. */
   async freed(): Promise<void> {
-    await Promise.all(this.#freeing);
-  }
-
-  #freeLater(
-    record: SnapshotRecord,
-    area: DiffArea,
-    readers: readonly SnapshotRecord[],
-    before: () => Promise<void>,
-  ): void {
-    this.#unfreed.add(record);
-    const freeing = this.#pools.background
-      .add(async () => {
-        await before();
-        await this.#free(record, area, readers);
-      })
-      .then(() => {
-        this.#freeing.delete(freeing);
-      });
-    this.#freeing.add(freeing);
-  }
-
-  /** Gives the space back. A failure leaves it to be found unused at the next opening. */
-  async #free(record: SnapshotRecord, area: DiffArea, readers: readonly SnapshotRecord[]): Promise<void> {
-    this.#unfreed.add(record);
-    await Promise.all(readers.map((reader) => reader.unread()));
-    this.#unfreed.delete(record);
-    try {
-      await record.resizing.runExclusive(() => area.remove());
-      this.onRelief();
-    } catch (error) {
-      this.#emit('backgroundFailure', {
-        id: record.id,
-        what: 'giving the space of a deleted snapshot back',
-        error,
-      });
-    }
-    this.#onFreed();
+    await this.#freeing.done();
   }
 }
 

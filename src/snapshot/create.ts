@@ -7,15 +7,12 @@
  * the power failed, older snapshots would miss the copies that went to a snapshot that does not exist.
  */
 import type { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
-import type { WriteBuffer } from '../copy-on-write/write-buffer.js';
-import { type WriteGate, withinLimit } from '../copy-on-write/write-gate.js';
+import type { WriteGate } from '../copy-on-write/write-gate.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { createDiffArea } from '../diff-area/create.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
-import type { Environment } from '../environment.js';
 import {
   DeviceError,
-  HoldTimeoutError,
   InvalidArgumentError,
   isOutOfSpace,
   LimitError,
@@ -34,7 +31,7 @@ import { randomU64 } from '../store/new-start.js';
 import type { AreaFile, AttachedStore } from '../store/store.js';
 import { BLOCK_SIZE, type ByteLength, blocksIn, type Slot } from '../units.js';
 import type { SnapshotChain } from './chain.js';
-import type { Emit } from './events.js';
+import { type HoldContext, whileHeld } from './hold-writes.js';
 import { describeSnapshot } from './information.js';
 import { SnapshotRecord } from './record.js';
 import type { Space } from './space.js';
@@ -59,18 +56,11 @@ export const DEFAULT_HOLD_TIMEOUT_MS = 10_000;
 const HOLD_TIMEOUT_MAX_MS = 600_000;
 
 /** The parts of the engine that taking a snapshot works with. */
-export interface CreateContext {
-  readonly environment: Environment;
-  readonly device: BlockDevice;
+export interface CreateContext extends HoldContext {
   readonly store: AttachedStore;
-  readonly gate: WriteGate;
-  /** In the mode `writeback`. */
-  readonly writes: WriteBuffer | undefined;
   readonly copyOnWrite: CopyOnWrite;
   readonly chain: SnapshotChain;
   readonly space: Space;
-  readonly emit: Emit;
-  readonly figures: { holdMs: number };
 }
 
 /** What else a snapshot is taken for. Both steps are done with writes held; what they throw, the creation throws. */
@@ -102,9 +92,9 @@ export async function createSnapshot(
   }
   const failure = context.writes?.failure ?? gate.failure;
   if (failure !== undefined) throw failure;
-  if (purpose === undefined && chain.keptFrom !== undefined) {
+  if (purpose === undefined && chain.keeping.from !== undefined) {
     throw new RevertInProgressError(
-      `no snapshot can be taken while the volume is put back to ${chain.keptFrom.id}; wait for that, or cancel it`,
+      `no snapshot can be taken while the volume is put back to ${chain.keeping.from.id}; wait for that, or cancel it`,
     );
   }
   if (chain.visible.length >= SNAPSHOTS_MAX)
@@ -151,7 +141,7 @@ async function take(
   information: ApplicationInformation,
   options: TakeOptions,
 ): Promise<Taken> {
-  await context.space.makeRoomForArea(bytesOfBitmaps(context, options));
+  await context.space.byDeletion.forArea(bytesOfBitmaps(context, options));
   // Most of what is dirty goes to the device before anybody has to wait for it. If that fails, it is told below.
   const flushed = flushAhead(context);
   flushed.catch(() => undefined);
@@ -161,7 +151,7 @@ async function take(
     } catch (error) {
       // A host that is full is like a limit that is reached.
       if (!(error instanceof NoHostSpace)) throw error;
-      if (await context.space.relieveHost()) continue;
+      if (await context.space.byDeletion.forHost()) continue;
       throw new NoSpaceError(`the file system of ${context.store.name} has no room for a snapshot`, {
         cause: error.cause,
       });
@@ -267,45 +257,6 @@ async function holdAndCommit(
   } finally {
     // The diff area must be at rest before it is discarded.
     await copying?.catch(() => undefined);
-  }
-}
-
-/** Waits for `work`, but no longer than the hold limit allows; `what` says what was not done then. */
-type Limited = (what: string, work: Promise<void>) => Promise<void>;
-
-/**
- * Runs `action` at one moment of the volume: everything acknowledged before is in it and durable, and nothing newer
- * gets there until the action is over.
- * @param incoming the diff area for copies that what is newer needs, if there is a new one
- * @throws HoldTimeoutError if that could not be had within the limit; DeviceError; what the action throws
- */
-export async function whileHeld<T>(
-  context: CreateContext,
-  limitMs: number,
-  incoming: DiffArea | undefined,
-  action: (limited: Limited) => Promise<T>,
-): Promise<T> {
-  const { gate, writes, device, environment, figures, emit } = context;
-  const { clock } = environment;
-  let held = false;
-  const heldSince = clock.monotonic();
-  const deadline = heldSince + limitMs;
-  const limited: Limited = (what, work) => withinLimit(clock, deadline - clock.monotonic(), work, what);
-  // The moment of the snapshot: what the buffer takes from now on is newer.
-  writes?.plug(incoming);
-  try {
-    if (writes !== undefined) await limited('buffered writes were not written', writes.drained());
-    await gate.hold(deadline - clock.monotonic());
-    held = true;
-    await limited('the volume was not flushed', device.flush());
-    return await action(limited);
-  } catch (error) {
-    if (error instanceof HoldTimeoutError) emit('holdTimedOut', { limitMs });
-    throw error;
-  } finally {
-    figures.holdMs = clock.monotonic() - heldSince;
-    if (held) gate.release();
-    writes?.unplug();
   }
 }
 

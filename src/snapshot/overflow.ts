@@ -6,7 +6,7 @@
  */
 import type { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
 import type { Clock } from '../environment.js';
-import { HeldError, InvalidArgumentError, NoSpaceError } from '../errors.js';
+import { HeldError, InvalidArgumentError, NoSpaceError, RevertInProgressError } from '../errors.js';
 import { SPACE_POLICIES, type SpacePolicy, type SpaceRules } from '../format/start-block.js';
 import type { AttachedStore } from '../store/store.js';
 import type { ByteLength } from '../units.js';
@@ -24,6 +24,14 @@ export interface SpacePolicyOptions {
 
 const WAIT_MS = 60_000;
 const WAIT_MS_MAX = 86_400_000;
+
+/** What is to be known of merges of deleted snapshots. */
+export interface MergesAtWork {
+  /** Does one go on, that neither lacks room nor has failed? */
+  readonly isAtWork: boolean;
+  wake(): void;
+}
+
 /** What is lacking, and why. */
 export interface Full {
   readonly neededBytes: ByteLength;
@@ -32,11 +40,15 @@ export interface Full {
   readonly cause?: unknown;
 }
 
-const figuresOf = ({ neededBytes, availableBytes, reason }: Full) => ({
-  neededBytes,
-  availableBytes,
-  reason,
-});
+export interface OverflowParts {
+  readonly store: AttachedStore;
+  readonly chain: SnapshotChain;
+  readonly emit: Emit;
+  readonly clock: Clock;
+  readonly waiters: SpaceWaiters;
+  readonly copying: () => CopyOnWrite;
+  readonly merging: () => MergesAtWork;
+}
 
 export class Overflow {
   readonly #store: AttachedStore;
@@ -45,22 +57,17 @@ export class Overflow {
   readonly #clock: Clock;
   readonly #waiters: SpaceWaiters;
   readonly #copying: () => CopyOnWrite;
+  readonly #merging: () => MergesAtWork;
   #blocked: { readonly action: SpacePolicy; readonly since: number } | undefined;
 
-  constructor(
-    store: AttachedStore,
-    chain: SnapshotChain,
-    emit: Emit,
-    clock: Clock,
-    waiters: SpaceWaiters,
-    copying: () => CopyOnWrite,
-  ) {
+  constructor({ store, chain, emit, clock, waiters, copying, merging }: OverflowParts) {
     this.#store = store;
     this.#chain = chain;
     this.#emit = emit;
     this.#clock = clock;
     this.#waiters = waiters;
     this.#copying = copying;
+    this.#merging = merging;
   }
 
   /** Do writes wait or fail? */
@@ -99,42 +106,78 @@ export class Overflow {
     const { policy, waitMs, afterWait } = this.rules;
     const isOver = policy === 'hold-writes' && this.#waiters.isOver(patience, waitMs);
     const action = !isOver ? policy : this.#waiters.isClosed ? 'fail-writes' : afterWait;
-    if (action === 'delete-oldest' && (await this.#dropOldest(record, full))) return 'removed';
+    patience.isForMerge = action === 'delete-oldest';
+    const outcome = action === 'delete-oldest' ? await this.#deleteOldest(record, full) : undefined;
+    if (outcome !== undefined) return outcome;
     this.#block(record, full, action === 'hold-writes' ? action : 'fail-writes');
     if (action === 'hold-writes') return 'wait';
     throw this.#noSpace(record, full, isOver);
   }
 
-  /** The one that goes next; `undefined`: none may. Only the oldest gives its room back at once: a younger one has to be merged first, which takes room itself, and may free none. So one that is held ends it. */
+  /** The oldest, whose room is free at once; `undefined`: it must stay. */
   get victim(): SnapshotRecord | undefined {
-    const { oldest } = this.#chain;
-    return oldest === undefined || this.#chain.isHeld(oldest) ? undefined : oldest;
+    const { oldest, keeping } = this.#chain;
+    return oldest !== undefined && keeping.mayGo(oldest) ? oldest : undefined;
   }
 
-  /** @returns false if none may go */
-  async #dropOldest(record: SnapshotRecord, full: Full): Promise<boolean> {
-    const victim = this.victim;
-    if (victim === undefined) return false;
-    this.#emit('overflow', { id: record.id, ...figuresOf(full), action: 'delete-oldest' });
-    return this.give(victim, 'space', full.cause);
+  /**
+   * Where the oldest must stay: the oldest of the others that may go. What older ones read through it is merged into its elder
+   * neighbour first, in the background, so its room is free later, and only as far as both have the same blocks. It is
+   * never the newest: the copies that lack room are on their way there, and the merge would wait for them.
+   */
+  get #laterVictim(): SnapshotRecord | undefined {
+    const { visible, keeping } = this.#chain;
+    return visible.slice(0, -1).find((record) => keeping.mayGo(record));
   }
 
-  /** @returns false if it was held after all */
-  async give(victim: SnapshotRecord, reason: DeletionReason, cause?: unknown): Promise<boolean> {
-    try {
-      await this.#chain.removeThrough(victim, this.#copying(), reason, cause);
-      return true;
-    } catch (error) {
-      if (error instanceof HeldError) return false;
-      throw error;
+  /** @returns `undefined` if none may go, or nothing comes of it */
+  async #deleteOldest(record: SnapshotRecord, full: Full): Promise<'removed' | 'wait' | undefined> {
+    const { victim } = this;
+    if (victim !== undefined) {
+      this.#tellOverflow(record, full, 'delete-oldest');
+      return (await this.give(victim, 'space', full.cause)) ? 'removed' : undefined;
     }
+    if (this.#waiters.isClosed) return undefined;
+    // One at a time: the next one only if the merge of this one was not enough.
+    if (this.#chain.nextToMerge === undefined && !(await this.#giveLater(record, full))) return undefined;
+    return this.#willMergeHelp(record) ? 'wait' : undefined;
+  }
+
+  async #giveLater(record: SnapshotRecord, full: Full): Promise<boolean> {
+    const victim = this.#laterVictim;
+    // While a revert is under way the pool in which snapshots are merged may wait for the very copy that lacks room.
+    if (victim === undefined || this.#chain.keeping.from !== undefined) return false;
+    this.#tellOverflow(record, full, 'delete-oldest');
+    const isGiven = await unlessKept(() => this.#chain.remove(victim, this.#copying(), 'space'));
+    if (isGiven) this.#merging().wake();
+    return isGiven;
+  }
+
+  /**
+   * Is a merge at work for which a copy for `record` can wait? Not if the merge may have to wait for that copy: if it takes
+   * `record` away, or adds to it, or a revert is in its pool.
+   */
+  #willMergeHelp(record: SnapshotRecord): boolean {
+    const { nextToMerge, keeping } = this.#chain;
+    if (nextToMerge === undefined || keeping.from !== undefined || record.deleted !== undefined) return false;
+    return nextToMerge.elder !== record && this.#merging().isAtWork;
+  }
+
+  /** Removes the oldest snapshots through `victim`, at once. @returns false if one of them must stay after all */
+  give(victim: SnapshotRecord, reason: DeletionReason, cause?: unknown): Promise<boolean> {
+    return unlessKept(() => this.#chain.removeThrough(victim, this.#copying(), reason, cause));
   }
 
   /** Writes wait or fail from now on; told once. */
   #block(record: SnapshotRecord, full: Full, action: 'hold-writes' | 'fail-writes'): void {
     if (this.#blocked?.action === action) return;
     this.#blocked = { action, since: this.#blocked?.since ?? this.#clock.monotonic() };
-    this.#emit('overflow', { id: record.id, ...figuresOf(full), action });
+    this.#tellOverflow(record, full, action);
+  }
+
+  #tellOverflow({ id }: SnapshotRecord, full: Full, action: SpacePolicy): void {
+    const { neededBytes, availableBytes, reason } = full;
+    this.#emit('overflow', { id, neededBytes, availableBytes, action, reason });
   }
 
   /** There was room. */
@@ -154,11 +197,22 @@ export class Overflow {
     const rule = hasWaited
       ? `none was given within ${waitMs} ms`
       : policy === 'delete-oldest'
-        ? 'the oldest snapshot is held'
+        ? 'no snapshot may go that would make room: they are held, or a revert needs them'
         : `the policy is ${policy}`;
     return new NoSpaceError(
       `no room to copy what a write would overwrite: ${why}, and ${rule}. Raise the limit (volsnap resize-store), delete or release snapshots, or change the policy (volsnap policy)`,
       { cause: full.cause },
     );
+  }
+}
+
+/** @returns false if a snapshot that would go must stay */
+async function unlessKept(removal: () => Promise<void>): Promise<boolean> {
+  try {
+    await removal();
+    return true;
+  } catch (error) {
+    if (error instanceof HeldError || error instanceof RevertInProgressError) return false;
+    throw error;
   }
 }

@@ -27,9 +27,10 @@ import {
 import { SnapshotFlag, SnapshotState } from '../format/control-block.js';
 import type { Guid } from '../format/guid.js';
 import { CANCELLED } from '../format/revert-mark.js';
-import { type CreateContext, createSnapshot, DEFAULT_HOLD_TIMEOUT_MS, whileHeld } from './create.js';
+import { type CreateContext, createSnapshot, DEFAULT_HOLD_TIMEOUT_MS } from './create.js';
 import { DoneMarks } from './done-marks.js';
 import { withoutDoubt } from './doubt.js';
+import { whileHeld } from './hold-writes.js';
 import type { LiveDevice } from './live-device.js';
 import type { Merging } from './merging.js';
 import { PendingBlocks } from './pending-blocks.js';
@@ -88,7 +89,7 @@ export class Reverts {
     const found = findRevert(chain, store.control.entries);
     if (found === undefined) return;
     const { target, area, pending, total } = found;
-    chain.keepFrom(target);
+    chain.keeping.from = target;
     if (area === undefined) {
       // The volume is open for reading only, and nothing of it can be read.
       live.putBack = new PutBack({ volume, chain, source: target, pending, total, marks: undefined });
@@ -165,7 +166,7 @@ export class Reverts {
       try {
         await this.#takePrevious(target, options);
       } catch (error) {
-        if (this.#underWay === undefined) chain.keepFrom(undefined);
+        if (this.#underWay === undefined) chain.keeping.from = undefined;
         throw error;
       }
       this.#work();
@@ -332,7 +333,7 @@ export class Reverts {
     await this.#flag(target, false);
     live.putBack = undefined;
     area.keepRoomForMarks(undefined);
-    chain.keepFrom(undefined);
+    chain.keeping.from = undefined;
     // Before the revert counts as over: closing the volume waits for that.
     await dropUnwanted(this.#context, previous);
     this.#underWay = undefined;

@@ -12,6 +12,8 @@ const LOOK_AGAIN_MS = 1000;
 export interface Patience {
   /** By the monotonic clock; set when it first waits. */
   until?: number;
+  /** Does it wait for a merge, as long as that is at work, and not for so long? */
+  isForMerge?: boolean;
 }
 
 export class SpaceWaiters {
@@ -50,8 +52,8 @@ export class SpaceWaiters {
   }
 
   /** Resolves when it is worth looking again. Only if it is not over. */
-  async wait({ until = 0 }: Patience): Promise<void> {
-    const left = Math.min(LOOK_AGAIN_MS, until - this.#clock.monotonic());
+  async wait({ until = 0, isForMerge = false }: Patience): Promise<void> {
+    const left = isForMerge ? LOOK_AGAIN_MS : Math.min(LOOK_AGAIN_MS, until - this.#clock.monotonic());
     await new Promise<void>((resolve) => {
       const go = () => {
         this.#waiting.delete(go);

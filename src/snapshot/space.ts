@@ -29,9 +29,14 @@ import type { SnapshotChain } from './chain.js';
 import type { Emit } from './events.js';
 import { type SpaceForecast, SpaceMonitor, type SpaceWarning } from './forecast.js';
 import { type Growth, GrowthStep } from './growth.js';
-import { type Full, Overflow, type SpacePolicyOptions } from './overflow.js';
+import { type Full, type MergesAtWork, Overflow, type SpacePolicyOptions } from './overflow.js';
 import type { SnapshotRecord } from './record.js';
+import { RoomByDeletion } from './room-by-deletion.js';
 import { type Patience, SpaceWaiters } from './space-waiters.js';
+
+/** Of a room that has a bound, so much is left to merges; bytes at most. */
+const MERGE_SHARE = 1 / 64;
+const MERGE_RESERVE_MAX: ByteLength = 1024 * 1024;
 
 export interface SpaceFigures extends SpaceForecast, SpaceRules {
   /** Copies, with the writes behind them, that wait for room. */
@@ -56,8 +61,11 @@ export class Space implements CopyOnWriteHost {
   readonly #step: GrowthStep;
   readonly #growing = new Mutex();
   #copyOnWrite: CopyOnWrite | undefined;
+  #merging: MergesAtWork = { isAtWork: false, wake: () => undefined };
   #growingAhead = false;
   readonly #overflow: Overflow;
+  /** Snapshots that go for what no copy waits for. */
+  readonly byDeletion: RoomByDeletion;
   /** Space that is given back. */
   readonly ends: AreaEnds;
   readonly #waiters: SpaceWaiters;
@@ -78,7 +86,15 @@ export class Space implements CopyOnWriteHost {
     this.#emit = emit;
     this.#step = new GrowthStep(growth);
     this.#waiters = new SpaceWaiters(clock);
-    this.#overflow = new Overflow(store, chain, emit, clock, this.#waiters, () => this.#copying);
+    this.#overflow = new Overflow({
+      store,
+      chain,
+      emit,
+      clock,
+      waiters: this.#waiters,
+      copying: () => this.#copying,
+      merging: () => this.#merging,
+    });
     this.#monitor = new SpaceMonitor(clock, emit, warning, () => this.#use());
     this.ends = new AreaEnds(
       store.control,
@@ -87,6 +103,13 @@ export class Space implements CopyOnWriteHost {
       () => this.#copying,
       () => this.relieved(),
     );
+    this.byDeletion = new RoomByDeletion({
+      store,
+      chain,
+      overflow: this.#overflow,
+      ends: this.ends,
+      available: () => this.#forCopies,
+    });
     chain.onRelief = () => this.#waiters.wake();
   }
 
@@ -95,7 +118,7 @@ export class Space implements CopyOnWriteHost {
     const free = newest?.area?.freeBytes ?? 0;
     return {
       usedBytes: this.#store.allocated() - free,
-      roomBytes: this.#store.available() + free,
+      roomBytes: this.#forCopies + free,
       copiedBytes: this.#copying.figures.copiedBlocks * BLOCK_SIZE,
     };
   }
@@ -120,9 +143,14 @@ export class Space implements CopyOnWriteHost {
     this.#waiters.close();
   }
 
-  /** Space and copy-on-write need each other; this closes the circle. */
+  /** Space, copy-on-write and merging need each other; this closes the circle. */
   serve(copyOnWrite: CopyOnWrite): void {
     this.#copyOnWrite = copyOnWrite;
+  }
+
+  /** The same. */
+  takeFrom(merging: MergesAtWork): void {
+    this.#merging = merging;
   }
 
   /**
@@ -130,7 +158,7 @@ export class Space implements CopyOnWriteHost {
    * @param extra bytes that are spoken for already
    */
   firstLength(extra: ByteLength = 0): ByteLength {
-    const share = wholeBlocks(Math.min(this.#step.initial, (this.#store.available() - extra) / 8));
+    const share = wholeBlocks(Math.min(this.#step.initial, (this.#forCopies - extra) / 8));
     return Math.max(AREA_SIZE_MIN, share) + extra;
   }
 
@@ -138,7 +166,7 @@ export class Space implements CopyOnWriteHost {
     this.#monitor.look();
     if (this.#growingAhead || area.roomBytes >= this.#step.bytes / 2) return;
     // Ahead of need only a share is taken: what is left serves the next snapshot.
-    const length = wholeBlocks(Math.min(this.#step.bytes, this.#store.available() / 4));
+    const length = wholeBlocks(Math.min(this.#step.bytes, this.#forCopies / 4));
     const record = this.#chain.ownerOf(area);
     if (length === 0 || record === undefined) return;
     this.#growingAhead = true;
@@ -190,7 +218,7 @@ export class Space implements CopyOnWriteHost {
 
   /** @returns why that cannot be */
   async #growNow(record: SnapshotRecord, area: DiffArea, neededBytes: ByteLength): Promise<Full | undefined> {
-    const availableBytes = wholeBlocks(this.#store.available());
+    const availableBytes = wholeBlocks(this.#forCopies);
     if (availableBytes < neededBytes) return { neededBytes, availableBytes, reason: 'limit' };
     try {
       await this.#grow(
@@ -267,64 +295,6 @@ export class Space implements CopyOnWriteHost {
   }
 
   /**
-   * Makes room for a new diff area of at least the smallest size: what the newest one does not use goes first, then the
-   * oldest snapshots, if the policy lets them go. It does not wait, whatever the policy.
-   * @param extra bytes that it needs besides
-   * @throws NoSpaceError if nothing is left to give up
-   */
-  async makeRoomForArea(extra: ByteLength = 0): Promise<void> {
-    const { newestVisible: newest } = this.#chain;
-    const wanted = AREA_SIZE_MIN + extra;
-    if (this.#store.available() < wanted && newest?.area !== undefined)
-      await this.ends.trim(newest, newest.area);
-    while (this.#store.available() < wanted) {
-      const before = this.#store.available();
-      const gone = await this.#giveForArea();
-      if (gone === undefined) {
-        throw new NoSpaceError(
-          `a snapshot needs at least ${wanted} bytes, ${this.#store.available()} can be had; raise the limit with: volsnap resize-store`,
-        );
-      }
-      if (this.#store.available() <= before) {
-        throw new NoSpaceError(
-          `deleting snapshot ${gone.id} gave no space back in ${this.#store.name}; close the volume and open it again`,
-        );
-      }
-    }
-  }
-
-  /** The host had no room for a new diff area. @returns whether a snapshot went, so that it is worth another try */
-  async relieveHost(): Promise<boolean> {
-    return (await this.#giveForArea()) !== undefined;
-  }
-
-  /** Gives the oldest snapshot up for a new one. @returns `undefined` if none may go */
-  async #giveForArea(): Promise<SnapshotRecord | undefined> {
-    const victim = this.#overflow.rules.policy === 'delete-oldest' ? this.#overflow.victim : undefined;
-    if (victim === undefined || !(await this.#overflow.give(victim, 'space'))) return undefined;
-    await this.#chain.freed();
-    return victim;
-  }
-
-  /**
-   * Gets the space allocated down to `maximum` bytes (0: no limit): what the newest diff area does not use goes first, then
-   * the oldest snapshots, up to one that is held. Other policies than `delete-oldest` keep them all; then nothing grows.
-   */
-  async shrinkTo(maximum: ByteLength): Promise<void> {
-    const isOver = () => maximum !== 0 && this.#store.allocated() > maximum;
-    const { newestVisible: newest } = this.#chain;
-    if (isOver() && newest?.area !== undefined) await this.ends.trim(newest, newest.area);
-    while (isOver() && this.#overflow.rules.policy === 'delete-oldest') {
-      const before = this.#store.allocated();
-      const victim = this.#overflow.victim;
-      if (victim === undefined || !(await this.#overflow.give(victim, 'limit-lowered'))) break;
-      await this.#chain.freed();
-      if (this.#store.allocated() >= before) break; // that one's space comes back at the next opening
-    }
-    this.#waiters.wake();
-  }
-
-  /**
    * Room in `area` for what is merged into it. Nothing is given up for that.
    * @param ahead bytes that will be needed in all
    * @returns `false` if there is no room, or `record` is gone
@@ -357,6 +327,14 @@ export class Space implements CopyOnWriteHost {
   /** There may be room now for those who wait. */
   relieved(): void {
     this.#waiters.wake();
+  }
+
+  /** Bytes that copies could still take. A merge may need some to begin with, so that any snapshot can be deleted: those are left. */
+  get #forCopies(): ByteLength {
+    const available = this.#store.available();
+    if (!Number.isFinite(available)) return available;
+    const share = (available + this.#store.allocated()) * MERGE_SHARE;
+    return Math.max(0, available - wholeBlocks(Math.min(MERGE_RESERVE_MAX, share)));
   }
 
   /** Bytes that diff areas could still take. */

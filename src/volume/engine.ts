@@ -80,6 +80,7 @@ export class Engine {
     this.chain.retarget(this.copyOnWrite);
     const { chain, space, pools, copyOnWrite: copying, emit } = this;
     this.merging = new Merging({ chain, space, pools, copyOnWrite: copying, control: store.control }, emit);
+    space.takeFrom(this.merging);
     chain.whenFreed(() => {
       this.merging.wake();
       this.reverts.resume();

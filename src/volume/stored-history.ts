@@ -79,7 +79,7 @@ export class StoredHistory implements History {
     if (until === undefined) await writes?.drained();
     const from = chain.indexOf(this.#recordOf(since));
     // Blocks that a revert has still to put back have changed too: those with a copy in its target or a newer snapshot.
-    const target = until === undefined ? chain.keptFrom : undefined;
+    const target = until === undefined ? chain.keeping.from : undefined;
     const first = target === undefined ? from : Math.min(from, chain.indexOf(target));
     const end = until === undefined ? chain.records.length : chain.indexOf(this.#recordOf(until));
     if (end < from) {

@@ -78,7 +78,7 @@ export class StoredSnapshot implements Snapshot {
   }
 
   get held() {
-    return this.#engine.chain.isHeld(this.#record);
+    return this.#engine.chain.keeping.isHeld(this.#record);
   }
 
   get heldUntil() {

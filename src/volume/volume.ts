@@ -262,7 +262,8 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     checkWhole('maximum size', maximumSize);
     await this.#runWriting(async ({ engine: { store, space, merging, reverts } }) => {
       await store.control.setMaximumSize(maximumSize);
-      await space.shrinkTo(maximumSize);
+      await space.byDeletion.shrinkTo(maximumSize);
+      space.relieved();
       merging.wake();
       reverts.resume();
     });

@@ -4,7 +4,7 @@ import type { PlantedBug } from './bug.js';
 const BUFFER = 'copy-on-write/write-buffer.ts';
 const READS = 'copy-on-write/buffered-reads.ts';
 const ENTRY = 'copy-on-write/buffered-write.ts';
-const CREATE = 'snapshot/create.ts';
+const HOLDING = 'snapshot/hold-writes.ts';
 const HISTORY = 'volume/stored-history.ts';
 
 export const BUFFERING_BUGS: readonly PlantedBug[] = [
@@ -158,7 +158,7 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
     breaks: 'an acknowledged write is missing in the snapshot',
     edits: [
       {
-        file: CREATE,
+        file: HOLDING,
         find: "if (writes !== undefined) await limited('buffered writes were not written', writes.drained());",
         replace: '',
       },
@@ -188,7 +188,9 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
   {
     name: 'a snapshot that could not be taken leaves the buffer plugged',
     breaks: 'writes wait for ever',
-    edits: [{ file: CREATE, find: 'writes?.unplug();', replace: 'if (held) writes?.unplug();' }],
+    edits: [
+      { file: HOLDING, find: 'writes?.unplug();', replace: 'if (held) writes?.unplug();' },
+    ],
   },
   {
     name: 'a write-out that failed is forgotten',

@@ -120,7 +120,7 @@ export const DELETION_BUGS: readonly PlantedBug[] = [
       { file: MERGE, find: 'await copyOnWrite.drained(area);', replace: '' },
       {
         file: 'diff-area/diff-area.ts',
-        find: 'assert(this.#promisedEntries === 0, () =>',
+        find: 'assert(this.#promised.entries === 0, () =>',
         replace: 'assert(true, () =>',
       },
     ],

@@ -112,7 +112,7 @@ export const REVERTING_BUGS: readonly PlantedBug[] = [
   {
     name: 'what was copied while a revert began is not put back',
     breaks: 'these blocks are as before the revert',
-    edits: [{ file: REVERT, find: 'for (const { table } of latest) pending.addTable(table);', replace: '' }],
+    edits: [{ file: REVERT, find: 'for (const each of latest) addCopies(pending, each);', replace: '' }],
   },
   {
     name: 'a revert begins with the writes that are held let go',
@@ -146,9 +146,9 @@ export const REVERTING_BUGS: readonly PlantedBug[] = [
     breaks: 'what was not put back is lost',
     edits: [
       {
-        file: 'snapshot/chain.ts',
-        find: 'if (this.#records.indexOf(record) < this.#records.indexOf(kept)) return;',
-        replace: 'if (this.#records.length > 0) return;',
+        file: 'snapshot/keeping.ts',
+        find: 'return this.from !== undefined && this.#records.indexOf(record) >= this.#records.indexOf(this.from);',
+        replace: 'return this.from !== undefined && this.#records.indexOf(record) < 0;',
       },
     ],
   },

@@ -2,6 +2,7 @@
 import type { PlantedBug } from './bug.js';
 
 const CHAIN = 'snapshot/chain.ts';
+const OVERFLOW = 'snapshot/overflow.ts';
 const COPYING = 'copy-on-write/copy-on-write.ts';
 
 export const ROOM_BUGS: readonly PlantedBug[] = [
@@ -10,14 +11,9 @@ export const ROOM_BUGS: readonly PlantedBug[] = [
     breaks: 'what was promised to stay is gone',
     edits: [
       {
-        file: CHAIN,
-        find: 'if (!this.isHeld(record)) return;',
-        replace: 'if (!this.isHeld(record) || record.hold !== undefined) return;',
-      },
-      {
-        file: 'snapshot/overflow.ts',
-        find: 'oldest === undefined || this.#chain.isHeld(oldest) ? undefined : oldest',
-        replace: 'oldest',
+        file: 'snapshot/keeping.ts',
+        find: 'return record.isHeldAt(this.#clock.now());',
+        replace: 'return false;',
       },
     ],
   },
@@ -59,14 +55,14 @@ export const ROOM_BUGS: readonly PlantedBug[] = [
     breaks: 'an acknowledged write fails',
     edits: [
       {
-        file: 'diff-area/diff-area.ts',
-        find: 'if (this.#lacking(slots, entries, ahead) > 0) return undefined;',
-        replace: 'if (this.#lacking(slots, entries, 0) > 0) return undefined;',
+        file: 'diff-area/promised-room.ts',
+        find: 'return this.#lacking(slots, entries, this.ahead.open - this.ahead.openAmong(blocks));',
+        replace: 'return this.#lacking(slots, entries, 0 * blocks.length);',
       },
       {
-        file: 'diff-area/diff-area.ts',
-        find: 'slotsForTable(this.#promisedEntries + open) + open;',
-        replace: 'slotsForTable(this.#promisedEntries);',
+        file: 'diff-area/promised-room.ts',
+        find: 'this.#slots.spokenFor = this.#tableSlots(open) + open;',
+        replace: 'this.#slots.spokenFor = this.#tableSlots(0 * open);',
       },
     ],
   },
@@ -112,6 +108,38 @@ export const ROOM_BUGS: readonly PlantedBug[] = [
         file: COPYING,
         find: 'if (appended) area.uncommitted.add(group);',
         replace: 'if (appended) for (const copied of group) area.publish(copied);',
+      },
+    ],
+  },
+  {
+    name: 'of the snapshots that may go the newest goes for lack of room',
+    breaks: 'writes wait for a merge that waits for them',
+    edits: [{ file: OVERFLOW, find: 'visible.slice(0, -1).find(', replace: 'visible.findLast(' }],
+  },
+  {
+    name: 'a copy waits for a merge although a revert is in its pool',
+    breaks: 'writes hang for ever',
+    edits: [
+      {
+        file: OVERFLOW,
+        find: 'victim === undefined || this.#chain.keeping.from !== undefined) return',
+        replace: 'victim === undefined) return',
+      },
+      {
+        file: OVERFLOW,
+        find: 'nextToMerge === undefined || keeping.from !== undefined || record',
+        replace: 'nextToMerge === undefined || record',
+      },
+    ],
+  },
+  {
+    name: 'a copy that could not be committed is overlooked by a revert',
+    breaks: 'after a crash what was written since is put back',
+    edits: [
+      {
+        file: 'snapshot/revert-state.ts',
+        find: 'for (const block of uncommitted.blocks) pending.add(block);',
+        replace: 'if (uncommitted.isEmpty) return;',
       },
     ],
   },

@@ -17,7 +17,7 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
     breaks: 'a snapshot changes after it was taken',
     edits: [
       {
-        file: CREATE,
+        file: 'snapshot/hold-writes.ts',
         find: 'await gate.hold(deadline - clock.monotonic());',
         replace: 'void gate.hold(limitMs).catch(() => undefined);',
       },
@@ -28,7 +28,7 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
     breaks: 'blocks are overwritten that the new snapshot has no copy of',
     edits: [
       {
-        file: CREATE,
+        file: 'snapshot/hold-writes.ts',
         find: 'return await action(limited);',
         replace: 'gate.release();\n    held = false;\n    return await action(limited);',
       },
@@ -39,7 +39,7 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
     breaks: 'a power cut takes a snapshot back to before its moment',
     edits: [
       {
-        file: CREATE,
+        file: 'snapshot/hold-writes.ts',
         find: "await limited('the volume was not flushed', device.flush());",
         replace: '',
       },
