@@ -188,9 +188,7 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
   {
     name: 'a snapshot that could not be taken leaves the buffer plugged',
     breaks: 'writes wait for ever',
-    edits: [
-      { file: HOLDING, find: 'writes?.unplug();', replace: 'if (held) writes?.unplug();' },
-    ],
+    edits: [{ file: HOLDING, find: 'writes?.unplug();', replace: 'if (held) writes?.unplug();' }],
   },
   {
     name: 'a write-out that failed is forgotten',
