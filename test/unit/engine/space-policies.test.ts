@@ -153,6 +153,52 @@ test('a snapshot that is held stays: commands, limit and lack of room do not del
   expect(again?.problem).toBe('space');
 });
 
+/** The oldest held, with the first blocks; a middle one that has `shared` of these again; and the newest. */
+async function heldOldest(shared: number): Promise<World> {
+  // A room of so many bytes leaves a little to merges.
+  const world = await World.create({ size: 16 * MEBIBYTE, maximumSize: 256 * BLOCK_SIZE });
+  await world.reopen();
+  const oldest = await world.snapshot();
+  await world.writeBlock(0, 60);
+  await world.snapshot();
+  await world.writeBlock(0, shared);
+  await world.writeBlock(200, 60 - shared);
+  await world.snapshot();
+  await oldest.hold();
+  return world;
+}
+
+test('delete-oldest: where the oldest is held the next one goes, and the write waits for its merge', async () => {
+  const world = await heldOldest(50);
+  const [oldest, middle, newest] = world.volume.snapshots;
+  const told: string[] = [];
+  world.volume.on('overflow', ({ action }) => told.push(action));
+  world.volume.on('deleted', ({ id, reason }) => told.push(`${id} ${reason}`));
+  world.volume.on('merged', ({ id }) => told.push(`${id} merged`));
+  for (let block = 300; !told.includes(`${middle?.id} space`); block++) await world.writeBlock(block);
+  await world.volume.settled();
+  expect(world.volume.snapshots.map(({ id }) => id)).toEqual([oldest?.id, newest?.id]);
+  expect(told).toEqual(['delete-oldest', `${middle?.id} space`, `${middle?.id} merged`]);
+  await world.expectRight();
+  await world.kill();
+  await world.expectRight();
+});
+
+test('delete-oldest: where nothing that may go makes room the write fails; the newest stays', async () => {
+  const world = await heldOldest(0);
+  const written = await world.writeBlock(0, 300).then(
+    () => undefined,
+    (error: unknown) => error,
+  );
+  expect(written).toBeInstanceOf(NoSpaceError);
+  await world.volume.settled();
+  expect(world.volume.snapshots).toHaveLength(2);
+  await world.expectRight();
+  await world.volume.snapshots[0]?.release();
+  await world.writeBlock(0, 300);
+  await world.expectRight();
+});
+
 test('a device that fails costs a write, not a snapshot that is held', async () => {
   const world = await fullWorld();
   const [snapshot] = world.volume.snapshots;
