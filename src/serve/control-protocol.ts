@@ -77,8 +77,8 @@ export interface RevertParams {
 }
 
 export interface ChangedParams {
-  /** Store ids. */
-  readonly since: string;
+  /** Store ids; without `since`: everything but what is known to be zero. */
+  readonly since?: string | undefined;
   readonly until?: string | undefined;
   readonly compare: boolean;
   readonly copiedOnly?: boolean | undefined;

@@ -267,7 +267,7 @@ export class ControlServer {
   async #changed({ params, signal }: Call): Promise<Reply> {
     const { since, until, compare, copiedOnly, offset, length } = params as ChangedParams;
     const options: ChangedBlocksOptions = {
-      since: this.#find(since),
+      ...(since === undefined ? {} : { since: this.#find(since) }),
       ...(until === undefined ? {} : { until: this.#find(until) }),
       compare,
       ...(copiedOnly === undefined ? {} : { copiedOnly }),

@@ -20,6 +20,7 @@ import type { Snapshot } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { VolumeAccess } from '../volume/access.js';
 import type { ChangedExtent } from '../volume/changed-blocks.js';
+import { alignedExtents } from '../volume/extents.js';
 import type { VolumeFigures } from '../volume/history.js';
 import type { Recovery } from '../volume/open.js';
 import type { ChangedBlocksOptions } from '../volume/volume.js';
@@ -285,13 +286,17 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
     this.#take(value as VolumeState);
   }
 
-  async *changedBlocks(options: ChangedBlocksOptions): AsyncGenerator<ChangedExtent> {
+  changedBlocks(options: ChangedBlocksOptions): AsyncGenerator<ChangedExtent> {
+    return alignedExtents(this.#changed(options), options.until ?? this, options.alignment);
+  }
+
+  async *#changed(options: ChangedBlocksOptions): AsyncGenerator<ChangedExtent> {
     const { since, until, compare = false, copiedOnly, offset = 0, length, signal } = options;
     const end = length === undefined ? undefined : offset + length;
     let held: ChangedExtent | undefined;
     for (let at: number | undefined = offset; at !== undefined; ) {
       const params: ChangedParams = {
-        since: since.storeId,
+        since: since?.storeId,
         until: until?.storeId,
         compare,
         copiedOnly,

@@ -11,11 +11,13 @@ import type { ChangedExtent } from './changed-blocks.js';
 import type { VolumeFigures } from './history.js';
 import type { Recovery } from './open.js';
 
-/** See `Volume`, which says what each of these does and throws. */
 export interface ChangedBlocksOptions {
-  readonly since: Snapshot;
+  /** Default: when the volume was all zeros, so that everything but what is known to be zero has changed. */
+  readonly since?: Snapshot | undefined;
   /** Default: now. */
-  readonly until?: Snapshot;
+  readonly until?: Snapshot | undefined;
+  /** Extents begin and end at multiples of so many bytes, or at the volume's end; default: where the changes do. */
+  readonly alignment?: ByteLength;
   /** Compare the bytes and leave out blocks that are equal again. */
   readonly compare?: boolean;
   /** Without what `since` leaves out as unused, which may read otherwise now: for pictures and figures, not for backups. */
@@ -26,6 +28,7 @@ export interface ChangedBlocksOptions {
   readonly signal?: AbortSignal;
 }
 
+/** See `Volume`, which says what each of these does and throws. */
 export interface VolumeAccess extends ByteSource {
   readonly name: string;
   readonly writable: boolean;

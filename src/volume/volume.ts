@@ -28,6 +28,7 @@ import { type Change, CLEARED_BYTES, changePart, PART_BYTES, writePart, zero } f
 import { clearRange } from './clearing.js';
 import { differing } from './compare.js';
 import type { Engine } from './engine.js';
+import { alignedExtents, extentsWithData, zerosOf } from './extents.js';
 import type { VolumeFigures } from './history.js';
 import type { Recovery } from './open.js';
 
@@ -237,14 +238,24 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
    * What changed from `since` to `until`, in ascending extents, exact at 16 KiB.
    * @throws SnapshotDeletedError, InvalidArgumentError
    */
-  async *changedBlocks(options: ChangedBlocksOptions): AsyncGenerator<ChangedExtent> {
+  changedBlocks(options: ChangedBlocksOptions): AsyncGenerator<ChangedExtent> {
+    return alignedExtents(this.#changed(options), options.until ?? this, options.alignment);
+  }
+
+  async *#changed(options: ChangedBlocksOptions): AsyncGenerator<ChangedExtent> {
     const { since, until, compare = false, copiedOnly, offset, length, signal } = options;
     const { history, life } = this.#opened;
     life.check();
-    for await (const extent of history.changed({ since, until, copiedOnly, offset, length, signal })) {
+    const after = until ?? this;
+    const before = since ?? zerosOf(after.size);
+    const changed =
+      since === undefined
+        ? extentsWithData(after, offset, length)
+        : history.changed({ since, until, copiedOnly, offset, length, signal });
+    for await (const extent of changed) {
       life.check();
       signal?.throwIfAborted();
-      if (compare) yield* differing(since, until ?? this, extent);
+      if (compare) yield* differing(before, after, extent);
       else yield extent;
     }
   }

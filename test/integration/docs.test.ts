@@ -28,17 +28,6 @@ const example = async (name: string, ...args: string[]) =>
     })
   ).stdout;
 
-test('the backup agent backs up', async () => {
-  const image = join(folder, 'disk.img');
-  await writeFile(image, 'first bytes');
-  await truncate(image, 4 * 1024 * 1024);
-  expect(await example('backup-agent.ts', image, join(folder, 'backup.raw'))).toBe(
-    'incremental backup: 16384 bytes\n',
-  );
-  const [now, backup] = [await readFile(image), await readFile(join(folder, 'backup.raw'))];
-  expect(backup.equals(now)).toBe(true);
-});
-
 test('what nothing uses is left out', async () => {
   expect(await example('unused-space.ts')).toBe('left out: 524288 bytes; copies: 0\n');
 });

@@ -304,6 +304,33 @@ describe.each(LAYOUTS)('changed blocks (%s)', (layout) => {
     }
   });
 
+  test('since ever are all but what is known to be zero, and reach from one multiple to another', async () => {
+    const world = await World.create({ layout, size: 40 * BLOCK_SIZE + 777, filled: false });
+    const { volume } = world;
+    const writes = [3, 4, 9, 30, 40];
+    for (const block of writes) await world.write(block * BLOCK_SIZE, new Uint8Array(777).fill(block));
+    const until = await world.snapshot();
+    await world.write(20 * BLOCK_SIZE, new Uint8Array(1).fill(1));
+    expect(blocksOf(await collect(volume, { until, compare: true }))).toEqual(writes);
+    expect(blocksOf(await collect(volume, { compare: true }))).toEqual([3, 4, 9, 20, 30, 40]);
+    const data = new Set(blocksOf(await collect(volume, { until })));
+    expect(writes.filter((block) => !data.has(block))).toEqual([]);
+
+    const extents = [
+      { offset: 0, length: 12 * BLOCK_SIZE },
+      { offset: 28 * BLOCK_SIZE, length: 4 * BLOCK_SIZE },
+      { offset: 40 * BLOCK_SIZE, length: 777 },
+    ];
+    const alignment = 4 * BLOCK_SIZE;
+    expect(await collect(volume, { until, compare: true, alignment })).toEqual(extents);
+    for (const block of [0, 11, 31]) await world.write(block * BLOCK_SIZE, new Uint8Array(1).fill(99));
+    expect(blocksOf(await collect(volume, { since: until, alignment }))).toEqual(
+      [0, 8, 20, 28].flatMap((block) => [block, block + 1, block + 2, block + 3]),
+    );
+    for (const wrong of [0, -1, 0.5])
+      await expect(collect(volume, { since: until, alignment: wrong })).rejects.toThrow(InvalidArgumentError);
+  });
+
   test('are refused the wrong way round, for deleted snapshots and for those of another volume', async () => {
     const world = await World.create({ layout });
     const other = await World.create({ layout });

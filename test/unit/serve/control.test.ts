@@ -135,6 +135,10 @@ describe('a remote volume', () => {
     expect(await all(remote.changedBlocks({ since, until, compare: true }))).toEqual(
       await all(world.volume.changedBlocks({ since: a, until: b, compare: true })),
     );
+    for (const alignment of [1, 3 * BLOCK_SIZE])
+      expect(await all(remote.changedBlocks({ until, alignment }))).toEqual(
+        await all(world.volume.changedBlocks({ until: b, alignment })),
+      );
     await expect(all(remote.changedBlocks({ since: until, until: since }))).rejects.toMatchObject({
       code: 'INVALID_ARGUMENT',
     });
