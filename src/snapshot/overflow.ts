@@ -6,7 +6,13 @@
  */
 import type { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
 import type { Clock } from '../environment.js';
-import { HeldError, InvalidArgumentError, NoSpaceError, RevertInProgressError } from '../errors.js';
+import {
+  HeldError,
+  InvalidArgumentError,
+  NoSpaceError,
+  RevertInProgressError,
+  SnapshotDeletedError,
+} from '../errors.js';
 import { SPACE_POLICIES, type SpacePolicy, type SpaceRules } from '../format/start-block.js';
 import type { AttachedStore } from '../store/store.js';
 import type { ByteLength } from '../units.js';
@@ -109,6 +115,8 @@ export class Overflow {
     patience.isForMerge = action === 'delete-oldest';
     const outcome = action === 'delete-oldest' ? await this.#deleteOldest(record, full) : undefined;
     if (outcome !== undefined) return outcome;
+    // It may have gone meanwhile: then nothing has to be copied for it.
+    if (record.isGone) return 'removed';
     this.#block(record, full, action === 'hold-writes' ? action : 'fail-writes');
     if (action === 'hold-writes') return 'wait';
     throw this.#noSpace(record, full, isOver);
@@ -139,7 +147,10 @@ export class Overflow {
     }
     if (this.#waiters.isClosed) return undefined;
     // One at a time: the next one only if the merge of this one was not enough.
-    if (this.#chain.nextToMerge === undefined && !(await this.#giveLater(record, full))) return undefined;
+    if (this.#chain.nextToMerge === undefined) {
+      if (!(await this.#giveLater(record, full))) return undefined;
+      if (this.#chain.nextToMerge === undefined) return 'removed'; // merged already
+    }
     return this.#willMergeHelp(record) ? 'wait' : undefined;
   }
 
@@ -206,13 +217,14 @@ export class Overflow {
   }
 }
 
-/** @returns false if a snapshot that would go must stay */
+/** @returns false if a snapshot that would go must stay; true also if it is gone already */
 async function unlessKept(removal: () => Promise<void>): Promise<boolean> {
   try {
     await removal();
     return true;
   } catch (error) {
     if (error instanceof HeldError || error instanceof RevertInProgressError) return false;
+    if (error instanceof SnapshotDeletedError) return true;
     throw error;
   }
 }

@@ -89,6 +89,7 @@ export class Workload {
     volume.on('deleting', ({ id, reason }) => {
       const label = labels.get(id) ?? '';
       this.#model.beginDelete(label);
+      if (reason === 'space' && volume.snapshots[0]?.id !== id) this.#counters.youngerGivenUp++;
       if (expected.isHeld(label)) this.#calls.complaints.push(`${label} is held and is deleted (${reason})`);
     });
     volume.on('deleted', ({ id, reason }) => {
