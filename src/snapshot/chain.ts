@@ -234,7 +234,8 @@ export class SnapshotChain {
   }
 
   /**
-   * Holds a snapshot, or releases it; durable when it resolves. A deletion that has begun comes first.
+   * Holds a snapshot, or releases it; durable when it resolves. A deletion that has begun comes first. One that was to go after
+   * a revert is wanted from then on.
    * @throws SnapshotDeletedError, NotFoundError, DeviceError
    */
   async setHold(record: SnapshotRecord, hold: Hold | undefined): Promise<void> {
@@ -242,7 +243,10 @@ export class SnapshotChain {
       this.indexOf(record);
       const until = hold?.until;
       await this.#control.update(record.id, ({ state }) => ({
-        state: hold === undefined ? state & ~SnapshotState.held : state | SnapshotState.held,
+        state:
+          hold === undefined
+            ? state & ~SnapshotState.held
+            : (state & ~SnapshotState.dropAfterRevert) | SnapshotState.held,
         heldUntil: until === undefined ? 0n : filetimeFromMilliseconds(until),
       }));
       record.hold = hold;

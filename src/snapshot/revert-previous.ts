@@ -1,5 +1,5 @@
 /** The snapshot of the state before a revert, where nobody wants it any longer than the revert takes. */
-import { SnapshotDeletedError } from '../errors.js';
+import { HeldError, SnapshotDeletedError } from '../errors.js';
 import { SnapshotState } from '../format/control-block.js';
 import type { CreateContext } from './create.js';
 import type { Merging } from './merging.js';
@@ -22,8 +22,8 @@ export async function dropUnwanted(
     await chain.remove(record, copyOnWrite, 'requested');
     merging.wake();
   } catch (error) {
-    // Somebody else was faster.
-    if (error instanceof SnapshotDeletedError) return;
+    // Somebody else was faster: it is gone, or wanted after all.
+    if (error instanceof SnapshotDeletedError || error instanceof HeldError) return;
     emit('backgroundFailure', { id, what: 'deleting the snapshot of the state before a revert', error });
   }
 }

@@ -180,8 +180,15 @@ const STEPS_PER_OPERATION = 16;
 function withSpaceOperations(seed: string, cycles: readonly Cycle[], scarce: number): readonly Cycle[] {
   const random = new SeededRandom(`space ${seed}`);
   if (!random.chance(0.35)) return cycles;
+  // In some of them the oldest is held, so that a younger one has to go where room is short.
+  const holdsOldest = random.chance(0.4);
   return cycles.map((cycle) => {
     const operations = [...cycle.operations];
+    if (holdsOldest) {
+      operations.splice(random.below(2), 0, { kind: 'hold', age: 0, forMs: undefined });
+      operations.splice(random.below(operations.length), 0, { kind: 'limit', maximum: scarce });
+      return { ...cycle, operations };
+    }
     // A policy that nothing follows changes nothing.
     const count = random.below(2 + Math.floor(operations.length / 6));
     for (let i = 0; i < count; i++)

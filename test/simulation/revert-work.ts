@@ -34,6 +34,8 @@ export class RevertWork {
   #isCancelling = false;
   /** Snapshots that are to go with the revert that they were taken for. */
   readonly unwanted = new Set<string>();
+  /** Those of them that somebody wanted to hold: they may stay. */
+  readonly #wanted = new Set<string>();
   /** Has one been asked for? Then what the volume's device holds need not be the volume. */
   mayRevert = false;
 
@@ -53,6 +55,11 @@ export class RevertWork {
   /** Is one asked for, or under way? */
   isAt({ figures }: Volume): boolean {
     return figures.revert !== undefined || this.#asked.size > 0;
+  }
+
+  /** Somebody holds a snapshot. */
+  want(label: string): void {
+    this.#wanted.add(label);
   }
 
   /** A snapshot was taken. */
@@ -115,6 +122,7 @@ export class RevertWork {
   /** Snapshots that should have gone with a revert that is over. */
   unwantedIn({ snapshots, figures }: Volume): string[] {
     if (figures.revert !== undefined) return [];
-    return snapshots.flatMap(({ label }) => (label !== undefined && this.unwanted.has(label) ? [label] : []));
+    const mustGo = (label: string) => this.unwanted.has(label) && !this.#wanted.has(label);
+    return snapshots.flatMap(({ label }) => (label !== undefined && mustGo(label) ? [label] : []));
   }
 }

@@ -15,14 +15,24 @@ export interface WorkloadWorld {
 
 export const NO_WORLD: WorkloadWorld = { now: () => 0, setHostSpace: () => undefined };
 
+export interface SpaceListener {
+  /** A call has failed for lack of room. */
+  onNoSpace(): void;
+  /** A snapshot is about to be held. */
+  onHold(label: string): void;
+}
+
 export class SpaceWork {
   readonly #calls: Calls;
   readonly #counters: RunCounters;
   readonly #world: WorkloadWorld;
   readonly expected: SpaceExpectations;
 
-  constructor(calls: Calls, counters: RunCounters, world: WorkloadWorld) {
+  readonly #listener: SpaceListener;
+
+  constructor(calls: Calls, counters: RunCounters, world: WorkloadWorld, listener: SpaceListener) {
     this.#calls = calls;
+    this.#listener = listener;
     this.#counters = counters;
     this.#world = world;
     this.expected = new SpaceExpectations(world.now);
@@ -32,6 +42,7 @@ export class SpaceWork {
   async errorOf(permitted: Permitted, call: () => Promise<unknown>): Promise<VolsnapError | undefined> {
     const mayFail = this.expected.watch();
     const error = await this.#calls.errorOf([...permitted, ...FULL], call);
+    if (error?.code === 'NO_SPACE') this.#listener.onNoSpace();
     const isExpected = mayFail() || permitted.includes('NO_SPACE');
     if (error?.code === 'NO_SPACE' && !isExpected && !this.#calls.tolerated.includes('NO_SPACE')) throw error;
     return error;
@@ -82,6 +93,7 @@ export class SpaceWork {
     const { forMs } = operation;
     const until = forMs === undefined ? undefined : this.#world.now() + forMs;
     this.expected.begin(label, true);
+    this.#listener.onHold(label);
     const call = () => snapshot.hold(until === undefined ? {} : { until: new Date(until) });
     const result = await this.#calls.outcome(GONE, call);
     this.expected.end(label, result === 'done' ? { until } : undefined);

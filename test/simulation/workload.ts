@@ -29,6 +29,8 @@ export class Workload {
   readonly #calls = new Calls();
   readonly #space: SpaceWork;
   readonly #reverts: RevertWork;
+  /** The one that is open. */
+  #volume: Volume | undefined;
   #sequence = 1;
   #label = 0;
   #comparisons = 0;
@@ -40,7 +42,11 @@ export class Workload {
     this.#model = model;
     this.#counters = counters;
     const calls = this.#calls;
-    const space = new SpaceWork(calls, counters, world);
+    const space = new SpaceWork(calls, counters, world, {
+      // A revert that goes on at the opening may have told before anybody listened.
+      onNoSpace: () => this.#noteOverflow(),
+      onHold: (label) => this.#reverts.want(label),
+    });
     this.#space = space;
     const read = (snapshot: Snapshot) => this.#readSnapshot(snapshot);
     const errorOf: Calls['errorOf'] = (permitted, call) => space.errorOf(permitted, call);
@@ -78,6 +84,7 @@ export class Workload {
 
   /** Must be called for each volume that is opened, at once: tells the model of snapshots that go. */
   listen(volume: Volume): void {
+    this.#volume = volume;
     this.#reverts.begin();
     const { expected } = this.#space;
     const labels = new Map(volume.snapshots.map(({ id, label }) => [id, label ?? '']));
@@ -85,7 +92,7 @@ export class Workload {
       labels.set(id, label);
       this.#reverts.created(label);
     });
-    volume.on('overflow', () => this.#noteOverflow(volume));
+    volume.on('overflow', () => this.#noteOverflow());
     volume.on('deleting', ({ id, reason }) => {
       const label = labels.get(id) ?? '';
       this.#model.beginDelete(label);
@@ -105,7 +112,7 @@ export class Workload {
       this.#counters.blocksMerged += blocks;
     });
     volume.on('backgroundFailure', ({ what, error }) => {
-      if (isOutOfSpace(error)) this.#noteOverflow(volume);
+      if (isOutOfSpace(error)) this.#noteOverflow();
       else this.#calls.expectFault(what, error);
     });
     volume.on('unusedSpaceUnknown', ({ reason, error }) => {
@@ -115,8 +122,8 @@ export class Workload {
   }
 
   /** A revert needs its snapshots, so none of them makes room. */
-  #noteOverflow(volume: Volume): void {
-    if (!this.#reverts.isAt(volume)) return;
+  #noteOverflow(): void {
+    if (this.#volume === undefined || !this.#reverts.isAt(this.#volume)) return;
     this.isShortOfSpace = true;
     if (this.tolerated.length === 0) this.tolerated = DEVICE_FAILS;
   }

@@ -83,8 +83,8 @@ export const ROOM_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: CHAIN,
-        find: 'hold === undefined ? state & ~SnapshotState.held : state | SnapshotState.held,',
-        replace: 'state,',
+        find: '(state & ~SnapshotState.dropAfterRevert) | SnapshotState.held,',
+        replace: 'state & ~SnapshotState.dropAfterRevert,',
       },
     ],
   },
