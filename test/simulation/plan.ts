@@ -1,9 +1,10 @@
 /**
  * What one simulated run does: drawn from its seed before anything runs, so that a failing plan can be made shorter.
  */
-import { SPACE_POLICIES, type SpacePolicy, type WriteMode } from '../../src/index.js';
+import type { WriteMode } from '../../src/index.js';
 import { SeededRandom } from '../../src/testing/index.js';
 import { BLOCK_SIZE } from '../../src/units.js';
+import { CONTROL_FILE, type SpaceOperation, withSpaceOperations } from './plan-space.js';
 
 /** Bytes of the volume, whole sectors. */
 export interface Range {
@@ -28,20 +29,6 @@ export type Operation =
   | { readonly kind: 'revert'; readonly age: number; readonly keep: boolean }
   | { readonly kind: 'cancel-revert' }
   | SpaceOperation;
-
-/** What is done about a lack of room. */
-export type SpaceOperation =
-  | {
-      readonly kind: 'policy';
-      readonly policy: SpacePolicy;
-      readonly waitMs: number;
-      readonly afterWait: 'delete-oldest' | 'fail-writes';
-    }
-  /** A snapshot, by age; without `forMs` until it is released. */
-  | { readonly kind: 'hold'; readonly age: number; readonly forMs: number | undefined }
-  | { readonly kind: 'release'; readonly age: number }
-  /** Directory: how much the host has for the store from now on; 0: as much as is wanted. */
-  | { readonly kind: 'host-space'; readonly bytes: number };
 
 /** How the volume is opened for writing. */
 export interface Writing {
@@ -121,9 +108,6 @@ interface Style {
   readonly rot: boolean;
 }
 
-/** Bytes of a directory store without a snapshot. */
-const CONTROL_FILE = 10 * BLOCK_SIZE;
-
 export function drawPlan(seed: string, options: PlanOptions): Plan {
   const random = new SeededRandom(`plan ${seed}`);
   // Few plans have more blocks than fit into one table block: they take as long as twenty others.
@@ -175,57 +159,6 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
 
 /** Steps that an operation takes, more or less: a crash should come while there is work. */
 const STEPS_PER_OPERATION = 16;
-
-/** Some plans are about a lack of room: policies, holds, and what the host has. Drawn apart, so that the others stay as they are. */
-function withSpaceOperations(seed: string, cycles: readonly Cycle[], scarce: number): readonly Cycle[] {
-  const random = new SeededRandom(`space ${seed}`);
-  if (!random.chance(0.35)) return cycles;
-  // In some of them the oldest is held, so that a younger one has to go where room is short.
-  const holdsOldest = random.chance(0.4);
-  return cycles.map((cycle) => {
-    const operations = [...cycle.operations];
-    if (holdsOldest) {
-      operations.splice(random.below(2), 0, { kind: 'hold', age: 0, forMs: undefined });
-      operations.splice(random.below(operations.length), 0, { kind: 'limit', maximum: scarce });
-      return { ...cycle, operations };
-    }
-    // A policy that nothing follows changes nothing.
-    const count = random.below(2 + Math.floor(operations.length / 6));
-    for (let i = 0; i < count; i++)
-      operations.splice(random.below(operations.length + 1), 0, drawSpaceOperation(random, scarce));
-    return { ...cycle, operations };
-  });
-}
-
-function drawSpaceOperation(random: SeededRandom, scarce: number): Operation {
-  const kind = random.pick([
-    'policy',
-    'policy',
-    'hold',
-    'hold',
-    'release',
-    'release',
-    'limit',
-    'host-space',
-  ] as const);
-  switch (kind) {
-    case 'policy':
-      return {
-        kind,
-        policy: random.pick(SPACE_POLICIES),
-        waitMs: random.pick([1, 20, 3000]),
-        afterWait: random.pick(['delete-oldest', 'fail-writes'] as const),
-      };
-    case 'hold':
-      return { kind, age: random.below(64), forMs: random.chance(0.3) ? undefined : 1 + random.below(200) };
-    case 'release':
-      return { kind, age: random.below(64) };
-    case 'limit':
-      return { kind, maximum: random.chance(0.3) ? 0 : scarce + random.below(16) * BLOCK_SIZE };
-    case 'host-space':
-      return { kind, bytes: random.chance(0.3) ? 0 : CONTROL_FILE + scarce + random.below(16) * BLOCK_SIZE };
-  }
-}
 
 /** The modes of writing of one cycle after the other: always the same one, or now this and now that. */
 function drawModes(seed: string): () => Writing {

@@ -2,7 +2,7 @@
 import type { Snapshot, VolsnapError, Volume } from '../../src/index.js';
 import { type Calls, GONE, NO_ERROR, type Permitted } from './calls.js';
 import type { RunCounters } from './counters.js';
-import type { SpaceOperation } from './plan.js';
+import type { SpaceOperation } from './plan-space.js';
 import { SpaceExpectations } from './space-expectations.js';
 
 const FULL: Permitted = ['NO_SPACE'];
