@@ -5,7 +5,7 @@ export type { CachedDeviceFigures } from './cache/cached-reads.js';
 export type { CacheProblem } from './cache/check.js';
 export type { CreateCacheOptions } from './cache/create.js';
 export { type CachedRun, CacheImage, type CacheImageOptions } from './cache/image.js';
-export { type CheckOptions, checkVolume, type Problem } from './check/check.js';
+export { type CheckOptions, checkVolume } from './check/check.js';
 export { checkServedVolume, type ServedCheckOptions } from './check/served.js';
 export { type AllocationExtent, allocationOf } from './device/allocation.js';
 export type { BlockDevice, ResizableDevice } from './device/block-device.js';
@@ -34,6 +34,7 @@ export type { ExportCatalog, NbdExport, StatusContext, StatusContexts } from './
 export { DEFAULT_LIMITS, type NbdLimits } from './nbd/server/limits.js';
 export { type NbdAddress, NbdServer, type NbdServerOptions } from './nbd/server/server.js';
 export type { NbdTls } from './nbd/server/tls.js';
+export type { ScrubOptions, ScrubReport, ScrubStatus } from './scrub/scrub.js';
 export { connectToOwner } from './serve/connect.js';
 export type { ServingState } from './serve/control-protocol.js';
 export { RemoteVolume } from './serve/remote-volume.js';
@@ -44,6 +45,7 @@ export type { SpaceForecast, SpaceWarning } from './snapshot/forecast.js';
 export type { Growth } from './snapshot/growth.js';
 export type { SettledOptions } from './snapshot/merging.js';
 export type { SpacePolicyOptions } from './snapshot/overflow.js';
+export { explainProblem, type Problem } from './snapshot/problem.js';
 export type { DeletionReason } from './snapshot/record.js';
 export type {
   RevertOperation,

@@ -6,35 +6,16 @@
 import type { BlockDevice } from '../device/block-device.js';
 import { systemEnvironment } from '../environment.js';
 import { VolsnapError } from '../errors.js';
-import type { Guid } from '../format/guid.js';
+import { scrubCopies } from '../scrub/copies.js';
+import { Pace } from '../scrub/pace.js';
+import { checkCatalog, checkSkips, checkTable } from '../scrub/rules.js';
+import type { ScrubOptions } from '../scrub/scrub.js';
+import type { Problem } from '../snapshot/problem.js';
 import type { AttachedStore, Store } from '../store/store.js';
 import { closeAreas, FOREIGN, findStore, loadStore } from '../volume/open.js';
 import { WindowsHistory } from '../volume/windows-history.js';
-import { checkCatalog, checkSkips, checkTable } from './rules.js';
-import { type ScrubOptions, scrub } from './scrub.js';
 
-export interface Problem {
-  readonly code: /** The store as a whole cannot be read. */
-    | 'store-damaged'
-    /** A snapshot cannot be read. */
-    | 'snapshot-damaged'
-    /** The volume was written, or changed its size, while volsnap was not there. */
-    | 'volume-changed'
-    /** Items of the control file contradict each other or the diff areas. */
-    | 'catalog'
-    /** Two copies share a slot, or a snapshot skips a block that an older one needs. */
-    | 'space'
-    /** A copy fails its checksum. */
-    | 'checksum'
-    /** A file that no snapshot owns. */
-    | 'orphan'
-    /** Something odd about a store that Windows wrote. */
-    | 'note';
-  readonly message: string;
-  readonly snapshot?: Guid;
-}
-
-export interface CheckOptions extends ScrubOptions {
+export interface CheckOptions extends Omit<ScrubOptions, 'repair'> {
   /** Default: what is found. */
   readonly store?: Store;
   /** Also read every copy and test its checksum. */
@@ -102,7 +83,8 @@ async function checkStore(store: AttachedStore, options: CheckOptions): Promise<
       if (record.damage !== undefined) {
         problems.push({ code: 'snapshot-damaged', snapshot: record.id, message: record.damage.message });
       }
-      if (record.area !== undefined) problems.push(...(await checkTable(record.id, record.area)));
+      if (record.area !== undefined)
+        problems.push(...(await checkTable(record.id, record.area, systemEnvironment.clock)));
     }
     problems.push(...checkSkips(records));
     if (recovery.clean) {
@@ -111,7 +93,11 @@ async function checkStore(store: AttachedStore, options: CheckOptions): Promise<
         ...orphans.map((name) => ({ code: 'orphan' as const, message: `${name} belongs to no snapshot` })),
       );
     }
-    if (options.scrub === true) problems.push(...(await scrub(records, options)));
+    if (options.scrub === true) {
+      const { bytesPerSecond = 0, signal, onProgress } = options;
+      const pace = new Pace(systemEnvironment.clock, bytesPerSecond);
+      problems.push(...(await scrubCopies(records, { pace, signal, onProgress })));
+    }
     return problems;
   } finally {
     await closeAreas(records);

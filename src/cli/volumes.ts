@@ -132,17 +132,6 @@ const useOpened =
       return body(volume);
     });
 
-/** Opens the volume for writing, which puts right what can be, without its damaged snapshots; then runs `body`. */
-export async function repairVolume<T>(
-  session: Session,
-  path: string,
-  options: WritingOptions,
-  body: (volume: Volume) => Promise<T>,
-): Promise<T> {
-  const volume = await openForChange(session, path, options, 'drop');
-  return useVolume(volume, () => body(volume));
-}
-
 /** Opens the volume for writing. @throws as `Volume.open` */
 export async function openForChange(
   session: Session,
@@ -189,7 +178,8 @@ function tellEvents({ notes }: Session, volume: VolumeAccess): void {
   });
 }
 
-async function useVolume<T>(volume: VolumeAccess, body: () => Promise<T>): Promise<T> {
+/** Runs `body`, and closes the volume. */
+export async function useVolume<T>(volume: VolumeAccess, body: () => Promise<T>): Promise<T> {
   let result: T;
   try {
     result = await body();

@@ -44,8 +44,10 @@ export const Method = {
   hold: 'hold',
   /** Takes `{ snapshot }`, its store id; gives `VolumeState`. */
   release: 'release',
-  /** Takes `{ scrub }`, gives problems. */
+  /** Takes `CheckParams`, gives problems. */
   check: 'check',
+  /** Takes `ScrubParams`, gives a `ScrubReport`. */
+  scrub: 'scrub',
 } as const;
 
 export interface Greeting {
@@ -95,6 +97,15 @@ export interface HoldParams {
   readonly snapshot: string;
   /** Milliseconds since 1970; none: until it is released. */
   readonly until?: number | undefined;
+}
+
+export interface ScrubParams {
+  readonly bytesPerSecond?: number | undefined;
+  readonly repair?: boolean | undefined;
+}
+
+export interface CheckParams extends ScrubParams {
+  readonly scrub: boolean;
 }
 
 /** What the server of the volume does besides. */

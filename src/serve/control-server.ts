@@ -8,15 +8,18 @@
  */
 import type { EventEmitter } from 'node:events';
 import { createServer, type Socket } from 'node:net';
-import type { Problem } from '../check/check.js';
+import type { ServedCheckOptions } from '../check/served.js';
 import { allocationOf } from '../device/allocation.js';
 import { BufferPool } from '../device/buffer-pool.js';
 import { InUseError, InvalidArgumentError, NotFoundError } from '../errors.js';
 import { SocketFile } from '../nbd/server/socket-file.js';
+import type { ScrubReport } from '../scrub/scrub.js';
+import type { Problem } from '../snapshot/problem.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import type { ChangedBlocksOptions, Volume } from '../volume/volume.js';
 import {
   type ChangedParams,
+  type CheckParams,
   type CreateParams,
   EXTENTS_MAX,
   encodeExtents,
@@ -26,6 +29,7 @@ import {
   type PolicyParams,
   type ReadParams,
   type RevertParams,
+  type ScrubParams,
   type ServingState,
   volumeState,
 } from './control-protocol.js';
@@ -52,6 +56,9 @@ const EVENTS = [
   'spaceEnough',
   'spacePolicy',
   'unusedSpaceUnknown',
+  'scrubProgress',
+  'problemFound',
+  'scrubbed',
 ] as const;
 
 export interface ControlOptions {
@@ -62,11 +69,7 @@ export interface ControlOptions {
   /** Told of connections that cannot be taken. */
   readonly onError: (error: unknown) => void;
   /** Looks for damage while the volume is in use. */
-  readonly check: (options: {
-    readonly scrub: boolean;
-    readonly signal: AbortSignal;
-    readonly onProgress: Call['onProgress'];
-  }) => Promise<readonly Problem[]>;
+  readonly check: (options: ServedCheckOptions) => Promise<readonly Problem[]>;
 }
 
 export class ControlServer {
@@ -186,6 +189,8 @@ export class ControlServer {
         return this.#state();
       case Method.check:
         return { value: await this.#check(call) };
+      case Method.scrub:
+        return { value: await this.#scrub(call) };
       default:
         throw new InvalidArgumentError(
           `the process that serves ${volume.name} does not know “${method}”: it is of another version`,
@@ -307,8 +312,14 @@ export class ControlServer {
   }
 
   async #check({ params, signal, onProgress }: Call): Promise<readonly Problem[]> {
-    const { scrub } = params as { readonly scrub: boolean };
-    return this.#options.check({ scrub, signal, onProgress });
+    const { scrub, bytesPerSecond, repair } = params as CheckParams;
+    return this.#options.check({ scrub, bytesPerSecond, repair, signal, onProgress });
+  }
+
+  /** It ends with the client that asked for it. */
+  async #scrub({ params, signal, onProgress }: Call): Promise<ScrubReport> {
+    const { bytesPerSecond, repair } = params as ScrubParams;
+    return this.#options.volume.scrub({ bytesPerSecond, repair, signal, onProgress });
   }
 
   #find(storeId: string): Snapshot {

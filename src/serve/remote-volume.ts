@@ -7,14 +7,15 @@
  */
 import { EventEmitter } from 'node:events';
 import { asTarget, checkRange, lengthOf } from '../arguments.js';
-import type { Problem } from '../check/check.js';
 import type { AllocationExtent } from '../device/allocation.js';
 import { DeviceError, InvalidArgumentError } from '../errors.js';
 import type { SpacePolicy } from '../format/start-block.js';
+import type { ScrubOptions, ScrubReport } from '../scrub/scrub.js';
 import type { CreateSnapshotOptions } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
 import type { SettledOptions } from '../snapshot/merging.js';
 import type { SpacePolicyOptions } from '../snapshot/overflow.js';
+import type { Problem } from '../snapshot/problem.js';
 import type { RevertOperation, RevertOptions, RevertOutcome } from '../snapshot/revert-operation.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
@@ -26,6 +27,7 @@ import type { Recovery } from '../volume/open.js';
 import type { ChangedBlocksOptions } from '../volume/volume.js';
 import {
   type ChangedParams,
+  type CheckParams,
   type Created,
   type CreateParams,
   decodeExtents,
@@ -42,10 +44,8 @@ import type { Answer, RequestOptions, RpcClient } from './rpc/client.js';
 import { ClosingError } from './rpc/errors.js';
 import { TRANSFER_MAX } from './rpc/server.js';
 
-export interface RemoteCheckOptions {
+export interface RemoteCheckOptions extends ScrubOptions {
   readonly scrub?: boolean;
-  readonly signal?: AbortSignal;
-  readonly onProgress?: (done: ByteLength, total: ByteLength) => void;
 }
 
 export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAccess {
@@ -226,8 +226,7 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
   /** Deletes the `count` oldest of `snapshots`; nothing if others are the oldest meanwhile. */
   async deleteOldest(count = 1): Promise<void> {
     const ids = this.snapshots.slice(0, count).map(({ storeId }) => storeId);
-    const { value } = await this.#request(Method.deleteOldest, { ids });
-    this.#take(value as VolumeState);
+    await this.#asked(Method.deleteOldest, { ids });
   }
 
   /** As `Volume.revert`; what was begun goes on when this connection ends. */
@@ -258,6 +257,7 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
     return { begun: Promise.resolve(), completed, cancel: () => this.#cancelRevert() };
   }
 
+  /** Asks for something that gives the state of the volume. */
   async #asked(method: string, params: unknown, signal?: AbortSignal): Promise<void> {
     signal?.throwIfAborted();
     const { value } = await this.#request(method, params);
@@ -276,8 +276,7 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
 
   /** @internal Deletes one snapshot. */
   async deleteOne(storeId: string): Promise<void> {
-    const { value } = await this.#request(Method.delete, { id: storeId });
-    this.#take(value as VolumeState);
+    await this.#asked(Method.delete, { id: storeId });
   }
 
   async settled(options: SettledOptions = {}): Promise<void> {
@@ -319,34 +318,37 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
   }
 
   async setMaximumSize(maximumSize: ByteLength): Promise<void> {
-    const { value } = await this.#request(Method.resize, { maximumSize });
-    this.#take(value as VolumeState);
+    await this.#asked(Method.resize, { maximumSize });
   }
 
   async setSpacePolicy(policy: SpacePolicy, options: SpacePolicyOptions = {}): Promise<void> {
     const params: PolicyParams = { ...options, policy };
-    const { value } = await this.#request(Method.policy, params);
-    this.#take(value as VolumeState);
+    await this.#asked(Method.policy, params);
   }
 
   /** @internal Of a snapshot by its store id. @param until milliseconds since 1970 */
   async holdSnapshot(snapshot: string, until: number | undefined): Promise<void> {
     const params: HoldParams = { snapshot, until };
-    const { value } = await this.#request(Method.hold, params);
-    this.#take(value as VolumeState);
+    await this.#asked(Method.hold, params);
   }
 
   /** @internal The same. */
   async releaseSnapshot(snapshot: string): Promise<void> {
-    const { value } = await this.#request(Method.release, { snapshot });
-    this.#take(value as VolumeState);
+    await this.#asked(Method.release, { snapshot });
   }
 
   /** As `checkVolume`, while the volume is in use. */
   async check(options: RemoteCheckOptions = {}): Promise<Problem[]> {
-    const { scrub = false, signal, onProgress } = options;
-    const { value } = await this.#request(Method.check, { scrub }, { signal, onProgress });
+    const { scrub = false, bytesPerSecond, repair, signal, onProgress } = options;
+    const params: CheckParams = { scrub, bytesPerSecond, repair };
+    const { value } = await this.#request(Method.check, params, { signal, onProgress });
     return value as Problem[];
+  }
+
+  /** As `Volume.scrub`; it ends with this connection. */
+  async scrub({ signal, onProgress, ...params }: ScrubOptions = {}): Promise<ScrubReport> {
+    const { value } = await this.#request(Method.scrub, params, { signal, onProgress });
+    return value as ScrubReport;
   }
 
   /** Ends the connection. The volume stays open where it is. */

@@ -4,6 +4,7 @@ import type { Guid } from '../format/guid.js';
 import type { SpacePolicy, SpaceRules } from '../format/start-block.js';
 import type { ByteLength } from '../units.js';
 import type { SpaceForecast } from './forecast.js';
+import type { Problem } from './problem.js';
 import type { DeletionReason } from './record.js';
 
 /** Why there is no room: the limit of the store (its reserve, in-volume), or the file system that it is on. */
@@ -53,6 +54,18 @@ export interface VolumeEvents {
   spacePolicy: [SpaceRules & { readonly reason: 'requested' }];
   /** A copy fails its checksum. */
   integrityFailure: [{ readonly id: Guid; readonly error: VolsnapError }];
+  /** A scrub came this far: copies tested, and copies in all, in bytes. */
+  scrubProgress: [{ readonly doneBytes: ByteLength; readonly totalBytes: ByteLength }];
+  /** A scrub found something; `repaired`: and put it right. */
+  problemFound: [{ readonly problem: Problem }];
+  /** A scrub is over; `stopped`: before it had tested everything. */
+  scrubbed: [
+    {
+      readonly outcome: 'finished' | 'stopped';
+      readonly problems: number;
+      readonly doneBytes: ByteLength;
+    },
+  ];
   /** Blocks were put back, of those that differ from the snapshot that the volume is going back to. */
   revertProgress: [{ readonly id: Guid; readonly doneBytes: ByteLength; readonly totalBytes: ByteLength }];
   /** A revert to snapshot `id` is over: all was put back, or, if it was cancelled, all is again as in `previousId`. */

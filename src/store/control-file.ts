@@ -200,6 +200,15 @@ export class ControlFile {
     }));
   }
 
+  /** Writes everything again, durably, as it was read and changed since: for a device that lost it. @throws DeviceError */
+  async rewrite(): Promise<void> {
+    await this.#mutex.runExclusive(async () => {
+      for (const { offset, image } of this.#blocks) await this.#device.write(offset, image.slice());
+      await this.#device.write(START_BLOCK_OFFSET, encodeStartBlock(this.#start));
+      await this.#device.flush();
+    });
+  }
+
   /** Makes a snapshot exist: durable when it returns. @throws LimitError, DeviceError (then call `remove`) */
   async publish(entry: CatalogEntry): Promise<void> {
     await this.#mutex.runExclusive(async () => {

@@ -1,5 +1,6 @@
 /** What can be asked of an open volume, be it open in this process or in the one that serves it. */
 import type { SpacePolicy } from '../format/start-block.js';
+import type { ScrubOptions, ScrubReport } from '../scrub/scrub.js';
 import type { CreateSnapshotOptions } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
 import type { SettledOptions } from '../snapshot/merging.js';
@@ -43,6 +44,7 @@ export interface VolumeAccess extends ByteSource {
   deleteOldest(count?: number): Promise<void>;
   revert(snapshot: Snapshot, options?: RevertOptions): RevertOperation;
   readonly reverting: RevertOperation | undefined;
+  scrub(options?: ScrubOptions): Promise<ScrubReport>;
   settled(options?: SettledOptions): Promise<void>;
   changedBlocks(options: ChangedBlocksOptions): AsyncIterable<ChangedExtent>;
   setMaximumSize(maximumSize: ByteLength): Promise<void>;

@@ -10,6 +10,7 @@ import { WriteGate } from '../copy-on-write/write-gate.js';
 import type { BlockDevice } from '../device/block-device.js';
 import type { Lifetime } from '../device/lifetime.js';
 import type { Environment } from '../environment.js';
+import { Scrubs } from '../scrub/scrub.js';
 import { SnapshotChain } from '../snapshot/chain.js';
 import type { Emit } from '../snapshot/events.js';
 import type { SpaceWarning } from '../snapshot/forecast.js';
@@ -57,6 +58,7 @@ export class Engine {
   /** The volume as its users see it; snapshots and copies work with `device`. */
   readonly live: LiveDevice;
   readonly reverts: Reverts;
+  readonly scrubs: Scrubs;
 
   constructor(
     readonly device: BlockDevice,
@@ -93,5 +95,6 @@ export class Engine {
         ? undefined
         : new WriteBuffer({ device: this.live, gate, copyOnWrite, clock, limit });
     this.reverts = new Reverts(this);
+    this.scrubs = new Scrubs({ chain, pools, copyOnWrite, clock, device, control: store.control }, emit);
   }
 }

@@ -2,6 +2,7 @@
 import type { CopyFigures } from '../copy-on-write/copy-host.js';
 import type { WriteBufferFigures } from '../copy-on-write/write-buffer-figures.js';
 import type { BlockDevice } from '../device/block-device.js';
+import type { ScrubStatus } from '../scrub/scrub.js';
 import type { RevertStatus } from '../snapshot/revert-operation.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import type { SpaceFigures } from '../snapshot/space.js';
@@ -31,6 +32,8 @@ export interface VolumeFigures {
   readonly revert?: RevertStatus | undefined;
   /** Room for copies: policy, rate, forecast; `undefined` for a volume of Windows. */
   readonly space: SpaceFigures | undefined;
+  /** The scrub under way; `undefined`: there is none. */
+  readonly scrub?: ScrubStatus | undefined;
   /** Memory that translation tables take. */
   readonly tableMemoryBytes: ByteLength;
   /** What copy-on-write has done since the volume was opened. */

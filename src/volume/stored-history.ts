@@ -40,7 +40,8 @@ export class StoredHistory implements History {
   }
 
   get figures(): VolumeFigures {
-    const { store, chain, copyOnWrite, pools, gate, space, writes, merging, figures, reverts } = this.#engine;
+    const { store, chain, copyOnWrite, pools, gate, space, writes, merging, figures, reverts, scrubs } =
+      this.#engine;
     const areas = chain.records.flatMap(({ area }) => area ?? []);
     const deleted = chain.records.filter((record) => record.deleted !== undefined);
     return {
@@ -51,6 +52,7 @@ export class StoredHistory implements History {
       maximumBytes: store.control.start.maximumSize,
       revert: reverts.status,
       space: space.figures,
+      scrub: scrubs.status,
       tableMemoryBytes: areas.reduce(
         (sum, area) => sum + area.table.memoryBytes + (area.unused?.memoryBytes ?? 0),
         0,
@@ -111,9 +113,10 @@ export class StoredHistory implements History {
   }
 
   async close(): Promise<void> {
-    const { gate, writes, pools, chain, store, merging, copyOnWrite, reverts } = this.#engine;
+    const { gate, writes, pools, chain, store, merging, copyOnWrite, reverts, scrubs } = this.#engine;
     merging.stop();
     try {
+      await scrubs.stop();
       await reverts.stop();
       // If that fails, acknowledged writes are lost: the close is not a clean one, and says so.
       await writes?.drained();

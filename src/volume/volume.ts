@@ -13,6 +13,7 @@ import type { BlockDevice } from '../device/block-device.js';
 import { type Environment, systemEnvironment } from '../environment.js';
 import { ClosedError, ReadOnlyError } from '../errors.js';
 import type { SpacePolicy } from '../format/start-block.js';
+import type { ScrubOptions, ScrubReport } from '../scrub/scrub.js';
 import { type CreateSnapshotOptions, createSnapshot } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
 import type { SettledOptions } from '../snapshot/merging.js';
@@ -278,6 +279,14 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
       merging.wake();
       reverts.resume();
     });
+  }
+
+  /**
+   * Reads everything that the store holds, and tests every checksum, in the background; see `Scrubs.run` for what it throws.
+   * @throws ReadOnlyError (`checkVolume` is for a volume that is only read)
+   */
+  async scrub(options: ScrubOptions = {}): Promise<ScrubReport> {
+    return this.#writing.scrubs.run(options);
   }
 
   /** Puts the volume back to a snapshot, usable at once. @throws ReadOnlyError, ClosedError; else see `RevertOperation` */

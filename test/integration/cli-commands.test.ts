@@ -397,10 +397,28 @@ describe('check', () => {
     bench.ok(['check', 'a.img']);
     const scrubbed = bench.run(['check', 'a.img', '--scrub']);
     expect(scrubbed.status).toBe(1);
-    expect(scrubbed.stdout).toMatch(new RegExp(`^checksum ${id}: .+\n$`));
+    expect(scrubbed.stdout).toMatch(
+      new RegExp(`^checksum ${id}: the copy .+\\. 16384 bytes at 0 cannot be read in ${id};.+\n$`),
+    );
     const read = bench.run(['read', `a.img@${id}`]);
     expect(read.status).toBe(1);
     expect(read.stderr).toMatch(/^volsnap: .+\n$/);
+    const lost = bench.run(['check', 'a.img', '--scrub', '--repair']);
+    expect(lost.status).toBe(1);
+    expect(lost.stdout).toMatch(/^checksum .+\nstill there: checksum .+\n$/);
+    // The volume has the bytes again.
+    bench.ok(['write', 'a.img'], content);
+    const repaired = bench.run(['check', 'a.img', '--scrub', '--rate', '64M', '--repair', '--json']);
+    expect(repaired).toMatchObject({ status: 0, stderr: '' });
+    expect(JSON.parse(repaired.stdout)).toMatchObject({
+      sound: true,
+      problems: [],
+      found: [{ code: 'checksum', snapshot: id, block: 0 }],
+      removed: [],
+      repaired: [{ block: 0, repaired: true }],
+    });
+    expect(bench.ok(['read', `a.img@${id}`]).bytes.equals(content)).toBe(true);
+    bench.fails(['check', 'a.img', '--rate', '1M'], 2);
   });
 });
 

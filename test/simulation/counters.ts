@@ -20,6 +20,8 @@ export interface RunCounters {
   blocksMerged: number;
   /** Times that `check` read the whole store and found nothing. */
   checks: number;
+  /** Scrubs of a volume in use that came to their end, and found nothing. */
+  scrubs: number;
   /** Device operations that were made to fail or to be late. */
   faults: number;
   /** Bits that were flipped, and runs in which that did damage, all of which was found. */
@@ -43,6 +45,7 @@ export const noCounters = (): RunCounters => ({
   snapshotsMerged: 0,
   blocksMerged: 0,
   checks: 0,
+  scrubs: 0,
   faults: 0,
   bitsRotted: 0,
   damageFound: 0,

@@ -10,6 +10,7 @@ import { DEVICE_FAILS } from './calls.js';
 import { noCounters, type RunCounters } from './counters.js';
 import type { Cycle, Plan } from './plan.js';
 import { findRot } from './rot.js';
+import { scrubMeanwhile } from './scrubbing.js';
 import { labelOf, Workload } from './workload.js';
 import { RunWorld } from './world.js';
 
@@ -226,6 +227,7 @@ class Run {
   }
 
   async #work(volume: Volume, cycle: Cycle): Promise<void> {
+    if (cycle.check) scrubMeanwhile(volume, cycle, this.#workload, this.#counters);
     await this.#workload.run(volume, cycle);
     if (cycle.faultRate > 0) return;
     await this.#workload.verify(volume);

@@ -63,7 +63,7 @@ export class Workload {
   }
 
   /** What was wrong besides the answers to calls. */
-  get complaints(): readonly string[] {
+  get complaints(): string[] {
     return this.#calls.complaints;
   }
 

@@ -26,6 +26,7 @@ const LAYERS = [
   ['diff-area'],
   ['copy-on-write'],
   ['snapshot'],
+  ['scrub'],
   ['volume'],
   ['check', 'export'],
   ['serve'],
@@ -61,7 +62,17 @@ test('formats know nothing of I/O', async () => {
 });
 
 test('time and randomness enter the engine only through its environment', async () => {
-  const engine = ['format', 'store', 'cache', 'diff-area', 'copy-on-write', 'snapshot', 'volume', 'windows'];
+  const engine = [
+    'format',
+    'store',
+    'cache',
+    'diff-area',
+    'copy-on-write',
+    'snapshot',
+    'scrub',
+    'volume',
+    'windows',
+  ];
   for (const { path, text } of await sources()) {
     if (!engine.includes(folderOf(path))) continue;
     expect(text, path).not.toMatch(

@@ -6,6 +6,7 @@ import {
   NotFoundError,
   RemoteVolume,
   type RevertStatus,
+  type ScrubStatus,
   type SpaceFigures,
   type VolumeAccess,
 } from '../../index.js';
@@ -110,6 +111,8 @@ async function factsOf(volume: VolumeAccess) {
     closedCleanly: recovery.clean,
     /** The revert under way. */
     revert: volume.figures.revert ?? null,
+    /** The scrub under way. */
+    scrub: volume.figures.scrub ?? null,
     servedBy: servedBy(volume),
   };
 }
@@ -158,6 +161,7 @@ function pairsOf(facts: Facts, { colors }: Output): [string, string][] {
     ],
   ];
   if (facts.revert !== null) pairs.push(['revert', revertPhrase(facts.revert)]);
+  if (facts.scrub !== null) pairs.push(['scrub', scrubPhrase(facts.scrub)]);
   if (facts.unusedBytes > 0)
     pairs.push(['unused', `${formatSize(facts.unusedBytes)} that the newest snapshot leaves out`]);
   if (hostFreeBytes !== null)
@@ -191,6 +195,9 @@ function ratePairs({
     secondsToFull === null ? '' : `, full ${formatAge(new Date(Date.now() + secondsToFull * 1000))}`;
   return [...pairs, ['copies', `${formatSize(bytesPerSecond)} a second${full}`]];
 }
+const scrubPhrase = ({ doneBytes, totalBytes, problems }: ScrubStatus): string =>
+  `${formatShare(doneBytes, totalBytes)} of the copies read, ${problems === 0 ? 'nothing found' : `${problems} found`}`;
+
 /** Deleted ones that are not merged yet, if any. */
 const deletedPairs = ({ deletedSnapshots }: Facts): [string, string][] =>
   deletedSnapshots === 0 ? [] : [['deleted', `${deletedSnapshots}, being merged into older ones`]];

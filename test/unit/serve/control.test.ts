@@ -146,6 +146,35 @@ describe('a remote volume', () => {
     await expect(all(remote.changedBlocks({ since, signal }))).rejects.toMatchObject({ name: 'AbortError' });
   });
 
+  test('scrubs in the process that owns the volume, and tells of it there and here', async () => {
+    const { world, connect } = await owned();
+    const [remote, other] = [await connect(), await connect()];
+    const snapshot = await remote.createSnapshot();
+    const before = world.model.bytes.slice(3 * BLOCK_SIZE, 4 * BLOCK_SIZE);
+    await world.writeBlock(3);
+    const ends: string[] = [];
+    other.on('scrubbed', ({ outcome, problems }) => ends.push(`${outcome} ${problems}`));
+    expect((await remote.scrub({ bytesPerSecond: 1 << 30 })).problems).toEqual([]);
+    const area = world.volume.parts.writer?.engine.chain.records[0]?.area;
+    if (area === undefined) throw new Error('the snapshot has a diff area');
+    const place = area.positionOf(area.table.slotOf(3));
+    await area.file.device.write(place, new Uint8Array(10));
+    const found = { code: 'checksum', snapshot: snapshot.id, block: 3, affected: [snapshot.id] };
+    expect(await remote.check({ scrub: true })).toMatchObject([found]);
+    await world.write(3 * BLOCK_SIZE, before);
+    expect(await remote.check({ scrub: true, repair: true })).toMatchObject([{ ...found, repaired: true }]);
+    const controller = new AbortController();
+    const scrub = remote.scrub({ bytesPerSecond: 1, signal: controller.signal });
+    await other.refresh();
+    expect(other.figures.scrub).toMatchObject({ bytesPerSecond: 1 });
+    controller.abort();
+    await expect(scrub).rejects.toMatchObject({ name: 'AbortError' });
+    while (ends.length < 4) await other.refresh();
+    expect(ends).toEqual(['finished 0', 'finished 1', 'finished 1', 'stopped 0']);
+    expect(other.figures.scrub).toBeUndefined();
+    await expect(remote.scrub({ bytesPerSecond: -1 })).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
+  });
+
   test('hears of deletions before the answer to what caused them', async () => {
     const { world, connect } = await owned();
     const remote = await connect();

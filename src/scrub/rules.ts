@@ -1,14 +1,14 @@
 /** What must hold between the parts of a store, besides each part being well-formed. */
-import { setImmediate as otherWork } from 'node:timers/promises';
 import { FixedSlot } from '../diff-area/area-slots.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import { BLOCKS_PER_PAGE, emptyPresence, setBits } from '../diff-area/presence.js';
 import { foundIn } from '../diff-area/unused-blocks.js';
+import { type Clock, turnOf } from '../environment.js';
 import type { Guid } from '../format/guid.js';
+import type { Problem } from '../snapshot/problem.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
 import type { CatalogEntry } from '../store/control-file.js';
 import { BLOCK_SIZE, type BlockNumber } from '../units.js';
-import type { Problem } from './check.js';
 
 /** Items in order of age: times and order numbers grow, allocated sizes are those of the files. */
 export function checkCatalog(
@@ -69,23 +69,26 @@ function firstLacking({ unused }: DiffArea, older: DiffArea): BlockNumber | unde
 const TURN_BLOCKS = 65_536;
 
 /** `blocks`, with a turn for other work now and then. */
-export async function* takingTurns(blocks: Iterable<BlockNumber>): AsyncGenerator<readonly BlockNumber[]> {
+export async function* takingTurns(
+  blocks: Iterable<BlockNumber>,
+  clock: Clock,
+): AsyncGenerator<readonly BlockNumber[]> {
   let some: BlockNumber[] = [];
   for (const block of blocks) {
     some.push(block);
     if (some.length < TURN_BLOCKS) continue;
     yield some;
     some = [];
-    await otherWork();
+    await turnOf(clock);
   }
   yield some;
 }
 
 /** Every copy has a slot of its own, besides copies of zeros. */
-export async function checkTable(snapshot: Guid, area: DiffArea): Promise<Problem[]> {
+export async function checkTable(snapshot: Guid, area: DiffArea, clock: Clock): Promise<Problem[]> {
   const problems: Problem[] = [];
   const seen = new Uint8Array(Math.ceil(area.allocatedBytes / BLOCK_SIZE / 8));
-  for await (const blocks of takingTurns(area.table.blocks())) {
+  for await (const blocks of takingTurns(area.table.blocks(), clock)) {
     for (const block of blocks) {
       const slot = area.table.slotOf(block);
       if (slot === FixedSlot.zeros) continue;
