@@ -322,14 +322,12 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
   }
 
   async setSpacePolicy(policy: SpacePolicy, options: SpacePolicyOptions = {}): Promise<void> {
-    const params: PolicyParams = { ...options, policy };
-    await this.#asked(Method.policy, params);
+    await this.#asked(Method.policy, { ...options, policy } satisfies PolicyParams);
   }
 
   /** @internal Of a snapshot by its store id. @param until milliseconds since 1970 */
   async holdSnapshot(snapshot: string, until: number | undefined): Promise<void> {
-    const params: HoldParams = { snapshot, until };
-    await this.#asked(Method.hold, params);
+    await this.#asked(Method.hold, { snapshot, until } satisfies HoldParams);
   }
 
   /** @internal The same. */
