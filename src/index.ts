@@ -63,6 +63,7 @@ export { BLOCK_SIZE, type ByteLength, type ByteOffset, SECTOR_SIZE } from './uni
 export type { VolumeAccess } from './volume/access.js';
 export type { WriteMode } from './volume/assemble.js';
 export type { ChangedExtent } from './volume/changed-blocks.js';
+export type { CopyRangeOptions } from './volume/copy-range.js';
 export type { DeletionFigures, VolumeFigures } from './volume/history.js';
 export { findStore, type Recovery } from './volume/open.js';
 export {

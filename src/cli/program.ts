@@ -8,6 +8,7 @@ import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { cacheCommand } from './commands/cache.js';
 import { checkCommand } from './commands/check.js';
+import { copyRangeCommand } from './commands/copy-range.js';
 import { createCommand } from './commands/create.js';
 import { deleteCommand } from './commands/delete.js';
 import { diffCommand } from './commands/diff.js';
@@ -35,6 +36,7 @@ const COMMANDS = [
   infoCommand,
   readCommand,
   writeCommand,
+  copyRangeCommand,
   exportCommand,
   diffCommand,
   mapCommand,

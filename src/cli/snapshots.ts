@@ -17,6 +17,7 @@ export const snapshotRecord = (snapshot: Snapshot, revert?: RevertStatus) => ({
   unusedBytes: snapshot.unusedBytes,
   allocatedBytes: snapshot.allocatedBytes,
   state: snapshot.state,
+  writable: snapshot.writable,
   held: snapshot.held,
   heldUntil: snapshot.heldUntil === undefined ? null : isoOf(snapshot.heldUntil),
   ...(snapshot.problem === undefined ? {} : { problem: snapshot.problem }),

@@ -42,6 +42,8 @@ export class CopyFigures {
   copiedBlocks = 0;
   /** Blocks of zeros, which share one. */
   zeroBlocks = 0;
+  /** Blocks that moved within the volume and needed no copy. */
+  movedBlocks = 0;
   /** Batches read and written together. */
   batches = 0;
   /** Groups of batches made durable by one flush. */

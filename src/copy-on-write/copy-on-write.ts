@@ -19,13 +19,16 @@ import type { BlockDevice } from '../device/block-device.js';
 import { BufferPool } from '../device/buffer-pool.js';
 import { FixedSlot } from '../diff-area/area-slots.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
-import { AssertionError, assert, ClosedError, isOutOfSpace, NoSpaceError } from '../errors.js';
-import { BLOCK_SIZE, type BlockNumber, type ByteLength, type ByteOffset, blockOf } from '../units.js';
+import { type Move, moveEntry } from '../diff-area/moves.js';
+import { assert } from '../errors.js';
+import { type BlockNumber, type ByteLength, type ByteOffset, blockOf } from '../units.js';
+import { Attempts, ifNoSpace } from './attempts.js';
 import { allDone, BATCH_BLOCKS_MAX, Batch, type CopiedBatch } from './batch.js';
 import { type Apart, CopyFigures, type CopyOnWriteHost } from './copy-host.js';
 import { MemoryBudget } from './memory-budget.js';
-import { readBlocks } from './originals.js';
+import { isZeroBlock, readBlocks, ZEROS } from './originals.js';
 import type { Pools } from './pools.js';
+import { endOf } from './room-aside.js';
 
 export class CopyOnWrite {
   readonly #volume: BlockDevice;
@@ -34,8 +37,11 @@ export class CopyOnWrite {
   readonly #buffers: BufferPool;
   readonly #host: CopyOnWriteHost;
   readonly #apart: Apart | undefined;
+  readonly #attempts: Attempts;
   readonly #inFlight = new Map<BlockNumber, Batch>();
   #copied: CopiedBatch[] = [];
+  /** Moves that are being recorded: batches without blocks. */
+  readonly #recording = new Set<Batch>();
   /** Copies under way in another thread. */
   readonly #beingCopied = new Set<Promise<unknown>>();
   #collecting: Batch | undefined;
@@ -57,6 +63,7 @@ export class CopyOnWrite {
     this.#buffers = new BufferPool(memoryLimit / 2);
     this.#host = host;
     this.#apart = apart;
+    this.#attempts = new Attempts(host, this.figures, (batch, error) => this.#end(batch, error));
   }
 
   /** The diff area that copies go to: that of the newest snapshot. */
@@ -107,7 +114,7 @@ export class CopyOnWrite {
   needsCopies(offset: ByteOffset, length: ByteLength): boolean {
     const area = this.#target;
     if (area === undefined || length === 0) return false;
-    const end = area.endOf(offset, length);
+    const end = endOf(area, offset, length);
     for (let block: number = blockOf(offset); block < end; block++) if (this.#needs(area, block)) return true;
     return false;
   }
@@ -119,7 +126,7 @@ export class CopyOnWrite {
   protect(offset: ByteOffset, length: ByteLength): Promise<void> | undefined {
     const area = this.#target;
     if (area === undefined || length === 0) return undefined;
-    const end = area.endOf(offset, length);
+    const end = endOf(area, offset, length);
     let waits: Batch[] | undefined;
     for (let block: number = blockOf(offset); block < end; block++) {
       if (!this.#needs(area, block)) continue;
@@ -168,7 +175,7 @@ export class CopyOnWrite {
     try {
       const buffer = this.#buffers.take(batch.bytes);
       const originals = await this.#readOriginals(batch.blocks, buffer);
-      await this.#attempt([batch], () => this.#copy(batch, originals));
+      await this.#attempts.make([batch], () => this.#copy(batch, originals));
       this.#buffers.give(buffer);
     } catch (error) {
       // The volume itself cannot be read: its writes fail, and nothing is lost. Unless nobody needs the copy any more.
@@ -179,43 +186,7 @@ export class CopyOnWrite {
   }
 
   /**
-   * Repeats `action` as long as the host says so. If it cannot succeed, the batches end here. Never rejects.
-   * What is not an error of the store (a bug of ours, a closed device) is no reason to give snapshots up.
-   * @param onFailed called before writers hear that it has failed
-   */
-  async #attempt(
-    batches: readonly Batch[],
-    action: () => Promise<boolean>,
-    onFailed: () => void = () => undefined,
-  ): Promise<boolean> {
-    const area = batches[0]?.area;
-    assert(area !== undefined, () => 'no batch');
-    try {
-      const attempt = { failures: 0, removals: 0 };
-      for (;;) {
-        attempt.removals = this.#host.removals;
-        try {
-          if (await action()) return true;
-          break;
-        } catch (error) {
-          if (error instanceof AssertionError || error instanceof ClosedError) throw error;
-          // The host has decided, and has waited if it was to wait.
-          if (error instanceof NoSpaceError) throw error;
-          this.figures.failures++;
-          if (!isOutOfSpace(error)) attempt.failures++;
-          if ((await this.#host.copyFailed(area, error, attempt)) === 'gone') break;
-        }
-      }
-      for (const batch of batches) this.#end(batch);
-    } catch (error) {
-      onFailed();
-      for (const batch of batches) this.#end(batch, error);
-    }
-    return false;
-  }
-
-  /**
-   * The same in another thread, where everything is as it usually is. Never rejects.
+   * Copies a batch in another thread, where everything is as it usually is. Never rejects.
    * @returns false if nothing was done; then it has to be done here, and whatever was wrong shows again
    */
   async #copyApart(batch: Batch): Promise<boolean> {
@@ -254,7 +225,7 @@ export class CopyOnWrite {
   async #copy(batch: Batch, originals: readonly Uint8Array[]): Promise<boolean> {
     const { area, blocks } = batch;
     const stored: Uint8Array[] = originals.filter((data) => !isZeroBlock(data));
-    const reserved = await this.#reserve(area, stored.length, blocks);
+    const reserved = await this.#reserve(area, stored.length, blocks.length, blocks);
     if (reserved === undefined) return false;
     let next = 0;
     const slots = originals.map((data) =>
@@ -291,15 +262,15 @@ export class CopyOnWrite {
     }
   }
 
-  async #reserve(area: DiffArea, slots: number, blocks: readonly BlockNumber[]) {
+  async #reserve(area: DiffArea, slots: number, entries: number, blocks: readonly BlockNumber[] = []) {
     for (;;) {
       if (!this.#wants(area)) return undefined;
-      const reserved = area.reserve(slots, blocks.length, blocks);
+      const reserved = area.reserve(slots, entries, blocks);
       if (reserved !== undefined) {
         this.#host.growAhead(area);
         return reserved;
       }
-      if (!(await this.#host.makeRoom(area, slots, blocks.length))) return undefined;
+      if (!(await this.#host.makeRoom(area, slots, entries))) return undefined;
     }
   }
 
@@ -335,12 +306,46 @@ export class CopyOnWrite {
       const onFailed = () => {
         if (appended) area.uncommitted.add(group);
       };
-      void this.#attempt(batches, inPool, onFailed).then((committed) => {
+      void this.#attempts.make(batches, inPool, onFailed).then((committed) => {
         if (!committed) return;
         this.figures.groups++;
         for (const batch of batches) this.#end(batch);
       });
     });
+  }
+
+  /**
+   * Records, durably, that content was copied within the volume, so that its sources need no copy. Nothing else is being
+   * written, the targets are protected, and what they hold now is on stable storage.
+   * @throws if not even the snapshot can be given up; then the targets are kept for their sources, which get no benefit
+   */
+  async commitMoves(area: DiffArea, moves: readonly Move[]): Promise<void> {
+    if (moves.length === 0 || (await this.#reserve(area, 0, moves.length).catch(ifNoSpace)) === undefined)
+      return;
+    const batch = new Batch(area);
+    this.#recording.add(batch);
+    let appended = false;
+    const record = async () => {
+      // What is being merged into it may have other content of the targets: then the sources are copied as ever.
+      if (area !== this.#target || this.#merging.length > 0 || area.moves.isBarred) return false;
+      if (!appended) area.appendEntries(moves.map(moveEntry));
+      appended = true;
+      await area.flushProven();
+      area.publishUncommitted();
+      for (const move of moves) area.moves.add(move);
+      this.figures.movedBlocks += moves.length;
+      return true;
+    };
+    // The pool is not kept while the host decides: see `#commit`.
+    const committed = await this.#attempts.make(
+      [batch],
+      async () => (await this.#pools.commit.add(record)) === true,
+    );
+    if (committed) batch.finish();
+    else if (appended) for (const move of moves) area.moves.addInDoubt(move);
+    else area.cancel([], moves.length);
+    this.#recording.delete(batch);
+    await batch.done;
   }
 
   /** The batch is over: its writers go on, or fail with `error`. */
@@ -365,12 +370,10 @@ export class CopyOnWrite {
     await this.#apart?.copier.close();
   }
 
-  /** Resolves when no batch of `area`, which is the target no longer, is under way. Never rejects. */
+  /** Resolves when no batch of `area`, which is the target no longer, is under way, and no moves are. Never rejects. */
   async drained(area: DiffArea): Promise<void> {
-    const batches = new Set([...this.#inFlight.values()].filter((batch) => batch.area === area));
+    const all = [...this.#inFlight.values(), ...this.#recording];
+    const batches = new Set(all.filter((batch) => batch.area === area));
     await Promise.allSettled([...batches].map((batch) => batch.done));
   }
 }
-
-const ZEROS = Buffer.alloc(BLOCK_SIZE);
-const isZeroBlock = (data: Uint8Array): boolean => ZEROS.equals(data);

@@ -22,7 +22,7 @@ export function setAside(
   for (const area of areas) {
     if (area === undefined) continue;
     const blocks: BlockNumber[] = [];
-    const end = area.endOf(offset, length);
+    const end = endOf(area, offset, length);
     for (let block: number = blockOf(offset); block < end; block++) if (area.needs(block)) blocks.push(block);
     if (!area.ahead.add(blocks)) {
       releaseAside(aside);
@@ -32,6 +32,10 @@ export function setAside(
   }
   return aside;
 }
+
+/** The block behind the last one of a range. Blocks past the end of the snapshot, in a volume that has grown since, are not its own. */
+export const endOf = ({ table }: DiffArea, offset: ByteOffset, length: ByteLength): BlockNumber =>
+  Math.min(blockOf(offset + length - 1) + 1, table.blockCount);
 
 /** The write is over. */
 export function releaseAside(aside: readonly RoomAside[]): void {

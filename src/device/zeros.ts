@@ -1,4 +1,4 @@
-/** Zeros where nobody can make them any cheaper: written. */
+/** Zeros where nobody can make them any cheaper, written; and finding them. */
 import type { ByteLength, ByteOffset } from '../units.js';
 
 const ZEROS = new Uint8Array(1024 * 1024);
@@ -12,6 +12,10 @@ export async function writeZeros(
   for (let done = 0; done < length; done += ZEROS.byteLength)
     await write(offset + done, ZEROS.subarray(0, Math.min(ZEROS.byteLength, length - done)));
 }
+
+/** Finds zeros fast: a comparison of the C library, many times as fast as a loop. @param bytes at most 1 MiB */
+export const isZeros = (bytes: Uint8Array): boolean =>
+  Buffer.compare(bytes, ZEROS.subarray(0, bytes.byteLength)) === 0;
 
 /** Small, so that it stays in the processor's cache while it is written again and again. */
 const PIECE = ZEROS.subarray(0, 65_536);

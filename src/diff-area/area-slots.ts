@@ -70,7 +70,9 @@ export class AreaSlots {
 
   /** Takes free slots, lowest first; `undefined` if that would leave fewer than are spoken for. */
   take(count: number): Slot[] | undefined {
-    return count > Math.max(0, this.#free.total - this.spokenFor) ? undefined : this.takeSpokenFor(count);
+    // Of a diff area that was cut to what it uses, more may be spoken for than is free.
+    if (count === 0) return [];
+    return count > this.#free.total - this.spokenFor ? undefined : this.takeSpokenFor(count);
   }
 
   /** The same, down to the last free slot: for what they are spoken for. */

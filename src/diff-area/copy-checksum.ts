@@ -9,7 +9,9 @@ import { viewOf } from '../format/binary.js';
 import { ENTRY_SIZE } from '../format/constants.js';
 import { ENTRY_CHECKED_SIZE, writeOrdinaryEntry } from '../format/table-block.js';
 import type { Runs } from '../store/runs.js';
-import { type BlockNumber, offsetOfBlock, offsetOfSlot, type Slot } from '../units.js';
+import { BLOCK_SIZE, type BlockNumber, offsetOfBlock, offsetOfSlot, type Slot } from '../units.js';
+
+const ZEROS = new Uint8Array(BLOCK_SIZE);
 
 export class CopyChecksum {
   readonly #runs: Runs;
@@ -27,6 +29,12 @@ export class CopyChecksum {
   /** @param data 16 KiB, the content of `block` */
   of(block: BlockNumber, slot: Slot, data: Uint8Array): number {
     return crc32(data, this.seed(block, slot));
+  }
+
+  /** The checksum of a copy of `from` as that of a copy of `to`, whose entry would differ in nothing else. */
+  rebased(checksum: number, slot: Slot, from: BlockNumber, to: BlockNumber): number {
+    // CRCs are linear: what two beginnings make of equal data differs by what they make of zeros.
+    return (checksum ^ crc32(ZEROS, this.seed(from, slot)) ^ crc32(ZEROS, this.seed(to, slot))) >>> 0;
   }
 
   /** The checksum as far as it does not depend on the data, which it is to be continued with. */

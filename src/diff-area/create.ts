@@ -12,6 +12,8 @@ import { BLOCK_SIZE, type ByteLength, offsetOfSlot } from '../units.js';
 import { AreaSlots, FixedSlot } from './area-slots.js';
 import { BlockTable } from './block-table.js';
 import { DiffArea } from './diff-area.js';
+import { Moves } from './moves.js';
+import { Overlays } from './overlays.js';
 import { RevertMarks } from './revert-marks.js';
 import { newTableBlock, TableWriter } from './table-writer.js';
 
@@ -64,6 +66,8 @@ export async function createDiffArea(file: AreaFile, wanted: NewDiffArea): Promi
     file,
     information,
     table: new BlockTable(blockCount),
+    moves: new Moves(),
+    overlays: new Overlays(file, blockCount),
     writer: new TableWriter(file, epoch, [{ slot: FixedSlot.table, image, used: 0, before: 0 }], 0),
     slots: new AreaSlots(file, epoch, [{ start: firstFree, length: slotCount - firstFree }], listSlots),
     marks: new RevertMarks(),

@@ -15,13 +15,13 @@ import type { ApplicationInformation } from '../format/application-information.j
 import type { DiffAreaItem } from '../format/control-block.js';
 import type { Guid } from '../format/guid.js';
 import type { RevertMark } from '../format/revert-mark.js';
+import type { TableEntry } from '../format/table-block.js';
 import type { AreaFile } from '../store/store.js';
 import {
   BLOCK_SIZE,
   type BlockNumber,
   type ByteLength,
   type ByteOffset,
-  blockOf,
   offsetOfSlot,
   type Slot,
 } from '../units.js';
@@ -30,6 +30,8 @@ import { type AreaBitmaps, type BitmapOffsets, offsetsOf, writeBitmaps } from '.
 import type { BlockTable } from './block-table.js';
 import { CopyChecksum } from './copy-checksum.js';
 import { CopyReader } from './copy-reader.js';
+import type { Moves } from './moves.js';
+import type { Overlays } from './overlays.js';
 import { PromisedRoom } from './promised-room.js';
 import type { RevertMarks } from './revert-marks.js';
 import type { RoomAhead } from './room-ahead.js';
@@ -45,6 +47,8 @@ export interface DiffAreaState {
   readonly file: AreaFile;
   readonly information: ApplicationInformation;
   readonly table: BlockTable;
+  readonly moves: Moves;
+  readonly overlays: Overlays;
   readonly writer: TableWriter;
   readonly slots: AreaSlots;
   readonly bitmaps?: AreaBitmaps | undefined;
@@ -59,6 +63,10 @@ export class DiffArea {
   readonly table: BlockTable;
   /** Of a revert, as they were found when it was opened. */
   readonly marks: RevertMarks;
+  /** What has moved within the volume. Changed only when that is durable. */
+  readonly moves: Moves;
+  /** What was written to the snapshot itself. */
+  readonly overlays: Overlays;
   readonly #file: AreaFile;
   readonly #writer: TableWriter;
   readonly #slots: AreaSlots;
@@ -77,6 +85,8 @@ export class DiffArea {
     this.information = state.information;
     this.table = state.table;
     this.marks = state.marks;
+    this.moves = state.moves;
+    this.overlays = state.overlays;
     this.#file = state.file;
     this.#writer = state.writer;
     this.#slots = state.slots;
@@ -139,9 +149,11 @@ export class DiffArea {
     return this.#bitmaps?.unused;
   }
 
-  /** Must `block` be copied before it is overwritten? */
+  /** Must `block` be copied before it is overwritten, for its own content, or for that of a block that moved there? */
   needs(block: BlockNumber): boolean {
-    return !this.table.has(block) && this.#bitmaps?.unused.has(block) !== true;
+    if (this.moves.sourceOf(block) !== undefined) return true;
+    if (this.table.has(block) || this.#bitmaps?.unused.has(block) === true) return false;
+    return this.moves.targetOf(block) === undefined;
   }
 
   /** As `BlockTable.collect`, what is skipped included. */
@@ -180,11 +192,6 @@ export class DiffArea {
     return this.#slots.take(slots);
   }
 
-  /** The block behind the last one of a range. Blocks past the end of the snapshot, in a volume that has grown since, are not its own. */
-  endOf(offset: ByteOffset, length: ByteLength): BlockNumber {
-    return Math.min(blockOf(offset + length - 1) + 1, this.table.blockCount);
-  }
-
   /** Takes back a reservation whose copies will not be appended. */
   cancel(slots: readonly Slot[], entries: number, blocks: readonly BlockNumber[] = []): void {
     this.#slots.putBack(slots);
@@ -220,6 +227,11 @@ export class DiffArea {
   append(groups: readonly Copies[]): void {
     assert(!this.#isCut, () => `${this.storeId} was cut, it takes no entries`);
     const entries = groups.reduce((sum, { blocks }) => sum + blocks.length, 0);
+    this.#writer.append(groups, this.#tableSlotsFor(entries));
+    this.#promised.appended(entries);
+  }
+
+  #tableSlotsFor(entries: number): Slot[] {
     const { entries: promised } = this.#promised;
     assert(entries <= promised, () => `${entries} entries, ${promised} promised`);
     const blocks = this.#writer.blocksNeeded(entries);
@@ -228,8 +240,13 @@ export class DiffArea {
       slots !== undefined,
       () => `no slots left for ${blocks} table blocks, ${this.#promised.entries} entries promised`,
     );
-    this.#writer.append(groups, slots);
-    this.#promised.appended(entries);
+    return slots;
+  }
+
+  /** As `append`, of other kinds of entries. */
+  appendEntries(entries: readonly TableEntry[]): void {
+    this.#writer.appendEntries(entries, this.#tableSlotsFor(entries.length));
+    this.#promised.appended(entries.length);
   }
 
   /** Adds marks to the table chain. @throws NoSpaceError, adding none, if no room was kept for them */
@@ -239,6 +256,14 @@ export class DiffArea {
       throw new NoSpaceError(`no room for ${marks.length} marks in the table of snapshot ${this.storeId}`);
     this.#writer.appendMarks(marks, slots);
     this.keepRoomForMarks(Math.max(0, this.#promised.marks - marks.length));
+  }
+
+  /** Makes entries durable, then the header that vouches for those without a checksum. After a failure it may be called again. */
+  async flushProven(): Promise<void> {
+    await this.writeEntries();
+    await this.flush();
+    await this.writeWatermark();
+    await this.flush();
   }
 
   /** Writes entries that were appended. After a failure it may be called again. @throws DeviceError */
@@ -253,10 +278,13 @@ export class DiffArea {
     this.#writer.durable = places;
   }
 
-  /** Lets readers and the filter see copies that are durable. */
+  /** Lets readers and the filter see copies that are durable. One of a block that something moved to is that one's. */
   publish(copies: Copies): void {
     for (const [index, block] of copies.blocks.entries()) {
-      this.table.set(block, copies.slots[index] ?? 0, copies.checksums[index] ?? 0);
+      const [slot, checksum] = [copies.slots[index] ?? 0, copies.checksums[index] ?? 0];
+      const owner = this.moves.ownerOfCopy(block);
+      const own = owner === block ? checksum : this.#checksum.rebased(checksum, slot, block, owner);
+      this.table.set(owner, slot, own);
     }
   }
 
@@ -316,9 +344,8 @@ export class DiffArea {
     await this.#slots.trim(record);
   }
 
-  /** Its table, to be gone through from the end. No copies may come here any more. */
+  /** Its table, to be gone through from the end. No copies may come here any more, and none be on their way. */
   async tableBackwards(): Promise<TableBackwards> {
-    assert(this.#promised.entries === 0, () => `${this.#promised.entries} entries are still promised`);
     return TableBackwards.open(this.#file, this.epoch);
   }
 

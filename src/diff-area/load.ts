@@ -3,7 +3,8 @@
  *
  * An entry that is not proven by its block's checksum is tested against its data. One that passes is right, whether its
  * group was committed or not. One that fails behind the watermark belongs to a group that was never committed, so its block
- * of the volume was not overwritten and nothing is lost by dropping it; one that fails below is damage.
+ * of the volume was not overwritten and nothing is lost by dropping it; one that fails below is damage. An entry of an overlay
+ * or a move counts if it is below the watermark, and only then.
  */
 import { type Clock, turnOf } from '../environment.js';
 import { FormatError } from '../errors.js';
@@ -21,6 +22,8 @@ import { readBitmaps } from './bitmap-chain.js';
 import { BlockTable } from './block-table.js';
 import { CopyChecksum } from './copy-checksum.js';
 import { DiffArea } from './diff-area.js';
+import { Moves } from './moves.js';
+import { Overlays } from './overlays.js';
 import { SlotMap } from './slot-map.js';
 import { type OpenEntry, type TableChain, TableChainReader } from './table-chain.js';
 import { TableWriter } from './table-writer.js';
@@ -59,7 +62,9 @@ export async function loadDiffArea(
   const bitmaps = await readBitmaps(opened, item, slots, blocksIn(volumeSize));
   const information = await readInformation(opened, item);
   const table = new BlockTable(blocksIn(volumeSize));
-  const reader = new TableChainReader(file, list, slots, table);
+  const overlays = new Overlays(file, table.blockCount);
+  const moves = new Moves();
+  const reader = new TableChainReader(file, list, slots, { table, overlays, moves });
   const chain = await reader.read(item.tableOffset);
   const { failed, proven } = await prove(opened, chain, reader);
   await reader.finish(() => turnOf(clock));
@@ -71,6 +76,8 @@ export async function loadDiffArea(
     file,
     information,
     table,
+    moves,
+    overlays,
     writer,
     slots: areaSlots,
     marks: reader.marks,
@@ -85,7 +92,7 @@ export async function loadDiffArea(
     await area.flush();
     await area.writeWatermark();
   };
-  return { area, dropped: failed.length, repair };
+  return { area, dropped: failed.filter(({ kind }) => kind === 'copy').length, repair };
 }
 
 async function readInformation(
@@ -122,7 +129,16 @@ async function prove(
   const [failed, proven]: [OpenEntry[], OpenEntry[]] = [[], []];
   const data = new Uint8Array(BLOCK_SIZE);
   for (const entry of chain.openEntries) {
-    if (entry.wellFormed) {
+    if (entry.isProven) {
+      reader.accept(entry);
+      continue;
+    }
+    if (entry.kind !== 'copy') {
+      if (entry.wellFormed && entry.place < chain.watermark) {
+        reader.accept(entry);
+        continue;
+      }
+    } else if (entry.wellFormed) {
       if (entry.slot === FixedSlot.zeros) data.fill(0);
       else await file.device.read(file.runs.locate(offsetOfSlot(entry.slot)), data);
       if (checksum.of(entry.block, entry.slot, data) === entry.checksum) {

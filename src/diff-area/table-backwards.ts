@@ -91,7 +91,7 @@ export class TableBackwards {
     return this.#places;
   }
 
-  /** The last `count` entries before place `end`, or as many as lie in the same block; those not used are left out. */
+  /** The last `count` entries before place `end`, or as many as lie in the same block; those of no copy are left out. */
   async before(end: number, count: number): Promise<EntryRange> {
     const index = Math.floor((end - 1) / ENTRIES_PER_TABLE_BLOCK);
     const first = index * ENTRIES_PER_TABLE_BLOCK;
@@ -101,7 +101,7 @@ export class TableBackwards {
     const slots: Slot[] = [];
     for (let place = from; place < end; place++) {
       const at = entryPosition(place - first);
-      if ((entryFlags(view, at) & EntryFlag.unused) !== 0 || isEmptyEntry(view, at)) continue;
+      if (entryFlags(view, at) !== 0 || isEmptyEntry(view, at)) continue;
       blocks.push(entryOriginalOffset(view, at) / BLOCK_SIZE);
       slots.push(entryRelativeOffset(view, at) / BLOCK_SIZE);
     }
@@ -184,6 +184,8 @@ function* slotsIn(image: Uint8Array, used: number): Generator<Slot> {
   const view = viewOf(image);
   for (let index = 0; index < used; index++) {
     const at = entryPosition(index);
-    if ((entryFlags(view, at) & EntryFlag.unused) === 0) yield entryRelativeOffset(view, at) / BLOCK_SIZE;
+    // The second field of a move is a block of the volume.
+    if ((entryFlags(view, at) & (EntryFlag.unused | EntryFlag.move)) === 0)
+      yield entryRelativeOffset(view, at) / BLOCK_SIZE;
   }
 }

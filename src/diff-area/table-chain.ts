@@ -27,10 +27,15 @@ import type { AreaFile } from '../store/store.js';
 import { BLOCK_SIZE, type BlockNumber, type ByteOffset, offsetOfSlot, type Slot } from '../units.js';
 import { FixedSlot } from './area-slots.js';
 import type { BlockTable } from './block-table.js';
+import { CopyChecksum } from './copy-checksum.js';
+import type { Moves } from './moves.js';
+import type { Overlays } from './overlays.js';
 import { RevertMarks } from './revert-marks.js';
 import type { SlotMap } from './slot-map.js';
 import { TableFiller } from './table-filler.js';
 import type { TableTail } from './table-writer.js';
+
+export type EntryKind = 'copy' | 'overlay' | 'move';
 
 export interface OpenEntry {
   /** Position in the whole chain. */
@@ -39,8 +44,13 @@ export interface OpenEntry {
   readonly tail: TableTail;
   readonly index: number;
   readonly block: BlockNumber;
+  readonly kind: EntryKind;
+  /** Of a move: the block that it moved to. */
   readonly slot: Slot;
+  /** Of an overlay: its sectors. */
   readonly checksum: number;
+  /** Is it covered by a checksum, and only waits for those before it? */
+  readonly isProven: boolean;
   /** Does it make sense at all? A torn group can leave anything behind the watermark. */
   readonly wellFormed: boolean;
 }
@@ -57,6 +67,13 @@ export interface TableChain {
   readonly hasOpenMarks: boolean;
 }
 
+/** What the entries of a chain say. */
+export interface FoundEntries {
+  readonly table: BlockTable;
+  readonly overlays: Overlays;
+  readonly moves: Moves;
+}
+
 interface ReadBlock {
   readonly slot: Slot;
   readonly header: BlockHeader;
@@ -69,6 +86,9 @@ export class TableChainReader {
   readonly #slots: SlotMap;
   readonly #blockCount: number;
   readonly #filler: TableFiller;
+  readonly #overlays: Overlays;
+  readonly #moves: Moves;
+  readonly #checksum: CopyChecksum;
   /** Images of blocks that nothing needs any more. */
   readonly #spareImages: Uint8Array[] = [];
   readonly #openBlocks: TableTail[] = [];
@@ -78,13 +98,16 @@ export class TableChainReader {
   #watermark = 0;
   #recentRun: Run = { fileOffset: 0, volumeOffset: 0, length: 0 };
 
-  /** @param table receives the proven entries, all of them after `finish`; `slots` what they use */
-  constructor(file: AreaFile, list: LocationList, slots: SlotMap, table: BlockTable) {
+  /** @param found receives the proven entries, the table all of its own after `finish`; `slots` what they use */
+  constructor(file: AreaFile, list: LocationList, slots: SlotMap, found: FoundEntries) {
     this.#file = file;
     this.#epoch = list.epoch;
     this.#slots = slots;
-    this.#blockCount = table.blockCount;
-    this.#filler = new TableFiller(table);
+    this.#blockCount = found.table.blockCount;
+    this.#filler = new TableFiller(found.table);
+    this.#overlays = found.overlays;
+    this.#moves = found.moves;
+    this.#checksum = new CopyChecksum(file.runs, list.epoch);
   }
 
   /** @throws FormatError, UnsupportedError, DeviceError */
@@ -174,8 +197,12 @@ export class TableChainReader {
     return { ...tail, used: ENTRIES_PER_TABLE_BLOCK };
   }
 
-  /** There are millions of these, so nothing is allocated for one. */
+  /** There are millions of these, so nothing is allocated for one, unless it has to wait for open ones before it. */
   #takeProven(view: DataView, tail: TableTail, index: number, blockOffset: ByteOffset): void {
+    if (this.#openEntries.length > 0) {
+      this.#takeOpen(view, tail, index, true);
+      return;
+    }
     const at = entryPosition(index);
     const flags = entryFlags(view, at);
     if ((flags & EntryFlag.unused) !== 0) {
@@ -185,10 +212,11 @@ export class TableChainReader {
     }
     const block = entryOriginalOffset(view, at) / BLOCK_SIZE;
     const slot = entryRelativeOffset(view, at) / BLOCK_SIZE;
-    if (flags !== 0 || !this.#isWellFormed(block, slot, entryVolumeOffset(view, at))) {
+    const kind = kindOf(flags);
+    if (kind === undefined || !this.#isWellFormed(kind, block, slot, entryVolumeOffset(view, at))) {
       throw new FormatError(`table block at ${blockOffset}: entry ${index} is durable but not valid`);
     }
-    this.#accept(block, slot, entryBitmap(view, at), tail.before + index);
+    this.#accept(kind, block, slot, entryBitmap(view, at), tail.before + index);
   }
 
   /** Takes a mark of a revert, which has no data that would have to prove it. @returns whether it is sound */
@@ -199,7 +227,7 @@ export class TableChainReader {
     return true;
   }
 
-  #takeOpen(view: DataView, tail: TableTail, index: number): void {
+  #takeOpen(view: DataView, tail: TableTail, index: number, isProven = false): void {
     const at = entryPosition(index);
     const flags = entryFlags(view, at);
     if ((flags & EntryFlag.unused) !== 0) {
@@ -211,17 +239,22 @@ export class TableChainReader {
     }
     const block = entryOriginalOffset(view, at) / BLOCK_SIZE;
     const slot = entryRelativeOffset(view, at) / BLOCK_SIZE;
-    const wellFormed = flags === 0 && this.#isWellFormed(block, slot, entryVolumeOffset(view, at));
-    const checksum = entryBitmap(view, at);
-    this.#openEntries.push({ place: tail.before + index, tail, index, block, slot, checksum, wellFormed });
+    const kind = kindOf(flags) ?? 'copy';
+    const wellFormed =
+      kindOf(flags) !== undefined && this.#isWellFormed(kind, block, slot, entryVolumeOffset(view, at));
+    const [place, checksum] = [tail.before + index, entryBitmap(view, at)];
+    if (isProven && !wellFormed) throw new FormatError(`table entry ${place} is durable but not valid`);
+    this.#openEntries.push({ place, tail, index, kind, block, slot, checksum, isProven, wellFormed });
   }
 
-  #isWellFormed(block: BlockNumber, slot: Slot, volumeOffset: ByteOffset): boolean {
+  #isWellFormed(kind: EntryKind, block: BlockNumber, slot: Slot, volumeOffset: ByteOffset): boolean {
+    if (!Number.isInteger(block) || block >= this.#blockCount || !Number.isInteger(slot)) return false;
+    if (kind === 'move') {
+      const target: number = slot;
+      return target < this.#blockCount && target !== block && volumeOffset === 0;
+    }
     return (
-      Number.isInteger(block) &&
-      block < this.#blockCount &&
-      Number.isInteger(slot) &&
-      slot >= FixedSlot.zeros &&
+      slot >= (kind === 'copy' ? FixedSlot.zeros : FixedSlot.count) &&
       slot < this.#slots.count &&
       volumeOffset === this.#locate(offsetOfSlot(slot))
     );
@@ -235,19 +268,37 @@ export class TableChainReader {
     return this.#file.runs.locate(fileOffset);
   }
 
-  /** Takes an open entry that has been proven. */
-  accept({ block, slot, checksum, place }: OpenEntry): void {
-    this.#accept(block, slot, checksum, place);
+  /** Takes an open entry that has been proven. They are taken in their order: what a copy is of depends on moves before it. */
+  accept({ kind, block, slot, checksum, place }: OpenEntry): void {
+    this.#accept(kind, block, slot, checksum, place);
   }
 
-  #accept(block: BlockNumber, slot: Slot, checksum: number, place: number): void {
-    this.marks.copied(block, place);
+  #accept(kind: EntryKind, block: BlockNumber, slot: Slot, checksum: number, place: number): void {
+    if (kind === 'move') {
+      this.#moves.add({ from: block, to: slot as number });
+      return;
+    }
     this.#slots.use(slot);
-    this.#filler.add(block, slot, checksum);
+    if (kind === 'overlay') this.#overlays.load(block, slot, checksum);
+    else this.#acceptCopy(block, slot, checksum, place);
+  }
+
+  #acceptCopy(block: BlockNumber, slot: Slot, checksum: number, place: number): void {
+    this.marks.copied(block, place);
+    const owner = this.#moves.ownerOfCopy(block);
+    const own = owner === block ? checksum : this.#checksum.rebased(checksum, slot, block, owner);
+    this.#filler.add(owner, slot, own);
   }
 
   /** Nothing more will be accepted: from here on the table has all. @param turn as of `TableFiller.finish` */
   finish(turn: () => Promise<void>): Promise<void> {
     return this.#filler.finish(turn);
   }
+}
+
+/** `undefined`: none of ours. */
+function kindOf(flags: number): EntryKind | undefined {
+  if (flags === 0) return 'copy';
+  if (flags === EntryFlag.overlay) return 'overlay';
+  return flags === EntryFlag.move ? 'move' : undefined;
 }

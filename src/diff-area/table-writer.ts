@@ -16,9 +16,11 @@ import { ENTRIES_PER_TABLE_BLOCK, ENTRY_SIZE } from '../format/constants.js';
 import { setWatermark } from '../format/extension.js';
 import { type RevertMark, writeRevertMark } from '../format/revert-mark.js';
 import {
+  encodeEntry,
   encodeTableBlock,
   entriesChecksum,
   entryPosition,
+  type TableEntry,
   writeOrdinaryEntry,
 } from '../format/table-block.js';
 import type { AreaFile } from '../store/store.js';
@@ -122,6 +124,18 @@ export class TableWriter {
       const tail = this.#tail;
       const position = entryPosition(tail.used++);
       writeRevertMark(tail.image, position, mark, this.#epoch);
+      touch(tail, position, position + ENTRY_SIZE);
+    }
+  }
+
+  /** The same for entries of other kinds. */
+  appendEntries(entries: readonly TableEntry[], slots: readonly Slot[]): void {
+    let nextSlot = 0;
+    for (const entry of entries) {
+      if (this.#tail.used === ENTRIES_PER_TABLE_BLOCK) this.#startBlock(at(slots, nextSlot++));
+      const tail = this.#tail;
+      const position = entryPosition(tail.used++);
+      encodeEntry(tail.image, position, entry);
       touch(tail, position, position + ENTRY_SIZE);
     }
   }

@@ -15,6 +15,7 @@ import { rm, writeFile } from 'node:fs/promises';
 import type { BlockDevice } from '../device/block-device.js';
 import { FileDevice } from '../device/file-device.js';
 import { explained } from '../device/system-error.js';
+import { isZeros } from '../device/zeros.js';
 import { InvalidArgumentError } from '../errors.js';
 import { isBackingName } from '../format/qcow2.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
@@ -24,7 +25,6 @@ import type { ChangedExtent } from '../volume/changed-blocks.js';
 import { piecesOf } from './extent-reader.js';
 import { Qcow2Writer } from './qcow2-writer.js';
 import { everything, zeroParts } from './zero-parts.js';
-import { isZeros } from './zeros.js';
 
 /** What an export needs of a volume. */
 export type ExportedVolume = Pick<VolumeAccess, 'name' | 'snapshots' | 'changedBlocks'>;

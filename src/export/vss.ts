@@ -9,6 +9,7 @@ import { rm, writeFile } from 'node:fs/promises';
 import { allocationOf } from '../device/allocation.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { FileDevice } from '../device/file-device.js';
+import { isZeros } from '../device/zeros.js';
 import { FixedSlot } from '../diff-area/area-slots.js';
 import { AREA_SIZE_MIN, createDiffArea } from '../diff-area/create.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
@@ -32,7 +33,6 @@ import {
   roundUp,
 } from '../units.js';
 import type { VolumeAccess } from '../volume/access.js';
-import { isZeros } from './zeros.js';
 
 export interface ExportVssOptions {
   /** The newest snapshot to export: the image's volume is as this one, with it and all older ones inside. Default: all, and the volume as it is now; of a volume that is written meanwhile that is no single moment. */

@@ -1,9 +1,5 @@
-/** Finding zeros fast: a comparison of the C library, many times as fast as a loop. */
-const ZEROS = Buffer.alloc(65_536);
-
-/** @param bytes at most 64 KiB */
-export const isZeros = (bytes: Uint8Array): boolean =>
-  ZEROS.compare(bytes, 0, bytes.byteLength, 0, bytes.byteLength) === 0;
+/** Which parts of data are zeros, to be left out. */
+import { isZeros } from '../device/zeros.js';
 
 /** Zeros are left out in this unit: the block of most file systems. */
 export const ZERO_UNIT = 4096;

@@ -8,7 +8,7 @@ import type { Guid } from '../format/guid.js';
 import type { Problem } from '../snapshot/problem.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
 import type { CatalogEntry } from '../store/control-file.js';
-import { BLOCK_SIZE, type BlockNumber } from '../units.js';
+import { BLOCK_SIZE, type BlockNumber, type Slot } from '../units.js';
 
 /** Items in order of age: times and order numbers grow, allocated sizes are those of the files. */
 export function checkCatalog(
@@ -34,13 +34,21 @@ export function checkCatalog(
   return problems;
 }
 
-/** A block that a snapshot skips is one that the next older one does not look for there: it skips it too, or has a copy. */
+/**
+ * A block that a snapshot skips is one that the next older one does not look for there: it skips it too, or has a copy. Of one that is
+ * being deleted the elder may have that by now.
+ */
 export function checkSkips(records: readonly SnapshotRecord[]): Problem[] {
   const problems: Problem[] = [];
   for (const [index, { area, id }] of records.entries()) {
-    const older = records[index - 1];
+    const first = records.slice(0, index).findLastIndex(({ deleted }) => deleted === undefined);
+    const [older, ...between] = first === -1 ? [] : records.slice(first, index);
     if (area?.unused === undefined || older?.area === undefined) continue;
-    const block = firstLacking(area, older.area);
+    const block = firstLacking(
+      area,
+      older.area,
+      between.flatMap((deleted) => deleted.area ?? []),
+    );
     if (block !== undefined) {
       problems.push({
         code: 'space',
@@ -52,12 +60,19 @@ export function checkSkips(records: readonly SnapshotRecord[]): Problem[] {
   return problems;
 }
 
-function firstLacking({ unused }: DiffArea, older: DiffArea): BlockNumber | undefined {
+function firstLacking(
+  { unused }: DiffArea,
+  older: DiffArea,
+  between: readonly DiffArea[],
+): BlockNumber | undefined {
   for (let page = 0; page * BLOCKS_PER_PAGE < older.table.blockCount; page++) {
     if (unused?.hasPage(page) !== true) continue;
     const [skipped, found] = [emptyPresence(), emptyPresence()];
     unused.addPresence(page, skipped);
     for (const blocks of foundIn(older)) blocks.addPresence(page, found);
+    // What has moved there is asked for here.
+    older.moves.takePresence(page, found);
+    for (const blocks of between.flatMap(foundIn)) blocks.addPresence(page, found);
     for (let i = 0; i < skipped.length; i++) skipped[i] = (skipped[i] ?? 0) & ~(found[i] ?? 0);
     for (const block of setBits(skipped, page * BLOCKS_PER_PAGE))
       if (block < older.table.blockCount) return block;
@@ -84,23 +99,31 @@ export async function* takingTurns(
   yield some;
 }
 
-/** Every copy has a slot of its own, besides copies of zeros. */
+/** Every copy has a slot of its own, besides copies of zeros; and so has every block that was written in the snapshot itself. */
 export async function checkTable(snapshot: Guid, area: DiffArea, clock: Clock): Promise<Problem[]> {
   const problems: Problem[] = [];
   const seen = new Uint8Array(Math.ceil(area.allocatedBytes / BLOCK_SIZE / 8));
+  const use = (slot: Slot, message: string) => {
+    const bit = 1 << (slot & 7);
+    const byte = seen[slot >>> 3] ?? 0;
+    if ((byte & bit) !== 0) problems.push({ code: 'space', snapshot, message });
+    seen[slot >>> 3] = byte | bit;
+  };
   for await (const blocks of takingTurns(area.table.blocks(), clock)) {
     for (const block of blocks) {
       const slot = area.table.slotOf(block);
-      if (slot === FixedSlot.zeros) continue;
-      const bit = 1 << (slot & 7);
-      const byte = seen[slot >>> 3] ?? 0;
-      if ((byte & bit) !== 0)
-        problems.push({
-          code: 'space',
-          snapshot,
-          message: `slot ${slot} holds the copies of two blocks, one is ${block}`,
-        });
-      seen[slot >>> 3] = byte | bit;
+      if (slot !== FixedSlot.zeros) use(slot, `slot ${slot} holds the copies of two blocks, one is ${block}`);
+    }
+  }
+  for (const { from, to } of area.moves.all()) {
+    if (area.table.has(to)) continue;
+    const message = `block ${from} is said to have moved to ${to}, which has no copy of its own`;
+    problems.push({ code: 'space', snapshot, message });
+  }
+  for await (const blocks of takingTurns(area.overlays.blocks(), clock)) {
+    for (const block of blocks) {
+      const slot = area.overlays.slotOf(block);
+      use(slot, `slot ${slot} holds what was written to block ${block} of the snapshot, and something else`);
     }
   }
   return problems;

@@ -156,6 +156,12 @@ async function compare(record: SnapshotRecord, area: DiffArea, look: Look): Prom
       : await firstMissing(area.table.blocks(), area.table, loaded.table, look);
     const surplus = !area.isCut && loaded.table.size > area.table.size;
     const problems = await checkTable(record.id, loaded, look.clock);
+    // Copies that spent moves may be gone by now, or bad.
+    if (!area.isCut && look.bad.size === 0 && !movesTheSame(loaded, area))
+      problems.push(damaged(record, MOVES_OTHERS));
+    const written = firstWritten(area, loaded);
+    if (written !== undefined)
+      problems.push(damaged(record, `its table does not say what was written to its block ${written}`));
     if (missing !== undefined)
       problems.push(damaged(record, `the entry of block ${missing} is not in its table`));
     else if (surplus) problems.push(damaged(record, 'its table holds entries that were never written'));
@@ -164,6 +170,22 @@ async function compare(record: SnapshotRecord, area: DiffArea, look: Look): Prom
   } catch (error) {
     return [damaged(record, messageOf(error, DeviceError))];
   }
+}
+
+const MOVES_OTHERS = 'its table does not say what has moved within the volume';
+
+function movesTheSame({ moves: onDevice }: DiffArea, { moves }: DiffArea): boolean {
+  if (onDevice.size !== moves.size) return false;
+  for (const { from, to } of moves.all()) if (onDevice.targetOf(from) !== to) return false;
+  return true;
+}
+
+/** The first block of which the device has not all that was written to the snapshot itself, durably. */
+function firstWritten({ overlays }: DiffArea, { overlays: onDevice }: DiffArea): BlockNumber | undefined {
+  if (!overlays.isProven) return undefined;
+  for (const block of overlays.blocks())
+    if (onDevice.enteredOf(block) !== overlays.enteredOf(block)) return block;
+  return undefined;
 }
 
 const SKIPS_OTHERS = 'its bitmaps are not those that were written';

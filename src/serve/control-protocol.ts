@@ -8,6 +8,27 @@ import type { ChangedExtent } from '../volume/changed-blocks.js';
 import type { VolumeFigures } from '../volume/history.js';
 import type { Recovery } from '../volume/open.js';
 
+/** Events that clients hear of. */
+export const EVENTS = [
+  'created',
+  'deleted',
+  'merged',
+  'held',
+  'released',
+  'backgroundFailure',
+  'overflow',
+  'revertProgress',
+  'reverted',
+  'writesResumed',
+  'spaceLow',
+  'spaceEnough',
+  'spacePolicy',
+  'unusedSpaceUnknown',
+  'scrubProgress',
+  'problemFound',
+  'scrubbed',
+] as const;
+
 export const Method = {
   /** First of all. Takes `Greeting`, gives `VolumeState`. */
   hello: 'hello',
@@ -17,9 +38,14 @@ export const Method = {
   read: 'read',
   /** Takes `ReadParams`; gives `{ next }`, and extents as bytes: what is known to be zero. */
   zeros: 'zeros',
-  /** Takes `{ offset }` and bytes. */
+  /** Takes `WriteParams` and bytes. */
   write: 'write',
+  /** Takes `CopyRangeParams`. */
+  copyRange: 'copyRange',
+  /** Takes `{ snapshot }`, a store id, or nothing: the volume. */
   flush: 'flush',
+  /** Takes `{ snapshot, writable }`, gives `VolumeState`. */
+  setWritable: 'setWritable',
   /** Takes `CreateParams`, and application information as bytes; gives `Created`. */
   create: 'create',
   /** Takes `{ ids }`, the oldest ones in their order; gives `VolumeState`. */
@@ -62,8 +88,26 @@ export interface ReadParams {
   readonly length: number;
 }
 
+export interface WriteParams {
+  /** Store id of a snapshot; none: the volume. */
+  readonly snapshot?: string | undefined;
+  readonly offset: number;
+}
+
+export interface CopyRangeParams {
+  readonly from: number;
+  readonly to: number;
+  readonly length: number;
+}
+
+export interface SnapshotParams {
+  /** Store id. */
+  readonly snapshot?: string | undefined;
+}
+
 export interface CreateParams {
   readonly label?: string | undefined;
+  readonly writable?: boolean | undefined;
   readonly holdTimeoutMs?: number | undefined;
   /** Is what the file system does not use skipped, and how? */
   readonly unusedSpace?: 'auto' | 'frozen' | undefined;
@@ -143,6 +187,8 @@ export interface SnapshotState {
   readonly held: boolean;
   /** Milliseconds since 1970; none: no date. */
   readonly heldUntil?: number | undefined;
+  readonly writable: boolean;
+  readonly movedBytes: number;
 }
 
 export interface VolumeState {
@@ -175,6 +221,8 @@ export const snapshotState = (snapshot: Snapshot): SnapshotState => ({
   problem: snapshot.problem,
   held: snapshot.held,
   heldUntil: snapshot.heldUntil?.getTime(),
+  writable: snapshot.writable,
+  movedBytes: snapshot.movedBytes,
 });
 
 export const volumeState = (volume: VolumeAccess, serving: ServingState): VolumeState => ({

@@ -21,6 +21,7 @@ import {
   type ChangedParams,
   type CheckParams,
   type CreateParams,
+  EVENTS,
   EXTENTS_MAX,
   encodeExtents,
   type Greeting,
@@ -31,7 +32,9 @@ import {
   type RevertParams,
   type ScrubParams,
   type ServingState,
+  type SnapshotParams,
   volumeState,
+  type WriteParams,
 } from './control-protocol.js';
 import { ClosingError } from './rpc/errors.js';
 import { type Call, type Reply, RpcConnection, TRANSFER_MAX } from './rpc/server.js';
@@ -40,26 +43,6 @@ const CONNECTIONS_MAX = 64;
 const CLOSING = 'the process that serves the volume is closing it';
 /** Buffers kept for the next reads, in bytes. */
 const KEPT_BUFFERS = 32 * 1024 * 1024;
-/** Events that clients hear of. */
-const EVENTS = [
-  'created',
-  'deleted',
-  'merged',
-  'held',
-  'released',
-  'backgroundFailure',
-  'overflow',
-  'revertProgress',
-  'reverted',
-  'writesResumed',
-  'spaceLow',
-  'spaceEnough',
-  'spacePolicy',
-  'unusedSpaceUnknown',
-  'scrubProgress',
-  'problemFound',
-  'scrubbed',
-] as const;
 
 export interface ControlOptions {
   readonly volume: Volume;
@@ -150,11 +133,14 @@ export class ControlServer {
       case Method.read:
         return this.#read(call.params as ReadParams);
       case Method.write:
-        await volume.write(numberIn(call.params, 'offset'), call.bytes);
-        return {};
+        return this.#write(call);
       case Method.flush:
-        await volume.flush();
+        await this.#target((call.params ?? {}) as SnapshotParams).flush();
         return {};
+      case Method.copyRange:
+        return this.#copyRange(call);
+      case Method.setWritable:
+        return this.#setWritable(call.params as SnapshotParams & { readonly writable: boolean });
       case Method.create:
         return this.#create(call);
       case Method.deleteOldest:
@@ -227,10 +213,35 @@ export class ControlServer {
     return { bytes, sent: () => this.#buffers.give(buffer) };
   }
 
+  async #write({ params, bytes }: Call): Promise<Reply> {
+    await this.#target(params as WriteParams).write(numberIn(params, 'offset'), bytes);
+    return {};
+  }
+
+  async #copyRange({ params, signal, onProgress }: Call): Promise<Reply> {
+    const [from, to, length] = ['from', 'to', 'length'].map((name) => numberIn(params, name));
+    await this.#options.volume.copyRange(from ?? 0, to ?? 0, length ?? 0, { signal, onProgress });
+    return {};
+  }
+
+  async #setWritable({
+    snapshot = '',
+    writable,
+  }: SnapshotParams & { readonly writable: boolean }): Promise<Reply> {
+    await this.#find(snapshot).setWritable(writable);
+    return this.#state();
+  }
+
+  /** What is meant: a snapshot, or the volume. */
+  #target({ snapshot }: SnapshotParams): Snapshot | Volume {
+    return snapshot === undefined ? this.#options.volume : this.#find(snapshot);
+  }
+
   async #create({ params, bytes }: Call): Promise<Reply> {
-    const { label, holdTimeoutMs, hasInformation, unusedSpace } = params as CreateParams;
+    const { label, writable, holdTimeoutMs, hasInformation, unusedSpace } = params as CreateParams;
     const { storeId } = await this.#options.volume.createSnapshot({
       ...(label === undefined ? {} : { label }),
+      ...(writable === undefined ? {} : { writable }),
       ...(holdTimeoutMs === undefined ? {} : { holdTimeoutMs }),
       ...(hasInformation ? { applicationInfo: bytes } : {}),
       ...(unusedSpace === undefined ? {} : { unusedSpace }),

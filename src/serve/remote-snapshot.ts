@@ -1,25 +1,21 @@
 /** A snapshot of a volume that another process serves, as the last answer described it. */
 import type { AllocationExtent } from '../device/allocation.js';
+import { writeZeros } from '../device/zeros.js';
 import { InvalidArgumentError } from '../errors.js';
 import type { SettledOptions } from '../snapshot/merging.js';
 import type { DeleteSnapshotOptions, HoldOptions, Snapshot } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
+import { clearRange } from '../volume/clearing.js';
 import type { SnapshotState } from './control-protocol.js';
+import type { RemoteContent } from './remote-content.js';
+
+/** Bytes of zeros that are written at once. */
+const ZEROS_AT_ONCE = 4 * 1024 * 1024;
 
 /** The volume, as its snapshots need it. */
 export interface SnapshotOwner {
-  readFrom(
-    storeId: string,
-    size: ByteLength,
-    offset: ByteOffset,
-    target: ByteLength | Uint8Array,
-  ): Promise<Uint8Array>;
-  zerosFrom(
-    storeId: string,
-    size: ByteLength,
-    offset: ByteOffset,
-    length: ByteLength,
-  ): AsyncIterable<AllocationExtent>;
+  readonly content: RemoteContent;
+  setWritable(storeId: string, writable: boolean): Promise<void>;
   deleteOne(storeId: string): Promise<void>;
   settled(options?: SettledOptions): Promise<void>;
   holdSnapshot(storeId: string, until: number | undefined): Promise<void>;
@@ -107,11 +103,36 @@ export class RemoteSnapshot implements Snapshot {
   }
 
   read(offset: ByteOffset, target: ByteLength | Uint8Array): Promise<Uint8Array> {
-    return this.#volume.readFrom(this.storeId, this.size, offset, target);
+    return this.#volume.content.read(this.storeId, this.size, offset, target);
   }
 
   allocation(offset: ByteOffset, length: ByteLength): AsyncIterable<AllocationExtent> {
-    return this.#volume.zerosFrom(this.storeId, this.size, offset, length);
+    return this.#volume.content.zeros(this.storeId, this.size, offset, length);
+  }
+
+  get writable() {
+    return this.#state.writable;
+  }
+
+  get movedBytes() {
+    return this.#state.movedBytes;
+  }
+
+  write(offset: ByteOffset, source: Uint8Array): Promise<void> {
+    return this.#volume.content.write(this.storeId, this.size, offset, source);
+  }
+
+  writeZeroes(offset: ByteOffset, length: ByteLength): Promise<void> {
+    const write = (at: ByteOffset, source: Uint8Array) => this.write(at, source);
+    return clearRange(this, { offset, length }, ZEROS_AT_ONCE, (at, part) => writeZeros(write, at, part));
+  }
+
+  flush(): Promise<void> {
+    return this.#volume.content.flush(this.storeId);
+  }
+
+  setWritable(writable: boolean): Promise<void> {
+    return this.#volume.setWritable(this.storeId, writable);
   }
 
   /** Where it waits, it waits for all that were deleted. */

@@ -6,7 +6,6 @@
  * Shared state: what the last answer said; changed between awaits only.
  */
 import { EventEmitter } from 'node:events';
-import { asTarget, checkRange, lengthOf } from '../arguments.js';
 import type { AllocationExtent } from '../device/allocation.js';
 import { DeviceError, InvalidArgumentError } from '../errors.js';
 import type { SpacePolicy } from '../format/start-block.js';
@@ -21,6 +20,7 @@ import type { Snapshot } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { VolumeAccess } from '../volume/access.js';
 import type { ChangedExtent } from '../volume/changed-blocks.js';
+import type { CopyRangeOptions } from '../volume/copy-range.js';
 import { alignedExtents } from '../volume/extents.js';
 import type { VolumeFigures } from '../volume/history.js';
 import type { Recovery } from '../volume/open.js';
@@ -28,21 +28,21 @@ import type { ChangedBlocksOptions } from '../volume/volume.js';
 import {
   type ChangedParams,
   type CheckParams,
+  type CopyRangeParams,
   type Created,
   type CreateParams,
   decodeExtents,
   type HoldParams,
   Method,
   type PolicyParams,
-  type ReadParams,
   type RevertParams,
   type ServingState,
   type VolumeState,
 } from './control-protocol.js';
+import { RemoteContent } from './remote-content.js';
 import { RemoteSnapshot } from './remote-snapshot.js';
 import type { Answer, RequestOptions, RpcClient } from './rpc/client.js';
 import { ClosingError } from './rpc/errors.js';
-import { TRANSFER_MAX } from './rpc/server.js';
 
 export interface RemoteCheckOptions extends ScrubOptions {
   readonly scrub?: boolean;
@@ -56,6 +56,8 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
   /** Of the revert that ended last. */
   #outcome: RevertOutcome = 'reverted';
   #snapshots: readonly RemoteSnapshot[] = [];
+  /** @internal */
+  readonly content = new RemoteContent((method, params, options) => this.#request(method, params, options));
 
   /** As whoever connected calls it; where the other process runs, the same path may be another file. */
   readonly name: string;
@@ -128,89 +130,45 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
   }
 
   allocation(offset: ByteOffset, length: ByteLength): AsyncGenerator<AllocationExtent> {
-    return this.zerosFrom(undefined, this.size, offset, length);
+    return this.content.zeros(undefined, this.size, offset, length);
   }
 
   async read(offset: ByteOffset, target: ByteLength | Uint8Array): Promise<Uint8Array> {
-    return this.readFrom(undefined, this.size, offset, target);
-  }
-
-  /** @internal Of the volume, or of a snapshot by its store id. */
-  async *zerosFrom(
-    snapshot: string | undefined,
-    size: ByteLength,
-    offset: ByteOffset,
-    length: ByteLength,
-  ): AsyncGenerator<AllocationExtent> {
-    checkRange(offset, length, size);
-    const end = offset + length;
-    let at = offset;
-    while (at < end) {
-      const params: ReadParams = { snapshot, offset: at, length: end - at };
-      const { value, bytes }: Answer = await this.#request(Method.zeros, params);
-      for (const zeros of decodeExtents(bytes)) {
-        if (zeros.offset > at) yield { length: zeros.offset - at, zero: false };
-        yield { length: zeros.length, zero: true };
-        at = zeros.offset + zeros.length;
-      }
-      const answered = (value as { readonly next?: number }).next ?? end;
-      if (answered > at) yield { length: answered - at, zero: false };
-      at = answered;
-    }
-  }
-
-  /** @internal The same. */
-  async readFrom(
-    snapshot: string | undefined,
-    size: ByteLength,
-    offset: ByteOffset,
-    target: ByteLength | Uint8Array,
-  ): Promise<Uint8Array> {
-    checkRange(offset, lengthOf(target), size);
-    const buffer = asTarget(target);
-    const parts: Promise<unknown>[] = [];
-    for (let done = 0; done < buffer.byteLength; done += TRANSFER_MAX) {
-      const part = buffer.subarray(done, done + TRANSFER_MAX);
-      parts.push(this.#readPart({ snapshot, offset: offset + done, length: part.byteLength }, part));
-    }
-    await settled(parts);
-    return buffer;
-  }
-
-  async #readPart(params: ReadParams, target: Uint8Array): Promise<void> {
-    const { bytes } = await this.#request(Method.read, params, { target });
-    if (bytes.byteLength !== target.byteLength) {
-      throw new DeviceError(`${bytes.byteLength} bytes came of ${target.byteLength} that were asked for`);
-    }
-    if (bytes !== target) target.set(bytes);
+    return this.content.read(undefined, this.size, offset, target);
   }
 
   async write(offset: ByteOffset, source: Uint8Array): Promise<void> {
-    checkRange(offset, source.byteLength, this.size);
-    const parts: Promise<unknown>[] = [];
-    for (let done = 0; done < source.byteLength; done += TRANSFER_MAX) {
-      const bytes = source.subarray(done, done + TRANSFER_MAX);
-      parts.push(this.#request(Method.write, { offset: offset + done }, { bytes }));
-    }
-    await settled(parts);
+    await this.content.write(undefined, this.size, offset, source);
   }
 
   async flush(): Promise<void> {
-    await this.#request(Method.flush);
+    await this.content.flush(undefined);
+  }
+
+  async copyRange(
+    from: ByteOffset,
+    to: ByteOffset,
+    length: ByteLength,
+    options: CopyRangeOptions = {},
+  ): Promise<void> {
+    const params: CopyRangeParams = { from, to, length };
+    await this.#request(Method.copyRange, params, options);
+  }
+
+  /** @internal Of a snapshot by its store id. */
+  async setWritable(snapshot: string, writable: boolean): Promise<void> {
+    const { value } = await this.#request(Method.setWritable, { snapshot, writable });
+    this.#take(value as VolumeState);
   }
 
   async createSnapshot(options: CreateSnapshotOptions = {}): Promise<Snapshot> {
-    const { label, holdTimeoutMs, applicationInfo, unusedSpace } = options;
+    const { label, writable, holdTimeoutMs, applicationInfo, unusedSpace } = options;
     if (typeof unusedSpace === 'object')
       throw new InvalidArgumentError(
         "unusedSpace of a volume that another process serves can only be 'auto' or 'frozen': a provider of yours cannot be sent there",
       );
-    const params: CreateParams = {
-      label,
-      holdTimeoutMs,
-      hasInformation: applicationInfo !== undefined,
-      unusedSpace,
-    };
+    const hasInformation = applicationInfo !== undefined;
+    const params: CreateParams = { label, writable, holdTimeoutMs, hasInformation, unusedSpace };
     const { value } = await this.#request(
       Method.create,
       params,
@@ -370,9 +328,4 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
     this.#isUsed = true;
     return answer;
   }
-}
-
-/** Settles when all have: buffers are in use until then. */
-async function settled(parts: readonly Promise<unknown>[]): Promise<void> {
-  for (const result of await Promise.allSettled(parts)) if (result.status === 'rejected') throw result.reason;
 }

@@ -2,7 +2,7 @@
  * The exports of volumes that are served over NBD:
  *
  *     live, and the empty name   the volume
- *     snapshot/ID                a snapshot, read-only; they come and go
+ *     snapshot/ID                a snapshot, read-only, or writable where the snapshot is; they come and go
  *
  * If several volumes are served, each export's name has the volume's before it, `NAME/live`, `NAME` alone is short for that, and
  * the empty name stands for nothing.
@@ -102,7 +102,8 @@ export class VolumeExports implements ExportCatalog {
   #snapshot(volume: Volume, snapshot: Snapshot, name: string): NbdExport {
     const figures = this.figures.snapshot;
     figures.users++;
-    return new SnapshotExport(name, volume, snapshot, figures);
+    const writable = snapshot.writable && volume.writable && !this.#readOnly;
+    return new SnapshotExport(name, volume, snapshot, writable, figures);
   }
 }
 
@@ -200,7 +201,6 @@ class LiveExport implements NbdExport {
 class SnapshotExport implements NbdExport {
   readonly description: string;
   readonly size: ByteLength;
-  readonly writable = false;
   readonly zeroesFast = false;
   readonly contexts: StatusContexts;
 
@@ -208,6 +208,7 @@ class SnapshotExport implements NbdExport {
     readonly name: string,
     volume: Volume,
     private readonly snapshot: Snapshot,
+    readonly writable: boolean,
     private readonly figures: ExportFigures,
   ) {
     this.description = describe(snapshot);
@@ -224,27 +225,34 @@ class SnapshotExport implements NbdExport {
     return counting(this.figures, this.snapshot.read(offset, target));
   }
 
-  write(): Promise<void> {
-    return refuseWrite();
+  write(offset: ByteOffset, source: Uint8Array): Promise<void> {
+    return this.#writing(source.byteLength, () => this.snapshot.write(offset, source));
   }
 
-  writeZeroes(): Promise<void> {
-    return refuseWrite();
+  writeZeroes(offset: ByteOffset, length: ByteLength, keepAllocated: boolean): Promise<void> {
+    return this.#writing(length, () =>
+      keepAllocated
+        ? writeZeros((at, source) => this.snapshot.write(at, source), offset, length)
+        : this.snapshot.writeZeroes(offset, length),
+    );
   }
 
-  discard(): Promise<void> {
-    return refuseWrite();
+  async discard(): Promise<void> {
+    // A hint in this protocol: to write zeros would take space instead of giving it back.
   }
 
   async flush(): Promise<void> {
-    // Whatever a snapshot holds was durable before anybody could open it.
+    if (this.writable) await counting(this.figures, this.snapshot.flush());
+  }
+
+  async #writing(length: ByteLength, action: () => Promise<void>): Promise<void> {
+    if (!this.writable) throw new ReadOnlyError('this snapshot can only be read');
+    this.figures.writes++;
+    this.figures.writtenBytes += length;
+    await counting(this.figures, action());
   }
 
   release(): void {
     this.figures.users--;
   }
-}
-
-async function refuseWrite(): Promise<never> {
-  throw new ReadOnlyError('a snapshot can only be read');
 }

@@ -104,7 +104,9 @@ function* copiesIn(
   for (let at = offset; at < end; ) {
     const page = Math.floor(at / PAGE_BYTES);
     const until = Math.min(end, (page + 1) * PAGE_BYTES);
-    const having = areas().filter((area) => foundIn(area).some((blocks) => blocks.hasPage(page)));
+    const having = areas().filter((area) =>
+      [...foundIn(area), area.moves].some((blocks) => blocks.hasPage(page)),
+    );
     if (having.length === 0) yield { end: until, copiesAreZero: undefined };
     else yield* copiesInPage(having, page, at, until);
     at = until;
@@ -120,9 +122,11 @@ function* copiesInPage(
   const base = page * BLOCKS_PER_PAGE;
   const copied = emptyPresence();
   const zeros = emptyPresence();
-  for (const { table, unused } of areas) {
+  for (const { table, moves, unused } of areas) {
     const own = emptyPresence();
     table.addPresence(page, own);
+    // What has moved is somewhere else, and nobody asks whether it is zero there.
+    moves.addPresence(page, own);
     addTo(copied, own);
     for (const block of setBits(own, base)) {
       if (table.slotOf(block) === FixedSlot.zeros) setBit(zeros, block - base);

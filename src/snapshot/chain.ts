@@ -20,6 +20,7 @@ import { SnapshotState } from '../format/control-block.js';
 import { filetimeFromMilliseconds } from '../format/filetime.js';
 import type { Guid } from '../format/guid.js';
 import type { ControlFile } from '../store/control-file.js';
+import { twice } from './doubt.js';
 import type { Emit } from './events.js';
 import { Freeing } from './freeing.js';
 import { Keeping } from './keeping.js';
@@ -176,16 +177,32 @@ export class SnapshotChain {
 
   /**
    * Deletes one snapshot, whatever its age: durable when it resolves. Of one that is not the oldest the space becomes free later.
+   * Use `deleteSnapshot`, which settles moves before.
+   * @returns `false`, having done nothing, if there are moves to settle
    * @throws SnapshotDeletedError; HeldError, RevertInProgressError, DeviceError if the control file cannot be changed; then it exists still
    */
-  async remove(record: SnapshotRecord, copyOnWrite: CopyOnWrite, reason: DeletionReason): Promise<void> {
-    await this.#removing.runExclusive(async () => {
+  remove(record: SnapshotRecord, copyOnWrite: CopyOnWrite, reason: DeletionReason): Promise<boolean> {
+    return this.#removing.runExclusive(async () => {
       const index = this.indexOf(record);
-      this.keeping.check([record]);
+      if (this.toSettle(record).length > 0) return false;
       if (index === 0) await this.#removeOldest(record, copyOnWrite, reason, undefined);
       else await this.#hide(record, copyOnWrite, reason);
       await this.#removeUnneeded(copyOnWrite);
+      return true;
     });
+  }
+
+  /**
+   * Snapshots whose moves stand in the way of deleting `record`: itself, because moves are not merged, and its elder, whose moves ask
+   * for content in this one. The oldest is asked by nobody.
+   * @throws SnapshotDeletedError; RevertInProgressError if it cannot go
+   */
+  toSettle(record: SnapshotRecord): SnapshotRecord[] {
+    const older = this.#records.slice(0, this.indexOf(record));
+    this.keeping.check([record]);
+    const elder = older.findLast(({ deleted }) => deleted === undefined);
+    if (elder === undefined) return [];
+    return [record, elder].filter(({ area }) => area?.moves.isSettled === false);
   }
 
   /** From now on nobody sees it, and it takes no new copies. */
@@ -333,14 +350,5 @@ export class SnapshotChain {
   /** Resolves when the space of all that was removed before is free. */
   async freed(): Promise<void> {
     await this.#freeing.done();
-  }
-}
-
-/** Once more, for a passing failure; the second one is the caller's. */
-async function twice(action: () => Promise<void>): Promise<void> {
-  try {
-    await action();
-  } catch {
-    await action();
   }
 }

@@ -42,6 +42,8 @@ export interface CreateSnapshotOptions {
   readonly label?: string;
   /** Bytes that come back with the snapshot; with the label and the VSS fields at most 16,256. */
   readonly applicationInfo?: Uint8Array;
+  /** May it be written itself? Default: no; `Snapshot.setWritable` changes it. */
+  readonly writable?: boolean;
   /** How long writes may be held; default 10,000 ms, at most 600,000. */
   readonly holdTimeoutMs?: number;
   /**
@@ -113,7 +115,12 @@ export async function createSnapshot(
   if (writes !== undefined) writes.level = 'low';
   let taken: Taken;
   try {
-    taken = await take(context, information, { holdTimeoutMs, hasBitmaps: provider !== undefined, purpose });
+    taken = await take(context, information, {
+      holdTimeoutMs,
+      flags: flagsOf(options),
+      hasBitmaps: provider !== undefined,
+      purpose,
+    });
   } finally {
     if (writes !== undefined) writes.level = 'usual';
   }
@@ -132,9 +139,14 @@ interface Taken {
 
 interface TakeOptions {
   readonly holdTimeoutMs: number;
+  /** `SnapshotFlag`s. */
+  readonly flags: number;
   readonly hasBitmaps: boolean;
   readonly purpose: SnapshotPurpose | undefined;
 }
+
+const flagsOf = ({ writable = false }: CreateSnapshotOptions): number =>
+  SnapshotFlag.visible | SnapshotFlag.noDiffAreaFill | (writable ? SnapshotFlag.writable : 0);
 
 async function take(
   context: CreateContext,
@@ -169,7 +181,7 @@ async function layOut(
   flushed: Promise<void>,
 ): Promise<Taken> {
   const { store, space, environment } = context;
-  const { holdTimeoutMs, hasBitmaps, purpose } = options;
+  const { holdTimeoutMs, flags, hasBitmaps, purpose } = options;
   const id = information.snapshotId;
   const file = await store.createArea(id).catch(ofHost);
   let isThere = false;
@@ -186,7 +198,7 @@ async function layOut(
     const onCommitted = () => {
       isThere = true;
     };
-    const committing = { limitMs: holdTimeoutMs, isPending: hasBitmaps, purpose, onCommitted };
+    const committing = { limitMs: holdTimeoutMs, flags, isPending: hasBitmaps, purpose, onCommitted };
     return { record: await holdAndCommit(context, area, committing), area, bitmapSlots };
   } catch (error) {
     // With the gate shut the snapshot may exist after all; then it is whole, because nothing was written since.
@@ -225,6 +237,7 @@ async function discard({ emit, store }: CreateContext, file: AreaFile): Promise<
 
 interface CommitOptions {
   readonly limitMs: number;
+  readonly flags: number;
   /** See `SnapshotRecord.pending`. */
   readonly isPending: boolean;
   readonly purpose: SnapshotPurpose | undefined;
@@ -235,7 +248,7 @@ interface CommitOptions {
 async function holdAndCommit(
   context: CreateContext,
   area: DiffArea,
-  { limitMs, isPending, purpose, onCommitted }: CommitOptions,
+  { limitMs, flags, isPending, purpose, onCommitted }: CommitOptions,
 ): Promise<SnapshotRecord> {
   const { device, store } = context;
   // Before room is set aside in it for anything else.
@@ -248,7 +261,7 @@ async function holdAndCommit(
         await limited('block 0 was not copied', copying);
       }
       await purpose?.prepare(area);
-      const kind = { isPending, state: purpose?.state ?? 0 };
+      const kind = { flags, isPending, state: purpose?.state ?? 0 };
       const record = await context.chain.whileOrdered(() => commit(context, area, kind));
       onCommitted();
       await purpose?.begin(record);
@@ -282,10 +295,16 @@ async function copyFirstBlock(
   area.publish(copies);
 }
 
+interface CommitKind {
+  readonly flags: number;
+  readonly isPending: boolean;
+  readonly state: number;
+}
+
 async function commit(
   { chain, device, store, copyOnWrite, gate, space, environment }: CreateContext,
   area: DiffArea,
-  { isPending, state }: { readonly isPending: boolean; readonly state: number },
+  { flags, isPending, state }: CommitKind,
 ): Promise<SnapshotRecord> {
   const { newest, newestVisible } = chain;
   const item: SnapshotItem = {
@@ -293,7 +312,7 @@ async function commit(
     volumeSize: device.size,
     storeId: area.storeId,
     order: (newest?.item.order ?? 0) + 1,
-    flags: SnapshotFlag.visible | SnapshotFlag.noDiffAreaFill,
+    flags,
     createdAt: laterThan(newest?.item.createdAt ?? 0n, filetimeFromMilliseconds(environment.clock.now())),
   };
   try {

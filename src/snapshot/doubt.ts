@@ -22,3 +22,12 @@ export async function withoutDoubt(
   const message = `the store failed while a revert began or was cancelled, and which of both states it is in cannot be told; writes are refused. Close the volume, mend the store (${store.name}), and open again`;
   gate.shut(new DeviceError(message, { cause: new AggregateError(errors) }));
 }
+
+/** Once more, for a passing failure; the second one is the caller's. */
+export async function twice(action: () => Promise<void>): Promise<void> {
+  try {
+    await action();
+  } catch {
+    await action();
+  }
+}

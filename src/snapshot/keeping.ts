@@ -25,17 +25,18 @@ export class Keeping {
 
   /** May it be given up? */
   mayGo(record: SnapshotRecord): boolean {
-    return !this.isHeld(record) && !this.#isNeeded(record);
+    return !this.isHeld(record) && !this.isNeeded(record);
   }
 
-  #isNeeded(record: SnapshotRecord): boolean {
+  /** Does a revert need it? */
+  isNeeded(record: SnapshotRecord): boolean {
     return this.from !== undefined && this.#records.indexOf(record) >= this.#records.indexOf(this.from);
   }
 
   /** May all of these be deleted? @throws HeldError, RevertInProgressError */
   check(records: readonly SnapshotRecord[]): void {
     for (const record of records) {
-      if (this.#isNeeded(record)) {
+      if (this.isNeeded(record)) {
         throw new RevertInProgressError(
           `the volume is being put back to snapshot ${this.from?.id}, which needs it and all newer ones; wait for that, or cancel it: nothing was deleted`,
         );

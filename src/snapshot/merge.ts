@@ -9,6 +9,9 @@
  * it does not matter how often this is cut short and begun again: what the elder has by then is passed over. Until the
  * deleted one leaves the chain, readers find in one of the two what they need.
  *
+ * What was written to the deleted one itself is nobody's any more. Neither has moves by then: see `deleteSnapshot`. But a copy that
+ * spent one is the entry of another block than its entry says, and is merged as that.
+ *
  * Runs in the background pool, group by group. Everything else that comes to the elder's table comes through the commit
  * pool, as this does; the deleted one takes no copies any more.
  */
@@ -141,13 +144,14 @@ export class Merge {
     blocks: readonly BlockNumber[],
     slots: readonly Slot[],
   ): { blocks: readonly BlockNumber[]; slots: readonly Slot[] } {
-    const { table } = this.#from.area;
+    const { table, moves } = this.#from.area;
     const elder = this.#into.area;
     const missing = new Map<BlockNumber, Slot>();
     for (const [i, block] of blocks.entries()) {
       const slot = slots[i] ?? 0;
-      if (block < elder.table.blockCount && table.slotOf(block) === slot && elder.needs(block))
-        missing.set(block, slot);
+      for (const owner of [block, ...moves.ownersOfCopies(block)])
+        if (owner < elder.table.blockCount && table.slotOf(owner) === slot && elder.needs(owner))
+          missing.set(owner, slot);
     }
     const sorted = [...missing].sort(([, a], [, b]) => a - b);
     return { blocks: sorted.map(([block]) => block), slots: sorted.map(([, slot]) => slot) };

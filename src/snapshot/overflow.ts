@@ -135,7 +135,10 @@ export class Overflow {
    */
   get #laterVictim(): SnapshotRecord | undefined {
     const { visible, keeping } = this.#chain;
-    return visible.slice(0, -1).find((record) => keeping.mayGo(record));
+    // Moves of it, or of its elder, would have to be settled first, which takes room.
+    const mayGo = (record: SnapshotRecord) =>
+      keeping.mayGo(record) && this.#chain.toSettle(record).length === 0;
+    return visible.slice(0, -1).find(mayGo);
   }
 
   /** @returns `undefined` if none may go, or nothing comes of it */
@@ -159,7 +162,9 @@ export class Overflow {
     // While a revert is under way the pool in which snapshots are merged may wait for the very copy that lacks room.
     if (victim === undefined || this.#chain.keeping.from !== undefined) return false;
     this.#tellOverflow(record, full, 'delete-oldest');
-    const isGiven = await unlessKept(() => this.#chain.remove(victim, this.#copying(), 'space'));
+    const isGiven = await unlessKept(async () => {
+      await this.#chain.remove(victim, this.#copying(), 'space');
+    });
     if (isGiven) this.#merging().wake();
     return isGiven;
   }
@@ -172,6 +177,22 @@ export class Overflow {
     const { nextToMerge, keeping } = this.#chain;
     if (nextToMerge === undefined || keeping.from !== undefined || record.deleted !== undefined) return false;
     return nextToMerge.elder !== record && this.#merging().isAtWork;
+  }
+
+  /**
+   * Makes room for a write to a snapshot itself: older ones go if the policy lets them, and at once; that one never does for its own sake.
+   * @throws NoSpaceError if none may go
+   */
+  async actForOverlay(record: SnapshotRecord, full: Full): Promise<void> {
+    const { victim } = this;
+    if (this.rules.policy === 'delete-oldest' && victim !== undefined && victim !== record) {
+      this.#tellOverflow(record, full, 'delete-oldest');
+      if (await this.give(victim, 'space', full.cause)) return;
+    } else this.#tellOverflow(record, full, 'fail-writes');
+    throw new NoSpaceError(
+      `writing to snapshot ${record.id} needs ${full.neededBytes} bytes, ${full.availableBytes} can be had; raise the limit with: volsnap resize-store`,
+      { cause: full.cause },
+    );
   }
 
   /** Removes the oldest snapshots through `victim`, at once. @returns false if one of them must stay after all */

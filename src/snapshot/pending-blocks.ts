@@ -1,6 +1,7 @@
 /** The blocks that a revert has still to put back: a bit for each, in pages of 4,096, of which only those with a bit set exist. */
-import type { BlockTable } from '../diff-area/block-table.js';
+import type { DiffArea } from '../diff-area/diff-area.js';
 import { BLOCKS_PER_PAGE, emptyPresence, setBits } from '../diff-area/presence.js';
+import type { PagedBlocks } from '../diff-area/unused-blocks.js';
 import { type BlockNumber, type ByteLength, blocksIn } from '../units.js';
 
 export class PendingBlocks {
@@ -12,19 +13,32 @@ export class PendingBlocks {
     return this.#count;
   }
 
-  /** Adds every block that has a copy in the table. */
-  addTable(table: BlockTable): void {
-    for (let page = 0; page * BLOCKS_PER_PAGE < table.blockCount; page++) {
-      if (!table.hasPage(page)) continue;
+  /**
+   * Adds every block that has a copy in the diff area, or whose content moved away. A copy that was not committed counts too: the
+   * next opening may find it, and must find nothing that is not known now.
+   */
+  addArea({ table, moves, uncommitted }: DiffArea): void {
+    this.add(table, table.blockCount);
+    this.add(moves, table.blockCount);
+    for (const block of uncommitted.blocks) {
+      this.#addBlock(block);
+      this.#addBlock(moves.ownerOfCopy(block));
+    }
+  }
+
+  /** Adds all of the blocks below `end`. */
+  add(blocks: PagedBlocks, end: BlockNumber): void {
+    for (let page = 0; page * BLOCKS_PER_PAGE < end; page++) {
+      if (!blocks.hasPage(page)) continue;
       const bits = this.#pages.get(page) ?? emptyPresence();
       this.#count -= countOf(bits);
-      table.addPresence(page, bits);
+      blocks.addPresence(page, bits);
       this.#count += countOf(bits);
       this.#pages.set(page, bits);
     }
   }
 
-  add(block: BlockNumber): void {
+  #addBlock(block: BlockNumber): void {
     if (this.has(block)) return;
     const page = Math.floor(block / BLOCKS_PER_PAGE);
     const bits = this.#pages.get(page) ?? emptyPresence();

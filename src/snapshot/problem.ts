@@ -11,7 +11,7 @@ export interface Problem {
     | 'volume-changed'
     /** Items of the control file contradict each other or the diff areas. */
     | 'catalog'
-    /** Two copies share a slot, or a snapshot skips a block that an older one needs. */
+    /** Two copies share a slot, or blocks their place in the volume, or a snapshot skips a block that an older one needs. */
     | 'space'
     /** A copy fails its checksum. */
     | 'checksum'

@@ -13,6 +13,7 @@
  */
 import { type BlockDevice, writeAll } from '../device/block-device.js';
 import { FixedSlot } from '../diff-area/area-slots.js';
+import type { Overlays } from '../diff-area/overlays.js';
 import { SnapshotDeletedError } from '../errors.js';
 import {
   type BlockNumber,
@@ -36,6 +37,8 @@ export interface PutBackParts {
   readonly pending: PendingBlocks;
   /** Blocks that there were to put back when it began. */
   readonly total: number;
+  /** What was written to that snapshot itself, and is laid over; nobody writes to it meanwhile. */
+  readonly overlays: Overlays | undefined;
   /** `undefined` where nothing is written. */
   readonly marks: DoneMarks | undefined;
 }
@@ -59,18 +62,20 @@ export class PutBack {
   readonly total: number;
   readonly #volume: BlockDevice;
   readonly #chain: SnapshotChain;
+  readonly #overlays: Overlays | undefined;
   readonly #marks: DoneMarks | undefined;
   /** Pending blocks that are being changed, and when that is over. */
   readonly #claims = new Map<BlockNumber, Promise<void>>();
   /** Where the next run to put back is looked for. */
   #cursor: BlockNumber = 0;
 
-  constructor({ volume, chain, source, pending, total, marks }: PutBackParts) {
+  constructor({ volume, chain, source, overlays, pending, total, marks }: PutBackParts) {
     this.source = source;
     this.pending = pending;
     this.total = total;
     this.#volume = volume;
     this.#chain = chain;
+    this.#overlays = overlays;
     this.#marks = marks;
   }
 
@@ -110,7 +115,11 @@ export class PutBack {
   /** Is a pending block one of zeros, for certain? */
   isZero(block: BlockNumber): boolean {
     if (this.source.deleted !== undefined || this.source.damage !== undefined) return false;
-    const area = this.#chain.areasFrom(this.source).find(({ table }) => table.has(block));
+    if (this.#overlays !== undefined && this.#overlays.slotOf(block) !== -1) return false;
+    // What moved is somewhere else, and nobody asks whether it is zero there.
+    const area = this.#chain
+      .areasFrom(this.source)
+      .find(({ table, moves }) => table.has(block) || moves.targetOf(block) !== undefined);
     return area?.table.slotOf(block) === FixedSlot.zeros;
   }
 
@@ -118,9 +127,10 @@ export class PutBack {
     const { source } = this;
     if (source.damage !== undefined) throw source.damage;
     try {
-      await source.whileReading(() =>
-        readSnapshot(() => this.#chain.areasFrom(source), this.#volume, offset, target),
-      );
+      await source.whileReading(async () => {
+        await readSnapshot(() => this.#chain.areasFrom(source), this.#volume, offset, target);
+        await this.#overlays?.layOverRange(offset, target);
+      });
     } catch (error) {
       if (!(error instanceof SnapshotDeletedError)) throw error;
       // All was put back meanwhile, and then the snapshot was deleted.

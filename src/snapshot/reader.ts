@@ -10,8 +10,9 @@
  * read from the volume is right if no table has it after the read. If one has, it is read again from there.
  */
 import type { BlockDevice } from '../device/block-device.js';
+import { FixedSlot } from '../diff-area/area-slots.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
-import { VolumeChangedError } from '../errors.js';
+import { assert, VolumeChangedError } from '../errors.js';
 import {
   BLOCK_SIZE,
   type BlockNumber,
@@ -27,13 +28,25 @@ const PART_BLOCKS = 64;
 /** Which bytes of a part are to be read: those that were read from the volume already only if they have a copy by now. */
 type Which = 'all' | 'copies';
 
+/** In place of the number of a diff area: the block has moved, and `Sources.moved` tells where to. */
+const MOVED = 0xffff;
+
+/** A block of a diff area, or of the volume if there is none. */
+interface Place {
+  readonly area: DiffArea | undefined;
+  readonly slot: Slot;
+  readonly block: BlockNumber;
+}
+
 /** Where blocks lie: for each one its slot and its diff area, counted from 1; 0: in the volume. */
 interface Sources {
   readonly areas: readonly DiffArea[];
   readonly slots: Uint32Array;
   readonly owners: Uint16Array;
-  /** How many are in the volume. */
+  /** How many are in the volume, where they always were. */
   readonly inVolume: number;
+  /** By number of the block. */
+  readonly moved: ReadonlyMap<BlockNumber, Place> | undefined;
 }
 
 /**
@@ -94,7 +107,7 @@ class Reading {
   }
 
   #startRuns(sources: Sources, first: BlockNumber, start: ByteOffset, end: ByteOffset, which: Which): void {
-    const { areas, slots, owners, inVolume } = sources;
+    const { areas, slots, owners, inVolume, moved } = sources;
     const count = slots.length;
     if (which === 'copies' && inVolume === count) return;
     // A block that is wanted in part is read by itself.
@@ -105,7 +118,13 @@ class Reading {
       const area = areas[owner - 1];
       const slot = slots[from] ?? 0;
       const limit =
-        area === undefined ? count : from < firstWhole ? from + 1 : Math.max(from + 1, endOfWhole);
+        owner === MOVED
+          ? from + 1
+          : area === undefined
+            ? count
+            : from < firstWhole
+              ? from + 1
+              : Math.max(from + 1, endOfWhole);
       to = from + 1;
       while (to < limit && owners[to] === owner) {
         if (area !== undefined && !area.canReadTogether(slot, slots[to] ?? 0, to - from)) break;
@@ -113,7 +132,8 @@ class Reading {
       }
       const runStart = Math.max(start, offsetOfBlock(first + from));
       const runEnd = Math.min(end, offsetOfBlock(first + to));
-      if (area !== undefined) this.#readFromArea(area, slot, runStart, runEnd);
+      if (owner === MOVED) this.#readMoved(moved?.get(first + from), runStart, runEnd);
+      else if (area !== undefined) this.#readFromArea(area, slot, runStart, runEnd);
       else if (which === 'all') this.#readFromVolume(runStart, runEnd);
     }
   }
@@ -131,11 +151,39 @@ class Reading {
     this.#add(volume.read(start, part).then(() => this.#start(start, end, 'copies')));
   }
 
-  /** Checksums cover whole blocks, so a block that is wanted in part is read whole. */
-  #readFromArea(area: DiffArea, slot: Slot, start: ByteOffset, end: ByteOffset): void {
-    const block = blockOf(start);
+  /** Of one block that has moved. */
+  #readMoved(place: Place | undefined, start: ByteOffset, end: ByteOffset): void {
+    assert(place !== undefined, () => `block ${blockOf(start)} has moved to no place`);
+    if (place.area !== undefined) {
+      this.#readFromArea(place.area, place.slot, start, end, place.block);
+      return;
+    }
+    const at = start + offsetOfBlock(place.block) - offsetOfBlock(blockOf(start));
     const part = this.#part(start, end);
-    const skip = start - offsetOfBlock(block);
+    if (this.#volume.readNow?.(at, part) === true) return;
+    this.#add(this.#volume.read(at, part).then(() => this.#checkMoved(place.block, start, end)));
+  }
+
+  /** The target may have been overwritten meanwhile: then the block has a copy now, or has moved on. */
+  #checkMoved(target: BlockNumber, start: ByteOffset, end: ByteOffset): void {
+    const block = blockOf(start);
+    const now = find(this.#areas(), block, 1).moved?.get(block);
+    if (now === undefined || now.area !== undefined || now.block !== target) this.#start(start, end, 'all');
+  }
+
+  /**
+   * Checksums cover whole blocks, so a block that is wanted in part is read whole.
+   * @param block the one that the diff area has; another one than is wanted if that moved
+   */
+  #readFromArea(
+    area: DiffArea,
+    slot: Slot,
+    start: ByteOffset,
+    end: ByteOffset,
+    block = blockOf(start),
+  ): void {
+    const part = this.#part(start, end);
+    const skip = start - offsetOfBlock(blockOf(start));
     if (skip === 0 && part.byteLength % BLOCK_SIZE === 0) {
       if (!area.readCopiesNow(block, slot, part)) this.#add(area.readCopies(block, slot, part));
       return;
@@ -164,8 +212,31 @@ function find(areas: readonly DiffArea[], first: BlockNumber, count: number): So
   const slots = new Uint32Array(count);
   const owners = new Uint16Array(count);
   let inVolume = count;
+  let moved: Map<BlockNumber, Place> | undefined;
   for (let i = 0; i < areas.length && inVolume > 0; i++) {
     inVolume -= areas[i]?.collect(first, slots, owners, i + 1) ?? 0;
+    const moves = areas[i]?.moves;
+    if (moves === undefined || moves.size === 0) continue;
+    for (let at = 0; at < count; at++) {
+      const target = owners[at] === 0 ? moves.targetOf(first + at) : undefined;
+      if (target === undefined) continue;
+      owners[at] = MOVED;
+      inVolume--;
+      moved ??= new Map();
+      moved.set(first + at, placeOf(areas, i + 1, target));
+    }
   }
-  return { areas, slots, owners, inVolume };
+  return { areas, slots, owners, inVolume, moved };
+}
+
+/** Where the diff areas from number `from` on have `block`. */
+function placeOf(areas: readonly DiffArea[], from: number, block: BlockNumber): Place {
+  for (let i = from; i < areas.length; i++) {
+    const area = areas[i];
+    const slot = area?.table.slotOf(block) ?? -1;
+    if (area !== undefined && slot !== -1) return { area, slot, block };
+    if (area?.unused?.has(block) === true) return { area, slot: FixedSlot.zeros, block };
+    block = area?.moves.targetOf(block) ?? block;
+  }
+  return { area: undefined, slot: 0, block };
 }

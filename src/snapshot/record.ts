@@ -2,7 +2,7 @@
 import { Mutex } from 'async-mutex';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import { SnapshotDeletedError, type VolsnapError } from '../errors.js';
-import type { SnapshotItem } from '../format/control-block.js';
+import { SnapshotFlag, type SnapshotItem } from '../format/control-block.js';
 import type { Guid } from '../format/guid.js';
 import { Readers } from './readers.js';
 
@@ -31,7 +31,7 @@ export interface Hold {
 export type AreaOrDamage = { readonly area: DiffArea } | { readonly damage: VolsnapError };
 
 export class SnapshotRecord {
-  readonly item: SnapshotItem;
+  #item: SnapshotItem;
   readonly content: AreaOrDamage;
   /** Held by whatever changes the size of the diff area, and by its removal. */
   readonly resizing = new Mutex();
@@ -42,10 +42,28 @@ export class SnapshotRecord {
   #deleted: DeletionReason | undefined;
   #isGone = false;
   readonly #readers = new Readers();
+  readonly #writers = new Readers();
 
   constructor(item: SnapshotItem, content: AreaOrDamage) {
-    this.item = item;
+    this.#item = item;
     this.content = content;
+  }
+
+  /** What the control file says of it. */
+  get item(): SnapshotItem {
+    return this.#item;
+  }
+
+  /** May it be written itself? */
+  get isWritable(): boolean {
+    return (this.#item.flags & SnapshotFlag.writable) !== 0;
+  }
+
+  /** It may, or may not, be written from now on; the control file says so. */
+  set isWritable(isWritable: boolean) {
+    const { flags } = this.#item;
+    const { writable } = SnapshotFlag;
+    this.#item = { ...this.#item, flags: isWritable ? flags | writable : flags & ~writable };
   }
 
   get id(): Guid {
@@ -96,6 +114,16 @@ export class SnapshotRecord {
     const result = await this.#readers.run(read);
     this.checkExists();
     return result;
+  }
+
+  /** Runs `write`, a write to the snapshot itself. */
+  whileWriting(write: () => Promise<void>): Promise<void> {
+    return this.#writers.run(write);
+  }
+
+  /** Resolves when every write to it that is under way now has ended. */
+  async unwritten(): Promise<void> {
+    await this.#writers.whenLeft();
   }
 
   /**

@@ -69,25 +69,24 @@ export function findRevert(chain: SnapshotChain, entries: readonly CatalogEntry[
   return { target, previous, area, phase, pending, total };
 }
 
-/** What lies between a snapshot and a newer one, with that diff area, or now: what has a copy in the older one, or between. */
+/**
+ * What lies between a snapshot and a newer one, with that diff area, or now: what has a copy in the older one, or between, or
+ * moved then; and what was written to the older one itself.
+ */
 export function pendingBetween(
   chain: SnapshotChain,
   older: SnapshotRecord,
   newer: DiffArea | undefined,
 ): PendingBlocks {
-  return pendingOf(chain.areasFrom(older).filter((area) => area !== newer));
+  const pending = pendingOf(chain.areasFrom(older).filter((area) => area !== newer));
+  if (older.area !== undefined) pending.add(older.area.overlays, older.area.table.blockCount);
+  return pending;
 }
 
 export function pendingOf(areas: readonly DiffArea[]): PendingBlocks {
   const pending = new PendingBlocks();
-  for (const area of areas) addCopies(pending, area);
+  for (const area of areas) pending.addArea(area);
   return pending;
-}
-
-/** Adds what has a copy there. One that was not committed counts too: the next opening may find it, and must find nothing new. */
-export function addCopies(pending: PendingBlocks, { table, uncommitted }: DiffArea): void {
-  pending.addTable(table);
-  for (const block of uncommitted.blocks) pending.add(block);
 }
 
 /** Marks that may have to be written: for each pending block, for the cancelling, and for each block to put back then. */

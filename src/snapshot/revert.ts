@@ -30,6 +30,7 @@ import { CANCELLED } from '../format/revert-mark.js';
 import { type CreateContext, createSnapshot, DEFAULT_HOLD_TIMEOUT_MS } from './create.js';
 import { DoneMarks } from './done-marks.js';
 import { withoutDoubt } from './doubt.js';
+import { flushOverlays } from './flush-overlays.js';
 import { whileHeld } from './hold-writes.js';
 import type { LiveDevice } from './live-device.js';
 import type { Merging } from './merging.js';
@@ -39,7 +40,6 @@ import type { SnapshotRecord } from './record.js';
 import { Outcome, type RevertOperation, type RevertOptions, type RevertStatus } from './revert-operation.js';
 import { dropUnwanted } from './revert-previous.js';
 import {
-  addCopies,
   type FoundRevert,
   findRevert,
   marksFor,
@@ -92,7 +92,8 @@ export class Reverts {
     chain.keeping.from = target;
     if (area === undefined) {
       // The volume is open for reading only, and nothing of it can be read.
-      live.putBack = new PutBack({ volume, chain, source: target, pending, total, marks: undefined });
+      const nothing = { overlays: undefined, marks: undefined };
+      live.putBack = new PutBack({ volume, chain, source: target, pending, total, ...nothing });
       return;
     }
     area.keepRoomForMarks(marksFor(pending, area));
@@ -102,8 +103,11 @@ export class Reverts {
   #set({ target, previous, area, phase, pending, total }: FoundRevert & { area: DiffArea }): void {
     const { device: volume, pools, live, chain } = this.#context;
     const marks = new DoneMarks(volume, area, pools);
-    const source = phase === 'reverting' ? target : previous;
-    const putBack = new PutBack({ volume, chain, source, pending, total, marks });
+    const source =
+      phase === 'reverting'
+        ? { source: target, overlays: target.area?.overlays }
+        : { source: previous, overlays: undefined };
+    const putBack = new PutBack({ volume, chain, ...source, pending, total, marks });
     live.putBack = putBack;
     if (this.#underWay !== undefined) {
       Object.assign(this.#underWay, { putBack, phase });
@@ -164,6 +168,9 @@ export class Reverts {
       }
       await chain.keep(target);
       try {
+        // From here on nobody writes to it: what was written to it is part of what the volume goes back to.
+        await target.unwritten();
+        await flushOverlays(this.#context.pools, target);
         await this.#takePrevious(target, options);
       } catch (error) {
         if (this.#underWay === undefined) chain.keeping.from = undefined;
@@ -190,7 +197,7 @@ export class Reverts {
         state: SnapshotState.beforeRevert | (keepPrevious ? 0 : SnapshotState.dropAfterRevert),
         prepare: async (area) => {
           // What was copied since it was looked at first.
-          for (const each of latest) addCopies(pending, each);
+          for (const newer of latest) pending.addArea(newer);
           const marks = marksFor(pending, area);
           // First: what is acknowledged meanwhile must not take that room.
           area.keepRoomForMarks(marks);
@@ -216,10 +223,7 @@ export class Reverts {
   }
 
   async #flag({ id }: SnapshotRecord, isOn: boolean): Promise<void> {
-    const { control } = this.#context.store;
-    const flags = control.entries.find(({ snapshot }) => snapshot.storeId === id)?.snapshot.flags ?? 0;
-    const { revertTarget } = SnapshotFlag;
-    await control.update(id, {}, { flags: isOn ? flags | revertTarget : flags & ~revertTarget });
+    await this.#context.store.control.setFlags(id, SnapshotFlag.revertTarget, isOn);
   }
 
   /** @throws NotFoundError if no revert is under way */
@@ -252,7 +256,7 @@ export class Reverts {
     const pending = new PendingBlocks();
     await this.#context.pools.commit.add(async () => {
       if (!area.uncommitted.isEmpty) await area.settle();
-      addCopies(pending, area);
+      pending.addArea(area);
       area.appendMarks([CANCELLED]);
       // The watermark covers the mark before anything follows it: so what follows is known by its place.
       const write = async () => {

@@ -44,6 +44,8 @@ export interface Snapshot extends ByteSource {
   readonly unusedBytes: ByteLength;
   /** Bytes that its diff area takes. */
   readonly allocatedBytes: ByteLength;
+  /** Bytes of its content that moved within the volume, see `Volume.copyRange`, and take no room here; of Windows' own not known. */
+  readonly movedBytes: ByteLength;
   /** `damaged`: cannot be read; `problem` says why. */
   readonly state: 'ok' | 'damaged' | 'deleted';
   readonly problem: string | undefined;
@@ -51,6 +53,8 @@ export interface Snapshot extends ByteSource {
   readonly held: boolean;
   /** Until when; `undefined`: it is not held, or has no date. */
   readonly heldUntil: Date | undefined;
+  /** May it be written, where its volume may? What was written while it might be stays when it may not any more. */
+  readonly writable: boolean;
 
   /**
    * Reads the volume as it was when the snapshot was taken. Every copy is verified against its checksum.
@@ -60,11 +64,28 @@ export interface Snapshot extends ByteSource {
   read(offset: ByteOffset, target: ByteLength | Uint8Array): Promise<Uint8Array>;
 
   /**
+   * Writes any byte range of the snapshot itself: neither the volume nor another snapshot sees it. It is there for readers
+   * when this resolves, and durable after the next `flush`.
+   * @throws InvalidArgumentError, ReadOnlyError (see `setWritable`), RevertInProgressError, NoSpaceError, SnapshotDeletedError, DeviceError
+   */
+  write(offset: ByteOffset, source: Uint8Array): Promise<void>;
+
+  /** Makes the range read as zeros: a write of zeros, but for what is known to be zero. @throws as `write` */
+  writeZeroes(offset: ByteOffset, length: ByteLength): Promise<void>;
+
+  /** Resolves when every write to the snapshot acknowledged before is on stable storage. @throws SnapshotDeletedError, DeviceError */
+  flush(): Promise<void>;
+
+  /** Says, durably, whether it may be written. @throws UnsupportedError (Windows'), ReadOnlyError, SnapshotDeletedError, DeviceError */
+  setWritable(writable: boolean): Promise<void>;
+
+  /**
    * Deletes it, whatever its age: when this resolves nobody sees it any more, and it does not come back. Whoever reads it gets a
    * `SnapshotDeletedError`. If older ones read through it, what they need is merged into its elder neighbour
    * afterwards, in the background; only then its space is free.
-   * @throws HeldError, SnapshotDeletedError, ReadOnlyError, UnsupportedError (a shadow copy of Windows), DeviceError; with `wait` also
-   *   as `VolumeAccess.settled`
+   * Where there are older ones, what moved within the volume (`Volume.copyRange`) for it or the next older one is copied first.
+   * @throws HeldError, SnapshotDeletedError, ReadOnlyError, RevertInProgressError, UnsupportedError (a shadow copy of Windows), NoSpaceError
+   *   (no room for what moved), DeviceError: it exists still; with `wait` also as `VolumeAccess.settled`
    */
   delete(options?: DeleteSnapshotOptions): Promise<void>;
 

@@ -47,6 +47,9 @@ export interface SpaceFigures extends SpaceForecast, SpaceRules {
   readonly growthStep: ByteLength;
 }
 
+/** By how much a diff area grows for writes to its own snapshot. */
+const OVERLAY_STEP: ByteLength = 1024 * 1024;
+
 export interface SpaceOptions {
   readonly clock: Clock;
   readonly growth: Growth;
@@ -216,20 +219,37 @@ export class Space implements CopyOnWriteHost {
     }
   }
 
+  /**
+   * The same for what is written to a snapshot itself. It does not wait, whatever the policy.
+   * @throws NoSpaceError, SnapshotDeletedError, DeviceError
+   */
+  async makeRoomForOverlay(record: SnapshotRecord, area: DiffArea, slots: number): Promise<void> {
+    await this.#growing.runExclusive(async () => {
+      for (;;) {
+        const needed = area.growthNeeded(slots, 1);
+        if (needed === 0) return;
+        record.checkExists();
+        // Less than ahead of copies: what such a snapshot does not use comes back only with its end.
+        const full = await this.#growNow(record, area, needed, Math.min(this.#step.bytes, OVERLAY_STEP));
+        if (full !== undefined) await this.#overflow.actForOverlay(record, full);
+      }
+    });
+  }
+
   /** @returns why that cannot be */
-  async #growNow(record: SnapshotRecord, area: DiffArea, neededBytes: ByteLength): Promise<Full | undefined> {
+  async #growNow(
+    record: SnapshotRecord,
+    area: DiffArea,
+    neededBytes: ByteLength,
+    step = this.#step.bytes,
+  ): Promise<Full | undefined> {
     const availableBytes = wholeBlocks(this.#forCopies);
     if (availableBytes < neededBytes) return { neededBytes, availableBytes, reason: 'limit' };
     try {
-      await this.#grow(
-        record,
-        area,
-        Math.min(availableBytes, Math.max(neededBytes, this.#step.bytes)),
-        'needed',
-      );
+      await this.#grow(record, area, Math.min(availableBytes, Math.max(neededBytes, step)), 'needed');
       return undefined;
     } catch (error) {
-      if (!(error instanceof NoSpaceError)) throw error;
+      if (!isOutOfSpace(error)) throw error;
       return { neededBytes, availableBytes, reason: 'host-full', cause: error };
     }
   }

@@ -114,9 +114,13 @@ function olderDoWithout(
   const older = chain.records[chain.indexOf(record) - 1];
   if (older === undefined) return undefined;
   // Where nothing is known of it, it needs everything. What the volume has grown by since is none of its own.
-  return older.area === undefined
-    ? new Uint8Array(Math.ceil(table.blockCount / 8))
-    : bitsOf(foundIn(older.area), table.blockCount, Math.min(table.blockCount, older.area.table.blockCount));
+  if (older.area === undefined) return new Uint8Array(Math.ceil(table.blockCount / 8));
+  const own = Math.min(table.blockCount, older.area.table.blockCount);
+  const bits = bitsOf(foundIn(older.area), table.blockCount, own);
+  // It has a copy of what these held, but content of other blocks lies there now.
+  for (const block of older.area.moves.targets())
+    bits[block >>> 3] = (bits[block >>> 3] ?? 0) & ~(1 << (block & 7));
+  return bits;
 }
 
 /** @returns `undefined` if all is in use, or may be */

@@ -232,31 +232,36 @@ export class ControlFile {
   }
 
   /** Replaces the items of a snapshot, unless that is gone meanwhile; durable when it returns. */
-  async update(
-    storeId: Guid,
-    change: AreaChange | ((item: DiffAreaItem) => AreaChange),
-    snapshotChange: Partial<Pick<SnapshotItem, 'flags'>> = {},
-  ): Promise<void> {
-    await this.#mutex.runExclusive(async () => {
-      const known = this.#entries.get(storeId);
-      if (known === undefined) return;
-      const snapshot = { ...known.entry.snapshot, ...snapshotChange };
-      const before = known.entry.diffArea;
-      const diffArea = { ...before, ...(typeof change === 'function' ? change(before) : change) };
-      await this.#writePair(known.place, snapshot, diffArea);
-      known.entry = { snapshot, diffArea };
-    });
+  async update(storeId: Guid, change: AreaChange | ((item: DiffAreaItem) => AreaChange)): Promise<void> {
+    await this.#change(storeId, ({ snapshot, diffArea }) => ({
+      snapshot,
+      diffArea: { ...diffArea, ...(typeof change === 'function' ? change(diffArea) : change) },
+    }));
   }
 
   /** Sets `SnapshotState` bits of a snapshot, unless that is gone meanwhile; durable when it returns. */
   async addState(storeId: Guid, bits: number): Promise<void> {
+    await this.#change(storeId, ({ snapshot, diffArea }) => ({
+      snapshot,
+      diffArea: { ...diffArea, state: diffArea.state | bits },
+    }));
+  }
+
+  /** Sets or clears `SnapshotFlag`s of a snapshot, unless that is gone meanwhile; durable when it returns. */
+  async setFlags(storeId: Guid, bits: number, isOn: boolean): Promise<void> {
+    await this.#change(storeId, ({ snapshot, diffArea }) => ({
+      snapshot: { ...snapshot, flags: isOn ? snapshot.flags | bits : snapshot.flags & ~bits },
+      diffArea,
+    }));
+  }
+
+  async #change(storeId: Guid, change: (entry: CatalogEntry) => CatalogEntry): Promise<void> {
     await this.#mutex.runExclusive(async () => {
       const known = this.#entries.get(storeId);
       if (known === undefined) return;
-      const { snapshot, diffArea } = known.entry;
-      const changed = { ...diffArea, state: diffArea.state | bits };
-      await this.#writePair(known.place, snapshot, changed);
-      known.entry = { snapshot, diffArea: changed };
+      const entry = change(known.entry);
+      await this.#writePair(known.place, entry.snapshot, entry.diffArea);
+      known.entry = entry;
     });
   }
 

@@ -42,6 +42,8 @@ export class SectorHistory {
   /** Writes still of interest, by sector, by start. */
   readonly #writes = new Map<number, WriteRecord[]>();
   #ended: WriteRecord[] = [];
+  /** Sectors whose base value was given by `rebase`. */
+  readonly rebased = new Set<number>();
 
   constructor(initial: Uint8Array) {
     this.#base = new Uint8Array(initial);
@@ -62,6 +64,7 @@ export class SectorHistory {
     };
     for (const [sector, writes] of this.#writes) copy.#writes.set(sector, writes.map(copyOf));
     copy.#ended = this.#ended.map(copyOf);
+    for (const sector of this.rebased) copy.rebased.add(sector);
     return copy;
   }
 
@@ -73,6 +76,13 @@ export class SectorHistory {
   /** Copies the base values. */
   copyBase(target: Uint8Array): void {
     target.set(this.#base);
+  }
+
+  /** Says what a sector held before its first write. Of later ones it knows better. */
+  rebase(sector: number, bytes: Uint8Array): void {
+    if (this.rebased.has(sector)) return;
+    this.rebased.add(sector);
+    this.#base.set(bytes, sector * SECTOR_SIZE);
   }
 
   begin(offset: ByteOffset, bytes: Uint8Array, now: number): WriteRecord {
@@ -156,7 +166,7 @@ export class SectorHistory {
         Infinity,
       );
     const baseUntil = endOf(() => true);
-    if (baseUntil >= from) candidates.push({ bytes: this.#baseOf(sector), after: -1, before: baseUntil });
+    if (baseUntil >= from) candidates.push({ bytes: this.baseOf(sector), after: -1, before: baseUntil });
     for (const write of writes) {
       const before = endOf((other) => supersedes(other, write));
       if (before >= from)
@@ -172,7 +182,7 @@ export class SectorHistory {
     const values = writes
       .filter((write) => !stable.some((later) => supersedes(later, write)))
       .map((write) => sectorOfWrite(write, sector));
-    if (stable.length === 0) values.push(this.#baseOf(sector));
+    if (stable.length === 0) values.push(this.baseOf(sector));
     return values;
   }
 
@@ -214,7 +224,8 @@ export class SectorHistory {
     this.#ended.push(adopted);
   }
 
-  #baseOf(sector: number): Uint8Array {
+  /** The value of a sector before all writes that are remembered. */
+  baseOf(sector: number): Uint8Array {
     return this.#base.subarray(sector * SECTOR_SIZE, (sector + 1) * SECTOR_SIZE).slice();
   }
 }

@@ -4,13 +4,21 @@
  * Which of the writes in flight meanwhile are in is not known until it is read. Each sector then narrows the moment
  * down (a write that is in had started before it; one that would have replaced it had not ended), and for a set of
  * snapshots there is one moment for all volumes. If no moment is left, the snapshot mixes two states. What was found
- * once must be found ever after. A block that nothing used may have been left out: then all of it is zero.
+ * once must be found ever after, except in sectors that were written in the snapshot itself: what these may hold is a history of
+ * its own. A block that nothing used may have been left out: then all of it is zero.
  */
 
 import { assert } from '../errors.js';
-import { BLOCK_SIZE, type BlockNumber, type ByteOffset, blockOf, SECTOR_SIZE } from '../units.js';
+import {
+  BLOCK_SIZE,
+  type BlockNumber,
+  type ByteLength,
+  type ByteOffset,
+  blockOf,
+  SECTOR_SIZE,
+} from '../units.js';
 import { explainSector } from './sector-data.js';
-import type { Candidate, SectorHistory } from './sector-history.js';
+import { type Candidate, SectorHistory, type WriteRecord } from './sector-history.js';
 
 /** Bytes compared at once before single sectors are looked at. */
 const CHUNK = 32 * SECTOR_SIZE;
@@ -28,6 +36,17 @@ export interface Moment {
  */
 export type SnapshotState = 'creating' | 'present' | 'deleting';
 
+/** A call on a snapshot that has begun. */
+export interface SnapshotCall {
+  readonly snapshot: SnapshotModel;
+  readonly start: number;
+}
+
+/** A write to a snapshot itself that has begun. */
+export interface SnapshotWrite extends SnapshotCall {
+  readonly write: WriteRecord;
+}
+
 export class SnapshotModel {
   readonly name: string;
   readonly moment: Moment;
@@ -38,6 +57,10 @@ export class SnapshotModel {
   /** Its content once its window is closed, right except for the sectors in `#open`. */
   #bytes: Uint8Array | undefined;
   readonly #open = new Map<number, Candidate[]>();
+  /** What was written to the snapshot itself, once something was. */
+  #written: SectorHistory | undefined;
+  /** When the reads in flight began. */
+  readonly #reads = new Set<number>();
   /** Blocks that may be left out. */
   readonly #unused: ReadonlySet<BlockNumber>;
 
@@ -94,8 +117,67 @@ export class SnapshotModel {
     return this.#open.size;
   }
 
-  /** Compares whole sectors that were read at `offset`, and remembers what they settled. Returns what is wrong. */
-  check(offset: ByteOffset, actual: Uint8Array): string[] {
+  /** Is it known what these whole sectors hold, or may hold? */
+  isKnown(offset: ByteOffset, length: ByteLength): boolean {
+    if (!this.isClosed) return false;
+    for (let at = offset; at < offset + length; at += SECTOR_SIZE)
+      if (this.#open.has(at / SECTOR_SIZE)) return false;
+    return true;
+  }
+
+  /** A write of whole sectors to the snapshot itself begins. None of them may be in doubt: they were read before. */
+  beginWrite(offset: ByteOffset, source: Uint8Array, now: number): WriteRecord {
+    const bytes = this.#bytes;
+    assert(bytes !== undefined, () => `snapshot ${this.name} was written before it was created`);
+    this.#written ??= new SectorHistory(bytes);
+    for (let at = offset; at < offset + source.byteLength; at += SECTOR_SIZE) {
+      assert(!this.#open.has(at / SECTOR_SIZE), () => `sector ${at / SECTOR_SIZE} was not read before`);
+      this.#written.rebase(at / SECTOR_SIZE, bytes.subarray(at, at + SECTOR_SIZE));
+    }
+    return this.#written.begin(offset, new Uint8Array(source), now);
+  }
+
+  endWrite(write: WriteRecord, now: number, failed: boolean): void {
+    this.#written?.end(write, now, failed);
+  }
+
+  beginRead(now: number): void {
+    this.#reads.add(now);
+  }
+
+  endRead(start: number): void {
+    this.#reads.delete(start);
+  }
+
+  /** Writes that ended before `start` are durable. */
+  flushed(start: number): void {
+    this.#written?.stabilize(start, Math.min(...this.#reads, Infinity));
+  }
+
+  /** What was not flushed is there or not: in doubt until it is read. */
+  crash(): void {
+    const history = this.#written;
+    this.#written = undefined;
+    this.#reads.clear();
+    for (const sector of history?.sectors ?? []) {
+      const values = history?.surviving(sector, ({ stable }) => stable) ?? [];
+      this.#open.set(
+        sector,
+        values.map((bytes) => ({ bytes, after: -1, before: Infinity })),
+      );
+    }
+    // What went back to the base had been flushed.
+    if (history !== undefined && this.#bytes !== undefined)
+      for (const sector of history.rebased) {
+        if (!this.#open.has(sector)) this.#bytes.set(history.baseOf(sector), sector * SECTOR_SIZE);
+      }
+  }
+
+  /**
+   * Compares whole sectors that were read at `offset`, and remembers what they settled. Returns what is wrong.
+   * @param since when the read began
+   */
+  check(offset: ByteOffset, actual: Uint8Array, since: number): string[] {
     const bytes = this.#bytes;
     if (bytes === undefined) return [`snapshot ${this.name} was read before it was created`];
     const wrong: string[] = [];
@@ -104,9 +186,23 @@ export class SnapshotModel {
       if (this.#open.has(sector)) continue;
       const at = sector * SECTOR_SIZE;
       const found = actual.subarray(at - offset, at - offset + SECTOR_SIZE);
+      if (this.#written?.rebased.has(sector)) continue;
       wrong.push(explainSector(sector, found, [bytes.subarray(at, at + SECTOR_SIZE)]));
     }
+    this.#checkWritten(offset, actual, since, wrong);
     return wrong.map((text) => `snapshot ${this.name}: ${text}`);
+  }
+
+  #checkWritten(offset: ByteOffset, actual: Uint8Array, since: number, wrong: string[]): void {
+    const history = this.#written;
+    for (const sector of history?.rebased ?? []) {
+      const at = sector * SECTOR_SIZE - offset;
+      if (history === undefined || at < 0 || at >= actual.byteLength) continue;
+      const found = actual.subarray(at, at + SECTOR_SIZE);
+      const allowed = history.seen(sector, since).map((candidate) => candidate.bytes);
+      if (!allowed.some((value) => Buffer.compare(value, found) === 0))
+        wrong.push(explainSector(sector, found, allowed));
+    }
   }
 
   /** Decides the open sectors in the range by what was found there. */
@@ -158,6 +254,7 @@ export class SnapshotModel {
     copy.state = this.state;
     copy.#bytes = this.#bytes?.slice();
     for (const [sector, candidates] of this.#open) copy.#open.set(sector, candidates);
+    copy.#written = this.#written?.clone();
     return copy;
   }
 

@@ -11,20 +11,22 @@
  * Left out: changes of size, and merges that were in flight at a crash.
  */
 import { assert } from '../errors.js';
-import {
-  BLOCK_SIZE,
-  type BlockNumber,
-  type ByteLength,
-  type ByteOffset,
-  blockOf,
-  SECTOR_SIZE,
-} from '../units.js';
+import { type BlockNumber, type ByteLength, type ByteOffset, SECTOR_SIZE } from '../units.js';
 import type { CrashModel } from './crash-model.js';
-import { explainSector } from './sector-data.js';
+import { checkSectors, report } from './model-mismatch.js';
+import { type ModelRevert, revertWrites } from './model-revert.js';
 import { type Candidate, SectorHistory, type WriteRecord } from './sector-history.js';
-import { differingSectors, type Moment, SnapshotModel } from './snapshot-model.js';
+import {
+  differingSectors,
+  type Moment,
+  type SnapshotCall,
+  SnapshotModel,
+  type SnapshotWrite,
+} from './snapshot-model.js';
 import { Ticks } from './ticks.js';
 
+export { ModelMismatch } from './model-mismatch.js';
+export type { ModelRevert } from './model-revert.js';
 export { Ticks } from './ticks.js';
 
 /** A call that has begun: to be handed back when it ends. */
@@ -34,19 +36,6 @@ export interface PendingCall {
 
 /** How a call ended. An error after which the effect is not known, as for a failed commit, is `uncertain`. */
 export type CallResult = 'done' | 'failed' | 'uncertain';
-
-/** The engine showed something that no right engine can show. */
-export class ModelMismatch extends Error {
-  override readonly name = 'ModelMismatch';
-}
-
-const EXPLAINED_MAX = 8;
-
-/** A revert as the model sees it: what it changes for certain, and what it may change. */
-export interface ModelRevert {
-  readonly whole: readonly WriteRecord[];
-  readonly unsure: readonly WriteRecord[];
-}
 
 export class VolumeModel {
   readonly ticks: Ticks;
@@ -128,15 +117,7 @@ export class VolumeModel {
     unused: ReadonlySet<BlockNumber> = new Set<BlockNumber>(),
   ): ModelRevert {
     this.#checkRange(0, bytes.byteLength);
-    const revert = { whole: [] as WriteRecord[], unsure: [] as WriteRecord[] };
-    for (let from = 0, to: number; from < bytes.byteLength; from = to) {
-      const isUnused = unused.has(blockOf(from));
-      to = from;
-      while (to < bytes.byteLength && unused.has(blockOf(to)) === isUnused) to += BLOCK_SIZE;
-      const write = this.#history.begin(from, bytes.slice(from, to), asked.start);
-      (isUnused ? revert.unsure : revert.whole).push(write);
-    }
-    return revert;
+    return revertWrites(bytes, unused, (offset, part) => this.#history.begin(offset, part, asked.start));
   }
 
   /** This moment, for calls that are reported later. */
@@ -246,21 +227,56 @@ export class VolumeModel {
   /** Whole sectors of a snapshot that were read. @throws ModelMismatch */
   checkSnapshot(name: string, offset: ByteOffset, actual: Uint8Array): void {
     this.#checkRange(offset, actual.byteLength);
-    report(this.#snapshot(name).check(offset, actual));
+    report(this.#snapshot(name).check(offset, actual, this.ticks.next()));
   }
 
   /** A read of a snapshot begins, if the model knows that snapshot; it may be deleted meanwhile. */
-  beginSnapshotRead(name: string): SnapshotModel | undefined {
+  beginSnapshotRead(name: string): SnapshotCall | undefined {
+    const call = this.beginSnapshotFlush(name);
+    call?.snapshot.beginRead(call.start);
+    return call;
+  }
+
+  /** As any call on a snapshot. */
+  beginSnapshotFlush(name: string): SnapshotCall | undefined {
     const snapshot = this.#snapshots.get(name);
-    if (snapshot !== undefined) snapshot.readers++;
-    return snapshot;
+    if (snapshot === undefined) return undefined;
+    snapshot.readers++;
+    return { snapshot, start: this.ticks.next() };
   }
 
   /** The read returned whole sectors. Without `actual` it failed, and nothing is learnt. @throws ModelMismatch */
-  endSnapshotRead(snapshot: SnapshotModel, offset: ByteOffset, actual?: Uint8Array): void {
+  endSnapshotRead({ snapshot, start }: SnapshotCall, offset: ByteOffset, actual?: Uint8Array): void {
     snapshot.readers--;
+    snapshot.endRead(start);
     // Before its creation returned nothing is known.
-    if (actual !== undefined && snapshot.isClosed) report(snapshot.check(offset, actual));
+    if (actual !== undefined && snapshot.isClosed) report(snapshot.check(offset, actual, start));
+  }
+
+  /** A write of whole sectors, which were read before, to a snapshot itself; `undefined` if there is none, or they were not. */
+  beginSnapshotWrite(name: string, offset: ByteOffset, bytes: Uint8Array): SnapshotWrite | undefined {
+    this.#checkRange(offset, bytes.byteLength);
+    if (this.#snapshots.get(name)?.isKnown(offset, bytes.byteLength) !== true) return undefined;
+    const call = this.beginSnapshotFlush(name);
+    return call && { ...call, write: call.snapshot.beginWrite(offset, bytes, call.start) };
+  }
+
+  endSnapshotWrite({ snapshot, write }: SnapshotWrite, result: 'done' | 'failed'): void {
+    snapshot.readers--;
+    snapshot.endWrite(write, this.ticks.next(), result === 'failed');
+  }
+
+  /** A flush of a snapshot returned: its writes that ended before it began are durable; or it failed, and nothing is known. */
+  endSnapshotFlush({ snapshot, start }: SnapshotCall, result: 'done' | 'failed'): void {
+    snapshot.readers--;
+    this.ticks.next();
+    if (result === 'done') snapshot.flushed(start);
+  }
+
+  /** A clean close made everything durable. */
+  closed(): void {
+    this.endFlush(this.beginFlush());
+    for (const snapshot of this.#snapshots.values()) snapshot.flushed(this.ticks.next());
   }
 
   /**
@@ -270,7 +286,10 @@ export class VolumeModel {
    */
   crash(model: CrashModel, isBuffered = false): void {
     const at = this.ticks.next();
-    for (const snapshot of this.#snapshots.values()) this.#close(snapshot, at);
+    for (const snapshot of this.#snapshots.values()) {
+      this.#close(snapshot, at);
+      snapshot.crash();
+    }
     this.#readsAndCreations.clear();
     // One in flight may have failed, and nobody was told.
     for (const start of this.#flushes) this.#history.doom(start);
@@ -324,15 +343,7 @@ export class VolumeModel {
   }
 
   #compare(offset: ByteOffset, actual: Uint8Array, allowedIn: (sector: number) => Uint8Array[]): void {
-    const wrong: string[] = [];
-    for (const sector of differingSectors(this.#likely, offset, actual)) {
-      const at = sector * SECTOR_SIZE - offset;
-      const found = actual.subarray(at, at + SECTOR_SIZE);
-      const allowed = allowedIn(sector);
-      if (allowed.some((bytes) => Buffer.compare(bytes, found) === 0)) continue;
-      wrong.push(`volume: ${explainSector(sector, found, allowed)}`);
-    }
-    report(wrong);
+    checkSectors(differingSectors(this.#likely, offset, actual), offset, actual, allowedIn);
   }
 
   #close(snapshot: SnapshotModel, now: number): void {
@@ -364,9 +375,3 @@ export class VolumeModel {
 }
 
 const bytesOf = (candidate: Candidate): Uint8Array => candidate.bytes;
-
-function report(wrong: readonly string[]): void {
-  if (wrong.length === 0) return;
-  const rest = wrong.length > EXPLAINED_MAX ? [`and ${wrong.length - EXPLAINED_MAX} more`] : [];
-  throw new ModelMismatch([...wrong.slice(0, EXPLAINED_MAX), ...rest].join('\n'));
-}

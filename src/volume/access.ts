@@ -8,26 +8,10 @@ import type { SpacePolicyOptions } from '../snapshot/overflow.js';
 import type { RevertOperation, RevertOptions } from '../snapshot/revert-operation.js';
 import type { ByteSource, Snapshot } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
-import type { ChangedExtent } from './changed-blocks.js';
+import type { ChangedBlocksOptions, ChangedExtent } from './changed-blocks.js';
+import type { CopyRangeOptions } from './copy-range.js';
 import type { VolumeFigures } from './history.js';
 import type { Recovery } from './open.js';
-
-export interface ChangedBlocksOptions {
-  /** Default: when the volume was all zeros, so that everything but what is known to be zero has changed. */
-  readonly since?: Snapshot | undefined;
-  /** Default: now. */
-  readonly until?: Snapshot | undefined;
-  /** Extents begin and end at multiples of so many bytes, or at the volume's end; default: where the changes do. */
-  readonly alignment?: ByteLength;
-  /** Compare the bytes and leave out blocks that are equal again. */
-  readonly compare?: boolean;
-  /** Without what `since` leaves out as unused, which may read otherwise now: for pictures and figures, not for backups. */
-  readonly copiedOnly?: boolean;
-  /** Only what lies in this range, which costs accordingly; default: all. */
-  readonly offset?: ByteOffset;
-  readonly length?: ByteLength;
-  readonly signal?: AbortSignal;
-}
 
 /** See `Volume`, which says what each of these does and throws. */
 export interface VolumeAccess extends ByteSource {
@@ -39,6 +23,7 @@ export interface VolumeAccess extends ByteSource {
   readonly figures: VolumeFigures;
   read(offset: ByteOffset, target: ByteLength | Uint8Array): Promise<Uint8Array>;
   write(offset: ByteOffset, source: Uint8Array): Promise<void>;
+  copyRange(from: ByteOffset, to: ByteOffset, length: ByteLength, options?: CopyRangeOptions): Promise<void>;
   flush(): Promise<void>;
   createSnapshot(options?: CreateSnapshotOptions): Promise<Snapshot>;
   deleteOldest(count?: number): Promise<void>;

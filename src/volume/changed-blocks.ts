@@ -1,18 +1,36 @@
 /**
  * What changed between two moments: the blocks that have a copy in any snapshot from the older moment on, up to the
- * newer one, or that only one of the two skips as unused. Exact at 16 KiB, and nothing has to be kept for it besides the tables. A range of the volume costs what
+ * newer one, or whose content moved, or that only one of the two skips as unused. Exact at 16 KiB, and nothing has to be kept for it besides the tables. A range of the volume costs what
  * it covers, 32 blocks at a time.
  */
 
 import type { DiffArea } from '../diff-area/diff-area.js';
 import { BLOCKS_PER_PAGE, emptyPresence } from '../diff-area/presence.js';
 import { foundIn, type PagedBlocks } from '../diff-area/unused-blocks.js';
+import type { Snapshot } from '../snapshot/snapshot.js';
 import { BLOCK_SIZE, type BlockNumber, type ByteLength, type ByteOffset, blocksIn } from '../units.js';
 
 /** A range of bytes of a volume. */
 export interface ChangedExtent {
   readonly offset: ByteOffset;
   readonly length: ByteLength;
+}
+
+export interface ChangedBlocksOptions {
+  /** Default: when the volume was all zeros, so that everything but what is known to be zero has changed. */
+  readonly since?: Snapshot | undefined;
+  /** Default: now. */
+  readonly until?: Snapshot | undefined;
+  /** Extents begin and end at multiples of so many bytes, or at the volume's end; default: where the changes do. */
+  readonly alignment?: ByteLength;
+  /** Compare the bytes and leave out blocks that are equal again. */
+  readonly compare?: boolean;
+  /** Without what `since` leaves out as unused, which may read otherwise now: for pictures and figures, not for backups. */
+  readonly copiedOnly?: boolean;
+  /** Only what lies in this range, which costs accordingly; default: all. */
+  readonly offset?: ByteOffset;
+  readonly length?: ByteLength;
+  readonly signal?: AbortSignal;
 }
 
 /** Consecutive blocks `[start, end)`. */
@@ -121,8 +139,9 @@ export function* changedExtents(
  * @param later the areas from the newer moment on; none if that is now
  */
 export function blocksChanged(passed: readonly DiffArea[], later: readonly DiffArea[]): PagedBlocks[] {
-  if (passed.every(({ unused }) => unused === undefined)) return passed.map(({ table }) => table);
-  const all = passed.flatMap(foundIn);
+  // What has moved may have been overwritten without a copy.
+  const all = passed.flatMap((area) => [...foundIn(area), area.moves]);
+  if (passed.every(({ unused }) => unused === undefined)) return all;
   return [
     {
       hasPage: (page) => all.some((blocks) => blocks.hasPage(page)),
@@ -149,8 +168,9 @@ function addSkipped(
   skipped: Uint32Array,
   found: Uint32Array,
 ): void {
-  for (const { table, unused } of areas) {
+  for (const { table, moves, unused } of areas) {
     table.addPresence(page, found);
+    moves.addPresence(page, found);
     if (unused === undefined) continue;
     const own = emptyPresence();
     unused.addPresence(page, own);

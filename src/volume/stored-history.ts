@@ -30,7 +30,7 @@ export class StoredHistory implements History {
   }
 
   /** Always the same object for the same snapshot. */
-  handleOf(record: SnapshotRecord): Snapshot {
+  handleOf(record: SnapshotRecord): StoredSnapshot {
     let handle = this.#handles.get(record);
     if (handle === undefined) {
       handle = new StoredSnapshot(this.#engine, record, this.#writable);
@@ -92,8 +92,15 @@ export class StoredHistory implements History {
     const areas = (some: readonly SnapshotRecord[]) => some.flatMap(({ area }) => area ?? []);
     const later = until === undefined ? [] : chain.records.slice(end);
     const passed = areas(chain.records.slice(first, end));
+    // What was written to either side itself shows there alone; what was written to the target of a revert, in the volume too.
+    const sides = since.storeId === until?.storeId ? [] : [since, until];
+    const written = [...sides.map((side) => side && this.#recordOf(side)), target].flatMap(
+      (record) => record?.area?.overlays ?? [],
+    );
     const changed =
-      copiedOnly === true ? passed.map(({ table }) => table) : blocksChanged(passed, areas(later));
+      copiedOnly === true
+        ? passed.map(({ table }) => table)
+        : [...blocksChanged(passed, areas(later)), ...written];
     const size = until?.size ?? live.size;
     for (const extent of changedExtents(changed, { sizeBefore: since.size, size, offset, length })) {
       // Such a store keeps a copy of block 0 in every snapshot, changed or not.
@@ -120,6 +127,7 @@ export class StoredHistory implements History {
       await reverts.stop();
       // If that fails, acknowledged writes are lost: the close is not a clean one, and says so.
       await writes?.drained();
+      if (this.#writable) await this.#flushSnapshots();
       if (this.#writable && gate.failure === undefined) {
         await gate.hold(undefined);
         await pools.idle();
@@ -133,6 +141,13 @@ export class StoredHistory implements History {
       await closeAreas(chain.records);
       await store.close();
     }
+  }
+
+  /** What was written to snapshots themselves. @throws what the first that failed threw, when all have been tried */
+  async #flushSnapshots(): Promise<void> {
+    const { visible } = this.#engine.chain;
+    const results = await Promise.allSettled(visible.map((record) => this.handleOf(record).flushWrites()));
+    for (const result of results) if (result.status === 'rejected') throw result.reason;
   }
 
   /** Everything durable, and written down that it is: the next opening need not look for what a crash left. */

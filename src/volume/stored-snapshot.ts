@@ -1,27 +1,39 @@
 /** A snapshot in a store of volsnap. */
 
 import { asTarget, checkRange, lengthOf } from '../arguments.js';
+import { type HeldRange, lessHeld } from '../copy-on-write/held-zeros.js';
 import { type AllocationExtent, merged } from '../device/allocation.js';
+import { writeZeros } from '../device/zeros.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import { IntegrityError, InvalidArgumentError, ReadOnlyError } from '../errors.js';
+import { SnapshotFlag } from '../format/control-block.js';
 import { millisecondsFromFiletime } from '../format/filetime.js';
 import { NIL_GUID } from '../format/guid.js';
 import { snapshotAllocation } from '../snapshot/allocation.js';
+import { deleteSnapshot } from '../snapshot/delete.js';
 import { readSnapshot } from '../snapshot/reader.js';
 import type { Hold, SnapshotRecord } from '../snapshot/record.js';
 import type { DeleteSnapshotOptions, HoldOptions, Snapshot } from '../snapshot/snapshot.js';
-import { BLOCK_SIZE, type ByteLength, type ByteOffset } from '../units.js';
+import { SnapshotWrites } from '../snapshot/writes.js';
+import { BLOCK_SIZE, type ByteLength, type ByteOffset, blockOf } from '../units.js';
+import { extentsOf, runsOf } from './changed-blocks.js';
+import { clearRange } from './clearing.js';
 import type { Engine } from './engine.js';
+
+/** Bytes of zeros that are written at once. */
+const ZEROS_AT_ONCE = 4 * 1024 * 1024;
 
 export class StoredSnapshot implements Snapshot {
   readonly #engine: Engine;
   readonly #record: SnapshotRecord;
   readonly #writable: boolean;
+  readonly #writes: SnapshotWrites | undefined;
 
   constructor(engine: Engine, record: SnapshotRecord, writable: boolean) {
     this.#engine = engine;
     this.#record = record;
     this.#writable = writable;
+    this.#writes = record.area && new SnapshotWrites(engine, record, record.area);
   }
 
   get id() {
@@ -68,6 +80,10 @@ export class StoredSnapshot implements Snapshot {
     return this.#record.area?.allocatedBytes ?? 0;
   }
 
+  get movedBytes() {
+    return (this.#record.area?.moves.size ?? 0) * BLOCK_SIZE;
+  }
+
   get state() {
     if (this.#record.deleted !== undefined) return 'deleted';
     return this.#record.damage === undefined ? 'ok' : 'damaged';
@@ -92,16 +108,70 @@ export class StoredSnapshot implements Snapshot {
     if (damage !== undefined) throw damage;
     const buffer = asTarget(target);
     try {
-      await this.#engine.life.run(() =>
-        this.#record.whileReading(() =>
-          readSnapshot(() => this.#areas(), this.#engine.device, offset, buffer),
-        ),
-      );
+      await this.#engine.life.run(() => this.#record.whileReading(() => this.#read(offset, buffer)));
     } catch (error) {
       if (error instanceof IntegrityError) this.#engine.emit('integrityFailure', { id: this.id, error });
       throw error;
     }
     return buffer;
+  }
+
+  async #read(offset: ByteOffset, buffer: Uint8Array): Promise<void> {
+    await readSnapshot(() => this.#areas(), this.#engine.device, offset, buffer);
+    // What it is laid over never changes, so the order does not matter.
+    await this.#writes?.layOver(offset, buffer);
+  }
+
+  get writable() {
+    return this.#record.isWritable;
+  }
+
+  async write(offset: ByteOffset, source: Uint8Array): Promise<void> {
+    checkRange(offset, source.byteLength, this.size);
+    const writes = this.#writing();
+    await this.#engine.life.run(() => writes.write(offset, source));
+  }
+
+  async writeZeroes(offset: ByteOffset, length: ByteLength): Promise<void> {
+    checkRange(offset, length, this.size);
+    this.#writing();
+    const write = (at: ByteOffset, source: Uint8Array) => this.write(at, source);
+    await clearRange(this, { offset, length }, ZEROS_AT_ONCE, (at, part) => writeZeros(write, at, part));
+  }
+
+  async flush(): Promise<void> {
+    if (!this.#writable || this.#record.area?.overlays.isEmpty !== false) return;
+    await this.#engine.life.run(() => this.flushWrites());
+  }
+
+  /** @internal As `flush`, also while the volume is being closed. */
+  async flushWrites(): Promise<void> {
+    if (this.#record.area?.overlays.isEmpty === false) await this.#writes?.flush();
+  }
+
+  async setWritable(writable: boolean): Promise<void> {
+    this.#checkWritableVolume();
+    const { life, store } = this.#engine;
+    await life.run(async () => {
+      this.#record.checkExists();
+      if (this.#record.isWritable === writable) return;
+      await store.control.setFlags(this.id, SnapshotFlag.writable, writable);
+      this.#record.isWritable = writable;
+    });
+  }
+
+  #checkWritableVolume(): void {
+    if (!this.#writable) throw new ReadOnlyError('the volume is open for reading only');
+  }
+
+  /** @throws ReadOnlyError, SnapshotDeletedError, FormatError (damaged) */
+  #writing(): SnapshotWrites {
+    this.#checkWritableVolume();
+    this.#record.checkExists();
+    if (this.#record.damage !== undefined) throw this.#record.damage;
+    if (this.#writes === undefined || !this.#record.isWritable)
+      throw new ReadOnlyError(`snapshot ${this.id} may only be read; setWritable(true) changes that`);
+    return this.#writes;
   }
 
   async *allocation(offset: ByteOffset, length: ByteLength): AsyncGenerator<AllocationExtent> {
@@ -110,11 +180,23 @@ export class StoredSnapshot implements Snapshot {
     if (this.#record.damage !== undefined) throw this.#record.damage;
     life.check();
     this.#record.checkExists();
-    for await (const extent of merged(snapshotAllocation(() => this.#areas(), device, offset, length))) {
+    const zeros = snapshotAllocation(() => this.#areas(), device, offset, length);
+    for await (const extent of merged(lessHeld(zeros, offset, this.#written(offset, length)))) {
       life.check();
       this.#record.checkExists();
       yield extent;
     }
+  }
+
+  /** Blocks of the range that were written to this snapshot itself. */
+  #written(offset: ByteOffset, length: ByteLength): HeldRange[] {
+    const overlays = this.#record.area?.overlays;
+    if (overlays === undefined || overlays.isEmpty || length === 0) return [];
+    const runs = runsOf([overlays], blockOf(offset), blockOf(offset + length - 1) + 1);
+    return [...extentsOf(runs, this.size)].map((run) => ({
+      offset: run.offset,
+      end: run.offset + run.length,
+    }));
   }
 
   /** Diff areas of this snapshot and of all newer ones; only an older snapshot can be without one. */
@@ -123,10 +205,10 @@ export class StoredSnapshot implements Snapshot {
   }
 
   async delete({ wait = false, signal, onProgress }: DeleteSnapshotOptions = {}): Promise<void> {
-    if (!this.#writable) throw new ReadOnlyError('the volume is open for reading only');
+    this.#checkWritableVolume();
     signal?.throwIfAborted();
-    const { chain, copyOnWrite, life, merging } = this.#engine;
-    await life.run(() => chain.remove(this.#record, copyOnWrite, 'requested'));
+    const { life, merging } = this.#engine;
+    await life.run(() => deleteSnapshot(this.#engine, this.#record));
     merging.wake();
     // Not as a call under way: a close does not wait for it, but ends it.
     if (wait) await merging.done(this.#record, { signal, onProgress });

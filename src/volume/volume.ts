@@ -22,19 +22,20 @@ import type { RevertOperation, RevertOptions } from '../snapshot/revert-operatio
 import type { Snapshot } from '../snapshot/snapshot.js';
 import type { Store } from '../store/store.js';
 import type { ByteLength, ByteOffset } from '../units.js';
-import type { ChangedBlocksOptions, VolumeAccess } from './access.js';
+import type { VolumeAccess } from './access.js';
 import { openParts, type VolumeOptions, type VolumeParts } from './assemble.js';
-import type { ChangedExtent } from './changed-blocks.js';
+import type { ChangedBlocksOptions, ChangedExtent } from './changed-blocks.js';
 import { type Change, CLEARED_BYTES, changePart, PART_BYTES, writePart, zero } from './changing.js';
 import { clearRange } from './clearing.js';
 import { differing } from './compare.js';
+import { type CopyRangeOptions, copyRange } from './copy-range.js';
 import type { Engine } from './engine.js';
 import { alignedExtents, extentsWithData, zerosOf } from './extents.js';
 import type { VolumeFigures } from './history.js';
 import type { Recovery } from './open.js';
 
-export type { ChangedBlocksOptions } from './access.js';
 export type { VolumeOptions } from './assemble.js';
+export type { ChangedBlocksOptions } from './changed-blocks.js';
 
 export interface InitializeVolumeOptions {
   readonly store: Store;
@@ -180,6 +181,14 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
       length,
       (device, at, part) => device.discard?.(at, part) ?? zero(device, at, part),
     );
+  }
+
+  /**
+   * Copies bytes to another place in the volume; the ranges may overlap. For snapshots it is a write of the target, and whole blocks move:
+   * see `copy-range.ts`. @throws InvalidArgumentError, ReadOnlyError, ClosedError, DeviceError, what `signal` was aborted with
+   */
+  async copyRange(from: ByteOffset, to: ByteOffset, length: ByteLength, options: CopyRangeOptions = {}) {
+    await this.#runWriting(({ engine }) => copyRange(engine, { from, to, length }, options));
   }
 
   /** What is zero already stays as it is, and needs no copy: snapshots see zeros there as before. */

@@ -117,6 +117,8 @@ function writtenBlocks(passed: readonly ForeignSnapshot[], last: ForeignSnapshot
 const runOf = (block: BlockNumber): BlockRun => ({ start: block, end: block + 1 });
 
 class WindowsSnapshot implements Snapshot {
+  readonly writable = false;
+  readonly movedBytes = 0;
   readonly label = undefined;
   readonly applicationInfo = undefined;
   readonly held = false;
@@ -171,6 +173,22 @@ class WindowsSnapshot implements Snapshot {
     const buffer = asTarget(target);
     await this.foreign.readInto(offset, buffer);
     return buffer;
+  }
+
+  async write(): Promise<void> {
+    throw new UnsupportedError('a shadow copy that Windows made can only be read for now');
+  }
+
+  writeZeroes(): Promise<void> {
+    return this.write();
+  }
+
+  async flush(): Promise<void> {
+    // Nothing can be written.
+  }
+
+  setWritable(): Promise<void> {
+    return this.write();
   }
 
   async delete(): Promise<void> {

@@ -89,6 +89,7 @@ describe('create and list', () => {
         unusedBytes: 0,
         allocatedBytes: expect.any(Number),
         state: 'ok',
+        writable: false,
         held: false,
         heldUntil: null,
       },
@@ -172,6 +173,40 @@ describe('read and write', () => {
     expectSame(bench.read('a.img'), data.subarray(0, MEBIBYTE));
     bench.ok(['write', 'a.img', '--offset', '1M'], '');
     bench.fails(['write', 'a.img', '--offset', '2M'], 1, { input: 'x' });
+  });
+
+  test('a snapshot that was taken so is written itself, and nothing else changes', () => {
+    const bench = new Bench();
+    const content = noise(MEBIBYTE, 1);
+    bench.volume('a.img', content);
+    const [kept, id] = [bench.snapshot('a.img'), bench.snapshot('a.img', '--writable')];
+    const data = noise(70_000, 2);
+    bench.ok(['write', `a.img@${id}`, '--offset', '12345'], data);
+    const expected = Buffer.from(content);
+    data.copy(expected, 12_345);
+    expectSame(bench.read(`a.img@${id}`), expected);
+    for (const source of ['a.img', `a.img@${kept}`]) expectSame(bench.read(source), content);
+    expect(bench.json(['list', 'a.img']).map(({ writable }: { writable: boolean }) => writable)).toEqual([
+      false,
+      true,
+    ]);
+    expect(bench.fails(['write', `a.img@${kept}`], 1, { input: 'x' })).toContain('may only be read');
+    bench.ok(['check', 'a.img', '--scrub']);
+  });
+
+  test('copy-range moves whole blocks, which map tells', () => {
+    const bench = new Bench();
+    const content = noise(MEBIBYTE, 1);
+    bench.volume('a.img', content);
+    const id = bench.snapshot('a.img');
+    bench.ok(['copy-range', 'a.img', '--from', '32K', '--to', '512K', '--length', '64K']);
+    const expected = Buffer.from(content);
+    expected.copyWithin(512 * 1024, 32 * 1024, 96 * 1024);
+    expectSame(bench.read('a.img'), expected);
+    expect(bench.json(['map', 'a.img']).movedBytes).toBe(64 * 1024);
+    bench.ok(['write', 'a.img', '--offset', '32K'], noise(64 * 1024, 3));
+    expectSame(bench.read(`a.img@${id}`), content);
+    bench.fails(['copy-range', 'a.img', '--from', '0', '--to', '1M', '--length', '1'], 1);
   });
 
   test('a file whose name has an @ is a volume', () => {

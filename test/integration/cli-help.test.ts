@@ -9,6 +9,7 @@ const COMMANDS = [
   'info',
   'read',
   'write',
+  'copy-range',
   'export',
   'diff',
   'map',

@@ -28,6 +28,13 @@ const example = async (name: string, ...args: string[]) =>
     })
   ).stdout;
 
+test('the writable snapshot is written, and nothing else', async () => {
+  const image = join(folder, 'writable.img');
+  await writeFile(image, '');
+  await truncate(image, 1024 * 1024);
+  expect(await example('writable-snapshot.ts', image)).toBe('scratch true kept false volume false\n');
+});
+
 test('what nothing uses is left out', async () => {
   expect(await example('unused-space.ts')).toBe('left out: 524288 bytes; copies: 0\n');
 });

@@ -1,4 +1,5 @@
 /** Clients that people use, against live and snapshot exports of `volsnap serve`. */
+import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
 import { describe, expect, test } from 'vitest';
@@ -200,7 +201,43 @@ describe.skipIf(!requireTool('nbdkit', 'qemu-img'))('nbdkit', () => {
   });
 });
 
-describe.skipIf(!canMount() || !requireTool('nbdfuse', 'mkfs.ext4', 'e2fsck'))('nbdfuse', () => {
+describe.skipIf(!canMount() || !requireTool('nbdfuse', 'mkfs.ext4', 'e2fsck', 'debugfs'))('nbdfuse', () => {
+  test('a damaged ext4 is repaired inside a writable snapshot; the volume and another snapshot stay as they were', async () => {
+    const bench = new Bench();
+    const volume = bench.volume('disk.img', 4 * MEBIBYTE);
+    const served = await Served.start(bench, volume);
+    const { path: live } = await fuse(bench, 'raw', served.uri('live'));
+    await runWell('mkfs.ext4', '-q', '-F', '-E', 'nodiscard', live);
+    await runWell('debugfs', '-w', '-R', 'mkdir lost', live);
+    await runWell('debugfs', '-w', '-R', 'clri lost', live);
+    await runWell('sync', live);
+    const other = bench.snapshot(volume);
+    const id = bench.snapshot(volume, '--writable');
+    const hashes = () =>
+      [volume, `${volume}@${other}`].map((source) =>
+        createHash('sha256').update(bench.read(source)).digest('hex'),
+      );
+    const before = hashes();
+    const check = async (path: string, how: string) => (await run('e2fsck', [how, path])).status;
+    const written = await fuse(bench, 'written', served.uri(`snapshot/${id}`));
+    expect(await check(written.path, '-fn')).toBe(4);
+    expect(await check(written.path, '-fy')).toBe(1);
+    expect(await check(written.path, '-fn')).toBe(0);
+    await runWell('sync', written.path);
+    expect(await check(live, '-fn')).toBe(4);
+    expect(hashes()).toEqual(before);
+    await written.kill();
+    await served.end();
+    expect(hashes()).toEqual(before);
+    await writeFile(bench.path('repaired.img'), bench.read(`${volume}@${id}`));
+    expect(await check(bench.path('repaired.img'), '-fn')).toBe(0);
+    bench.ok(['export', volume, id, '-o', 'exported.img']);
+    expect(
+      (await readFile(bench.path('exported.img'))).equals(await readFile(bench.path('repaired.img'))),
+    ).toBe(true);
+    bench.ok(['check', volume, '--scrub']);
+  });
+
   test('an ext4 inside is mounted, written and read; its snapshot mounts as it was', async () => {
     const { bench, served, volume } = await setUp();
     const { path: disk } = await fuse(bench, 'raw', served.uri('live'));

@@ -268,6 +268,58 @@ describe.skipIf(!hasLibvshadow)('libvshadow reads what the engine wrote inside a
     await expectRead(world);
   });
 
+  test('snapshots that were written themselves, over and over, between copies', async () => {
+    for (let round = 0; round < 8; round++) {
+      const seed = `written ${round}`;
+      const world = await create({ seed, size: 40 * BLOCK_SIZE });
+      for (let i = 0; i < 3; i++) {
+        await world.snapshot({ writable: true });
+        for (let w = 0; w < 12; w++) {
+          const snapshot = world.random.pick(world.volume.snapshots);
+          const length = world.random.between(1, 3 * BLOCK_SIZE);
+          const offset = world.random.below(world.size - length + 1);
+          const bytes = world.random.fill(new Uint8Array(length));
+          await snapshot.write(offset, bytes);
+          world.model.of(snapshot.id).set(bytes, offset);
+          if (world.random.chance(0.3)) await snapshot.flush();
+          await world.writeRandomly(1);
+        }
+      }
+      await expectRead(world, { seed });
+      for (const snapshot of world.volume.snapshots) await snapshot.write(0x1e00, new Uint8Array(1024));
+      for (const { id } of world.volume.snapshots) world.model.of(id).fill(0, 0x1e00, 0x1e00 + 1024);
+      await expectRead(world, { seed });
+    }
+  });
+
+  test('blocks that were copied within the volume, and their sources and targets overwritten', async () => {
+    for (let round = 0; round < 8; round++) {
+      const seed = `moved ${round}`;
+      const world = await create({ seed, size: 24 * BLOCK_SIZE });
+      for (let i = 0; i < 3; i++) {
+        await world.snapshot({ writable: true });
+        for (let w = 0; w < 14; w++) {
+          const count = world.random.between(1, 3);
+          const [from, to] = [world.random.below(24 - count), world.random.below(24 - count)];
+          await world.volume.copyRange(from * BLOCK_SIZE, to * BLOCK_SIZE, count * BLOCK_SIZE);
+          world.model.bytes.copyWithin(to * BLOCK_SIZE, from * BLOCK_SIZE, (from + count) * BLOCK_SIZE);
+          if (world.random.chance(0.5)) await world.writeBlock(world.random.below(24));
+          if (world.random.chance(0.2)) {
+            const snapshot = world.random.pick(world.volume.snapshots);
+            const bytes = world.random.fill(new Uint8Array(3000));
+            await snapshot.write(to * BLOCK_SIZE, bytes);
+            world.model.of(snapshot.id).set(bytes, to * BLOCK_SIZE);
+          }
+        }
+      }
+      await expectRead(world, { seed });
+      // Moves are settled, and what is left is merged.
+      await world.volume.snapshots[world.random.between(1, 2)]?.delete({ wait: true });
+      await world.writeBlock(world.random.below(24));
+      await expectRead(world, { seed });
+    }
+  });
+
   test('what is left while a snapshot in the middle is being merged, and after', async () => {
     for (const reserve of [4 * MEBIBYTE, 2 * MEBIBYTE]) {
       const world = await create({ seed: `merge ${reserve}`, size: MEBIBYTE, reserve });

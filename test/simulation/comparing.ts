@@ -12,12 +12,13 @@ export async function compareChanges(
 ): Promise<void> {
   // Read first: what is written meanwhile may be reported or not.
   const after = await (until ?? volume).read(0, until?.size ?? volume.size);
+  const before = await since.read(0, since.size);
   const changed = new Uint8Array(volume.size);
   for await (const { offset, length } of volume.changedBlocks(until ? { since, until } : { since }))
     changed.fill(1, offset, offset + length);
-  const before = await since.read(0, since.size);
   // That block is compared, and may be equal again by then.
-  if (until === undefined && volume.figures.layout === 'in-volume') changed.fill(1, 0, BLOCK_SIZE);
+  const mayChange = until === undefined || since.writable || until.writable;
+  if (mayChange && volume.figures.layout === 'in-volume') changed.fill(1, 0, BLOCK_SIZE);
   const missed = before.findIndex((byte, at) => byte !== after[at] && changed[at] === 0);
   if (missed >= 0)
     throw new ModelMismatch(

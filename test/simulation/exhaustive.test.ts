@@ -1,7 +1,7 @@
 /** Every crash of short histories, as far as a test has time: the rest is `npx tsx test/simulation/exhaustive.ts`. */
 import { expect, test } from 'vitest';
 import { explore } from './exploration.js';
-import { HISTORIES, TURN_OVER } from './histories.js';
+import { HISTORIES, TURN_OVER, WRITTEN_HISTORIES } from './histories.js';
 
 const LIMITS = { seed: 1, limit: 16, perMoment: 3 };
 
@@ -23,6 +23,16 @@ test.each(CASES)('%s', async (_, { history, ...way }) => {
   // Equal disks are looked at once: what opening writes is often what is there already.
   expect(states).toBeGreaterThan(1);
 });
+
+/** One way each. */
+test.each(WRITTEN_HISTORIES.map((history, index) => [history.name, { history, index }] as const))(
+  '%s',
+  async (_, { history, index }) => {
+    const [layout, mode] = WAYS[index % WAYS.length] ?? WAYS[0];
+    const { states } = await explore(history, { ...LIMITS, perMoment: 2, layout, mode });
+    expect(states).toBeGreaterThan(1);
+  },
+);
 
 test(TURN_OVER.name, async () => {
   const { states } = await explore(TURN_OVER, { ...LIMITS, layout: 'directory', perMoment: 1 });

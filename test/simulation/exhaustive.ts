@@ -1,7 +1,14 @@
 /** The command line of the exhaustive crash states; see `HELP`. */
 import { parseArgs } from 'node:util';
 import { type ExplorationCounters, explore } from './exploration.js';
-import { CHAIN_HISTORIES, HISTORIES, TURN_OVER, TWO_SKIPPING, UNUSED_HISTORIES } from './histories.js';
+import {
+  CHAIN_HISTORIES,
+  HISTORIES,
+  TURN_OVER,
+  TWO_SKIPPING,
+  UNUSED_HISTORIES,
+  WRITTEN_HISTORIES,
+} from './histories.js';
 import { runOnSmallBlocks } from './sabotage.js';
 
 const HELP = `Tries every crash of short scripted histories.
@@ -48,9 +55,10 @@ async function main(): Promise<void> {
     process.exitCode = await runOnSmallBlocks('exhaustive.ts', [...args, '--chains']);
     return;
   }
-  const all = values.chains
-    ? [...CHAIN_HISTORIES, ...UNUSED_HISTORIES]
-    : [...HISTORIES, TWO_SKIPPING, TURN_OVER];
+  const all = [
+    ...(values.chains ? [...CHAIN_HISTORIES, ...UNUSED_HISTORIES] : [...HISTORIES, TWO_SKIPPING, TURN_OVER]),
+    ...WRITTEN_HISTORIES,
+  ];
   const started = performance.now();
   const total: ExplorationCounters = { moments: 0, states: 0, sampled: 0 };
   for (const history of all.filter(({ name }) => name.includes(values.history))) {

@@ -139,7 +139,7 @@ class Replay {
       await world.runSteps(() => this.#run(volume, stage), end === 'close' ? Infinity : CRASH_STEPS);
       if (end === 'close') {
         await world.run(() => volume.close());
-        this.model.endFlush(this.model.beginFlush());
+        this.model.closed();
       } else {
         world.crash(end);
         this.model.crash(end, this.world.isBuffered);

@@ -57,6 +57,22 @@ const zeroes = (block: number, count: number): Operation => ({
   offset: block * BLOCK_SIZE,
   length: count * BLOCK_SIZE,
 });
+/** Writes some sectors of a block of a snapshot. */
+const touchSnapshot = (age: number, block: number, sector = 4, sectors = 1): Operation => ({
+  kind: 'write-snapshot',
+  age,
+  zeros: false,
+  offset: block * BLOCK_SIZE + sector * SECTOR,
+  length: sectors * SECTOR,
+});
+const flushSnapshot = (age: number): Operation => ({ kind: 'flush-snapshot', age });
+/** Copies blocks within the volume. */
+const copy = (from: number, to: number, count = 1): Operation => ({
+  kind: 'copy-range',
+  from: from * BLOCK_SIZE,
+  offset: to * BLOCK_SIZE,
+  length: count * BLOCK_SIZE,
+});
 const limit = (blocks: number): Operation => ({ kind: 'limit', maximum: blocks * BLOCK_SIZE });
 
 function writeOf(offset: number, length: number): Operation {
@@ -298,6 +314,110 @@ export const HISTORIES: readonly History[] = [
     before: [{ ...stage(4, CREATE, write(0, 3), touch(1), CREATE, write(2, 2)), end: 'kill' }],
     opened: NOTHING,
     explored: stage(2, touch(0), touch(2), FLUSH, touch(3)),
+  },
+];
+
+/** Of what snapshots hold themselves, and of what moves within the volume. */
+export const WRITTEN_HISTORIES: readonly History[] = [
+  {
+    name: 'a snapshot is written and flushed, beside copies',
+    blocks: 6,
+    before: [],
+    opened: stage(1, CREATE, touch(0), touchSnapshot(0, 1), flushSnapshot(0)),
+    explored: stage(2, touchSnapshot(0, 1, 3, 3), touch(2), flushSnapshot(0), touchSnapshot(0, 2), touch(1)),
+  },
+  {
+    name: 'an older snapshot is written and flushed while a newer one takes the copies',
+    blocks: 6,
+    before: [],
+    opened: stage(1, CREATE, touch(0), touchSnapshot(0, 1), CREATE, touch(1)),
+    explored: stage(
+      2,
+      touchSnapshot(0, 0),
+      flushSnapshot(0),
+      touch(2),
+      touchSnapshot(0, 1),
+      flushSnapshot(0),
+    ),
+  },
+  {
+    name: 'opening after a killed process that wrote to a snapshot',
+    blocks: 6,
+    before: [
+      {
+        ...stage(2, CREATE, touch(0), touchSnapshot(0, 1), flushSnapshot(0), touchSnapshot(0, 1, 4, 2)),
+        end: 'kill',
+      },
+    ],
+    opened: NOTHING,
+    explored: 'opening',
+  },
+  {
+    name: 'a flush of a snapshot meets writes to it',
+    blocks: 6,
+    before: [],
+    opened: stage(1, CREATE, touch(0), touchSnapshot(0, 3)),
+    explored: stage(
+      3,
+      ...[touchSnapshot(0, 1), flushSnapshot(0), touchSnapshot(0, 1, 10, 4), flushSnapshot(0)],
+      ...[touchSnapshot(0, 2), flushSnapshot(0)],
+    ),
+  },
+  {
+    name: 'blocks move, and their sources are overwritten',
+    blocks: 10,
+    before: [],
+    opened: stage(1, write(0, 8), CREATE),
+    explored: stage(1, copy(1, 5, 2), write(1, 2), FLUSH, touch(5)),
+  },
+  {
+    name: 'blocks move on, and the targets are overwritten',
+    blocks: 10,
+    before: [],
+    opened: stage(1, write(0, 8), CREATE, copy(1, 5, 2)),
+    explored: stage(2, copy(5, 7), write(1, 2), touch(6), FLUSH, touch(7), touch(3)),
+  },
+  {
+    name: 'blocks move while a snapshot is taken',
+    blocks: 10,
+    before: [],
+    opened: stage(1, write(0, 8), CREATE, copy(1, 5)),
+    explored: stage(2, copy(2, 6), CREATE, write(1, 2), touch(5), FLUSH),
+  },
+  {
+    name: 'opening after a killed process that moved blocks',
+    blocks: 10,
+    before: [{ ...stage(1, write(0, 8), CREATE, copy(1, 5, 2), write(1), touch(5), touch(3)), end: 'kill' }],
+    opened: NOTHING,
+    explored: 'opening',
+  },
+  {
+    name: 'a snapshot is deleted whose elder has moves',
+    blocks: 10,
+    before: [],
+    opened: stage(1, write(0, 8), CREATE, copy(1, 5, 2), CREATE, touch(5), touch(1), CREATE, copy(3, 7)),
+    explored: stage(2, remove(1), touch(2), touch(6)),
+  },
+  {
+    name: 'two snapshots whose elder has moves are deleted at once',
+    blocks: 10,
+    before: [],
+    opened: stage(1, write(0, 8), CREATE, copy(1, 5, 2), CREATE, touch(1), CREATE, touch(3)),
+    explored: stage(2, remove(1), remove(1), touch(6)),
+  },
+  {
+    name: 'the newest snapshot is deleted while it has moves',
+    blocks: 10,
+    before: [],
+    opened: stage(1, write(0, 8), CREATE, touch(0), CREATE, copy(1, 5, 2), touch(1)),
+    explored: stage(2, remove(1), touch(5), copy(3, 7), touch(6)),
+  },
+  {
+    name: 'a revert to a snapshot that was written, and of which blocks moved',
+    blocks: 10,
+    before: [],
+    opened: stage(1, write(0, 8), CREATE, copy(1, 5, 2), touch(1), touchSnapshot(0, 3)),
+    explored: stage(2, REVERT, touch(2), copy(5, 8), FLUSH),
   },
 ];
 

@@ -18,6 +18,11 @@ export type Operation =
   /** `free`: seed of what nothing uses, and is left out; none: nothing is. */
   | { readonly kind: 'create'; readonly free?: number }
   | { readonly kind: 'flush' | 'delete-oldest' | 'delete-all' | 'changed' | 'shorten-hold' }
+  /** Copies within the volume; the range is the target. */
+  | ({ readonly kind: 'copy-range'; readonly from: number } & Range)
+  /** Of one snapshot; `age` as below. */
+  | ({ readonly kind: 'write-snapshot'; readonly age: number; readonly zeros: boolean } & Range)
+  | { readonly kind: 'flush-snapshot'; readonly age: number }
   /** Reads all snapshots. */
   | { readonly kind: 'read-snapshots' }
   /** Reads a part of one snapshot; `age` counts from the oldest, around if need be. */
@@ -151,7 +156,15 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
     stragglers: random.pick([1 / 64, 1 / 64, 1 / 6]),
     cycles: withSpaceOperations(
       seed,
-      withReverts(seed, drawCycles(random, style, options.cycles, drawModes(seed)).map(drawSkips(seed))),
+      withCopies(
+        seed,
+        style,
+        withSnapshotWrites(
+          seed,
+          style,
+          withReverts(seed, drawCycles(random, style, options.cycles, drawModes(seed)).map(drawSkips(seed))),
+        ),
+      ),
       scarce,
     ),
   };
@@ -242,9 +255,58 @@ function withReverts(seed: string, cycles: readonly Cycle[]): Cycle[] {
   });
 }
 
+/** In some plans snapshots are written, too. What rots there is not found: it has no checksum. */
+function withSnapshotWrites(seed: string, style: Style, cycles: readonly Cycle[]): readonly Cycle[] {
+  const random = new SeededRandom(`snapshot writes ${seed}`);
+  if (style.rot || random.chance(0.5)) return cycles;
+  return cycles.map((cycle) => {
+    const operations = [...cycle.operations];
+    const count = random.below(random.pick([3, 10, 40]));
+    for (let i = 0; i < count; i++) {
+      const age = random.below(64);
+      const operation: Operation = random.chance(0.25)
+        ? { kind: 'flush-snapshot', age }
+        : { kind: 'write-snapshot', age, ...drawRange(random, style), zeros: random.chance(0.1) };
+      operations.splice(random.below(operations.length + 1), 0, operation);
+    }
+    return { ...cycle, operations };
+  });
+}
+
+/** In some plans bytes are copied within the volume; mostly whole blocks, which move. */
+function withCopies(seed: string, style: Style, cycles: readonly Cycle[]): readonly Cycle[] {
+  const random = new SeededRandom(`copies ${seed}`);
+  if (random.chance(0.5)) return cycles;
+  const blocks = Math.floor((style.sectors * 512) / BLOCK_SIZE);
+  const few = random.chance(0.5) ? Math.min(blocks, 6) : blocks;
+  return cycles.map((cycle) => {
+    const operations = [...cycle.operations];
+    const count = random.below(random.pick([4, 15]));
+    for (let i = 0; i < count; i++) {
+      const operation = random.chance(0.8) ? drawMove(random, few) : drawCopy(random, style);
+      operations.splice(random.below(operations.length + 1), 0, operation);
+    }
+    return { ...cycle, operations };
+  });
+}
+
+function drawMove(random: SeededRandom, blocks: number): Operation {
+  const count = 1 + random.below(Math.min(3, blocks));
+  const place = () => random.below(blocks - count + 1) * BLOCK_SIZE;
+  return { kind: 'copy-range', from: place(), offset: place(), length: count * BLOCK_SIZE };
+}
+
+function drawCopy(random: SeededRandom, style: Style): Operation {
+  const range = drawRange(random, style);
+  return { kind: 'copy-range', from: random.below(style.sectors - range.length / 512 + 1) * 512, ...range };
+}
+
+/** Kinds of operations that are drawn one by one; the others are drawn apart. */
+type Drawn = Exclude<
+  Operation['kind'],
+  'revert' | 'cancel-revert' | 'write-snapshot' | 'flush-snapshot' | 'copy-range' | SpaceOperation['kind']
+>;
 type Weights = Readonly<Record<Drawn, number>>;
-/** Kinds of operations that are drawn one by one. */
-type Drawn = Exclude<Operation['kind'], 'revert' | 'cancel-revert' | SpaceOperation['kind']>;
 
 const NORMAL: Weights = {
   write: 58,

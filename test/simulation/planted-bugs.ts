@@ -4,8 +4,10 @@ import { BUFFERING_BUGS } from './planted/buffering.js';
 import type { PlantedBug } from './planted/bug.js';
 import { COPYING_BUGS } from './planted/copying.js';
 import { DELETION_BUGS } from './planted/deletion.js';
+import { MOVE_BUGS } from './planted/moves.js';
 import { REVERTING_BUGS } from './planted/reverting.js';
 import { ROOM_BUGS } from './planted/room.js';
+import { SNAPSHOT_WRITE_BUGS } from './planted/snapshot-writes.js';
 import { SNAPSHOT_BUGS } from './planted/snapshots.js';
 import { SPACE_BUGS } from './planted/space.js';
 import { TABLE_BUGS } from './planted/table.js';
@@ -23,4 +25,6 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   ...UNUSED_BUGS,
   ...ZERO_BUGS,
   ...REVERTING_BUGS,
+  ...SNAPSHOT_WRITE_BUGS,
+  ...MOVE_BUGS,
 ];

@@ -17,6 +17,23 @@ interface AskedRevert {
   seen?: ModelRevert;
 }
 
+/** How often something is in use. */
+class Tally<T> {
+  readonly #counts = new Map<T, number>();
+
+  has(item: T): boolean {
+    return (this.#counts.get(item) ?? 0) > 0;
+  }
+
+  add(item: T): void {
+    this.#counts.set(item, (this.#counts.get(item) ?? 0) + 1);
+  }
+
+  delete(item: T): void {
+    this.#counts.set(item, (this.#counts.get(item) ?? 1) - 1);
+  }
+}
+
 export interface RevertTools {
   readonly model: VolumeModel;
   readonly counters: RunCounters;
@@ -25,6 +42,14 @@ export interface RevertTools {
   readonly read: (snapshot: Snapshot) => Promise<Uint8Array | undefined>;
   /** A call that may fail for lack of room besides, where the policy lets that be. */
   readonly errorOf: Calls['errorOf'];
+  /** What a copy within the volume reads is what its model has read before. */
+  readonly whileNothingIsCopied: (volume: Volume, action: () => Promise<void>) => Promise<void>;
+}
+
+interface AskedOptions {
+  readonly keep: boolean;
+  readonly label: string;
+  readonly holdTimeoutMs: number;
 }
 
 export class RevertWork {
@@ -32,6 +57,9 @@ export class RevertWork {
   /** Those that have not begun, by the label of the snapshot that is taken first: what they go to, and since when that may be seen. */
   readonly #asked = new Map<string, AskedRevert>();
   #isCancelling = false;
+  /** Snapshots that are being written, and those that a revert to is being asked for: it must be known what they hold. */
+  readonly writes = new Tally<Snapshot>();
+  readonly targets = new Tally<Snapshot>();
   /** Snapshots that are to go with the revert that they were taken for. */
   readonly unwanted = new Set<string>();
   /** Those of them that somebody wanted to hold: they may stay. */
@@ -72,24 +100,32 @@ export class RevertWork {
     revert.seen = model.beginRevert(revert.content, revert.asked, revert.unused);
   }
 
-  async revert(
-    volume: Volume,
-    { age, keep, label, holdTimeoutMs }: { age: number; keep: boolean; label: string; holdTimeoutMs: number },
-  ): Promise<void> {
-    const { model, counters, calls, read } = this.#tools;
+  async revert(volume: Volume, { age, ...options }: AskedOptions & { readonly age: number }): Promise<void> {
     const target = volume.snapshots[age % Math.max(1, volume.snapshots.length)];
+    // What is being written to it may be in what the volume goes back to, or not.
+    if (target === undefined || this.writes.has(target)) return;
+    this.targets.add(target);
+    await this.#revertTo(volume, target, options);
+    this.targets.delete(target);
+  }
+
+  async #revertTo(
+    volume: Volume,
+    target: Snapshot,
+    { keep, label, holdTimeoutMs }: AskedOptions,
+  ): Promise<void> {
+    const { model, counters, calls, read, whileNothingIsCopied } = this.#tools;
     // Read, it holds one value in each sector and no other.
-    const content = target && (await read(target));
-    if (target === undefined || content === undefined) return;
+    const content = await read(target);
+    if (content === undefined) return;
     this.mayRevert = true;
     const unused = target.unusedBytes > 0 ? zeroBlocksOf(content) : NO_BLOCKS;
     const revert: AskedRevert = { content, unused, asked: model.tick() };
     this.#asked.set(label, revert);
     if (!keep) this.unwanted.add(label);
     model.beginSnapshot(label);
-    const error = await calls.errorOf(NOT_REVERTED, async () => {
-      await volume.revert(target, { label, holdTimeoutMs, keepPrevious: keep }).begun;
-    });
+    const begin = () => volume.revert(target, { label, holdTimeoutMs, keepPrevious: keep }).begun;
+    const error = await calls.errorOf(NOT_REVERTED, () => whileNothingIsCopied(volume, begin));
     this.#asked.delete(label);
     if (revert.seen !== undefined) {
       model.endRevert(revert.seen, error === undefined ? 'done' : 'failed');
@@ -103,7 +139,7 @@ export class RevertWork {
 
   /** All that was written since the revert began goes. */
   async cancel(volume: Volume): Promise<void> {
-    const { model, counters, read, errorOf } = this.#tools;
+    const { model, counters, read, errorOf, whileNothingIsCopied } = this.#tools;
     const status = () => volume.figures.revert;
     const { previousId, phase } = status() ?? {};
     const previous = volume.snapshots.find(({ id }) => id === previousId);
@@ -112,7 +148,9 @@ export class RevertWork {
     const content = await read(previous);
     if (content !== undefined && status()?.previousId === previousId) {
       const seen = model.beginRevert(content);
-      const error = await errorOf(NOT_CANCELLED, async () => volume.reverting?.cancel());
+      const error = await errorOf(NOT_CANCELLED, () =>
+        whileNothingIsCopied(volume, async () => volume.reverting?.cancel()),
+      );
       model.endRevert(seen, error === undefined ? 'done' : 'failed');
       if (error === undefined) counters.revertsCancelled++;
     }

@@ -173,7 +173,7 @@ class Run {
     try {
       const { finished } = await this.#world.world.runSteps(() => volume.close(), stepsMax);
       // Closing made everything durable.
-      if (finished) this.#model.endFlush(this.#model.beginFlush());
+      if (finished) this.#model.closed();
       else {
         await this.#crash('power-cut');
         // In a volume that holds its own store the record of the close changes the time that it records.

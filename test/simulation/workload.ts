@@ -6,7 +6,8 @@
  */
 
 import { isOutOfSpace } from '../../src/errors.js';
-import { HoldTimeoutError, type Snapshot, type Volume } from '../../src/index.js';
+import { HoldTimeoutError, RevertInProgressError, type Snapshot, type Volume } from '../../src/index.js';
+import { BlockLocks } from '../../src/nbd/client/block-locks.js';
 import { stampSectors, type VolumeModel } from '../../src/testing/index.js';
 import { BLOCK_SIZE, blocksIn } from '../../src/units.js';
 import { Calls, DEVICE_FAILS, GONE, NO_ERROR, type Permitted } from './calls.js';
@@ -20,7 +21,9 @@ import { drawUnused, providerOf } from './unused.js';
 const NOT_CREATED: Permitted = ['HOLD_TIMEOUT', 'NO_SPACE', 'LIMIT', ...REVERTING];
 /** One that is held, or that a revert needs, does not go. */
 const KEPT: Permitted = ['HELD', ...REVERTING];
-const NOT_DELETED: Permitted = [...GONE, ...KEPT];
+/** What moved within the volume is copied first. */
+const NOT_DELETED: Permitted = [...GONE, ...KEPT, 'NO_SPACE'];
+const NOT_WRITTEN: Permitted = [...GONE, ...REVERTING, 'NO_SPACE'];
 const NOT_MERGED: Permitted = ['NO_SPACE', 'CLOSED'];
 
 export class Workload {
@@ -29,6 +32,8 @@ export class Workload {
   readonly #calls = new Calls();
   readonly #space: SpaceWork;
   readonly #reverts: RevertWork;
+  /** Keeps changes away from ranges that are copied. */
+  #changing = new BlockLocks();
   /** The one that is open. */
   #volume: Volume | undefined;
   #sequence = 1;
@@ -50,7 +55,9 @@ export class Workload {
     this.#space = space;
     const read = (snapshot: Snapshot) => this.#readSnapshot(snapshot);
     const errorOf: Calls['errorOf'] = (permitted, call) => space.errorOf(permitted, call);
-    this.#reverts = new RevertWork({ model, counters, calls, read, errorOf });
+    const whileNothingIsCopied = (volume: Volume, action: () => Promise<void>) =>
+      this.#changing.run(0, volume.size, false, action);
+    this.#reverts = new RevertWork({ model, counters, calls, read, errorOf, whileNothingIsCopied });
   }
 
   /** Errors that any call may end in for now, because of what is done to the devices. */
@@ -129,6 +136,8 @@ export class Workload {
   }
 
   async run(volume: Volume, { operations, clients }: Pick<Cycle, 'operations' | 'clients'>): Promise<void> {
+    // Calls that a crash cut off never end.
+    this.#changing = new BlockLocks();
     let next = 0;
     const client = async () => {
       for (let operation = operations[next++]; operation !== undefined; operation = operations[next++]) {
@@ -161,6 +170,8 @@ export class Workload {
       case 'discard':
       case 'zeroes':
         return this.#clear(volume, operation, operation.kind);
+      case 'copy-range':
+        return this.#copy(volume, operation.from, operation);
       case 'flush':
         return this.#flush(volume);
       case 'read':
@@ -176,9 +187,17 @@ export class Workload {
       case 'delete':
         return this.#delete(volume, operation);
       case 'read-snapshot': {
-        const snapshot = volume.snapshots[operation.age % Math.max(1, volume.snapshots.length)];
+        const snapshot = snapshotOf(volume, operation);
         if (snapshot !== undefined) await this.#readSnapshot(snapshot, operation);
         return;
+      }
+      case 'write-snapshot': {
+        const snapshot = snapshotOf(volume, operation);
+        return snapshot && this.#writeSnapshot(snapshot, operation, operation.zeros);
+      }
+      case 'flush-snapshot': {
+        const snapshot = snapshotOf(volume, operation);
+        return snapshot && this.#flushSnapshot(snapshot);
       }
       case 'read-snapshots':
         for (const snapshot of volume.snapshots) await this.#readSnapshot(snapshot);
@@ -207,15 +226,31 @@ export class Workload {
   async #write(volume: Volume, { offset, length }: Range, zeros: boolean): Promise<void> {
     const bytes = new Uint8Array(length);
     if (!zeros) stampSectors(bytes, offset, this.#sequence++);
-    const write = this.#model.beginWrite(offset, bytes);
-    this.#model.endWrite(write, await this.#space.change(() => volume.write(offset, bytes)));
+    await this.#changing.run(offset, offset + length, false, async () => {
+      const write = this.#model.beginWrite(offset, bytes);
+      this.#model.endWrite(write, await this.#space.change(() => volume.write(offset, bytes)));
+    });
+  }
+
+  /** Nothing else is written where it reads and writes: else nobody could say what it copied. */
+  async #copy(volume: Volume, from: number, { offset, length }: Range): Promise<void> {
+    const [start, end] = [Math.min(from, offset), Math.max(from, offset) + length];
+    await this.#changing.run(start, end, true, async () => {
+      const bytes = new Uint8Array(length);
+      if ((await this.#calls.outcome(NO_ERROR, () => volume.read(from, bytes))) !== 'done') return;
+      const write = this.#model.beginWrite(offset, bytes);
+      const call = () => volume.copyRange(from, offset, length);
+      this.#model.endWrite(write, await this.#space.change(call));
+    });
   }
 
   async #clear(volume: Volume, { offset, length }: Range, kind: 'discard' | 'zeroes'): Promise<void> {
-    const write = this.#model.beginDiscard(offset, length);
-    const call = () =>
-      kind === 'discard' ? volume.discard(offset, length) : volume.writeZeroes(offset, length);
-    this.#model.endWrite(write, await this.#space.change(call));
+    await this.#changing.run(offset, offset + length, false, async () => {
+      const write = this.#model.beginDiscard(offset, length);
+      const call = () =>
+        kind === 'discard' ? volume.discard(offset, length) : volume.writeZeroes(offset, length);
+      this.#model.endWrite(write, await this.#space.change(call));
+    });
   }
 
   async #flush(volume: Volume): Promise<void> {
@@ -292,6 +327,34 @@ export class Workload {
     return bytes;
   }
 
+  async #writeSnapshot(snapshot: Snapshot, range: Range, zeros: boolean): Promise<void> {
+    const { offset, length } = range;
+    const bytes = new Uint8Array(length);
+    if (!zeros) stampSectors(bytes, offset, this.#sequence++);
+    if (!snapshot.writable) {
+      const result = await this.#calls.outcome(GONE, () => snapshot.setWritable(true));
+      if (result !== 'done') return;
+    }
+    // So that the model knows what is there before.
+    if ((await this.#readSnapshot(snapshot, range)) === undefined) return;
+    const write = this.#model.beginSnapshotWrite(labelOf(snapshot), offset, bytes);
+    if (write === undefined) return;
+    const call = async () => {
+      if (this.#reverts.targets.has(snapshot))
+        throw new RevertInProgressError('a revert to it is being asked for');
+      await (zeros ? snapshot.writeZeroes(offset, length) : snapshot.write(offset, bytes));
+    };
+    this.#reverts.writes.add(snapshot);
+    this.#model.endSnapshotWrite(write, await this.#calls.outcome(NOT_WRITTEN, call));
+    this.#reverts.writes.delete(snapshot);
+  }
+
+  async #flushSnapshot(snapshot: Snapshot): Promise<void> {
+    const flush = this.#model.beginSnapshotFlush(labelOf(snapshot));
+    const result = await this.#calls.outcome(GONE, () => snapshot.flush());
+    if (flush !== undefined) this.#model.endSnapshotFlush(flush, result);
+  }
+
   /** Every block that differs is reported as changed: between two neighbouring snapshots, or the last and now. */
   async #changed(volume: Volume): Promise<void> {
     const isUntilNow = this.#comparisons++ % 2 === 1;
@@ -306,5 +369,8 @@ const blocksOf = (size: number): Range[] =>
     const offset = block * BLOCK_SIZE;
     return { offset, length: Math.min(BLOCK_SIZE, size - offset) };
   });
+
+const snapshotOf = ({ snapshots }: Volume, { age }: { readonly age: number }): Snapshot | undefined =>
+  snapshots[age % Math.max(1, snapshots.length)];
 
 export const labelOf = ({ label }: Snapshot): string => label ?? '';

@@ -16,6 +16,7 @@ const APPLICATION_INFO_MAX = 16_256;
 interface CreateOptions extends WritingOptions {
   readonly label?: string;
   readonly appInfo?: string;
+  readonly writable?: boolean;
   readonly skipUnused?: true;
   readonly frozen?: true;
 }
@@ -27,12 +28,14 @@ export const createCommand = (run: Runner): Command =>
     examples: [
       'volsnap create disk.img',
       "volsnap create disk.img --label 'before the upgrade'",
+      'volsnap create disk.img --writable',
       'volsnap create disk.img --skip-unused',
     ],
     writes: true,
   })
     .option('--label <TEXT>', 'a name for people')
     .option('--app-info <FILE>', 'bytes to keep with the snapshot, up to about 16,000')
+    .option('--writable', 'the snapshot itself may be written, which nothing else sees')
     .option(
       '--skip-unused',
       'leave out what the file system (NTFS, ext2/3/4) does not use; it reads as zeros',
@@ -44,13 +47,14 @@ export const createCommand = (run: Runner): Command =>
     .action(run(create));
 
 async function create(session: Session, path: string, options: CreateOptions): Promise<undefined> {
-  const { label, appInfo } = options;
+  const { label, appInfo, writable } = options;
   const applicationInfo = appInfo === undefined ? undefined : await readInformation(appInfo);
   const snapshot = await changeVolume(session, path, options, async (volume) => {
     const unknown = new Map<string, string>();
     volume.on('unusedSpaceUnknown', ({ id, reason }) => unknown.set(id, reason));
     const taken = await volume.createSnapshot({
       ...(label === undefined ? {} : { label }),
+      ...(writable === true ? { writable } : {}),
       ...(applicationInfo === undefined ? {} : { applicationInfo }),
       ...(options.skipUnused === true ? { unusedSpace: options.frozen === true ? 'frozen' : 'auto' } : {}),
     });

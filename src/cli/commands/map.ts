@@ -46,6 +46,7 @@ async function map(
         volumeSize: size,
         since: since.id,
         changedBytes,
+        movedBytes: since.movedBytes,
         cellBytes: grid.cellSize,
         cells,
         unusedBytes,
@@ -57,6 +58,9 @@ async function map(
       ...drawMap({ copied: cells, unused: unusedCells }, grid, output.colors),
       '',
       `${formatSize(changedBytes)} of ${formatSize(size)} (${formatShare(changedBytes, size)}) copied since snapshot ${snapshotPhrase(since, snapshots)}`,
+      ...(since.movedBytes > 0
+        ? [`${formatSize(since.movedBytes)} of it moved within the volume, and took no room`]
+        : []),
       ...(unusedBytes > 0 ? [`${formatSize(unusedBytes)} left out, because nothing used it`] : []),
     );
   });

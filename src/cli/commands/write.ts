@@ -1,12 +1,18 @@
-/** `volsnap write`: standard input into a volume, its snapshots kept as they were. */
+/** `volsnap write`: standard input into a volume, its snapshots kept as they were; or into a snapshot that may be written. */
 import type { Command } from 'commander';
-import { type ByteLength, type ByteOffset, InvalidArgumentError, type VolumeAccess } from '../../index.js';
+import {
+  type ByteLength,
+  type ByteOffset,
+  InvalidArgumentError,
+  type Snapshot,
+  type VolumeAccess,
+} from '../../index.js';
 import { CHUNK_SIZE } from '../chunks.js';
 import { volumeCommand, type WritingOptions } from '../command.js';
 import { readInput } from '../input.js';
 import type { Runner, Session } from '../session.js';
 import { formatSize, parseSize } from '../size.js';
-import { changeVolume } from '../volumes.js';
+import { changeVolume, parseSource, sourceIn } from '../volumes.js';
 
 /** Writes under way at once: enough to keep copying and writing both busy. */
 const WRITES_MAX = 4;
@@ -18,35 +24,46 @@ interface WriteOptions extends WritingOptions {
 export const writeCommand = (run: Runner): Command =>
   volumeCommand({
     name: 'write',
-    summary: 'copy standard input into a volume',
-    details: 'What snapshots still need is copied first. When it is done, everything is on stable storage.',
-    examples: ['volsnap write disk.img < new.img', "printf 'hello' | volsnap write disk.img --offset 1M"],
+    summary: 'copy standard input into a volume, or VOLUME@ID of a writable snapshot',
+    details:
+      'What snapshots still need is copied first. What is written to a snapshot shows nowhere else. When it is done, everything is on stable storage.',
+    examples: [
+      'volsnap write disk.img < new.img',
+      "printf 'hello' | volsnap write disk.img --offset 1M",
+      "printf 'hello' | volsnap write disk.img@1a2b3c4d --offset 1M",
+    ],
     writes: true,
   })
     .option('--offset <SIZE>', 'where to begin', parseSize, 0)
     .action(run(write));
 
-async function write(session: Session, path: string, options: WriteOptions): Promise<undefined> {
+async function write(session: Session, target: string, options: WriteOptions): Promise<undefined> {
   const { offset } = options;
-  const length = await changeVolume(session, path, options, async (volume) => {
-    if (offset > volume.size) {
+  const place = await parseSource(target);
+  const length = await changeVolume(session, place.path, options, async (volume) => {
+    const into = sourceIn(volume, place);
+    if (offset > into.size) {
       throw new InvalidArgumentError(
-        `offset ${offset} does not lie within the ${volume.size} bytes of ${path}`,
+        `offset ${offset} does not lie within the ${into.size} bytes of ${target}`,
       );
     }
     try {
-      return await pour(volume, offset, session.signal);
+      return await pour(into, offset, session.signal);
     } finally {
-      await volume.flush();
+      await into.flush();
     }
   });
-  if (session.json) await session.output.json({ volume: path, offset, length });
+  if (session.json) await session.output.json({ volume: place.path, snapshot: place.id, offset, length });
   else if (session.output.isTerminal)
     await session.output.print(`${formatSize(length)} written at ${offset}.`);
 }
 
 /** @returns how many bytes came */
-async function pour(volume: VolumeAccess, offset: ByteOffset, signal: AbortSignal): Promise<ByteLength> {
+async function pour(
+  volume: VolumeAccess | Snapshot,
+  offset: ByteOffset,
+  signal: AbortSignal,
+): Promise<ByteLength> {
   const writes = new Set<Promise<void>>();
   const failures: unknown[] = [];
   let at = offset;

@@ -89,7 +89,7 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
     breaks: 'a snapshot reads zeros in place of data',
     edits: [
       {
-        file: COPY_ON_WRITE,
+        file: 'copy-on-write/originals.ts',
         find: 'ZEROS.equals(data);',
         replace: 'ZEROS.subarray(0, 512).equals(data.subarray(0, 512));',
       },
@@ -111,9 +111,9 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
     breaks: 'a snapshot reads what was written later',
     edits: [
       {
-        file: 'diff-area/diff-area.ts',
-        find: 'Math.min(blockOf(offset + length - 1) + 1, this.table',
-        replace: 'Math.min(Math.max(blockOf(offset + length), blockOf(offset) + 1), this.table',
+        file: 'copy-on-write/room-aside.ts',
+        find: 'Math.min(blockOf(offset + length - 1) + 1, table',
+        replace: 'Math.min(Math.max(blockOf(offset + length), blockOf(offset) + 1), table',
       },
     ],
   },

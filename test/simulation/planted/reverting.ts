@@ -112,7 +112,7 @@ export const REVERTING_BUGS: readonly PlantedBug[] = [
   {
     name: 'what was copied while a revert began is not put back',
     breaks: 'these blocks are as before the revert',
-    edits: [{ file: REVERT, find: 'for (const each of latest) addCopies(pending, each);', replace: '' }],
+    edits: [{ file: REVERT, find: 'for (const newer of latest) pending.addArea(newer);', replace: '' }],
   },
   {
     name: 'a revert begins with the writes that are held let go',

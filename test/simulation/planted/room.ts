@@ -22,9 +22,9 @@ export const ROOM_BUGS: readonly PlantedBug[] = [
     breaks: 'a snapshot loses a block',
     edits: [
       {
-        file: COPYING,
-        find: 'for (const batch of batches) this.#end(batch, error);',
-        replace: 'for (const batch of batches) this.#end(batch);',
+        file: 'copy-on-write/attempts.ts',
+        find: 'onFailed();\n      for (const batch of batches) this.#end(batch, error);',
+        replace: 'onFailed();\n      for (const batch of batches) this.#end(batch, void error);',
       },
     ],
   },
@@ -137,9 +137,9 @@ export const ROOM_BUGS: readonly PlantedBug[] = [
     breaks: 'after a crash what was written since is put back',
     edits: [
       {
-        file: 'snapshot/revert-state.ts',
-        find: 'for (const block of uncommitted.blocks) pending.add(block);',
-        replace: 'if (uncommitted.isEmpty) return;',
+        file: 'snapshot/pending-blocks.ts',
+        find: 'for (const block of uncommitted.blocks) {',
+        replace: 'for (const block of uncommitted.isEmpty ? uncommitted.blocks : []) {',
       },
     ],
   },

@@ -199,7 +199,7 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: READER,
-        find: 'const skip = start - offsetOfBlock(block);',
+        find: 'const skip = start - offsetOfBlock(blockOf(start));',
         replace: 'const skip = 0;',
       },
     ],

@@ -125,8 +125,8 @@ export const TABLE_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: CHAIN,
-        find: 'this.#slots.use(slot);\n    this.#filler.add(block, slot, checksum);',
-        replace: 'this.#filler.add(block, slot, checksum);',
+        find: 'this.#slots.use(slot);\n    if (kind',
+        replace: "if (kind === 'overlay') this.#slots.use(slot);\n    if (kind",
       },
     ],
   },

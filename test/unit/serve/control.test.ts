@@ -64,6 +64,28 @@ async function all(extents: AsyncIterable<ChangedExtent>): Promise<ChangedExtent
 }
 
 describe('a remote volume', () => {
+  test('copies within itself, and writes its snapshots', async () => {
+    const { world, connect } = await owned();
+    const remote = await connect();
+    const snapshot = await remote.createSnapshot({ writable: true });
+    expect(snapshot.writable).toBe(true);
+    world.model.snapshots.set(snapshot.id, world.model.bytes.slice());
+    await remote.copyRange(2 * BLOCK_SIZE, 20 * BLOCK_SIZE, 3 * BLOCK_SIZE);
+    world.model.bytes.copyWithin(20 * BLOCK_SIZE, 2 * BLOCK_SIZE, 5 * BLOCK_SIZE);
+    const bytes = world.random.fill(new Uint8Array(5000));
+    await snapshot.write(7000, bytes);
+    await snapshot.writeZeroes(9000, 40_000);
+    world.model.of(snapshot.id).set(bytes, 7000);
+    world.model.of(snapshot.id).fill(0, 9000, 49_000);
+    await snapshot.flush();
+    await world.expectRight();
+    await remote.refresh();
+    expect(snapshot.movedBytes).toBe(3 * BLOCK_SIZE);
+    await snapshot.setWritable(false);
+    expect(snapshot.writable).toBe(false);
+    await expect(snapshot.write(0, bytes)).rejects.toMatchObject({ code: 'READ_ONLY' });
+  });
+
   test('leaves out what nothing uses as the volume itself, and hears why it does not', async () => {
     const { world, connect } = await owned({ size: 1024 * 1024 });
     const remote = await connect();

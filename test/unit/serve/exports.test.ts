@@ -144,6 +144,29 @@ describe('the catalog', () => {
     await world.volume.close();
   });
 
+  test('of a snapshot may be written where the snapshot may; contexts tell it', async () => {
+    const { world, volume, a, b } = await populated();
+    const catalog = new VolumeExports([{ volume, name: '' }]);
+    expect((await catalog.open(`snapshot/${b}`))?.writable).toBe(false);
+    await snapshotNamed(volume, b)?.setWritable(true);
+    const written = await catalog.open(`snapshot/${b}`);
+    expect(written?.writable).toBe(true);
+    const bytes = world.random.fill(new Uint8Array(1000));
+    await written?.write(20 * BLOCK_SIZE, bytes);
+    await written?.writeZeroes(10 * BLOCK_SIZE, 512, true);
+    await written?.discard(0, SIZE);
+    await written?.flush();
+    world.model.of(b).set(bytes, 20 * BLOCK_SIZE);
+    world.model.of(b).fill(0, 10 * BLOCK_SIZE, 10 * BLOCK_SIZE + 512);
+    await world.expectRight();
+    expect(await dirtyBlocks(written?.contexts.select(`qemu:dirty-bitmap:since-${a}`)[0])).toEqual([
+      1, 10, 20,
+    ]);
+    expect(await dirtyBlocks(written?.contexts.select(`volsnap:changed:${b}..${b}`)[0])).toEqual([]);
+    const readOnly = new VolumeExports([{ volume, name: '' }], { readOnly: true });
+    expect((await readOnly.open(`snapshot/${b}`))?.writable).toBe(false);
+  });
+
   test('that is read-only lets nobody write', async () => {
     const { volume } = await populated();
     const catalog = new VolumeExports([{ volume, name: '' }], { readOnly: true });
