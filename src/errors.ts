@@ -18,11 +18,13 @@ export type ErrorCode =
   | 'IN_USE'
   | 'VOLUME_CHANGED'
   | 'SNAPSHOT_DELETED'
+  | 'OFFLINE'
   | 'HOLD_TIMEOUT'
   | 'NO_SPACE'
   | 'HELD'
   | 'LIMIT'
   | 'REVERT_IN_PROGRESS'
+  | 'WRITER_FAILED'
   | 'DEVICE';
 
 /** Base class: an error with a stable `code`. */
@@ -69,6 +71,8 @@ export class InUseError extends errorClass('IN_USE') {}
 export class VolumeChangedError extends errorClass('VOLUME_CHANGED') {}
 /** The snapshot was deleted, or given up, before or while it was read. */
 export class SnapshotDeletedError extends errorClass('SNAPSHOT_DELETED') {}
+/** The snapshot was taken offline: it is kept, but cannot be read until it is online again. */
+export class OfflineError extends errorClass('OFFLINE') {}
 /** Writes could not be held long enough to take a snapshot; nothing was left behind. */
 export class HoldTimeoutError extends errorClass('HOLD_TIMEOUT') {}
 /** No room in the diff area and none to be had under the policy in force. */
@@ -79,6 +83,12 @@ export class HeldError extends errorClass('HELD') {}
 export class LimitError extends errorClass('LIMIT') {}
 /** Not while the volume is being put back to a snapshot: wait for it, or cancel it. */
 export class RevertInProgressError extends errorClass('REVERT_IN_PROGRESS') {}
+/** An application that was to take part in a snapshot set failed, or took too long; no snapshot was taken. */
+export class WriterFailedError extends errorClass('WRITER_FAILED') {
+  /** Its name, and what it was doing; `undefined` where another process says so. */
+  writer?: string;
+  phase?: string;
+}
 /** The operating system, or what stands in for it, failed a device operation; see `cause`. */
 export class DeviceError extends errorClass('DEVICE') {}
 

@@ -53,11 +53,25 @@ export type {
   RevertOutcome,
   RevertStatus,
 } from './snapshot/revert-operation.js';
-export type { ByteSource, DeleteSnapshotOptions, HoldOptions, Snapshot } from './snapshot/snapshot.js';
+export type {
+  ByteSource,
+  DeleteSnapshotOptions,
+  HoldOptions,
+  Snapshot,
+  SnapshotChange,
+} from './snapshot/snapshot.js';
 export type { SpaceFigures } from './snapshot/space.js';
 export type { UnusedSpace } from './snapshot/unused-space.js';
+export type {
+  SnapshotWriter,
+  WriterCall,
+  WriterFailure,
+  WriterLimits,
+  WriterPhase,
+} from './snapshot/writers.js';
 export { DirectoryStore } from './store/directory-store.js';
 export { type InVolumeOptions, InVolumeStore } from './store/in-volume-store.js';
+export type { SetOutcome } from './store/set-records.js';
 export type { Store } from './store/store.js';
 export { BLOCK_SIZE, type ByteLength, type ByteOffset, SECTOR_SIZE } from './units.js';
 export type { VolumeAccess } from './volume/access.js';
@@ -66,6 +80,18 @@ export type { ChangedExtent } from './volume/changed-blocks.js';
 export type { CopyRangeOptions } from './volume/copy-range.js';
 export type { DeletionFigures, VolumeFigures } from './volume/history.js';
 export { findStore, type Recovery } from './volume/open.js';
+export {
+  findSetOutcome,
+  type OutcomeOptions,
+  type SetResolver,
+  setOutcomeIn,
+  type UndecidedSet,
+} from './volume/set-outcome.js';
+export {
+  type CreateSnapshotSetOptions,
+  createSnapshotSet,
+  type SnapshotSet,
+} from './volume/snapshot-set.js';
 export {
   type ChangedBlocksOptions,
   type InitializeVolumeOptions,

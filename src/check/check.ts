@@ -51,7 +51,8 @@ function storeProblem(error: unknown): Problem {
   throw error;
 }
 
-async function checkWindowsVolume(device: BlockDevice): Promise<Problem[]> {
+/** Shadow copies of Windows. They have no checksums: only what leads to their blocks can be looked at. */
+export async function checkWindowsVolume(device: BlockDevice): Promise<Problem[]> {
   try {
     const history = await WindowsHistory.open(device);
     const damaged = history.snapshots.filter(({ state }) => state === 'damaged');

@@ -5,6 +5,7 @@ import type { ScrubOptions } from '../scrub/scrub.js';
 import { checkStored } from '../scrub/stored.js';
 import type { Problem } from '../snapshot/problem.js';
 import type { Volume } from '../volume/volume.js';
+import { checkWindowsVolume } from './check.js';
 
 export interface ServedCheckOptions extends ScrubOptions {
   /** Also read every copy and test its checksum: `Volume.scrub`. */
@@ -16,7 +17,8 @@ export async function checkServedVolume(
   volume: Volume,
   options: ServedCheckOptions = {},
 ): Promise<readonly Problem[]> {
-  const { life, writer, device } = volume.parts;
+  const { life, writer, windows, device } = volume.parts;
+  if (windows !== undefined) return life.run(() => checkWindowsVolume(device));
   if (writer === undefined) throw new ReadOnlyError(`${device.name} is open for reading only`);
   if (options.scrub === true) return (await volume.scrub(options)).problems;
   const { engine } = writer;

@@ -8,6 +8,9 @@ export interface CommonOptions {
 
 export interface WritingOptions extends CommonOptions {
   readonly changed?: 'keep' | 'invalidate';
+  readonly shadowCopies?: 'keep' | 'drop';
+  /** Only `check` asks. */
+  readonly undecided?: 'keep' | 'drop';
 }
 
 interface Description {
@@ -18,7 +21,7 @@ interface Description {
   readonly details?: string;
   /** Commands that can be tried as they are. */
   readonly examples: readonly string[];
-  /** Does the command open the volume for writing? Then it takes `--changed`. */
+  /** Does the command open the volume for writing? Then it takes `--changed` and `--shadow-copies`. */
   readonly writes?: boolean;
   /** Does it take several volumes? */
   readonly several?: boolean;
@@ -46,6 +49,12 @@ export function volumeCommand({ name, summary, details, examples, writes, severa
         '--changed <HOW>',
         'if the volume was changed behind volsnap: keep its snapshots, or invalidate (drop) them',
       ).choices(['keep', 'invalidate']),
+    );
+    command.addOption(
+      new Option(
+        '--shadow-copies <HOW>',
+        'of a volume that Windows wrote; a write that there is no room to keep them right for fails (keep), or drops them all (drop)',
+      ).choices(['keep', 'drop']),
     );
   }
   return command;

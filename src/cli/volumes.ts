@@ -145,7 +145,9 @@ export async function openForChange(
     ...storeOf(options),
     readOnly: false,
     onVolumeChanged: options.changed ?? 'refuse',
+    ...(options.shadowCopies === undefined ? {} : { shadowCopies: options.shadowCopies }),
     onDamaged,
+    onUndecidedSet: options.undecided ?? 'pending',
     writeMode,
   }).catch((error: unknown) => {
     if (!(error instanceof VolumeChangedError)) throw error;
@@ -159,7 +161,7 @@ export async function openForChange(
 
 function tellEvents({ notes }: Session, volume: VolumeAccess): void {
   volume.on('deleted', ({ id, reason }) => {
-    if (reason === 'space') notes.warn(`snapshot ${id} was deleted to make room for newer copies`);
+    if (reason === 'space') notes.warn(`snapshot ${id} was deleted ${roomPhrase(volume)}`);
     if (reason === 'copy-failed') notes.warn(`snapshot ${id} was given up: its copies could not be kept`);
   });
   volume.on('overflow', ({ action, reason }) => {
@@ -177,6 +179,12 @@ function tellEvents({ notes }: Session, volume: VolumeAccess): void {
     notes.warn(`snapshot ${id}: ${what} failed: ${error instanceof Error ? error.message : error}`);
   });
 }
+
+/** In a store of Windows there is only what it has: all shadow copies go, and make no room. */
+const roomPhrase = ({ figures }: VolumeAccess): string =>
+  figures.layout === 'windows'
+    ? 'because there is no room to keep it right'
+    : 'to make room for newer copies';
 
 /** Runs `body`, and closes the volume. */
 export async function useVolume<T>(volume: VolumeAccess, body: () => Promise<T>): Promise<T> {

@@ -6,6 +6,9 @@ import { BLOCK_SIZE, type BlockNumber, type ByteLength } from '../units.js';
 /** Blocks of one batch: 4 MiB, enough for the cost of a request to vanish behind that of its data. */
 export const BATCH_BLOCKS_MAX = 64;
 
+/** Blocks that are worth a flush of their own while others are being copied. */
+export const GROUP_BLOCKS = 256;
+
 export class Batch {
   readonly area: DiffArea;
   readonly blocks: BlockNumber[] = [];
@@ -43,6 +46,10 @@ export class Batch {
 export interface CopiedBatch extends Copies {
   readonly batch: Batch;
 }
+
+/** Blocks of all of them. */
+export const blocksOf = (copied: readonly CopiedBatch[]): number =>
+  copied.reduce((sum, { blocks }) => sum + blocks.length, 0);
 
 /** Settles when all batches have: a write that fails must not leave copies of its range under way. */
 export async function allDone(batches: readonly Batch[]): Promise<void> {

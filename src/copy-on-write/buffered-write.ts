@@ -1,5 +1,6 @@
 /** One change of the volume that waits in the write buffer. */
 import type { BlockDevice } from '../device/block-device.js';
+import type { Lent } from '../device/buffer-pool.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { IndexedRange } from './overlap-index.js';
 import type { RoomAside } from './room-aside.js';
@@ -38,14 +39,14 @@ export class BufferedWrite implements IndexedRange {
   followers: BufferedWrite[] | undefined;
   wasTriedAgain = false;
   /** Room for its copies; given back when it is over. */
-  aside: readonly RoomAside[] = [];
+  readonly aside: readonly RoomAside[];
   /** Does its memory count in the buffer? That of a parked one does not: others need the room. */
   isCounted = true;
   /** What to leave the gate with. */
   shift: Shift = 0;
-  /** The memory of `bytes`, from the pool; whole, as it goes back there. */
-  readonly memory: Uint8Array | undefined;
-  /** The buffer itself, and readers who will lay the bytes over what they read. At 0 the memory goes back. */
+  /** Where `bytes` lie. */
+  readonly lent: Lent | undefined;
+  /** The buffer itself, and readers who will lay the bytes over what they read. At 0 what was lent goes back. */
   holders = 1;
 
   constructor(
@@ -53,15 +54,17 @@ export class BufferedWrite implements IndexedRange {
     length: ByteLength,
     sequence: number,
     epoch: number,
-    content: { readonly memory: Uint8Array; readonly bytes: Uint8Array } | AwaitedAction,
+    content: { readonly lent: Lent; readonly bytes: Uint8Array } | AwaitedAction,
+    aside: readonly RoomAside[] = [],
   ) {
+    this.aside = aside;
     this.offset = offset;
     this.end = offset + length;
     this.sequence = sequence;
     this.epoch = epoch;
     const isAction = 'run' in content;
     this.bytes = isAction ? undefined : content.bytes;
-    this.memory = isAction ? undefined : content.memory;
+    this.lent = isAction ? undefined : content.lent;
     this.action = isAction ? content : undefined;
   }
 

@@ -23,7 +23,7 @@ import { type Move, moveEntry } from '../diff-area/moves.js';
 import { assert } from '../errors.js';
 import { type BlockNumber, type ByteLength, type ByteOffset, blockOf } from '../units.js';
 import { Attempts, ifNoSpace } from './attempts.js';
-import { allDone, BATCH_BLOCKS_MAX, Batch, type CopiedBatch } from './batch.js';
+import { allDone, BATCH_BLOCKS_MAX, Batch, blocksOf, type CopiedBatch, GROUP_BLOCKS } from './batch.js';
 import { type Apart, CopyFigures, type CopyOnWriteHost } from './copy-host.js';
 import { MemoryBudget } from './memory-budget.js';
 import { isZeroBlock, readBlocks, ZEROS } from './originals.js';
@@ -276,9 +276,9 @@ export class CopyOnWrite {
 
   /** Task of the commit pool: everything copied so far to one diff area becomes durable with one flush. Never rejects. */
   async #commit(): Promise<void> {
-    // A flush costs as much as several copies, so a small group waits for what is about to be copied. (Such copies wait for devices only.)
-    const waiting = this.#copied.reduce((sum, { blocks }) => sum + blocks.length, 0);
-    if (waiting < BATCH_BLOCKS_MAX && this.#beingCopied.size > 0) await Promise.all(this.#beingCopied);
+    // A flush costs as much as many copies, so a small group waits for what is being copied. (Such copies wait for devices only.)
+    while (this.#beingCopied.size > 0 && blocksOf(this.#copied) < GROUP_BLOCKS)
+      await Promise.race(this.#beingCopied);
     const area = this.#copied[0]?.batch.area;
     if (area === undefined) return; // an earlier task took it along
     const group = this.#copied.filter(({ batch }) => batch.area === area);

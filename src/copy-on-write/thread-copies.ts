@@ -54,7 +54,7 @@ export class ThreadCopier implements ApartCopier {
   ): Promise<ThreadCopied | undefined> {
     const first = offsetOfBlock(blocks[0] ?? 0);
     const end = Math.min(offsetOfBlock((blocks.at(-1) ?? 0) + 1), volume.size);
-    const targets = Float64Array.from(slots, (slot) => area.positionOf(slot));
+    const targets = slots.map((slot) => area.positionOf(slot));
     const lowest = Math.min(...targets);
     const source = volume.lend?.(first, end - first, 'read');
     let target: Loan | undefined;
@@ -65,14 +65,14 @@ export class ThreadCopier implements ApartCopier {
       this.#thread ??= FileThread.join();
       const thread = this.#thread;
       if (thread === undefined || !isFree(thread)) return undefined;
-      const { origin } = target;
-      const answer = await thread.run({
-        kind: 'copy',
+      const from = source.origin;
+      const to = target.origin;
+      const answer = await thread.copy({
         from: source.descriptor,
         to: target.descriptor,
-        sources: Float64Array.from(blocks, (block) => source.origin + offsetOfBlock(block)),
-        targets: origin === 0 ? targets : targets.map((offset) => origin + offset),
-        sums: Uint32Array.from(blocks, (block, i) => area.checksumSeed(block, slots[i] ?? 0)),
+        sources: blocks.map((block) => from + offsetOfBlock(block)),
+        targets: to === 0 ? targets : targets.map((offset) => to + offset),
+        sums: blocks.map((block, i) => area.checksumSeed(block, slots[i] ?? 0)),
         lastLength: end - offsetOfBlock(blocks.at(-1) ?? 0),
       });
       if (answer !== undefined)

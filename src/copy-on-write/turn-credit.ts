@@ -11,8 +11,6 @@ const TURN_BYTES: ByteLength = 1024 * 1024;
 /** What a write costs besides its bytes. */
 const WRITE_COST: ByteLength = 4096;
 
-const DONE = Promise.resolve();
-
 export class TurnCredit {
   readonly #clock: Clock;
   #left = TURN_BYTES;
@@ -22,10 +20,10 @@ export class TurnCredit {
     this.#clock = clock;
   }
 
-  /** Resolves when a write of so many bytes may be acknowledged: mostly at once. */
-  spend(length: ByteLength): Promise<void> {
+  /** When a write of so many bytes may be acknowledged; `undefined`, and mostly so: at once. */
+  spend(length: ByteLength): Promise<void> | undefined {
     this.#left -= length + WRITE_COST;
-    if (this.#left > 0) return DONE;
+    if (this.#left > 0) return undefined;
     this.#turn ??= turnOf(this.#clock).then(() => {
       this.#left = TURN_BYTES;
       this.#turn = undefined;

@@ -5,6 +5,9 @@ import type { ByteLength } from '../units.js';
 import type { CopyOnWrite } from './copy-on-write.js';
 import type { WriteGate } from './write-gate.js';
 
+/** A write of so many bytes rather waits until it is written than for room. */
+export const LONG_WRITE: ByteLength = 262_144;
+
 export interface WriteBufferParts {
   readonly device: BlockDevice;
   readonly gate: WriteGate;

@@ -24,7 +24,7 @@
  */
 import type { Allocated, AllocationExtent } from '../device/allocation.js';
 import type { BlockDevice } from '../device/block-device.js';
-import { BufferPool, pooledSize } from '../device/buffer-pool.js';
+import { BufferPool, giveBack, type Lent, pooledSize } from '../device/buffer-pool.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import { AssertionError, assert, DeviceError, isOutOfSpace } from '../errors.js';
 import type { ByteLength, ByteOffset } from '../units.js';
@@ -32,18 +32,16 @@ import { BufferRoom } from './buffer-room.js';
 import { BufferedReads } from './buffered-reads.js';
 import { type AwaitedAction, BufferedWrite } from './buffered-write.js';
 import type { CopyOnWrite } from './copy-on-write.js';
+import { DirectWrites } from './direct-writes.js';
 import { Drains } from './drains.js';
 import { OverlapIndex } from './overlap-index.js';
 import { ParkedWrites } from './parked-writes.js';
 import { releaseAside, setAside } from './room-aside.js';
 import { TurnCredit } from './turn-credit.js';
 import type { WriteBufferFigures } from './write-buffer-figures.js';
-import type { WriteBufferParts } from './write-buffer-parts.js';
+import { LONG_WRITE, type WriteBufferParts } from './write-buffer-parts.js';
 import type { Shift, WriteGate } from './write-gate.js';
 import { WriteOuts } from './write-outs.js';
-
-const LONG_WRITE: ByteLength = 262_144;
-const DONE = Promise.resolve();
 
 export class WriteBuffer implements Allocated {
   readonly #device: BlockDevice;
@@ -56,6 +54,7 @@ export class WriteBuffer implements Allocated {
   readonly #writeOuts: WriteOuts;
   readonly #drains = new Drains();
   readonly #turns: TurnCredit;
+  readonly #direct: DirectWrites;
   /** Changes of the present epoch, while it is not passed on. */
   #plugged: BufferedWrite[] = [];
   #epoch = 0;
@@ -69,7 +68,7 @@ export class WriteBuffer implements Allocated {
   #incoming: DiffArea | undefined;
   readonly #parked: ParkedWrites;
   readonly #reads: BufferedReads;
-  readonly #counts = { buffered: 0, absorbed: 0, direct: 0, roomWaits: 0, retries: 0, unbuffered: 0 };
+  readonly #counts = { buffered: 0, absorbed: 0, roomWaits: 0, retries: 0, unbuffered: 0 };
 
   constructor({ device, gate, copyOnWrite, clock, limit }: WriteBufferParts) {
     this.#device = device;
@@ -78,6 +77,7 @@ export class WriteBuffer implements Allocated {
     this.#parked = new ParkedWrites(device.name, clock, (write) => this.#protect(write));
     this.#reads = new BufferedReads(device, this.#index, (write) => this.#release(write));
     this.#turns = new TurnCredit(clock);
+    this.#direct = new DirectWrites(device, gate);
     this.#limit = limit;
     this.#room = new BufferRoom(limit);
     this.#pool = new BufferPool(limit / 4);
@@ -87,6 +87,7 @@ export class WriteBuffer implements Allocated {
   get figures(): WriteBufferFigures {
     return {
       ...this.#counts,
+      direct: this.#direct.count,
       bufferedBytes: this.#room.usedBytes,
       limitBytes: this.#limit,
       entries: this.#active,
@@ -111,40 +112,32 @@ export class WriteBuffer implements Allocated {
 
   /**
    * Resolves when readers see the bytes; they are durable after the next `flush`.
+   * @param lent memory that `source` lies in, if it need not be copied because it is given away
+   * @returns `undefined` if it is so already
    * @throws DeviceError, or what an earlier write-out has failed with
    */
-  write(offset: ByteOffset, source: Uint8Array): Promise<void> {
+  write(offset: ByteOffset, source: Uint8Array, lent?: Lent): Promise<void> | undefined {
     const { failure } = this;
-    if (failure !== undefined) return Promise.reject(failure);
+    if (failure !== undefined) throw failure;
     const length = source.byteLength;
-    if (length === 0) return DONE;
+    if (length === 0) return undefined;
     const older = this.#index.overlapping(offset, offset + length);
     if (older.length === 0 && !this.#isPlugged && !this.#copyOnWrite.needsCopies(offset, length))
-      return this.#writeDirect(offset, source);
+      return this.#direct.write(offset, source, lent);
     if (older.at(-1)?.absorb(offset, source, this.#epoch)) {
       this.#counts.absorbed++;
+      giveBack(lent);
       return this.#turns.spend(length);
     }
-    if (this.#room.tryAcquire(pooledSize(length))) return this.#take(offset, source, older);
+    if (this.#room.tryAcquire(pooledSize(length))) return this.#take(offset, source, older, lent);
     // A long one is not slower when it stays in the caller's memory, and the caller waits until it is written.
     if (length >= LONG_WRITE || pooledSize(length) > this.#limit)
-      return this.#awaited(offset, length, (device, at) => device.write(at, source));
-    return this.#writeLater(offset, source);
-  }
-
-  async #writeDirect(offset: ByteOffset, source: Uint8Array): Promise<void> {
-    const shift = this.#gate.enter();
-    assert(typeof shift === 'number', () => `a write at ${offset} to a gate that is held without the buffer`);
-    try {
-      if (this.#device.writeNow?.(offset, [source]) !== true) await this.#device.write(offset, source);
-      this.#counts.direct++;
-    } finally {
-      this.#gate.leave(shift);
-    }
+      return this.#awaitedWrite(offset, source, lent);
+    return this.#writeLater(offset, source, lent);
   }
 
   /** Waits for room, in order. */
-  async #writeLater(offset: ByteOffset, source: Uint8Array): Promise<void> {
+  async #writeLater(offset: ByteOffset, source: Uint8Array, lent: Lent | undefined): Promise<void> {
     this.#counts.roomWaits++;
     const size = pooledSize(source.byteLength);
     await this.#room.acquire(size);
@@ -152,25 +145,26 @@ export class WriteBuffer implements Allocated {
       this.#room.release(size);
       throw this.failure;
     }
-    return this.#take(offset, source, this.#index.overlapping(offset, offset + source.byteLength));
+    return this.#take(offset, source, this.#index.overlapping(offset, offset + source.byteLength), lent);
   }
 
-  /** Copies the bytes, for which room was acquired. */
-  #take(offset: ByteOffset, source: Uint8Array, older: readonly BufferedWrite[]): Promise<void> {
+  /** Takes bytes, for which room was acquired; copies them unless they are lent. */
+  #take(
+    offset: ByteOffset,
+    source: Uint8Array,
+    older: readonly BufferedWrite[],
+    lent: Lent | undefined,
+  ): Promise<void> | undefined {
     const length = source.byteLength;
     const areas = [this.#copyOnWrite.target, this.#isPlugged ? this.#incoming : undefined];
     const aside = this.#parked.isShort ? undefined : setAside(areas, offset, length);
     if (aside === undefined) {
       this.#counts.unbuffered++;
       this.#room.release(pooledSize(length));
-      return this.#awaited(offset, length, (device, at) => device.write(at, source));
+      return this.#awaitedWrite(offset, source, lent);
     }
-    const memory = this.#pool.take(length);
-    const bytes = memory.subarray(0, length);
-    bytes.set(source);
-    const write = new BufferedWrite(offset, length, ++this.#sequence, this.#epoch, { memory, bytes });
-    write.aside = aside;
-    this.#add(write, older);
+    const content = lent === undefined ? this.#pool.copyOf(source) : { lent, bytes: source };
+    this.#add(new BufferedWrite(offset, length, ++this.#sequence, this.#epoch, content, aside), older);
     this.#counts.buffered++;
     return this.#turns.spend(length);
   }
@@ -182,6 +176,12 @@ export class WriteBuffer implements Allocated {
   async change(offset: ByteOffset, length: ByteLength, run: AwaitedAction['run']): Promise<void> {
     if (this.failure !== undefined) throw this.failure;
     if (length > 0) await this.#awaited(offset, length, run);
+  }
+
+  /** Writes from the caller's memory, and gives it back. */
+  async #awaitedWrite(offset: ByteOffset, source: Uint8Array, lent: Lent | undefined): Promise<void> {
+    await this.#awaited(offset, source.byteLength, (device, at) => device.write(at, source));
+    giveBack(lent);
   }
 
   #awaited(offset: ByteOffset, length: ByteLength, run: AwaitedAction['run']): Promise<void> {
@@ -319,13 +319,13 @@ export class WriteBuffer implements Allocated {
   }
 
   #release(write: BufferedWrite): void {
-    if (--write.holders > 0 || write.memory === undefined) return;
+    if (--write.holders > 0 || write.lent === undefined) return;
     this.#uncount(write);
-    this.#pool.give(write.memory);
+    giveBack(write.lent);
   }
 
   #uncount(write: BufferedWrite): void {
-    if (write.isCounted) this.#room.release(write.memory?.byteLength ?? 0);
+    if (write.isCounted) this.#room.release(pooledSize(write.length));
     write.isCounted = false;
   }
 

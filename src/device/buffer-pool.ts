@@ -9,7 +9,15 @@ import type { ByteLength } from '../units.js';
 
 /** Bytes of the buffer that a pool gives for `length` bytes. */
 export const pooledSize = (length: ByteLength): ByteLength =>
-  length <= 1 ? 1 : 2 ** (32 - Math.clz32(length - 1));
+  length <= 1 ? 1 : (1 << (32 - Math.clz32(length - 1))) >>> 0;
+
+/** A buffer of a pool, given away: whoever has it gives it back there, whole, when its content is needed no more. */
+export interface Lent {
+  readonly memory: Uint8Array;
+  readonly pool: BufferPool;
+}
+
+export const giveBack = (lent: Lent | undefined): void => lent?.pool.give(lent.memory);
 
 /** Buffers from this size on are worth sharing with another thread. */
 const SHARED_FROM = 262_144;
@@ -37,6 +45,14 @@ export class BufferPool {
     }
     this.#kept -= size;
     return buffer;
+  }
+
+  /** A copy of `source`, in a buffer from here. */
+  copyOf(source: Uint8Array): { readonly lent: Lent; readonly bytes: Uint8Array } {
+    const memory = this.take(source.byteLength);
+    const bytes = memory.subarray(0, source.byteLength);
+    bytes.set(source);
+    return { lent: { memory, pool: this }, bytes };
   }
 
   /** Gives a buffer back, whole, as it came from `take`. */

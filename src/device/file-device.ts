@@ -15,6 +15,7 @@ import type { BlockDevice, Loan, ResizableDevice } from './block-device.js';
 import { byteLength, Descriptor } from './descriptor.js';
 import { FileAllocation } from './file-allocation.js';
 import { findHoles } from './file-holes.js';
+import { Flushes } from './flushes.js';
 import { HoleTool, type ZeroingMode } from './hole-tool.js';
 import { imageSize } from './image-size.js';
 import { Lifetime } from './lifetime.js';
@@ -59,11 +60,12 @@ export class FileDevice implements ResizableDevice {
   readonly #tool: HoleTool;
   readonly #summed: SummedReads;
   readonly #allocation = new FileAllocation(() => this.#findHoles());
+  readonly #flushes = new Flushes(() =>
+    explained(`flush ${this.path}, so what was written since the last flush may be lost`, () =>
+      this.#descriptor.datasync(),
+    ),
+  );
   #size: ByteLength;
-  /** The flush under way or the last one; once it has failed it stays, so everything queued behind it fails too. */
-  #flushed: Promise<void> = Promise.resolve();
-  /** The flush that has not begun yet, shared by all who wait for it. */
-  #nextFlush: Promise<void> | undefined;
 
   private constructor(
     path: string,
@@ -209,12 +211,14 @@ export class FileDevice implements ResizableDevice {
     const length = byteLength(sources);
     checkRange(this, offset, length);
     try {
-      return this.#descriptor.writeNow(sources, offset);
+      if (!this.#descriptor.writeNow(sources, offset)) return false;
     } catch (cause) {
       throw systemError(`write ${length} bytes at offset ${offset} of ${this.path}`, cause);
     } finally {
       this.#allocation.written(offset, length);
     }
+    this.#written(offset, length);
+    return true;
   }
 
   async writev(offset: ByteOffset, sources: readonly Uint8Array[]): Promise<void> {
@@ -231,9 +235,15 @@ export class FileDevice implements ResizableDevice {
       } finally {
         this.#allocation.written(offset, length);
       }
+      this.#written(offset, length);
     } finally {
       this.#lifetime.leave();
     }
+  }
+
+  #written(offset: ByteOffset, length: ByteLength): void {
+    // A failure stays: whoever flushes next hears of it.
+    if (this.#flushes.written(offset, length)) this.flush().catch(() => undefined);
   }
 
   writeZeroes(offset: ByteOffset, length: ByteLength): Promise<void> {
@@ -303,22 +313,8 @@ export class FileDevice implements ResizableDevice {
     return blocks * BigInt(STAT_BLOCK) < size;
   }
 
-  /**
-   * Flushes run one at a time. Linux reports a failed write-back to one fdatasync of a descriptor only, so of two at
-   * once the second could succeed after the loss of a write that its caller relies on.
-   */
   flush(): Promise<void> {
-    return this.#lifetime.run(async () => {
-      this.#nextFlush ??= this.#flushed.then(() => {
-        this.#nextFlush = undefined;
-        this.#flushed = explained(
-          `flush ${this.path}, so what was written since the last flush may be lost`,
-          () => this.#descriptor.datasync(),
-        );
-        return this.#flushed;
-      });
-      await this.#nextFlush;
-    });
+    return this.#lifetime.run(() => this.#flushes.flush());
   }
 
   /** New bytes read as zeros. @throws UnsupportedError on a block special file. */

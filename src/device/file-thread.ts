@@ -2,31 +2,50 @@
  * A thread of its own for work on files that would keep the main thread busy: reading with checksums, and copying blocks from
  * one file to another. One for the process, there while anybody uses it.
  *
- * The main thread hands over a description of a few hundred bytes; what is read for a copy stays in the thread, in its processor's
- * cache. So it is less work in all, and the main thread has none of it.
+ *     main thread   request into place n of a ring ─► SUBMITTED = n + 1, wakes the thread
+ *     thread        works on the places in turn    ─► ANSWERED = n + 1, wakes the main thread
+ *
+ * Both sides see the ring, so a request costs two wake-ups and no message (a message there and back takes 50 µs of processor time,
+ * this 16). What is read for a copy stays in the thread, in its processor's cache: it is less work in all, and the main thread
+ * has none of it.
  *
  * Nothing depends on the thread: where it cannot be had, is behind, has died or has failed at anything, the answer is `undefined`,
  * and whoever asked does the work himself, and explains what is wrong.
  *
- * Shared state: `current`, its users and those who wait, changed between awaits only. Memory and files named in a message are the
- * thread's until it answers, as the buffers of any read or write are the device's.
+ * Shared state: a place of the ring belongs to the main thread until SUBMITTED is beyond it, then to the thread until ANSWERED
+ * is. `current`, its users and those who wait change between awaits only. Memory and files named in a request are the thread's until it
+ * answers, as the buffers of any read or write are the device's.
  */
 import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
+import { assert } from '../errors.js';
 import { BLOCK_SIZE, type ByteLength, type ByteOffset } from '../units.js';
 
 /** Blocks that are read, looked at and written while they are in the processor's cache. */
 const STEP = 16;
+/** Blocks of one copy request. */
+export const COPY_BLOCKS_MAX = 128;
+/** Requests that are not answered yet. */
+const PLACES = 16;
+/** The two counters, 32-bit, which wrap around. */
+const SUBMITTED = 0;
+const ANSWERED = 1;
+/** 64-bit words of a place: a head, then for each block where it is, where it goes, and its checksum. */
+const Head = { kind: 0, from: 1, to: 2, count: 3, lastLength: 4, done: 5, readMs: 6, reads: 7 } as const;
+const HEAD_WORDS = 8;
+const PLACE_WORDS = HEAD_WORDS + 3 * COPY_BLOCKS_MAX;
+const KIND_COPY = 1;
+/** The description of it comes as a message. */
+const KIND_SUM = 2;
+/** In place of a checksum: the block is all zero, and was not copied. */
+const ZERO_BLOCK = -1;
 
-/**
- * What the thread runs. Text, as a file of its own would have to be found from TypeScript sources as well as from what was built of them.
- * Every answer is what the kind of request says, or undefined when anything went wrong.
- */
+/** What the thread runs. Text, as a file of its own would have to be found from TypeScript sources as well as from what was built of them. */
 const PROGRAM = `
-const { parentPort } = require('node:worker_threads');
+const { parentPort, receiveMessageOnPort, workerData: { state, places } } = require('node:worker_threads');
 const { readSync, writeSync } = require('node:fs');
 const { crc32 } = require('node:zlib');
-const BLOCK = ${BLOCK_SIZE}, STEP = ${STEP};
+const BLOCK = ${BLOCK_SIZE}, STEP = ${STEP}, HEAD = ${HEAD_WORDS}, MOST = ${COPY_BLOCKS_MAX};
 const buffer = Buffer.allocUnsafeSlow(STEP * BLOCK);
 const blocks = Array.from({ length: STEP }, (_, i) => buffer.subarray(i * BLOCK, (i + 1) * BLOCK));
 const zero = Buffer.alloc(BLOCK);
@@ -37,79 +56,87 @@ function sum({ descriptor, position, target, sums }) {
   const step = Math.max(unit, unit * Math.floor(65536 / unit));
   for (let done = 0, end; done < target.byteLength; done = end) {
     end = Math.min(done + step, target.byteLength);
-    if (readSync(descriptor, target, done, end - done, position + done) !== end - done) return undefined;
+    if (readSync(descriptor, target, done, end - done, position + done) !== end - done) return false;
     for (let at = done; at < end; at += unit) sums[at / unit] = crc32(target.subarray(at, at + unit), sums[at / unit]);
   }
-  return sums;
+  return true;
 }
 
-function copy({ from, to, sources, targets, sums, lastLength }) {
-  const zeros = [];
+function copy(place) {
+  const from = place[${Head.from}], to = place[${Head.to}], count = place[${Head.count}];
+  const missing = BLOCK - place[${Head.lastLength}];
+  const SOURCES = HEAD, TARGETS = HEAD + MOST, SUMS = HEAD + 2 * MOST;
   let readMs = 0, reads = 0;
-  for (let start = 0, end; start < sources.length; start = end) {
-    end = Math.min(start + STEP, sources.length);
+  for (let start = 0, end; start < count; start = end) {
+    end = Math.min(start + STEP, count);
     const began = performance.now();
     for (let i = start, next; i < end; i = next) {
-      for (next = i + 1; next < end && sources[next] === sources[next - 1] + BLOCK; ) next++;
-      const length = (next - i) * BLOCK - (next === sources.length ? BLOCK - lastLength : 0);
+      const source = place[SOURCES + i];
+      for (next = i + 1; next < end && place[SOURCES + next] === source + (next - i) * BLOCK; ) next++;
+      const length = (next - i) * BLOCK - (next === count ? missing : 0);
       const at = (i - start) * BLOCK;
-      if (readSync(from, buffer, at, length, sources[i]) !== length) return undefined;
-      buffer.fill(0, at + length, at + (next - i) * BLOCK);
+      if (readSync(from, buffer, at, length, source) !== length) return false;
+      if (next === count) buffer.fill(0, at + length, at + (next - i) * BLOCK);
       reads++;
     }
     readMs += performance.now() - began;
     for (let i = start; i < end; i++) {
       const block = blocks[i - start];
-      if (block[0] === 0 && zero.equals(block)) zeros.push(i);
-      else sums[i] = crc32(block, sums[i]);
+      place[SUMS + i] = block[0] === 0 && zero.equals(block) ? ${ZERO_BLOCK} : crc32(block, place[SUMS + i]);
     }
-    let nextZero = zeros.findIndex((i) => i >= start);
     for (let i = start, next; i < end; i = next) {
       next = i + 1;
-      if (i === zeros[nextZero]) { nextZero++; continue; }
-      while (next < end && next !== zeros[nextZero] && targets[next] === targets[next - 1] + BLOCK) next++;
+      if (place[SUMS + i] === ${ZERO_BLOCK}) continue;
+      const target = place[TARGETS + i];
+      while (next < end && place[SUMS + next] !== ${ZERO_BLOCK} && place[TARGETS + next] === target + (next - i) * BLOCK) next++;
       const length = (next - i) * BLOCK;
-      if (writeSync(to, buffer, (i - start) * BLOCK, length, targets[i]) !== length) return undefined;
+      if (writeSync(to, buffer, (i - start) * BLOCK, length, target) !== length) return false;
     }
   }
-  return { sums, zeros, readMs, reads };
+  place[${Head.readMs}] = readMs;
+  place[${Head.reads}] = reads;
+  return true;
 }
 
-const kinds = { sum, copy };
-parentPort.on('message', (message) => {
-  let answer;
-  try {
-    answer = kinds[message.kind](message);
-  } catch {} // Whoever asked does it again, and explains what is wrong.
-  parentPort.postMessage(answer);
-});`;
+for (let answered = 0; ; ) {
+  Atomics.wait(state, ${SUBMITTED}, answered);
+  while (answered !== Atomics.load(state, ${SUBMITTED})) {
+    const place = places[(answered >>> 0) % ${PLACES}];
+    let done = false;
+    try {
+      done = place[${Head.kind}] === ${KIND_COPY} ? copy(place) : sum(receiveMessageOnPort(parentPort).message);
+    } catch {} // Whoever asked does it again, and explains what is wrong.
+    place[${Head.done}] = done ? 1 : 0;
+    answered = (answered + 1) | 0;
+    Atomics.store(state, ${ANSWERED}, answered);
+    Atomics.notify(state, ${ANSWERED});
+  }
+}`;
 
 /** Reads all of `target`, shared memory, and continues one CRC-32 for each of as many equal parts of it as there are `sums`. */
 export interface SumRequest {
-  readonly kind: 'sum';
   readonly descriptor: number;
   readonly position: ByteOffset;
   readonly target: Uint8Array;
   readonly sums: Uint32Array;
 }
 
-/** Copies blocks that are not all zero: each from its place in one file to its place in another. */
+/** Copies blocks that are not all zero, at most `COPY_BLOCKS_MAX`: each from its place in one file to its place in another. */
 export interface CopyRequest {
-  readonly kind: 'copy';
   readonly from: number;
   readonly to: number;
   /** Positions, ascending. */
-  readonly sources: Float64Array;
-  readonly targets: Float64Array;
+  readonly sources: ArrayLike<ByteOffset>;
+  readonly targets: ArrayLike<ByteOffset>;
   /** The CRC-32 that that of each block continues. */
-  readonly sums: Uint32Array;
+  readonly sums: ArrayLike<number>;
   /** Bytes of the last block that are there; the rest is copied as zeros. */
   readonly lastLength: ByteLength;
 }
 
 export interface CopyAnswer {
-  /** The CRC-32 of each block; meaningless for one of zeros. */
-  readonly sums: Uint32Array;
+  /** The CRC-32 of each block; of one of zeros 0. */
+  readonly sums: number[];
   /** Indexes of blocks of zeros, which were not copied; ascending. */
   readonly zeros: readonly number[];
   /** Milliseconds that reading took, and calls. */
@@ -117,32 +144,35 @@ export interface CopyAnswer {
   readonly reads: number;
 }
 
-type Request = SumRequest | CopyRequest;
-type Answer<R extends Request> = (R extends SumRequest ? Uint32Array : CopyAnswer) | undefined;
-
 /** The thread that all share. */
 let current: FileThread | undefined;
 
 export class FileThread {
   readonly #worker: Worker;
+  readonly #state = new Int32Array(new SharedArrayBuffer(8));
+  readonly #places = Array.from(
+    { length: PLACES },
+    () => new Float64Array(new SharedArrayBuffer(8 * PLACE_WORDS)),
+  );
   /** Those who wait, in the order in which the thread answers. */
-  readonly #waiting: ((answer: unknown) => void)[] = [];
+  readonly #waiting: ((place: Float64Array | undefined) => void)[] = [];
+  #submitted = 0;
+  #answered = 0;
+  #isWatching = false;
   #running = false;
   #users = 0;
 
   private constructor() {
-    this.#worker = new Worker(PROGRAM, { eval: true, execArgv: [], name: 'files' });
+    const workerData = { state: this.#state, places: this.#places };
+    this.#worker = new Worker(PROGRAM, { eval: true, execArgv: [], name: 'files', workerData });
     this.#worker.on('online', () => {
       this.#running = true;
-    });
-    this.#worker.on('message', (answer: unknown) => {
-      this.#waiting.shift()?.(answer);
-      if (this.#waiting.length === 0) this.#worker.unref();
     });
     this.#worker.on('error', () => undefined); // `exit` follows; only then the thread touches nothing any more.
     this.#worker.on('exit', () => {
       this.#running = false;
       for (const tell of this.#waiting.splice(0)) tell(undefined);
+      Atomics.notify(this.#state, ANSWERED);
     });
     this.#worker.unref();
   }
@@ -167,12 +197,85 @@ export class FileThread {
     return this.#running ? this.#waiting.length : Number.POSITIVE_INFINITY;
   }
 
-  /** Not while `waiting` is infinite. `undefined`: it was not done, or not all of it. */
-  run<R extends Request>(request: R): Promise<Answer<R>> {
+  /** `undefined`: it was not done, or not all of it. */
+  sum({ sums, ...rest }: SumRequest): Promise<Uint32Array | undefined> {
+    const shared = new Uint32Array(new SharedArrayBuffer(sums.byteLength));
+    shared.set(sums);
     return new Promise((resolve) => {
-      // A process that waits for this has to stay; one that does not may end.
-      if (this.#waiting.push(resolve as (answer: unknown) => void) === 1) this.#worker.ref();
-      this.#worker.postMessage(request);
+      const describe = (place: Float64Array) => {
+        place[Head.kind] = KIND_SUM;
+        this.#worker.postMessage({ ...rest, sums: shared });
+      };
+      this.#submit(describe, (place) => resolve(place && shared.slice()));
     });
   }
+
+  /** `undefined`: it was not done, or not all of it. */
+  copy({ from, to, sources, targets, sums, lastLength }: CopyRequest): Promise<CopyAnswer | undefined> {
+    const count = sources.length;
+    assert(count > 0 && count <= COPY_BLOCKS_MAX, () => `a copy of ${count} blocks`);
+    return new Promise((resolve) => {
+      const describe = (place: Float64Array) => {
+        place[Head.kind] = KIND_COPY;
+        place[Head.from] = from;
+        place[Head.to] = to;
+        place[Head.count] = count;
+        place[Head.lastLength] = lastLength;
+        place.set(sources, HEAD_WORDS);
+        place.set(targets, HEAD_WORDS + COPY_BLOCKS_MAX);
+        place.set(sums, HEAD_WORDS + 2 * COPY_BLOCKS_MAX);
+      };
+      this.#submit(describe, (place) => resolve(place && answerIn(place, count)));
+    });
+  }
+
+  /** @param answer is called once; the place is its own until it returns */
+  #submit(describe: (place: Float64Array) => void, answer: (place: Float64Array | undefined) => void): void {
+    const place = this.#places[(this.#submitted >>> 0) % PLACES];
+    if (place === undefined || this.waiting >= PLACES) {
+      answer(undefined);
+      return;
+    }
+    describe(place);
+    this.#submitted = (this.#submitted + 1) | 0;
+    Atomics.store(this.#state, SUBMITTED, this.#submitted);
+    Atomics.notify(this.#state, SUBMITTED);
+    // A process that waits for this has to stay; one that does not may end.
+    if (this.#waiting.push(answer) === 1) this.#worker.ref();
+    this.#watch();
+  }
+
+  /** Sees to it that answers are taken in when the thread tells of one. */
+  #watch(): void {
+    if (this.#isWatching) return;
+    const { async, value } = Atomics.waitAsync(this.#state, ANSWERED, this.#answered);
+    this.#isWatching = true;
+    const told = async ? value : Promise.resolve();
+    void told.then(() => {
+      this.#isWatching = false;
+      this.#takeAnswers();
+      if (this.#waiting.length > 0) this.#watch();
+    });
+  }
+
+  #takeAnswers(): void {
+    const answered = Atomics.load(this.#state, ANSWERED);
+    while (this.#answered !== answered) {
+      const place = this.#places[(this.#answered >>> 0) % PLACES];
+      this.#answered = (this.#answered + 1) | 0;
+      this.#waiting.shift()?.(place?.[Head.done] === 1 ? place : undefined);
+    }
+    if (this.#waiting.length === 0) this.#worker.unref();
+  }
+}
+
+function answerIn(place: Float64Array, count: number): CopyAnswer {
+  const sums: number[] = [];
+  const zeros: number[] = [];
+  for (let i = 0; i < count; i++) {
+    const sum = place[HEAD_WORDS + 2 * COPY_BLOCKS_MAX + i] ?? ZERO_BLOCK;
+    if (sum === ZERO_BLOCK) zeros.push(i);
+    sums.push(sum === ZERO_BLOCK ? 0 : sum);
+  }
+  return { sums, zeros, readMs: place[Head.readMs] ?? 0, reads: place[Head.reads] ?? 0 };
 }

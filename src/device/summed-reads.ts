@@ -39,7 +39,7 @@ export class SummedReads {
     this.#thread ??= FileThread.join(this.#processors);
     if (this.#thread === undefined || this.#thread.waiting >= WAITING_MAX) return undefined;
     const descriptor = this.#descriptor;
-    return this.#thread.run({ kind: 'sum', descriptor, position, target, sums: seeds() });
+    return this.#thread.sum({ descriptor, position, target, sums: seeds() });
   }
 
   /** Ends the thread after its last user. No read may be under way. */

@@ -14,6 +14,18 @@ import { sealBlock } from './extension.js';
 import { decodeGuid, encodeGuid, GUID_SIZE, type Guid, NIL_GUID } from './guid.js';
 import { structure } from './structure.js';
 
+/** Where the commit record of a set of snapshots is: the snapshot of one of its volumes. */
+export interface SetCoordinator {
+  /** The volume's GUID, from its start block. */
+  readonly volumeId: Guid;
+  /** Store GUID of that snapshot. */
+  readonly recordId: Guid;
+  /** Path or URI of the volume. */
+  readonly volume: string;
+  /** Path of its store; empty: inside the volume. */
+  readonly store: string;
+}
+
 export interface ApplicationInformation {
   /** First field, meaning unknown; Windows 7 stores the same GUID in every snapshot. */
   readonly unknownId: Guid;
@@ -27,13 +39,17 @@ export interface ApplicationInformation {
   readonly label: string | undefined;
   /** What a backup agent stored with the snapshot; its bytes mean nothing here. */
   readonly agentBytes: Uint8Array | undefined;
+  /** In every member of a set of several, the coordinator's own too. */
+  readonly coordinator?: SetCoordinator | undefined;
 }
 
 const FIXED_SIZE = 64;
 const SECTION_HEADER_SIZE = 8;
-/** "VSlb" and "VSai" as they lie on disk. */
+/** "VSlb", "VSai" and "VSst" as they lie on disk. */
 const LABEL_MAGIC = 0x62_6c_53_56;
 const AGENT_MAGIC = 0x69_61_53_56;
+const SET_MAGIC = 0x74_73_53_56;
+const KNOWN_MAGICS: readonly number[] = [LABEL_MAGIC, AGENT_MAGIC, SET_MAGIC];
 
 // 0 GUID unknown | 16 GUID snapshot | 32 GUID set | 48 u32 context | 52 u32 provider | 56 u32 attributes | 60 u32 zero
 // then twice: u16 length in bytes, UTF-16LE text; then sections: u32 magic, u32 length in bytes, bytes
@@ -47,6 +63,12 @@ export const INFORMATION = structure('application information', FIXED_SIZE, {
   reserved: 4,
 });
 export const SECTION = structure('information section', SECTION_HEADER_SIZE, { magic: 4, length: 4 });
+// 0 GUID volume | 16 GUID record | 32 u32 length of the volume's name in bytes | then UTF-8: that name, and the store's
+export const COORDINATOR = structure('set section', 36, {
+  volumeId: GUID_SIZE,
+  recordId: GUID_SIZE,
+  volumeLength: 4,
+});
 const at = INFORMATION.at;
 
 /** Information with everything empty but the two identifiers. */
@@ -71,6 +93,8 @@ export function encodeApplicationInformation(information: ApplicationInformation
   const sections: [magic: number, bytes: Uint8Array][] = [];
   if (information.label !== undefined) sections.push([LABEL_MAGIC, utf8Of(information.label)]);
   if (information.agentBytes !== undefined) sections.push([AGENT_MAGIC, information.agentBytes]);
+  if (information.coordinator !== undefined)
+    sections.push([SET_MAGIC, encodeCoordinator(information.coordinator)]);
   const names = [information.originatingMachine, information.serviceMachine];
   const size =
     FIXED_SIZE +
@@ -125,6 +149,7 @@ export function decodeApplicationInformation(
   const sections = decodeSections(payload, service.end, context);
   const label = sections.get(LABEL_MAGIC);
   const agentBytes = sections.get(AGENT_MAGIC);
+  const coordinator = sections.get(SET_MAGIC);
   return {
     unknownId: decodeGuid(payload, at.unknownId),
     snapshotId: decodeGuid(payload, at.snapshotId),
@@ -136,6 +161,35 @@ export function decodeApplicationInformation(
     serviceMachine: service.text,
     label: label === undefined ? undefined : textOf(label, context),
     agentBytes: agentBytes?.slice(),
+    ...(coordinator === undefined ? {} : { coordinator: decodeCoordinator(coordinator, context) }),
+  };
+}
+
+function encodeCoordinator({ volumeId, recordId, volume, store }: SetCoordinator): Uint8Array {
+  const volumeBytes = new TextEncoder().encode(volume);
+  const storeBytes = new TextEncoder().encode(store);
+  const fixed = COORDINATOR.size;
+  const bytes = new Uint8Array(fixed + volumeBytes.byteLength + storeBytes.byteLength);
+  encodeGuid(bytes, COORDINATOR.at.volumeId, volumeId);
+  encodeGuid(bytes, COORDINATOR.at.recordId, recordId);
+  viewOf(bytes).setUint32(COORDINATOR.at.volumeLength, volumeBytes.byteLength, true);
+  bytes.set(volumeBytes, fixed);
+  bytes.set(storeBytes, fixed + volumeBytes.byteLength);
+  return bytes;
+}
+
+function decodeCoordinator(bytes: Uint8Array, context: ReadContext): SetCoordinator {
+  const fixed = COORDINATOR.size;
+  if (bytes.byteLength < fixed)
+    throw badField(context, 'set section: length', bytes.byteLength, `at least ${fixed}`);
+  const volumeLength = viewOf(bytes).getUint32(COORDINATOR.at.volumeLength, true);
+  if (fixed + volumeLength > bytes.byteLength)
+    throw badField(context, 'set section: length of the volume name', volumeLength, 'within the section');
+  return {
+    volumeId: decodeGuid(bytes, COORDINATOR.at.volumeId),
+    recordId: decodeGuid(bytes, COORDINATOR.at.recordId),
+    volume: textOf(bytes.subarray(fixed, fixed + volumeLength), context, 'name of a volume'),
+    store: textOf(bytes.subarray(fixed + volumeLength), context, 'name of a store'),
   };
 }
 
@@ -169,7 +223,7 @@ function decodeSections(payload: Uint8Array, from: number, context: ReadContext)
   while (!isZero(payload, place)) {
     const start = place + SECTION_HEADER_SIZE;
     const magic = start > payload.byteLength ? 0 : view.getUint32(place + SECTION.at.magic, true);
-    const known = magic === LABEL_MAGIC || magic === AGENT_MAGIC;
+    const known = KNOWN_MAGICS.includes(magic);
     if (!known && context.foreign === true) break;
     if (start > payload.byteLength)
       throw badField(context, 'information section: end', start, `within ${payload.byteLength} bytes`);
@@ -190,13 +244,11 @@ function decodeSections(payload: Uint8Array, from: number, context: ReadContext)
 
 const UTF8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
-function textOf(bytes: Uint8Array, context: ReadContext): string {
+function textOf(bytes: Uint8Array, context: ReadContext, what = 'snapshot label'): string {
   try {
     return UTF8.decode(bytes);
   } catch (cause) {
-    throw new FormatError(`block at offset ${hex(context.offset)}: snapshot label is no UTF-8 text`, {
-      cause,
-    });
+    throw new FormatError(`block at offset ${hex(context.offset)}: ${what} is no UTF-8 text`, { cause });
   }
 }
 

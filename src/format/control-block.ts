@@ -56,6 +56,8 @@ export const SnapshotState = {
   beforeRevert: 0x20,
   /** Of such a one: nobody wants it once the revert is done. */
   dropAfterRevert: 0x40,
+  /** It is the commit record of its set, and other members may still be pending. */
+  setRecord: 0x80,
 } as const;
 
 const KNOWN_STATE = Object.values(SnapshotState).reduce((all, bit) => all | bit, 0);

@@ -2,7 +2,7 @@
  * The layout of every structure on disk as text, from the tables that the codecs use. A test pins it, so that no field
  * ever moves unnoticed.
  */
-import { INFORMATION, SECTION } from './application-information.js';
+import { COORDINATOR, INFORMATION, SECTION } from './application-information.js';
 import { HEADER } from './block-header.js';
 import * as constants from './constants.js';
 import { DIFF_AREA_ITEM, SNAPSHOT_ITEM } from './control-block.js';
@@ -22,6 +22,7 @@ const STRUCTURES: readonly Structure[] = [
   LOCATION,
   INFORMATION,
   SECTION,
+  COORDINATOR,
 ];
 
 /** One line a constant and a field: name, offset, size in bytes. */

@@ -60,7 +60,16 @@ export interface StartExtension extends Features {
   readonly clean: CleanRecord | undefined;
   /** All zeros on disk: `DEFAULT_SPACE_RULES`. */
   readonly spaceRules: SpaceRules;
+  /** Size that the volume is being made longer to; after a crash it has this one or `protectedSize`. */
+  readonly growingTo?: ByteLength;
+  /** Commit records of sets whose snapshots here are gone, while other members may still ask for them: their store GUIDs. */
+  readonly setRecords?: readonly Guid[];
+  /** Were there more of them than have room? Then of a record that is not there nothing can be told. */
+  readonly setRecordsLost?: boolean;
 }
+
+/** Records of sets that a start block has room for. */
+export const SET_RECORDS_MAX = 8;
 
 export interface StartBlock {
   readonly version: 1 | 2;
@@ -80,7 +89,8 @@ export interface StartBlock {
 // ours: 96 u32 magic | 100 u32 incompatible | 104 u32 read-only compatible | 108 u32 compatible
 // 112 u64 protected size | 120 u32 layout (1 directory, 2 in-volume) | 124 u32 flags (bit 0: clean record)
 // 128 u64 store id | 136 u64 clean: volume size | 144 u64 clean: modified at, ns | 152 u32 checksum
-// 156 u32 space policy | 160 u32 after the wait (0 fail-writes, 1 delete-oldest) | 164 u32 wait, ms | 168..511 zero
+// 156 u32 space policy | 160 u32 after the wait (0 fail-writes, 1 delete-oldest) | 164 u32 wait, ms | 168..371 zero
+// 372 u64 size that the volume is growing to, 0: it is not | 380 u32 number of set records, bit 31: some were lost | 384 GUID each
 export const START = structure('start block', START_BLOCK_SIZE, {
   signature: GUID_SIZE,
   version: 4,
@@ -106,13 +116,17 @@ export const START = structure('start block', START_BLOCK_SIZE, {
   spacePolicy: 4,
   spaceAfterWait: 4,
   spaceWaitMs: 4,
-  reserved: 344,
+  reserved: 204,
+  growingTo: 8,
+  setRecordCount: 4,
+  setRecords: SET_RECORDS_MAX * GUID_SIZE,
 });
 const at = START.at;
 
 /** "VSNS" as it lies on disk. */
 export const START_MAGIC = 0x53_4e_53_56;
 const CLEAN_FLAG = 1;
+const LOST_BIT = 0x8000_0000;
 const LAYOUT_CODES: Readonly<Record<StoreLayout, number>> = { directory: 1, 'in-volume': 2 };
 const LAYOUTS: ReadonlyMap<number, StoreLayout> = new Map([
   [1, 'directory'],
@@ -155,6 +169,11 @@ function encodeStartExtension(bytes: Uint8Array, view: DataView, extension: Star
   view.setUint32(at.spacePolicy, SPACE_POLICIES.indexOf(policy), true);
   view.setUint32(at.spaceAfterWait, afterWait === 'fail-writes' ? 0 : 1, true);
   view.setUint32(at.spaceWaitMs, waitMs, true);
+  const { growingTo = 0, setRecords = [], setRecordsLost = false } = extension;
+  writeU64(view, at.growingTo, growingTo);
+  assert(setRecords.length <= SET_RECORDS_MAX, () => `${setRecords.length} set records`);
+  view.setUint32(at.setRecordCount, (setRecords.length | (setRecordsLost ? LOST_BIT : 0)) >>> 0, true);
+  for (const [index, id] of setRecords.entries()) encodeGuid(bytes, at.setRecords + index * GUID_SIZE, id);
   view.setUint32(at.checksum, checksumWithHole(bytes, at.checksum), true);
 }
 
@@ -194,7 +213,19 @@ function decodeStartExtension(bytes: Uint8Array, view: DataView, context: ReadCo
   if (stored !== computed)
     throw badField(context, 'start block checksum', stored, `${hex(computed)}; it is damaged`);
   const features = decodeFeatures(view, at, context);
-  checkReserved(bytes, at.reserved, START_BLOCK_SIZE, 'start block', context);
+  checkReserved(bytes, at.reserved, at.growingTo, 'start block', context);
+  const growingTo = readU64(view, at.growingTo, 'size that the volume is growing to', context);
+  const setRecordWord = view.getUint32(at.setRecordCount, true);
+  const setRecordCount = setRecordWord & ~LOST_BIT;
+  if (setRecordCount > SET_RECORDS_MAX)
+    throw badField(context, 'number of set records', setRecordCount, `at most ${SET_RECORDS_MAX}`);
+  checkReserved(
+    bytes,
+    at.setRecords + setRecordCount * GUID_SIZE,
+    START_BLOCK_SIZE,
+    'start block, set records',
+    context,
+  );
   const layoutCode = view.getUint32(at.layout, true);
   const layout = LAYOUTS.get(layoutCode);
   if (layout === undefined)
@@ -214,6 +245,15 @@ function decodeStartExtension(bytes: Uint8Array, view: DataView, context: ReadCo
     storeId: view.getBigUint64(at.storeId, true),
     clean: flags === 0 ? undefined : clean,
     spaceRules: decodeSpaceRules(view, context),
+    ...(growingTo === 0 ? {} : { growingTo }),
+    ...(setRecordWord === 0
+      ? {}
+      : {
+          setRecords: Array.from({ length: setRecordCount }, (_, index) =>
+            decodeGuid(bytes, at.setRecords + index * GUID_SIZE),
+          ),
+          setRecordsLost: (setRecordWord & LOST_BIT) !== 0,
+        }),
   };
 }
 

@@ -3,11 +3,15 @@ import { FixedSlot } from '../diff-area/area-slots.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import { BLOCKS_PER_PAGE, emptyPresence, setBits } from '../diff-area/presence.js';
 import { foundIn } from '../diff-area/unused-blocks.js';
+
 import { type Clock, turnOf } from '../environment.js';
+
+import { SnapshotState } from '../format/control-block.js';
+
 import type { Guid } from '../format/guid.js';
 import type { Problem } from '../snapshot/problem.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
-import type { CatalogEntry } from '../store/control-file.js';
+import type { CatalogEntry } from '../store/catalog.js';
 import { BLOCK_SIZE, type BlockNumber, type Slot } from '../units.js';
 
 /** Items in order of age: times and order numbers grow, allocated sizes are those of the files. */
@@ -25,6 +29,9 @@ export function checkCatalog(
     if (before !== undefined && before.createdAt >= snapshot.createdAt)
       found(`is not younger than ${before.storeId}, which comes before it`);
     const area = records[index]?.area;
+    const isPending = (diffArea.state & SnapshotState.setPending) !== 0;
+    if (isPending && area !== undefined && area.information.coordinator === undefined)
+      found('is a pending member of a set, but does not say where the record of the set is');
     if (area !== undefined && area.allocatedBytes !== diffArea.allocatedSize) {
       found(
         `its diff area has ${area.allocatedBytes} bytes, the control file says ${diffArea.allocatedSize}`,

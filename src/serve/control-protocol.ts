@@ -3,10 +3,10 @@ import { resolve } from 'node:path';
 import type { SpacePolicy } from '../format/start-block.js';
 import type { SpacePolicyOptions } from '../snapshot/overflow.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
-import type { VolumeAccess } from '../volume/access.js';
 import type { ChangedExtent } from '../volume/changed-blocks.js';
 import type { VolumeFigures } from '../volume/history.js';
 import type { Recovery } from '../volume/open.js';
+import type { Volume } from '../volume/volume.js';
 
 /** Events that clients hear of. */
 export const EVENTS = [
@@ -48,6 +48,10 @@ export const Method = {
   setWritable: 'setWritable',
   /** Takes `CreateParams`, and application information as bytes; gives `Created`. */
   create: 'create',
+  /** Takes `CreateSetParams`, and application information as bytes; gives `CreatedSet`. */
+  createSet: 'createSet',
+  /** Takes `ChangeSnapshotParams`; gives `VolumeState`. */
+  changeSnapshot: 'changeSnapshot',
   /** Takes `{ ids }`, the oldest ones in their order; gives `VolumeState`. */
   deleteOldest: 'deleteOldest',
   /** Takes `{ id }`, the store id of a snapshot; gives `VolumeState`. */
@@ -70,6 +74,8 @@ export const Method = {
   hold: 'hold',
   /** Takes `{ snapshot }`, its store id; gives `VolumeState`. */
   release: 'release',
+  /** Takes `{ size }`, gives `VolumeState`. */
+  grow: 'grow',
   /** Takes `CheckParams`, gives problems. */
   check: 'check',
   /** Takes `ScrubParams`, gives a `ScrubReport`. */
@@ -88,6 +94,12 @@ export interface ReadParams {
   readonly length: number;
 }
 
+export interface ChangeSnapshotParams {
+  readonly storeId: string;
+  readonly hidden?: boolean | undefined;
+  readonly offline?: boolean | undefined;
+}
+
 export interface WriteParams {
   /** Store id of a snapshot; none: the volume. */
   readonly snapshot?: string | undefined;
@@ -103,15 +115,6 @@ export interface CopyRangeParams {
 export interface SnapshotParams {
   /** Store id. */
   readonly snapshot?: string | undefined;
-}
-
-export interface CreateParams {
-  readonly label?: string | undefined;
-  readonly writable?: boolean | undefined;
-  readonly holdTimeoutMs?: number | undefined;
-  /** Is what the file system does not use skipped, and how? */
-  readonly unusedSpace?: 'auto' | 'frozen' | undefined;
-  readonly hasInformation: boolean;
 }
 
 export interface RevertParams {
@@ -183,6 +186,11 @@ export interface SnapshotState {
   readonly unusedBytes: number;
   readonly allocatedBytes: number;
   readonly state: Snapshot['state'];
+  readonly inSet: boolean;
+  readonly persistent: boolean;
+  readonly autoRelease: boolean;
+  readonly hidden: boolean;
+  readonly offline: boolean;
   readonly problem?: string | undefined;
   readonly held: boolean;
   /** Milliseconds since 1970; none: no date. */
@@ -192,6 +200,7 @@ export interface SnapshotState {
 }
 
 export interface VolumeState {
+  readonly volumeId?: string | undefined;
   readonly size: number;
   readonly writable: boolean;
   readonly recovery: Recovery;
@@ -202,6 +211,13 @@ export interface VolumeState {
 
 export interface Created {
   readonly storeId: string;
+  readonly state: VolumeState;
+}
+
+export interface CreatedSet {
+  readonly setId: string;
+  /** Of each member, the first being that of the volume whose channel this is. */
+  readonly members: readonly { readonly volumeId: string; readonly storeId: string }[];
   readonly state: VolumeState;
 }
 
@@ -218,6 +234,11 @@ export const snapshotState = (snapshot: Snapshot): SnapshotState => ({
   unusedBytes: snapshot.unusedBytes,
   allocatedBytes: snapshot.allocatedBytes,
   state: snapshot.state,
+  inSet: snapshot.inSet,
+  persistent: snapshot.persistent,
+  autoRelease: snapshot.autoRelease,
+  hidden: snapshot.hidden,
+  offline: snapshot.offline,
   problem: snapshot.problem,
   held: snapshot.held,
   heldUntil: snapshot.heldUntil?.getTime(),
@@ -225,7 +246,8 @@ export const snapshotState = (snapshot: Snapshot): SnapshotState => ({
   movedBytes: snapshot.movedBytes,
 });
 
-export const volumeState = (volume: VolumeAccess, serving: ServingState): VolumeState => ({
+export const volumeState = (volume: Volume, serving: ServingState): VolumeState => ({
+  volumeId: volume.id,
   size: volume.size,
   writable: volume.writable,
   recovery: volume.recovery,

@@ -16,11 +16,12 @@ import { SocketFile } from '../nbd/server/socket-file.js';
 import type { ScrubReport } from '../scrub/scrub.js';
 import type { Problem } from '../snapshot/problem.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
+import { createSnapshotSet } from '../volume/snapshot-set.js';
 import type { ChangedBlocksOptions, Volume } from '../volume/volume.js';
 import {
   type ChangedParams,
+  type ChangeSnapshotParams,
   type CheckParams,
-  type CreateParams,
   EVENTS,
   EXTENTS_MAX,
   encodeExtents,
@@ -36,6 +37,9 @@ import {
   volumeState,
   type WriteParams,
 } from './control-protocol.js';
+import { type CreateParams, type CreateSetParams, creationOptions } from './creation-params.js';
+import { idIn, numberIn, unlessAborted } from './params.js';
+import { releaseWith } from './release.js';
 import { ClosingError } from './rpc/errors.js';
 import { type Call, type Reply, RpcConnection, TRANSFER_MAX } from './rpc/server.js';
 
@@ -49,6 +53,8 @@ export interface ControlOptions {
   /** Of the volume's file or device. */
   readonly identity: string | undefined;
   readonly serving: () => ServingState;
+  /** Volumes that the same process serves; snapshot sets may take them in. */
+  readonly siblings?: () => readonly Volume[];
   /** Told of connections that cannot be taken. */
   readonly onError: (error: unknown) => void;
   /** Looks for damage while the volume is in use. */
@@ -143,6 +149,13 @@ export class ControlServer {
         return this.#setWritable(call.params as SnapshotParams & { readonly writable: boolean });
       case Method.create:
         return this.#create(call);
+      case Method.createSet:
+        return this.#createSet(call);
+      case Method.changeSnapshot: {
+        const { storeId, ...change } = call.params as ChangeSnapshotParams;
+        await this.#find(storeId).change(change);
+        return this.#state();
+      }
       case Method.deleteOldest:
         return this.#deleteOldest(call.params);
       case Method.delete:
@@ -172,6 +185,9 @@ export class ControlServer {
         return this.#hold(call.params as HoldParams);
       case Method.release:
         await this.#find((call.params as HoldParams).snapshot).release();
+        return this.#state();
+      case Method.grow:
+        await volume.grow(numberIn(call.params, 'size'));
         return this.#state();
       case Method.check:
         return { value: await this.#check(call) };
@@ -237,16 +253,29 @@ export class ControlServer {
     return snapshot === undefined ? this.#options.volume : this.#find(snapshot);
   }
 
-  async #create({ params, bytes }: Call): Promise<Reply> {
-    const { label, writable, holdTimeoutMs, hasInformation, unusedSpace } = params as CreateParams;
-    const { storeId } = await this.#options.volume.createSnapshot({
-      ...(label === undefined ? {} : { label }),
-      ...(writable === undefined ? {} : { writable }),
-      ...(holdTimeoutMs === undefined ? {} : { holdTimeoutMs }),
-      ...(hasInformation ? { applicationInfo: bytes } : {}),
-      ...(unusedSpace === undefined ? {} : { unusedSpace }),
-    });
-    return { value: { storeId, state: this.#state().value } };
+  async #create(call: Call): Promise<Reply> {
+    const snapshot = await this.#options.volume.createSnapshot(
+      creationOptions(call.params as CreateParams, call.bytes),
+    );
+    releaseWith(call, [snapshot], this.#options.onError);
+    return { value: { storeId: snapshot.storeId, state: this.#state().value } };
+  }
+
+  async #createSet(call: Call): Promise<Reply> {
+    const { volume, siblings = () => [] } = this.#options;
+    const { others } = call.params as CreateSetParams;
+    const volumes = [volume, ...others.map((id) => siblings().find((sibling) => sibling.id === id))].map(
+      (each, i) => {
+        if (each !== undefined) return each;
+        throw new NotFoundError(
+          `process ${process.pid}, which serves ${volume.name}, does not serve volume ${others[i - 1]} for writing; a set is taken by one process`,
+        );
+      },
+    );
+    const set = await createSnapshotSet(volumes, creationOptions(call.params as CreateParams, call.bytes));
+    releaseWith(call, set.snapshots, this.#options.onError);
+    const members = set.snapshots.map(({ storeId }, i) => ({ volumeId: volumes[i]?.id ?? '', storeId }));
+    return { value: { setId: set.id, members, state: this.#state().value } };
   }
 
   /** A client that goes away leaves the revert as it is: it goes on. */
@@ -338,35 +367,6 @@ export class ControlServer {
     const found = volume.snapshots.find((snapshot) => snapshot.storeId === storeId);
     if (found === undefined) throw new NotFoundError(`${volume.name} has no snapshot ${storeId} any more`);
     return found;
-  }
-}
-
-/** @throws InvalidArgumentError */
-function idIn(params: unknown): string {
-  const id = typeof params === 'object' && params !== null ? Reflect.get(params, 'id') : undefined;
-  if (typeof id !== 'string') throw new InvalidArgumentError('“id” must be a string');
-  return id;
-}
-
-/** @throws InvalidArgumentError */
-function numberIn(params: unknown, name: string): number {
-  const value = typeof params === 'object' && params !== null ? Reflect.get(params, name) : undefined;
-  if (typeof value !== 'number') throw new InvalidArgumentError(`“${name}” must be a number`);
-  return value;
-}
-
-/** Waits for what goes on whether anybody waits or not. @throws the reason of the signal */
-async function unlessAborted<T>(work: Promise<T> | undefined, signal: AbortSignal): Promise<T | undefined> {
-  let stop: () => void = () => undefined;
-  const aborted = new Promise<never>((_, reject) => {
-    stop = () => reject(signal.reason);
-    signal.addEventListener('abort', stop, { once: true });
-  });
-  aborted.catch(() => undefined);
-  try {
-    return await Promise.race([work, aborted]);
-  } finally {
-    signal.removeEventListener('abort', stop);
   }
 }
 

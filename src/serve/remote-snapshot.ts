@@ -3,7 +3,7 @@ import type { AllocationExtent } from '../device/allocation.js';
 import { writeZeros } from '../device/zeros.js';
 import { InvalidArgumentError } from '../errors.js';
 import type { SettledOptions } from '../snapshot/merging.js';
-import type { DeleteSnapshotOptions, HoldOptions, Snapshot } from '../snapshot/snapshot.js';
+import type { DeleteSnapshotOptions, HoldOptions, Snapshot, SnapshotChange } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import { clearRange } from '../volume/clearing.js';
 import type { SnapshotState } from './control-protocol.js';
@@ -16,6 +16,7 @@ const ZEROS_AT_ONCE = 4 * 1024 * 1024;
 export interface SnapshotOwner {
   readonly content: RemoteContent;
   setWritable(storeId: string, writable: boolean): Promise<void>;
+  changeSnapshot(storeId: string, change: SnapshotChange): Promise<void>;
   deleteOne(storeId: string): Promise<void>;
   settled(options?: SettledOptions): Promise<void>;
   holdSnapshot(storeId: string, until: number | undefined): Promise<void>;
@@ -50,6 +51,10 @@ export class RemoteSnapshot implements Snapshot {
 
   get setId() {
     return this.#state.setId;
+  }
+
+  get inSet() {
+    return this.#state.inSet;
   }
 
   get label() {
@@ -87,6 +92,22 @@ export class RemoteSnapshot implements Snapshot {
 
   get state() {
     return this.#deleted ? 'deleted' : this.#state.state;
+  }
+
+  get persistent() {
+    return this.#state.persistent;
+  }
+
+  get autoRelease() {
+    return this.#state.autoRelease;
+  }
+
+  get hidden() {
+    return this.#state.hidden;
+  }
+
+  get offline() {
+    return this.#state.offline;
   }
 
   get problem() {
@@ -133,6 +154,10 @@ export class RemoteSnapshot implements Snapshot {
 
   setWritable(writable: boolean): Promise<void> {
     return this.#volume.setWritable(this.storeId, writable);
+  }
+
+  async change(change: SnapshotChange): Promise<void> {
+    await this.#volume.changeSnapshot(this.storeId, change);
   }
 
   /** Where it waits, it waits for all that were deleted. */

@@ -7,7 +7,7 @@
  */
 import { EventEmitter } from 'node:events';
 import type { AllocationExtent } from '../device/allocation.js';
-import { DeviceError, InvalidArgumentError } from '../errors.js';
+import { DeviceError } from '../errors.js';
 import type { SpacePolicy } from '../format/start-block.js';
 import type { ScrubOptions, ScrubReport } from '../scrub/scrub.js';
 import type { CreateSnapshotOptions } from '../snapshot/create.js';
@@ -16,7 +16,7 @@ import type { SettledOptions } from '../snapshot/merging.js';
 import type { SpacePolicyOptions } from '../snapshot/overflow.js';
 import type { Problem } from '../snapshot/problem.js';
 import type { RevertOperation, RevertOptions, RevertOutcome } from '../snapshot/revert-operation.js';
-import type { Snapshot } from '../snapshot/snapshot.js';
+import type { Snapshot, SnapshotChange } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { VolumeAccess } from '../volume/access.js';
 import type { ChangedExtent } from '../volume/changed-blocks.js';
@@ -30,7 +30,7 @@ import {
   type CheckParams,
   type CopyRangeParams,
   type Created,
-  type CreateParams,
+  type CreatedSet,
   decodeExtents,
   type HoldParams,
   Method,
@@ -39,6 +39,7 @@ import {
   type ServingState,
   type VolumeState,
 } from './control-protocol.js';
+import { type CreateSetParams, createParams } from './creation-params.js';
 import { RemoteContent } from './remote-content.js';
 import { RemoteSnapshot } from './remote-snapshot.js';
 import type { Answer, RequestOptions, RpcClient } from './rpc/client.js';
@@ -118,6 +119,11 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
     return this.#state.figures;
   }
 
+  /** GUID of the volume, from its store. */
+  get volumeId(): string | undefined {
+    return this.#state.volumeId;
+  }
+
   /** The process that serves the volume, and what it has done. */
   get serving(): ServingState {
     return this.#state.serving;
@@ -162,13 +168,8 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
   }
 
   async createSnapshot(options: CreateSnapshotOptions = {}): Promise<Snapshot> {
-    const { label, writable, holdTimeoutMs, applicationInfo, unusedSpace } = options;
-    if (typeof unusedSpace === 'object')
-      throw new InvalidArgumentError(
-        "unusedSpace of a volume that another process serves can only be 'auto' or 'frozen': a provider of yours cannot be sent there",
-      );
-    const hasInformation = applicationInfo !== undefined;
-    const params: CreateParams = { label, writable, holdTimeoutMs, hasInformation, unusedSpace };
+    const { applicationInfo } = options;
+    const params = createParams(options);
     const { value } = await this.#request(
       Method.create,
       params,
@@ -179,6 +180,28 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
     const taken = this.#handles.get(storeId);
     if (taken === undefined) throw new DeviceError(`snapshot ${storeId} was taken, and has gone already`);
     return taken;
+  }
+
+  /**
+   * A snapshot set over this volume and others that the same process serves.
+   * @param others GUIDs of those volumes
+   * @returns the set's id and, for each volume, the snapshot's
+   */
+  async createSet(
+    others: readonly string[],
+    options: CreateSnapshotOptions = {},
+  ): Promise<Pick<CreatedSet, 'setId' | 'members'>> {
+    const { applicationInfo: bytes } = options;
+    const params: CreateSetParams = { ...createParams(options), others };
+    const { value } = await this.#request(Method.createSet, params, bytes === undefined ? {} : { bytes });
+    const created = value as CreatedSet;
+    this.#take(created.state);
+    return created;
+  }
+
+  /** @internal */
+  async changeSnapshot(storeId: string, change: SnapshotChange): Promise<void> {
+    await this.#asked(Method.changeSnapshot, { storeId, ...change });
   }
 
   /** Deletes the `count` oldest of `snapshots`; nothing if others are the oldest meanwhile. */
@@ -195,7 +218,7 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
       onProgress?.(doneBytes, totalBytes);
     const cancel = () => begun.then(() => this.#cancelRevert());
     const onAbort = () => void cancel().catch(() => undefined);
-    const begun = this.#asked(Method.revert, params, signal);
+    const begun = signal?.aborted ? Promise.reject(signal.reason) : this.#asked(Method.revert, params);
     this.on('revertProgress', listener);
     signal?.addEventListener('abort', onAbort, { once: true });
     const completed = begun
@@ -215,13 +238,6 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
     return { begun: Promise.resolve(), completed, cancel: () => this.#cancelRevert() };
   }
 
-  /** Asks for something that gives the state of the volume. */
-  async #asked(method: string, params: unknown, signal?: AbortSignal): Promise<void> {
-    signal?.throwIfAborted();
-    const { value } = await this.#request(method, params);
-    this.#take(value as VolumeState);
-  }
-
   #cancelRevert(): Promise<void> {
     return this.#asked(Method.cancelRevert, undefined);
   }
@@ -239,8 +255,7 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
 
   async settled(options: SettledOptions = {}): Promise<void> {
     const { signal, onProgress } = options;
-    const { value } = await this.#request(Method.settled, undefined, { signal, onProgress });
-    this.#take(value as VolumeState);
+    await this.#asked(Method.settled, undefined, { signal, onProgress });
   }
 
   changedBlocks(options: ChangedBlocksOptions): AsyncGenerator<ChangedExtent> {
@@ -293,6 +308,10 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
     await this.#asked(Method.release, { snapshot });
   }
 
+  async grow(size: ByteLength): Promise<void> {
+    await this.#asked(Method.grow, { size });
+  }
+
   /** As `checkVolume`, while the volume is in use. */
   async check(options: RemoteCheckOptions = {}): Promise<Problem[]> {
     const { scrub = false, bytesPerSecond, repair, signal, onProgress } = options;
@@ -319,6 +338,12 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
   /** Was it refused, because the owner closes the volume, before anything was asked or given? Then the caller may begin anew. */
   isRefused(error: unknown): boolean {
     return error instanceof ClosingError && !this.#isUsed;
+  }
+
+  /** Of methods that give `VolumeState`. */
+  async #asked(method: string, params?: unknown, options: RequestOptions = {}): Promise<void> {
+    const { value } = await this.#request(method, params, options);
+    this.#take(value as VolumeState);
   }
 
   async #request(method: string, params?: unknown, options: RequestOptions = {}): Promise<Answer> {

@@ -9,7 +9,7 @@
  *
  * Shared state: the counts of users, changed between awaits only.
  */
-
+import type { Lent } from '../device/buffer-pool.js';
 import { writeZeros } from '../device/zeros.js';
 import { ReadOnlyError } from '../errors.js';
 import { allocationContext, FixedContexts } from '../nbd/server/device-export.js';
@@ -63,10 +63,12 @@ export class VolumeExports implements ExportCatalog {
       const before = this.#prefix(name);
       return [
         { name: `${before}${LIVE}`, description: volume.name },
-        ...volume.snapshots.map((snapshot) => ({
-          name: `${before}${SNAPSHOT}${snapshot.id}`,
-          description: describe(snapshot),
-        })),
+        ...volume.snapshots
+          .filter(({ hidden, offline }) => !hidden && !offline)
+          .map((snapshot) => ({
+            name: `${before}${SNAPSHOT}${snapshot.id}`,
+            description: describe(snapshot),
+          })),
       ];
     });
     const [only, ...others] = this.#volumes;
@@ -83,7 +85,7 @@ export class VolumeExports implements ExportCatalog {
       if (rest === LIVE) return this.#live(volume, name);
       if (!rest.startsWith(SNAPSHOT)) continue;
       const snapshot = snapshotNamed(volume, rest.slice(SNAPSHOT.length));
-      if (snapshot !== undefined) return this.#snapshot(volume, snapshot, name);
+      if (snapshot !== undefined && !snapshot.offline) return this.#snapshot(volume, snapshot, name);
     }
     return undefined;
   }
@@ -172,6 +174,18 @@ class LiveExport implements NbdExport {
     this.figures.writes++;
     this.figures.writtenBytes += source.byteLength;
     return counting(this.figures, this.volume.write(offset, source));
+  }
+
+  take(offset: ByteOffset, source: Uint8Array, lent: Lent): Promise<void> | undefined {
+    this.figures.writes++;
+    this.figures.writtenBytes += source.byteLength;
+    try {
+      const written = this.volume.take(offset, source, lent);
+      return written && counting(this.figures, written);
+    } catch (error) {
+      this.figures.failures++;
+      throw error;
+    }
   }
 
   writeZeroes(offset: ByteOffset, length: ByteLength, keepAllocated: boolean): Promise<void> {

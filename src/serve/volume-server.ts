@@ -134,6 +134,7 @@ export class VolumeServer {
       volume,
       identity: await identityOf(volume.name),
       serving: () => ({ ...this.serving, uris: this.#uris.slice(index, index + 1) }),
+      siblings: () => this.volumes.flatMap((each) => (each.volume.writable ? each.volume : [])),
       check: (options) => checkServedVolume(volume, options),
       onError: this.#onError,
     });

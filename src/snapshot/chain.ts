@@ -26,6 +26,9 @@ import { Freeing } from './freeing.js';
 import { Keeping } from './keeping.js';
 import type { DeletionReason, Hold, SnapshotRecord } from './record.js';
 
+/** What a snapshot goes with. */
+const TO_GO = SnapshotState.dropAfterRevert | SnapshotState.autoRelease | SnapshotState.volatile;
+
 export class SnapshotChain {
   readonly #control: ControlFile;
   readonly #emit: Emit;
@@ -70,6 +73,11 @@ export class SnapshotChain {
 
   /** Oldest first: those that there are for users. */
   get visible(): SnapshotRecord[] {
+    return this.undeleted.filter(({ pending, expired }) => !pending && expired === undefined);
+  }
+
+  /** Oldest first, with those that nobody is shown yet, or any more, and without those that are being deleted. */
+  get undeleted(): SnapshotRecord[] {
     return this.#records.filter(({ deleted }) => deleted === undefined);
   }
 
@@ -90,7 +98,7 @@ export class SnapshotChain {
     });
   }
 
-  /** The newest that there is for users: the one to copy for. */
+  /** The newest that is not being deleted: the one to copy for. */
   get newestVisible(): SnapshotRecord | undefined {
     return this.#records.findLast(({ deleted }) => deleted === undefined);
   }
@@ -144,9 +152,9 @@ export class SnapshotChain {
     return this.#records.find((record) => record.id === id);
   }
 
-  /** Runs `action`, during which no snapshot is taken out of the middle. */
-  whileOrdered<T>(action: () => Promise<T>): Promise<T> {
-    return this.#ordering.runExclusive(action);
+  /** From now until the function that it resolves to is called no snapshot is taken out of the middle. */
+  ordered(): Promise<() => void> {
+    return this.#ordering.acquire();
   }
 
   /** Tells copy-on-write for which snapshot copies are made now. */
@@ -208,7 +216,7 @@ export class SnapshotChain {
   /** From now on nobody sees it, and it takes no new copies. */
   async #hide(record: SnapshotRecord, copyOnWrite: CopyOnWrite, reason: DeletionReason): Promise<void> {
     this.#emit('deleting', { id: record.id, reason, cause: undefined });
-    await twice(() => this.#control.addState(record.id, SnapshotState.deleting));
+    await twice(() => this.#control.setState(record.id, { set: SnapshotState.deleting }));
     record.markDeleted(reason);
     this.#areasFrom.delete(record);
     this.retarget(copyOnWrite);
@@ -239,7 +247,7 @@ export class SnapshotChain {
   /** Removes the `count` oldest, or as many as there are; none if one of them is held. @throws as `removeThrough` */
   async removeOldest(count: number, copyOnWrite: CopyOnWrite, reason: DeletionReason): Promise<void> {
     await this.#removing.runExclusive(async () => {
-      this.keeping.check(this.visible.slice(0, count));
+      this.keeping.check(this.undeleted.slice(0, count));
       for (let i = 0; i < count; i++) {
         await this.#removeUnneeded(copyOnWrite);
         const record = this.#records[0];
@@ -251,8 +259,8 @@ export class SnapshotChain {
   }
 
   /**
-   * Holds a snapshot, or releases it; durable when it resolves. A deletion that has begun comes first. One that was to go after
-   * a revert is wanted from then on.
+   * Holds a snapshot, or releases it; durable when it resolves. A deletion that has begun comes first. One that was to go
+   * with a revert, its owner or its process is wanted from then on, whatever becomes of those.
    * @throws SnapshotDeletedError, NotFoundError, DeviceError
    */
   async setHold(record: SnapshotRecord, hold: Hold | undefined): Promise<void> {
@@ -260,13 +268,11 @@ export class SnapshotChain {
       this.indexOf(record);
       const until = hold?.until;
       await this.#control.update(record.id, ({ state }) => ({
-        state:
-          hold === undefined
-            ? state & ~SnapshotState.held
-            : (state & ~SnapshotState.dropAfterRevert) | SnapshotState.held,
+        state: hold === undefined ? state & ~SnapshotState.held : (state & ~TO_GO) | SnapshotState.held,
         heldUntil: until === undefined ? 0n : filetimeFromMilliseconds(until),
       }));
       record.hold = hold;
+      if (hold !== undefined) record.state &= ~TO_GO;
     });
     if (hold === undefined) {
       this.#emit('released', { id: record.id, reason: 'requested' });

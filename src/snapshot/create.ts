@@ -1,37 +1,38 @@
 /**
- * Taking a snapshot: prepare (writes go on) → hold and flush → commit (one sector) → release → tidy up in the background.
- * A write buffer is emptied before, and takes what is newer in the meantime: then hardly any write is held.
+ * Taking a snapshot: prepare (writes go on) → hold and flush (`hold.ts`) → commit (one sector) → release → leave out what is
+ * unused, if that is wished → tidy up in the background. `set.ts` drives it, of one volume or of several.
  *
  * Until the commit nothing names the new diff area, so a failure or a crash before it leaves nothing behind. While the
  * commit is under way writes stay held whatever the hold limit says: were they let through and
  * the power failed, older snapshots would miss the copies that went to a snapshot that does not exist.
  */
 import type { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
-import type { WriteGate } from '../copy-on-write/write-gate.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { createDiffArea } from '../diff-area/create.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import {
+  assert,
   DeviceError,
-  InvalidArgumentError,
   isOutOfSpace,
   LimitError,
   NoSpaceError,
   RevertInProgressError,
 } from '../errors.js';
+import type { FreeSpaceProvider } from '../filesystem/free-space.js';
 import {
   type ApplicationInformation,
   encodeApplicationInformation,
+  type SetCoordinator,
 } from '../format/application-information.js';
 import { SNAPSHOTS_MAX } from '../format/constants.js';
-import { SnapshotFlag, type SnapshotItem } from '../format/control-block.js';
+import { SnapshotFlag, type SnapshotItem, SnapshotState } from '../format/control-block.js';
 import { filetimeFromMilliseconds } from '../format/filetime.js';
-import { guidFrom } from '../format/guid.js';
+import type { Guid } from '../format/guid.js';
 import { randomU64 } from '../store/new-start.js';
 import type { AreaFile, AttachedStore } from '../store/store.js';
 import { BLOCK_SIZE, type ByteLength, blocksIn, type Slot } from '../units.js';
 import type { SnapshotChain } from './chain.js';
-import { type HoldContext, whileHeld } from './hold-writes.js';
+import { Hold, type HoldContext } from './hold.js';
 import { describeSnapshot } from './information.js';
 import { SnapshotRecord } from './record.js';
 import type { Space } from './space.js';
@@ -46,6 +47,12 @@ export interface CreateSnapshotOptions {
   readonly writable?: boolean;
   /** How long writes may be held; default 10,000 ms, at most 600,000. */
   readonly holdTimeoutMs?: number;
+  /** Default: true. Else it is gone after the volume was closed, and after a crash. */
+  readonly persistent?: boolean;
+  /** It goes when whoever took it goes: the open volume or, over the control channel, the connection. Default: false. */
+  readonly autoRelease?: boolean;
+  /** It is not listed among the exports, nor by `list`; whoever knows its id can use it. Default: false. */
+  readonly hidden?: boolean;
   /**
    * Skip what nothing uses: it is not copied, and reads as zeros in the snapshot. Where the file system (NTFS, ext2/3/4) is
    * not sure, nothing is skipped. Default: the snapshot has everything, as it was.
@@ -53,16 +60,20 @@ export interface CreateSnapshotOptions {
   readonly unusedSpace?: UnusedSpace;
 }
 
-export const DEFAULT_HOLD_TIMEOUT_MS = 10_000;
-/** Nobody should wait for longer. */
-const HOLD_TIMEOUT_MAX_MS = 600_000;
-
 /** The parts of the engine that taking a snapshot works with. */
 export interface CreateContext extends HoldContext {
   readonly store: AttachedStore;
   readonly copyOnWrite: CopyOnWrite;
   readonly chain: SnapshotChain;
   readonly space: Space;
+}
+
+/** What a snapshot shares with the others of its set. */
+export interface SetMembership {
+  readonly setId: Guid;
+  /** Where the commit record of the set is; `undefined`: there is only one member. */
+  readonly coordinator: SetCoordinator | undefined;
+  readonly hasWriters: boolean;
 }
 
 /** What else a snapshot is taken for. Both steps are done with writes held; what they throw, the creation throws. */
@@ -76,201 +87,266 @@ export interface SnapshotPurpose {
 }
 
 /**
- * One at a time.
- * @throws HoldTimeoutError, LimitError, NoSpaceError, RevertInProgressError, DeviceError; then there is no new snapshot
+ * One snapshot that is being taken: `prepare` → `hold` → `publish` → `adopt` → `begin` → `release`; once it is released,
+ * `skip`. If it is not to be after all, up to `publish`: `withdraw` → `release` → `discard`. One at a time on each volume.
  */
-export async function createSnapshot(
-  context: CreateContext,
-  options: CreateSnapshotOptions,
-  purpose?: SnapshotPurpose,
-): Promise<SnapshotRecord> {
-  const { chain, environment, gate } = context;
-  const { holdTimeoutMs = DEFAULT_HOLD_TIMEOUT_MS } = options;
-  const provider = providerOf(options.unusedSpace);
-  if (!(holdTimeoutMs > 0 && holdTimeoutMs <= HOLD_TIMEOUT_MAX_MS)) {
-    throw new InvalidArgumentError(
-      `holdTimeoutMs must be above 0 and at most ${HOLD_TIMEOUT_MAX_MS}, got ${holdTimeoutMs}`,
-    );
-  }
-  const failure = context.writes?.failure ?? gate.failure;
-  if (failure !== undefined) throw failure;
-  if (purpose === undefined && chain.keeping.from !== undefined) {
-    throw new RevertInProgressError(
-      `no snapshot can be taken while the volume is put back to ${chain.keeping.from.id}; wait for that, or cancel it`,
-    );
-  }
-  if (chain.visible.length >= SNAPSHOTS_MAX)
-    throw new LimitError(`a volume has at most ${SNAPSHOTS_MAX} snapshots; delete one first`);
-  const id = guidFrom(environment.random);
-  const information = describeSnapshot({
-    snapshotId: id,
-    setId: guidFrom(environment.random),
-    label: options.label,
-    applicationInfo: options.applicationInfo,
-  });
-  // Before anything is given up for it.
-  encodeApplicationInformation(information);
-  const { writes } = context;
-  // Little is left to be written then when the moment comes.
-  if (writes !== undefined) writes.level = 'low';
-  let taken: Taken;
-  try {
-    taken = await take(context, information, {
-      holdTimeoutMs,
-      flags: flagsOf(options),
-      hasBitmaps: provider !== undefined,
-      purpose,
-    });
-  } finally {
-    if (writes !== undefined) writes.level = 'usual';
-  }
-  const { record, area, bitmapSlots } = taken;
-  if (provider !== undefined) await skipUnused(context, record, area, bitmapSlots, provider);
-  record.pending = false;
-  return record;
-}
-
-interface Taken {
-  readonly record: SnapshotRecord;
-  readonly area: DiffArea;
+export class Creation {
+  readonly #context: CreateContext;
+  readonly #information: ApplicationInformation;
+  readonly #purpose: SnapshotPurpose | undefined;
+  readonly #provider: FreeSpaceProvider | undefined;
+  /** `SnapshotState`s for as long as it lives. */
+  readonly #state: number;
+  readonly #flags: number;
+  readonly #hold: Hold;
+  #file: AreaFile | undefined;
+  #area: DiffArea | undefined;
+  #item: SnapshotItem | undefined;
   /** For the bitmaps of what is unused, if that is asked for. */
-  readonly bitmapSlots: readonly Slot[] | undefined;
-}
+  #bitmapSlots: readonly Slot[] | undefined;
+  /** For its copy of block 0. */
+  #firstSlots: readonly Slot[] | undefined;
+  #publishing: Promise<void> | undefined;
+  /** From its order number until the list has it, or it is withdrawn, no other may be taken out of the chain. */
+  #endOrder: (() => void) | undefined;
+  #copying: Promise<void> | undefined;
+  /** FILETIME of the moment. */
+  #createdAt = 0n;
 
-interface TakeOptions {
-  readonly holdTimeoutMs: number;
-  /** `SnapshotFlag`s. */
-  readonly flags: number;
-  readonly hasBitmaps: boolean;
-  readonly purpose: SnapshotPurpose | undefined;
-}
+  /** @throws LimitError, InvalidArgumentError, RevertInProgressError; or why nothing can be written any more */
+  constructor(
+    context: CreateContext,
+    id: Guid,
+    options: CreateSnapshotOptions,
+    set: SetMembership,
+    purpose?: SnapshotPurpose,
+  ) {
+    const { persistent = true, autoRelease = false, hidden = false, writable = false } = options;
+    const { chain, gate, writes } = context;
+    this.#provider = providerOf(options.unusedSpace);
+    const failure = writes?.failure ?? gate.failure;
+    if (failure !== undefined) throw failure;
+    if (purpose === undefined && chain.keeping.from !== undefined) {
+      throw new RevertInProgressError(
+        `no snapshot can be taken while the volume is put back to ${chain.keeping.from.id}; wait for that, or cancel it`,
+      );
+    }
+    if (chain.undeleted.length >= SNAPSHOTS_MAX)
+      throw new LimitError(`a volume has at most ${SNAPSHOTS_MAX} snapshots; delete one first`);
+    this.#context = context;
+    this.#hold = new Hold(context);
+    this.#purpose = purpose;
+    this.#information = describeSnapshot({
+      snapshotId: id,
+      label: options.label,
+      applicationInfo: options.applicationInfo,
+      ...{ persistent, autoRelease, hidden },
+      ...set,
+    });
+    // Before anything is given up for it.
+    encodeApplicationInformation(this.#information);
+    const { volatile, autoRelease: released } = SnapshotState;
+    this.#state = (purpose?.state ?? 0) | (persistent ? 0 : volatile) | (autoRelease ? released : 0);
+    this.#flags =
+      SnapshotFlag.noDiffAreaFill |
+      (hidden ? 0 : SnapshotFlag.visible) |
+      (writable ? SnapshotFlag.writable : 0);
+  }
 
-const flagsOf = ({ writable = false }: CreateSnapshotOptions): number =>
-  SnapshotFlag.visible | SnapshotFlag.noDiffAreaFill | (writable ? SnapshotFlag.writable : 0);
+  get #ready(): DiffArea {
+    const area = this.#area;
+    assert(area !== undefined, () => 'a snapshot that was not prepared');
+    return area;
+  }
 
-async function take(
-  context: CreateContext,
-  information: ApplicationInformation,
-  options: TakeOptions,
-): Promise<Taken> {
-  await context.space.byDeletion.forArea(bytesOfBitmaps(context, options));
-  // Most of what is dirty goes to the device before anybody has to wait for it. If that fails, it is told below.
-  const flushed = flushAhead(context);
-  flushed.catch(() => undefined);
-  for (;;) {
+  /** Lays out the diff area, durably; writes go on. @throws NoSpaceError, LimitError, DeviceError */
+  async prepare(): Promise<void> {
+    const { store, space, device, writes } = this.#context;
+    // Little is left to be written then when the moment comes.
+    if (writes !== undefined) writes.level = 'low';
+    const bitmapBytes = this.#provider === undefined ? 0 : bitmapBytesFor(device.size);
+    await space.byDeletion.forArea(bitmapBytes);
+    // Most of what is dirty goes to the device before anybody has to wait for it. If that fails, it is told below.
+    const flushed = flushAhead(this.#context);
+    flushed.catch(() => undefined);
+    // A host that is full is like a limit that is reached.
+    while (!(await this.#layOut(bitmapBytes))) await space.byDeletion.forHost();
+    // Before room is set aside in it for anything else.
+    if (store.hidesStartBlock) this.#firstSlots = this.#ready.reserve(1, 1);
+    if (this.#provider !== undefined) this.#bitmapSlots = reserveBitmaps(this.#ready);
+    await flushed;
+  }
+
+  /** @returns false, leaving nothing behind, if the host has no room @throws NoSpaceError (by the limit), LimitError, DeviceError */
+  async #layOut(bitmapBytes: ByteLength): Promise<boolean> {
+    const { store, space, environment, device } = this.#context;
+    const { snapshotId: id } = this.#information;
     try {
-      return await layOut(context, information, options, flushed);
+      this.#file = await store.createArea(id);
+      this.#area = await createDiffArea(this.#file, {
+        storeId: id,
+        epoch: randomU64(environment),
+        information: this.#information,
+        blockCount: blocksIn(device.size),
+        length: space.firstLength(bitmapBytes),
+      });
+      return true;
     } catch (error) {
-      // A host that is full is like a limit that is reached.
-      if (!(error instanceof NoHostSpace)) throw error;
-      if (await context.space.byDeletion.forHost()) continue;
-      throw new NoSpaceError(`the file system of ${context.store.name} has no room for a snapshot`, {
-        cause: error.cause,
+      // One of ours without a cause is about a limit.
+      if (!isOutOfSpace(error) || (error instanceof NoSpaceError && error.cause === undefined)) throw error;
+      await this.discard();
+      this.#file = undefined;
+      return false;
+    }
+  }
+
+  /** As `Hold.begin`, whose moment is the snapshot's. @throws HoldTimeoutError, DeviceError; what its purpose throws */
+  async hold(limitMs: number): Promise<void> {
+    const { device, environment, store } = this.#context;
+    const area = this.#ready;
+    this.#createdAt = filetimeFromMilliseconds(environment.clock.now());
+    await this.#hold.begin(limitMs, area);
+    if (store.hidesStartBlock) {
+      this.#copying = copyFirstBlock(device, area, this.#firstSlots);
+      await this.#hold.within('block 0 was not copied', this.#copying);
+    }
+    await this.#purpose?.prepare(area);
+  }
+
+  /**
+   * Makes the snapshot exist, with these `SnapshotState`s besides its own; durable when it returns.
+   * @throws LimitError, DeviceError; then it may exist or not, and `withdraw` must follow
+   */
+  async publish(state: number): Promise<void> {
+    this.#publishing = this.#publishNext(state);
+    await this.#publishing;
+  }
+
+  async #publishNext(state: number): Promise<void> {
+    const { chain, device, store } = this.#context;
+    const area = this.#ready;
+    this.#endOrder = await chain.ordered();
+    const { newest } = chain;
+    this.#item = {
+      kind: 'snapshot',
+      volumeSize: device.size,
+      storeId: area.storeId,
+      order: (newest?.item.order ?? 0) + 1,
+      flags: this.#flags,
+      createdAt: laterThan(newest?.item.createdAt ?? 0n, this.#createdAt),
+    };
+    await store.control.publish({
+      snapshot: this.#item,
+      diffArea: { ...area.item, state: this.#state | state },
+    });
+  }
+
+  /** It exists: copies go to it from now on. */
+  adopt(state: number): SnapshotRecord {
+    const { chain, copyOnWrite, space } = this.#context;
+    const area = this.#ready;
+    const item = this.#item;
+    assert(item !== undefined, () => `snapshot ${area.storeId} was not published`);
+    const { newestVisible } = chain;
+    const record = new SnapshotRecord(item, { area }, this.#state | state);
+    record.pending = this.#provider !== undefined;
+    copyOnWrite.setTarget(area);
+    chain.add(record);
+    this.#leaveOrder();
+    if (newestVisible?.area !== undefined) space.ends.retire(newestVisible, newestVisible.area);
+    return record;
+  }
+
+  /** Does what it was taken for, with writes still held. It stays even if that fails. */
+  async begin(record: SnapshotRecord): Promise<void> {
+    await this.#purpose?.begin(record);
+  }
+
+  /** Lets writes go on. */
+  release(): void {
+    const { writes } = this.#context;
+    if (writes !== undefined) writes.level = 'usual';
+    this.#leaveOrder();
+    this.#hold.end();
+  }
+
+  #leaveOrder(): void {
+    this.#endOrder?.();
+    this.#endOrder = undefined;
+  }
+
+  /**
+   * It must not exist. Resolves to false if that cannot be told: then nothing may be written any more.
+   * @param cause why `publish` failed, or what else did
+   */
+  async withdraw(cause: unknown): Promise<boolean> {
+    if (this.#publishing === undefined) return true;
+    await this.#publishing.catch(() => undefined);
+    const { store } = this.#context;
+    for (let attempt = 1; ; attempt++) {
+      try {
+        await store.control.withdraw(this.#ready.storeId);
+        return true;
+      } catch (error) {
+        if (attempt < 3) continue;
+        this.shut(new AggregateError([cause, error]));
+        return false;
+      }
+    }
+  }
+
+  /** Whether the snapshot, or the set that it belongs to, exists cannot be told. */
+  shut(cause: unknown): void {
+    const { gate, store } = this.#context;
+    gate.shut(
+      new DeviceError(
+        `a snapshot was being taken when the store failed, and whether it exists cannot be told; writes are refused to keep it and the others right. Close the volume, mend the store (${store.name}), and open again`,
+        { cause },
+      ),
+    );
+  }
+
+  /** Removes what was prepared. */
+  async discard(): Promise<void> {
+    const { emit, store, gate } = this.#context;
+    // The diff area must be at rest before it is discarded.
+    await this.#copying?.catch(() => undefined);
+    // With the gate shut the snapshot may exist after all; then it is whole, because nothing was written since.
+    if (this.#file === undefined || gate.failure !== undefined) return;
+    try {
+      await this.#file.remove();
+    } catch (error) {
+      emit('backgroundFailure', {
+        id: store.name,
+        what: 'removing the diff area of a snapshot that was not taken',
+        error,
       });
     }
   }
-}
 
-/** The host had no room for the new diff area. */
-class NoHostSpace extends Error {}
-
-async function layOut(
-  context: CreateContext,
-  information: ApplicationInformation,
-  options: TakeOptions,
-  flushed: Promise<void>,
-): Promise<Taken> {
-  const { store, space, environment } = context;
-  const { holdTimeoutMs, flags, hasBitmaps, purpose } = options;
-  const id = information.snapshotId;
-  const file = await store.createArea(id).catch(ofHost);
-  let isThere = false;
-  try {
-    const area = await createDiffArea(file, {
-      storeId: id,
-      epoch: randomU64(environment),
-      information,
-      blockCount: blocksIn(context.device.size),
-      length: space.firstLength(bytesOfBitmaps(context, options)),
-    }).catch(ofHost);
-    const bitmapSlots = hasBitmaps ? reserveBitmaps(area) : undefined;
-    await flushed;
-    const onCommitted = () => {
-      isThere = true;
-    };
-    const committing = { limitMs: holdTimeoutMs, flags, isPending: hasBitmaps, purpose, onCommitted };
-    return { record: await holdAndCommit(context, area, committing), area, bitmapSlots };
-  } catch (error) {
-    // With the gate shut the snapshot may exist after all; then it is whole, because nothing was written since.
-    if (!isThere && context.gate.failure === undefined) await discard(context, file);
-    throw error;
+  /** Leaves out what nothing uses, if that is wished; writes go on. @throws DeviceError, as `skipUnused` */
+  async skip(record: SnapshotRecord): Promise<void> {
+    if (this.#provider !== undefined)
+      await skipUnused(this.#context, record, this.#ready, this.#bitmapSlots, this.#provider);
   }
-}
 
-const bytesOfBitmaps = ({ device }: CreateContext, { hasBitmaps }: TakeOptions): ByteLength =>
-  hasBitmaps ? bitmapBytesFor(device.size) : 0;
-
-/** @throws NoHostSpace in place of what it is the cause of */
-function ofHost(error: unknown): never {
-  // One of ours without a cause is about a limit.
-  const isOurs = error instanceof NoSpaceError && error.cause === undefined;
-  if (isOutOfSpace(error) && !isOurs) throw new NoHostSpace('', { cause: error });
-  throw error;
+  /** Clears `SnapshotState`s that it was published with. A failure is told, and harms nobody. */
+  async clear(record: SnapshotRecord, state: number): Promise<boolean> {
+    const { emit, store } = this.#context;
+    try {
+      await store.control.setState(record.id, { clear: state });
+      record.state &= ~state;
+      return true;
+    } catch (error) {
+      emit('backgroundFailure', { id: record.id, what: 'recording that its set is complete', error });
+      return false;
+    }
+  }
 }
 
 async function flushAhead({ device, store }: CreateContext): Promise<void> {
   await device.flush();
   await store.control.flush();
-}
-
-async function discard({ emit, store }: CreateContext, file: AreaFile): Promise<void> {
-  try {
-    await file.remove();
-  } catch (error) {
-    emit('backgroundFailure', {
-      id: store.name,
-      what: 'removing the diff area of a snapshot that was not taken',
-      error,
-    });
-  }
-}
-
-interface CommitOptions {
-  readonly limitMs: number;
-  readonly flags: number;
-  /** See `SnapshotRecord.pending`. */
-  readonly isPending: boolean;
-  readonly purpose: SnapshotPurpose | undefined;
-  /** The snapshot exists, whatever comes then. */
-  onCommitted(): void;
-}
-
-async function holdAndCommit(
-  context: CreateContext,
-  area: DiffArea,
-  { limitMs, flags, isPending, purpose, onCommitted }: CommitOptions,
-): Promise<SnapshotRecord> {
-  const { device, store } = context;
-  // Before room is set aside in it for anything else.
-  const slots = store.hidesStartBlock ? area.reserve(1, 1) : undefined;
-  let copying: Promise<void> | undefined;
-  try {
-    return await whileHeld(context, limitMs, area, async (limited) => {
-      if (store.hidesStartBlock) {
-        copying = copyFirstBlock(device, area, slots);
-        await limited('block 0 was not copied', copying);
-      }
-      await purpose?.prepare(area);
-      const kind = { flags, isPending, state: purpose?.state ?? 0 };
-      const record = await context.chain.whileOrdered(() => commit(context, area, kind));
-      onCommitted();
-      await purpose?.begin(record);
-      return record;
-    });
-  } finally {
-    // The diff area must be at rest before it is discarded.
-    await copying?.catch(() => undefined);
-  }
 }
 
 /**
@@ -293,64 +369,6 @@ async function copyFirstBlock(
   await area.writeEntries();
   await area.flush();
   area.publish(copies);
-}
-
-interface CommitKind {
-  readonly flags: number;
-  readonly isPending: boolean;
-  readonly state: number;
-}
-
-async function commit(
-  { chain, device, store, copyOnWrite, gate, space, environment }: CreateContext,
-  area: DiffArea,
-  { flags, isPending, state }: CommitKind,
-): Promise<SnapshotRecord> {
-  const { newest, newestVisible } = chain;
-  const item: SnapshotItem = {
-    kind: 'snapshot',
-    volumeSize: device.size,
-    storeId: area.storeId,
-    order: (newest?.item.order ?? 0) + 1,
-    flags,
-    createdAt: laterThan(newest?.item.createdAt ?? 0n, filetimeFromMilliseconds(environment.clock.now())),
-  };
-  try {
-    await store.control.publish({ snapshot: item, diffArea: { ...area.item, state } });
-  } catch (error) {
-    await withdraw(store, gate, area, error);
-    throw error;
-  }
-  const record = new SnapshotRecord(item, { area });
-  record.pending = isPending;
-  copyOnWrite.setTarget(area);
-  chain.add(record);
-  if (newestVisible?.area !== undefined) space.ends.retire(newestVisible, newestVisible.area);
-  return record;
-}
-
-/** The commit failed, so the device may have it or not. It must not; else nothing may be written any more. */
-async function withdraw(
-  store: AttachedStore,
-  gate: WriteGate,
-  area: DiffArea,
-  cause: unknown,
-): Promise<void> {
-  for (let attempt = 1; ; attempt++) {
-    try {
-      await store.control.remove(area.storeId);
-      return;
-    } catch (error) {
-      if (attempt < 3) continue;
-      gate.shut(
-        new DeviceError(
-          `a snapshot was being taken when the store failed, and whether it exists cannot be told; writes are refused to keep it and the others right. Close the volume, mend the store (${store.name}), and open again`,
-          { cause: new AggregateError([cause, error]) },
-        ),
-      );
-      return;
-    }
-  }
 }
 
 /** Two snapshots of one moment confuse readers of the format, so time always goes on by a tick of 100 ns at least. */

@@ -1,10 +1,13 @@
 /** The application information of snapshots that volsnap takes. */
-import { type ApplicationInformation, informationOf } from '../format/application-information.js';
+import {
+  type ApplicationInformation,
+  informationOf,
+  type SetCoordinator,
+} from '../format/application-information.js';
 import type { Guid } from '../format/guid.js';
 
-// What Windows stores for a snapshot that any client may see and that stays: context and attributes of
-// VSS_CTX_CLIENT_ACCESSIBLE (persistent, client accessible, no auto release, no writers), the system's provider.
-const CLIENT_ACCESSIBLE = 0x1d;
+/** VSS_VOLUME_SNAPSHOT_ATTRIBUTES, as far as they are used here. */
+const Attribute = { persistent: 0x01, clientAccessible: 0x04, noAutoRelease: 0x08, noWriters: 0x10 } as const;
 const SYSTEM_PROVIDER = 1;
 
 export interface SnapshotDescription {
@@ -12,13 +15,30 @@ export interface SnapshotDescription {
   readonly setId: Guid;
   readonly label: string | undefined;
   readonly applicationInfo: Uint8Array | undefined;
+  /** Default: true. */
+  readonly persistent?: boolean;
+  readonly autoRelease?: boolean;
+  readonly hidden?: boolean;
+  /** Did applications take part? */
+  readonly hasWriters?: boolean;
+  readonly coordinator?: SetCoordinator | undefined;
 }
 
-export const describeSnapshot = (description: SnapshotDescription): ApplicationInformation => ({
-  ...informationOf(description.snapshotId, description.setId),
-  context: CLIENT_ACCESSIBLE,
-  provider: SYSTEM_PROVIDER,
-  attributes: CLIENT_ACCESSIBLE,
-  label: description.label,
-  agentBytes: description.applicationInfo,
-});
+/** A snapshot with no option is what Windows calls VSS_CTX_CLIENT_ACCESSIBLE. */
+export function describeSnapshot(description: SnapshotDescription): ApplicationInformation {
+  const { persistent = true, autoRelease = false, hidden = false, hasWriters = false } = description;
+  const attributes =
+    (persistent ? Attribute.persistent : 0) |
+    (hidden ? 0 : Attribute.clientAccessible) |
+    (autoRelease ? 0 : Attribute.noAutoRelease) |
+    (hasWriters ? 0 : Attribute.noWriters);
+  return {
+    ...informationOf(description.snapshotId, description.setId),
+    context: attributes,
+    provider: SYSTEM_PROVIDER,
+    attributes,
+    label: description.label,
+    agentBytes: description.applicationInfo,
+    coordinator: description.coordinator,
+  };
+}

@@ -19,7 +19,13 @@ export type DeletionReason =
   /** The volume was changed while volsnap was not there. */
   | 'volume-changed'
   /** Its metadata is damaged. */
-  | 'damaged';
+  | 'damaged'
+  /** It was not to outlast the process that took it. */
+  | 'not-persistent'
+  /** Whoever took it has gone. */
+  | 'released'
+  /** The set that it belongs to was never completed. */
+  | 'set-aborted';
 
 /** Nothing may delete the snapshot, until a date or until it is released. */
 export interface Hold {
@@ -33,19 +39,24 @@ export type AreaOrDamage = { readonly area: DiffArea } | { readonly damage: Vols
 export class SnapshotRecord {
   #item: SnapshotItem;
   readonly content: AreaOrDamage;
+  /** `SnapshotState`s, as in the control file. */
+  state: number;
   /** Held by whatever changes the size of the diff area, and by its removal. */
   readonly resizing = new Mutex();
   /** Changed under the chain's mutex of deletions only. One that is past its date counts no more: see `isHeldAt`. */
   hold: Hold | undefined;
   /** Its creation has not returned yet, or failed with the snapshot left in doubt: nobody is shown it. */
   pending = false;
+  /** Why it is to go as soon as no revert needs it; nobody is shown it. */
+  expired: DeletionReason | undefined;
   #deleted: DeletionReason | undefined;
   #isGone = false;
   readonly #readers = new Readers();
   readonly #writers = new Readers();
 
-  constructor(item: SnapshotItem, content: AreaOrDamage) {
+  constructor(item: SnapshotItem, content: AreaOrDamage, state = 0) {
     this.#item = item;
+    this.state = state;
     this.content = content;
   }
 
@@ -59,11 +70,9 @@ export class SnapshotRecord {
     return (this.#item.flags & SnapshotFlag.writable) !== 0;
   }
 
-  /** It may, or may not, be written from now on; the control file says so. */
-  set isWritable(isWritable: boolean) {
-    const { flags } = this.#item;
-    const { writable } = SnapshotFlag;
-    this.#item = { ...this.#item, flags: isWritable ? flags | writable : flags & ~writable };
+  /** Its flags are others now, durably. */
+  takeFlags(flags: number): void {
+    this.#item = { ...this.#item, flags };
   }
 
   get id(): Guid {

@@ -1,8 +1,9 @@
 /** What the devices say of a revert that is under way: the flag of its target, and the table chain of the newest snapshot. */
 import type { DiffArea } from '../diff-area/diff-area.js';
+import { OfflineError, UnsupportedError } from '../errors.js';
 import { SnapshotFlag } from '../format/control-block.js';
-import type { CatalogEntry } from '../store/control-file.js';
-import { BLOCK_SIZE } from '../units.js';
+import type { CatalogEntry } from '../store/catalog.js';
+import { BLOCK_SIZE, type ByteLength } from '../units.js';
 import type { SnapshotChain } from './chain.js';
 import { PendingBlocks } from './pending-blocks.js';
 import type { PutBack } from './put-back.js';
@@ -33,6 +34,17 @@ export interface RevertUnderWay {
   problem: unknown;
   completed: Outcome;
   readonly listeners: Set<NonNullable<RevertOptions['onProgress']>>;
+}
+
+/** @throws OfflineError, UnsupportedError if the volume, of so many bytes, cannot be put back to it */
+export function checkTarget({ id, item }: SnapshotRecord, volumeSize: ByteLength): void {
+  if ((item.flags & SnapshotFlag.offline) !== 0)
+    throw new OfflineError(`snapshot ${id} is offline; take it online first`);
+  if (item.volumeSize !== volumeSize) {
+    throw new UnsupportedError(
+      `snapshot ${id} is of ${item.volumeSize} bytes and the volume has ${volumeSize} now; export it instead`,
+    );
+  }
 }
 
 export const isTarget = (flags: number): boolean => (flags & SnapshotFlag.revertTarget) !== 0;

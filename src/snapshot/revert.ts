@@ -17,21 +17,15 @@ import { Mutex } from 'async-mutex';
 import type { Pools } from '../copy-on-write/pools.js';
 import type { Lifetime } from '../device/lifetime.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
-import {
-  ClosedError,
-  NotFoundError,
-  RevertInProgressError,
-  SnapshotDeletedError,
-  UnsupportedError,
-} from '../errors.js';
+import { ClosedError, NotFoundError, RevertInProgressError, SnapshotDeletedError } from '../errors.js';
 import { SnapshotFlag, SnapshotState } from '../format/control-block.js';
 import type { Guid } from '../format/guid.js';
 import { CANCELLED } from '../format/revert-mark.js';
-import { type CreateContext, createSnapshot, DEFAULT_HOLD_TIMEOUT_MS } from './create.js';
+import type { CreateContext } from './create.js';
 import { DoneMarks } from './done-marks.js';
 import { withoutDoubt } from './doubt.js';
 import { flushOverlays } from './flush-overlays.js';
-import { whileHeld } from './hold-writes.js';
+import { DEFAULT_HOLD_TIMEOUT_MS, whileHeld } from './hold.js';
 import type { LiveDevice } from './live-device.js';
 import type { Merging } from './merging.js';
 import { PendingBlocks } from './pending-blocks.js';
@@ -40,6 +34,7 @@ import type { SnapshotRecord } from './record.js';
 import { Outcome, type RevertOperation, type RevertOptions, type RevertStatus } from './revert-operation.js';
 import { dropUnwanted } from './revert-previous.js';
 import {
+  checkTarget,
   type FoundRevert,
   findRevert,
   marksFor,
@@ -47,6 +42,7 @@ import {
   type RevertUnderWay,
   statusOf,
 } from './revert-state.js';
+import { createSnapshot } from './set.js';
 
 export interface RevertContext extends CreateContext {
   readonly live: LiveDevice;
@@ -161,11 +157,7 @@ export class Reverts {
       }
       this.resume();
     } else {
-      if (target.item.volumeSize !== device.size) {
-        throw new UnsupportedError(
-          `snapshot ${target.id} is of ${target.item.volumeSize} bytes and the volume has ${device.size} now; export it instead`,
-        );
-      }
+      checkTarget(target, device.size);
       await chain.keep(target);
       try {
         // From here on nobody writes to it: what was written to it is part of what the volume goes back to.
@@ -222,8 +214,10 @@ export class Reverts {
     );
   }
 
-  async #flag({ id }: SnapshotRecord, isOn: boolean): Promise<void> {
-    await this.#context.store.control.setFlags(id, SnapshotFlag.revertTarget, isOn);
+  async #flag(record: SnapshotRecord, isOn: boolean): Promise<void> {
+    const { revertTarget } = SnapshotFlag;
+    const change = isOn ? { set: revertTarget } : { clear: revertTarget };
+    record.takeFlags(await this.#context.store.control.setFlags(record.id, change));
   }
 
   /** @throws NotFoundError if no revert is under way */
@@ -243,7 +237,7 @@ export class Reverts {
         await this.#halt();
         this.#checked(meant); // It may have been finished.
         try {
-          await whileHeld(this.#context, DEFAULT_HOLD_TIMEOUT_MS, undefined, () => this.#turnBack(underWay));
+          await whileHeld(this.#context, DEFAULT_HOLD_TIMEOUT_MS, () => this.#turnBack(underWay));
         } finally {
           if (gate.failure === undefined) this.#work();
         }
@@ -280,7 +274,7 @@ export class Reverts {
   /** After opening for writing: goes on with the revert that was found, or ends what one left that a crash cut off at its end. */
   async goOn(): Promise<void> {
     if (this.#underWay !== undefined) return this.resume();
-    for (const record of this.#context.chain.visible) await dropUnwanted(this.#context, record);
+    for (const record of [...this.#context.chain.records]) await dropUnwanted(this.#context, record);
   }
 
   /** Goes on with a revert that rests. */
@@ -339,7 +333,7 @@ export class Reverts {
     area.keepRoomForMarks(undefined);
     chain.keeping.from = undefined;
     // Before the revert counts as over: closing the volume waits for that.
-    await dropUnwanted(this.#context, previous);
+    for (const record of [...chain.records]) await dropUnwanted(this.#context, record);
     this.#underWay = undefined;
     const outcome = phase === 'reverting' ? 'reverted' : 'cancelled';
     emit('reverted', { id: target.id, previousId: previous.id, outcome });

@@ -61,9 +61,10 @@ export class RoomByDeletion {
     }
   }
 
-  /** The host had no room for a new diff area. @returns whether a snapshot went, so that it is worth another try */
-  async forHost(): Promise<boolean> {
-    return (await this.#giveForArea()) !== undefined;
+  /** The host had no room for a new diff area: now it is worth another try. @throws NoSpaceError if no snapshot may go */
+  async forHost(): Promise<void> {
+    if ((await this.#giveForArea()) === undefined)
+      throw new NoSpaceError(`the file system of ${this.#store.name} has no room for a snapshot`);
   }
 
   /** Gives the oldest snapshot up for a new one. @returns `undefined` if none may go */

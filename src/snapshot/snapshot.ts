@@ -16,6 +16,12 @@ export interface HoldOptions {
   readonly until?: Date;
 }
 
+/** What can be changed about a snapshot. */
+export interface SnapshotChange {
+  readonly hidden?: boolean | undefined;
+  readonly offline?: boolean | undefined;
+}
+
 export interface DeleteSnapshotOptions {
   /** Resolve only when it is merged and its space free. Default: when the deletion is durable. */
   readonly wait?: boolean;
@@ -32,6 +38,8 @@ export interface Snapshot extends ByteSource {
   readonly storeId: Guid;
   /** GUID of the set of snapshots that were taken at one moment. */
   readonly setId: Guid;
+  /** Were other volumes' snapshots taken with it? */
+  readonly inSet: boolean;
   readonly label: string | undefined;
   /** What the creator stored with it. */
   readonly applicationInfo: Uint8Array | undefined;
@@ -46,8 +54,19 @@ export interface Snapshot extends ByteSource {
   readonly allocatedBytes: ByteLength;
   /** Bytes of its content that moved within the volume, see `Volume.copyRange`, and take no room here; of Windows' own not known. */
   readonly movedBytes: ByteLength;
-  /** `damaged`: cannot be read; `problem` says why. */
-  readonly state: 'ok' | 'damaged' | 'deleted';
+  /**
+   * `damaged`: cannot be read; `problem` says why. `pending`: whether it counts is not known, because the record of its set
+   * cannot be found; until then it is kept as any other.
+   */
+  readonly state: 'ok' | 'damaged' | 'deleted' | 'pending';
+  /** Else it is gone after the volume was closed, and after a crash. */
+  readonly persistent: boolean;
+  /** It goes when whoever took it goes. */
+  readonly autoRelease: boolean;
+  /** Lists leave it out; whoever knows its id can use it. */
+  readonly hidden: boolean;
+  /** It cannot be read until it is online again; it is kept as any other. */
+  readonly offline: boolean;
   readonly problem: string | undefined;
   /** Is it held now, so that nothing deletes it? A date that has passed ends a hold. */
   readonly held: boolean;
@@ -62,6 +81,9 @@ export interface Snapshot extends ByteSource {
    * @throws InvalidArgumentError (range), SnapshotDeletedError, IntegrityError, FormatError (damaged), DeviceError
    */
   read(offset: ByteOffset, target: ByteLength | Uint8Array): Promise<Uint8Array>;
+
+  /** Hides it or shows it, takes it offline or online; durable when this resolves. @throws SnapshotDeletedError, ReadOnlyError, DeviceError */
+  change(change: SnapshotChange): Promise<void>;
 
   /**
    * Writes any byte range of the snapshot itself: neither the volume nor another snapshot sees it. It is there for readers

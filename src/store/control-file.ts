@@ -22,7 +22,6 @@ import {
   ITEM_PAIRS,
   isPairSound,
   itemPosition,
-  type SnapshotItem,
   SnapshotState,
   sealPair,
   sectorOfItem,
@@ -37,14 +36,15 @@ import {
   type StartExtension,
 } from '../format/start-block.js';
 import { BLOCK_SIZE, type ByteLength, type ByteOffset, SECTOR_SIZE } from '../units.js';
+import { type CatalogEntry, checkOrders, isDeleting } from './catalog.js';
+import { outcomeOf, remembering, type SetOutcome } from './set-records.js';
 
 /** Control blocks needed for as many snapshots as a volume may have: 63 pairs fit in each. */
 export const CONTROL_BLOCKS = Math.ceil(SNAPSHOTS_MAX / ITEM_PAIRS.length);
 
-/** What the control file says of one snapshot. */
-export interface CatalogEntry {
-  readonly snapshot: SnapshotItem;
-  readonly diffArea: DiffAreaItem;
+export interface BitChange {
+  readonly set?: number;
+  readonly clear?: number;
 }
 
 /** What `update` may change. */
@@ -132,7 +132,7 @@ export class ControlFile {
       for (const item of ITEM_PAIRS) this.#collectPair(decoded.items, { block, item });
       offset = decoded.header.nextOffset;
     }
-    this.#checkOrders();
+    checkOrders(this.entries);
     if (this.#blocks.length === 0) throw new FormatError('the start block names no control block');
   }
 
@@ -156,25 +156,6 @@ export class ControlFile {
     if (this.#entries.has(first.storeId))
       throw new FormatError(`control blocks name snapshot ${first.storeId} twice`);
     this.#entries.set(first.storeId, { entry: { snapshot: first, diffArea: second }, place });
-  }
-
-  /**
-   * Each item says which order number comes before its own, so one that is missing was lost. Only one that is being
-   * deleted may be passed over: it goes once its successor says so.
-   */
-  #checkOrders(): void {
-    const { entries } = this;
-    for (const [index, { snapshot, diffArea }] of entries.entries()) {
-      const elder = diffArea.elderOrder === 0 ? snapshot.order - 1 : diffArea.elderOrder;
-      let before = index - 1;
-      while (orderOf(entries[before], elder) !== elder && isDeleting(entries[before])) before--;
-      const found = orderOf(entries[before], elder);
-      if (found !== elder || elder >= snapshot.order) {
-        throw new FormatError(
-          `control blocks: the snapshot of order ${snapshot.order} comes after ${elder}, but follows ${found}`,
-        );
-      }
-    }
   }
 
   get start(): OwnStartBlock {
@@ -231,45 +212,72 @@ export class ControlFile {
     await this.#device.flush();
   }
 
-  /** Replaces the items of a snapshot, unless that is gone meanwhile; durable when it returns. */
+  /** Changes the diff-area item of a snapshot, unless that is gone meanwhile; durable when it returns. */
   async update(storeId: Guid, change: AreaChange | ((item: DiffAreaItem) => AreaChange)): Promise<void> {
-    await this.#change(storeId, ({ snapshot, diffArea }) => ({
+    await this.#replace(storeId, ({ snapshot, diffArea }) => ({
       snapshot,
       diffArea: { ...diffArea, ...(typeof change === 'function' ? change(diffArea) : change) },
     }));
   }
 
-  /** Sets `SnapshotState` bits of a snapshot, unless that is gone meanwhile; durable when it returns. */
-  async addState(storeId: Guid, bits: number): Promise<void> {
-    await this.#change(storeId, ({ snapshot, diffArea }) => ({
-      snapshot,
-      diffArea: { ...diffArea, state: diffArea.state | bits },
-    }));
-  }
-
-  /** Sets or clears `SnapshotFlag`s of a snapshot, unless that is gone meanwhile; durable when it returns. */
-  async setFlags(storeId: Guid, bits: number, isOn: boolean): Promise<void> {
-    await this.#change(storeId, ({ snapshot, diffArea }) => ({
-      snapshot: { ...snapshot, flags: isOn ? snapshot.flags | bits : snapshot.flags & ~bits },
+  /**
+   * Sets and clears `SnapshotFlag`s, unless the snapshot is gone meanwhile; durable when it returns.
+   * @returns its flags now
+   */
+  async setFlags(storeId: Guid, { set = 0, clear = 0 }: BitChange): Promise<number> {
+    const entry = await this.#replace(storeId, ({ snapshot, diffArea }) => ({
+      snapshot: { ...snapshot, flags: (snapshot.flags & ~clear) | set },
       diffArea,
     }));
+    return entry?.snapshot.flags ?? 0;
   }
 
-  async #change(storeId: Guid, change: (entry: CatalogEntry) => CatalogEntry): Promise<void> {
-    await this.#mutex.runExclusive(async () => {
+  /** Sets and clears `SnapshotState`s, unless the snapshot is gone meanwhile; durable when it returns. */
+  async setState(storeId: Guid, { set = 0, clear = 0 }: BitChange): Promise<void> {
+    await this.#replace(storeId, ({ snapshot, diffArea }) => ({
+      snapshot,
+      diffArea: { ...diffArea, state: (diffArea.state & ~clear) | set },
+    }));
+  }
+
+  /** Replaces both items of a snapshot. @returns them, or `undefined` if it is gone */
+  #replace(storeId: Guid, change: (entry: CatalogEntry) => CatalogEntry): Promise<CatalogEntry | undefined> {
+    return this.#mutex.runExclusive(async () => {
       const known = this.#entries.get(storeId);
-      if (known === undefined) return;
-      const entry = change(known.entry);
-      await this.#writePair(known.place, entry.snapshot, entry.diffArea);
-      known.entry = entry;
+      if (known === undefined) return undefined;
+      const changed = change(known.entry);
+      await this.#writePair(known.place, changed.snapshot, changed.diffArea);
+      known.entry = changed;
+      return changed;
     });
+  }
+
+  /**
+   * Is the commit record of a set here, or was it once? `unknown`: too many were removed to remember all of them.
+   * What is told is durable, in a control file that was opened for writing and marked so.
+   */
+  async outcomeOf(recordId: Guid): Promise<SetOutcome> {
+    return this.#mutex.runExclusive(async () =>
+      outcomeOf(recordId, this.#entries.get(recordId)?.entry.diffArea, this.#start.extension),
+    );
   }
 
   /** Makes a snapshot no longer exist: durable when it returns. It may be repeated after a failure. */
   async remove(storeId: Guid): Promise<void> {
+    await this.#remove(storeId, (state) => (state & SnapshotState.setRecord) !== 0);
+  }
+
+  /** The same for a snapshot whose `publish` failed: it never was. */
+  async withdraw(storeId: Guid): Promise<void> {
+    await this.#remove(storeId, () => false);
+  }
+
+  async #remove(storeId: Guid, isRecord: (state: number) => boolean): Promise<void> {
     await this.#mutex.runExclusive(async () => {
       const known = this.#entries.get(storeId);
       if (known === undefined) return;
+      // Before it goes: members that are still pending will ask for it.
+      if (isRecord(known.entry.diffArea.state)) await this.#remember(storeId);
       await this.#writePair(known.place, { kind: 'free' }, { kind: 'free' });
       this.#entries.delete(storeId);
       this.#freePlaces.unshift(known.place);
@@ -283,12 +291,22 @@ export class ControlFile {
 
   /** Changes what happens when there is no room; durable when it returns. */
   async setSpaceRules(spaceRules: SpaceRules): Promise<void> {
-    await this.#changeStart((start) => ({ ...start, extension: { ...start.extension, spaceRules } }));
+    await this.#changeExtension({ spaceRules });
+  }
+
+  /** Before the volume becomes longer: if that is cut off, it has either size. Durable when it returns. */
+  async announceGrowth(growingTo: ByteLength): Promise<void> {
+    await this.#changeExtension({ growingTo });
+  }
+
+  /** The volume has become so long; durable when it returns. */
+  async setProtectedSize(protectedSize: ByteLength): Promise<void> {
+    await this.#changeExtension({ protectedSize, growingTo: 0 });
   }
 
   /** Records a clean close; durable when it returns. */
   async markClosed(clean: CleanRecord): Promise<void> {
-    await this.#changeStart((start) => ({ ...start, extension: { ...start.extension, clean } }));
+    await this.#changeExtension({ clean });
   }
 
   /**
@@ -296,22 +314,39 @@ export class ControlFile {
    * was read is written again: a flush that failed may have left in the page cache what the device never got.
    */
   async markOpen(protectedSize: ByteLength): Promise<void> {
-    if (this.#start.extension.clean === undefined) {
-      for (const { offset, image } of this.#blocks) await this.#device.write(offset, image.slice());
-    }
-    await this.#changeStart((start) => ({
-      ...start,
-      extension: { ...start.extension, protectedSize, clean: undefined },
-    }));
+    if (this.#start.extension.clean === undefined) await this.#rewriteBlocks();
+    await this.#changeExtension({ protectedSize, growingTo: 0, clean: undefined });
+  }
+
+  /** Makes durable what was read here after an unclean stop, and changes nothing else. */
+  async makeDurable(): Promise<void> {
+    if (this.#start.extension.clean !== undefined) return;
+    await this.#rewriteBlocks();
+    await this.#changeStart((start) => start);
+  }
+
+  async #rewriteBlocks(): Promise<void> {
+    for (const { offset, image } of this.#blocks) await this.#device.write(offset, image.slice());
+  }
+
+  async #changeExtension(change: Partial<StartExtension>): Promise<void> {
+    await this.#changeStart((start) => ({ ...start, extension: { ...start.extension, ...change } }));
   }
 
   async #changeStart(change: (start: OwnStartBlock) => OwnStartBlock): Promise<void> {
-    await this.#mutex.runExclusive(async () => {
-      const changed = change(this.#start);
-      await this.#device.write(START_BLOCK_OFFSET, encodeStartBlock(changed));
-      await this.#device.flush();
-      this.#start = changed;
-    });
+    await this.#mutex.runExclusive(() => this.#writeStart(change(this.#start)));
+  }
+
+  async #remember(recordId: Guid): Promise<void> {
+    const { extension } = this.#start;
+    const changed = remembering(recordId, extension);
+    if (changed !== extension) await this.#writeStart({ ...this.#start, extension: changed });
+  }
+
+  async #writeStart(changed: OwnStartBlock): Promise<void> {
+    await this.#device.write(START_BLOCK_OFFSET, encodeStartBlock(changed));
+    await this.#device.flush();
+    this.#start = changed;
   }
 
   async #writePair(place: Place, first: ControlItem, second: ControlItem): Promise<void> {
@@ -333,10 +368,3 @@ export class ControlFile {
     }
   }
 }
-
-/** Is a snapshot being deleted? */
-export const isDeleting = (entry: CatalogEntry | undefined): boolean =>
-  entry !== undefined && (entry.diffArea.state & SnapshotState.deleting) !== 0;
-
-/** Order number of a snapshot; of none `absent`: nothing is known of those before the oldest. */
-const orderOf = (entry: CatalogEntry | undefined, absent: number): number => entry?.snapshot.order ?? absent;

@@ -15,7 +15,7 @@ import { type BlockNumber, type ByteLength, type ByteOffset, SECTOR_SIZE } from 
 import type { CrashModel } from './crash-model.js';
 import { checkSectors, report } from './model-mismatch.js';
 import { type ModelRevert, revertWrites } from './model-revert.js';
-import { type Candidate, SectorHistory, type WriteRecord } from './sector-history.js';
+import { SectorHistory, type WriteRecord } from './sector-history.js';
 import {
   differingSectors,
   type Moment,
@@ -159,7 +159,9 @@ export class VolumeModel {
     this.#checkRange(offset, actual.byteLength);
     this.cancelRead(read);
     // What was written last is always allowed: whatever could supersede it ended earlier, so it began earlier.
-    this.#compare(offset, actual, (sector) => this.#history.seen(sector, read.start).map(bytesOf));
+    this.#compare(offset, actual, (sector) =>
+      this.#history.seen(sector, read.start).map(({ bytes }) => bytes),
+    );
   }
 
   /** A read failed, so nothing is learnt. */
@@ -326,16 +328,16 @@ export class VolumeModel {
     this.#crashed = undefined;
   }
 
-  /** The second part: which snapshots there are. Those in doubt are decided by it. */
-  reconcileNames(found: readonly string[]): void {
+  /** The second part: which snapshots there are. Those in doubt are decided by it. @param pending are there, and may not count */
+  reconcileNames(found: readonly string[], pending: readonly string[] = []): void {
     const wrong: string[] = [];
-    for (const name of found) {
+    for (const name of [...found, ...pending]) {
       const snapshot = this.#snapshots.get(name);
       if (snapshot === undefined) wrong.push(`snapshot ${name} is there, but was deleted or never created`);
-      else snapshot.state = 'present';
+      else if (!pending.includes(name)) snapshot.state = 'present';
     }
     for (const { name, state } of [...this.#snapshots.values()]) {
-      if (found.includes(name)) continue;
+      if (found.includes(name) || pending.includes(name)) continue;
       if (state === 'present') wrong.push(`snapshot ${name} was created and is gone`);
       this.#remove(name);
     }
@@ -373,5 +375,3 @@ export class VolumeModel {
     });
   }
 }
-
-const bytesOf = (candidate: Candidate): Uint8Array => candidate.bytes;

@@ -34,6 +34,7 @@ export interface VolumeAccess extends ByteSource {
   changedBlocks(options: ChangedBlocksOptions): AsyncIterable<ChangedExtent>;
   setMaximumSize(maximumSize: ByteLength): Promise<void>;
   setSpacePolicy(policy: SpacePolicy, options?: SpacePolicyOptions): Promise<void>;
+  grow(size: ByteLength): Promise<void>;
   on<Name extends keyof VolumeEvents>(name: Name, listener: (...event: VolumeEvents[Name]) => void): unknown;
   close(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;

@@ -12,6 +12,7 @@ import type { AttachedStore, Store } from '../store/store.js';
 import type { ByteLength } from '../units.js';
 import { Engine } from './engine.js';
 import type { History } from './history.js';
+import { findLeftovers, passOverLeftovers, settleLeftovers } from './leftovers.js';
 import {
   closeAreas,
   FOREIGN,
@@ -21,7 +22,9 @@ import {
   putRight,
   type Recovery,
 } from './open.js';
+import { announceStore, type SetResolver } from './set-outcome.js';
 import { StoredHistory } from './stored-history.js';
+import { WindowsEngine } from './windows-engine.js';
 import { WindowsHistory } from './windows-history.js';
 
 export type WriteMode = 'ordered' | 'writeback';
@@ -33,6 +36,17 @@ export interface VolumeOptions {
   readonly readOnly?: boolean;
   /** What to do if the volume was written while volsnap was not there; default `refuse`. */
   readonly onVolumeChanged?: 'refuse' | 'keep' | 'invalidate';
+  /**
+   * Must be given to open a volume with shadow copies of Windows for writing. They are kept right either way. A write that there is no
+   * room for in their store, or that would overwrite the store: `keep` refuses it; `drop` deletes all shadow copies, as Windows does.
+   */
+  readonly shadowCopies?: 'keep' | 'drop';
+  /**
+   * What to do about a member of a snapshot set of which it cannot be told whether the set was completed before a crash.
+   * Default `pending`: it is kept, in the state `pending`, and looked at again at the next opening. A function is asked
+   * before; see `setOutcomeIn`.
+   */
+  readonly onUndecidedSet?: 'pending' | 'keep' | 'drop' | SetResolver;
   /** What to do about snapshots whose metadata is damaged; default `refuse`. */
   readonly onDamaged?: 'refuse' | 'drop';
   /** Bytes of copies in flight; default 64 MiB. */
@@ -63,6 +77,8 @@ export interface VolumeParts {
   readonly life: Lifetime;
   readonly history: History;
   readonly writer: { readonly engine: Engine; readonly history: StoredHistory } | undefined;
+  /** Instead of `writer`, of a volume with shadow copies of Windows that is open for writing. */
+  readonly windows?: WindowsEngine;
   readonly recovery: Recovery;
 }
 
@@ -78,7 +94,7 @@ export async function openParts(
   }
   const store = options.store ?? (await findStore(device));
   return store === FOREIGN
-    ? openWindowsVolume(device, writable)
+    ? openWindowsVolume(device, writable, options, emit)
     : openStore(device, store, writable, options, emit);
 }
 
@@ -107,7 +123,8 @@ async function openStore(
   // From the beginning: of the space of what is damaged nothing is known but by its absence. Whether the volume was
   // changed is settled; in-volume the removal itself has changed it since.
   const parts = await openStore(device, place, writable, { ...options, onVolumeChanged: 'keep' }, emit);
-  return { ...parts, recovery: { ...loaded.recovery, droppedSnapshots: loaded.drop } };
+  const droppedSnapshots = [...loaded.drop, ...parts.recovery.droppedSnapshots];
+  return { ...parts, recovery: { ...loaded.recovery, droppedSnapshots } };
 }
 
 async function assemble(
@@ -137,18 +154,30 @@ async function assemble(
     emit,
     life,
   });
+  const leftovers = await findLeftovers(loaded.records, {
+    environment,
+    writable,
+    onUndecidedSet: options.onUndecidedSet ?? 'pending',
+  });
+  const warnings = [...loaded.recovery.warnings, ...leftovers.warnings];
   engine.reverts.restore();
   const history = new StoredHistory(engine, writable);
-  if (!writable) return { device, life, history, writer: undefined, recovery: loaded.recovery };
+  if (!writable) {
+    passOverLeftovers(leftovers);
+    return { device, life, history, writer: undefined, recovery: { ...loaded.recovery, warnings } };
+  }
   const removedFiles = await putRight(store, loaded);
+  await settleLeftovers(engine, leftovers);
   await engine.reverts.goOn();
   engine.merging.wake();
+  history.onClose = announceStore(environment, device, store);
+  const droppedSnapshots = leftovers.expired.map(({ record, reason }) => ({ id: record.id, reason }));
   return {
     device,
     life,
     history,
     writer: { engine, history },
-    recovery: { ...loaded.recovery, removedFiles },
+    recovery: { ...loaded.recovery, warnings, removedFiles, droppedSnapshots },
   };
 }
 
@@ -165,19 +194,40 @@ function writeBackLimitOf({ writeMode = 'ordered', writeBackLimit }: VolumeOptio
   }
 }
 
-async function openWindowsVolume(device: BlockDevice, writable: boolean): Promise<VolumeParts> {
-  if (writable) {
+async function openWindowsVolume(
+  device: BlockDevice,
+  writable: boolean,
+  options: VolumeOptions,
+  emit: Emit,
+): Promise<VolumeParts> {
+  const life = new Lifetime(device.name);
+  const recovery = { clean: true, droppedCopies: 0, removedFiles: [], droppedSnapshots: [] };
+  if (!writable) {
+    const history = await WindowsHistory.open(device);
+    return { device, life, history, writer: undefined, recovery: { ...recovery, warnings: history.notes } };
+  }
+  const { shadowCopies, onDamaged = 'refuse', environment = systemEnvironment } = options;
+  if (shadowCopies === undefined) {
     throw new UnsupportedError(
-      `${device.name} has shadow copies that Windows made; for now such a volume can only be opened read-only, because writing to it would spoil them`,
+      `${device.name} has shadow copies that Windows made. Open it read-only; or for writing, which keeps them right, and say what is to happen where there is no room for that: the write fails (shadowCopies, --shadow-copies: keep), or all of them are dropped (drop)`,
     );
   }
-  const history = await WindowsHistory.open(device);
-  const recovery = {
-    clean: true,
-    droppedCopies: 0,
-    removedFiles: [],
-    droppedSnapshots: [],
-    warnings: history.notes,
+  if (shadowCopies !== 'keep' && shadowCopies !== 'drop')
+    throw new InvalidArgumentError(`shadowCopies must be keep or drop, got ${String(shadowCopies)}`);
+  const { history, writer } = await WindowsHistory.openForWriting(device, { shadowCopies, onDamaged }, emit);
+  return {
+    device,
+    life,
+    history,
+    writer: undefined,
+    windows: new WindowsEngine(device, life, writer, environment.clock),
+    recovery: {
+      ...recovery,
+      droppedSnapshots: writer.dropped.map(({ storeId, snapshotId }) => ({
+        id: snapshotId ?? storeId,
+        reason: 'damaged' as const,
+      })),
+      warnings: history.notes,
+    },
   };
-  return { device, life: new Lifetime(device.name), history, writer: undefined, recovery };
 }

@@ -1,8 +1,29 @@
 /** Changes of the live volume, part by part: through the gate, and once the newest snapshot has its copies. */
+import type { WriteBuffer } from '../copy-on-write/write-buffer.js';
+import type { WriteGate } from '../copy-on-write/write-gate.js';
 import type { BlockDevice } from '../device/block-device.js';
+import type { Lifetime } from '../device/lifetime.js';
 import { writeZeros } from '../device/zeros.js';
 import type { ByteLength, ByteOffset } from '../units.js';
-import type { Engine } from './engine.js';
+import { clearRange } from './clearing.js';
+
+/** What keeps the blocks that are about to be overwritten: see `CopyOnWrite`. */
+export interface Keeper {
+  /** Where it puts them; `undefined`: nothing has to be kept. */
+  readonly target: unknown;
+  protect(offset: ByteOffset, length: ByteLength): Promise<void> | undefined;
+}
+
+/** What a change of the live volume goes through, whoever wrote its snapshots. */
+export interface ChangeEngine {
+  readonly device: BlockDevice;
+  readonly life: Lifetime;
+  readonly gate: WriteGate;
+  readonly copyOnWrite: Keeper;
+  /** The volume as its users see it. */
+  readonly live: BlockDevice;
+  readonly writes: WriteBuffer | undefined;
+}
 
 /** What happens to a part of a range, once its blocks are safe. */
 export type Change = (device: BlockDevice, offset: ByteOffset, length: ByteLength) => Promise<void>;
@@ -10,9 +31,35 @@ export type Change = (device: BlockDevice, offset: ByteOffset, length: ByteLengt
 /** The longest write that NBD clients send. */
 export const PART_BYTES = 32 * 1024 * 1024;
 /** The longest range that is cleared at once where nothing has to be copied first: that takes a few milliseconds. */
-export const CLEARED_BYTES = 128 * 1024 * 1024;
+const CLEARED_BYTES = 128 * 1024 * 1024;
 
-export function writePart(engine: Engine, offset: ByteOffset, source: Uint8Array): Promise<void> {
+/**
+ * Makes a range read as zeros by `action`, part by part. What is zero already stays as it is, and needs no copy: snapshots
+ * see zeros there as before.
+ */
+export async function clear(
+  engine: ChangeEngine,
+  range: { readonly offset: ByteOffset; readonly length: ByteLength },
+  action: Change,
+): Promise<void> {
+  const { writes, live, gate, copyOnWrite } = engine;
+  const partLimit = copyOnWrite.target === undefined ? CLEARED_BYTES : PART_BYTES;
+  await clearRange(
+    writes ?? live,
+    range,
+    partLimit,
+    (at, part) => writes?.change(at, part, action) ?? changePart(engine, at, part, action),
+  );
+  // Zeros that were passed over may be those of a change that has not ended yet; a flush would not cover them.
+  await gate.whenLeft();
+}
+
+/** @returns `undefined` if it is done */
+export function writePart(
+  engine: ChangeEngine,
+  offset: ByteOffset,
+  source: Uint8Array,
+): Promise<void> | undefined {
   const { writes } = engine;
   if (writes !== undefined) return writes.write(offset, source);
   return writeOrdered(engine, offset, source);
@@ -20,7 +67,7 @@ export function writePart(engine: Engine, offset: ByteOffset, source: Uint8Array
 
 /** As `changePart`; apart from it because small writes would feel the closure. */
 async function writeOrdered(
-  { gate, copyOnWrite, live }: Engine,
+  { gate, copyOnWrite, live }: ChangeEngine,
   offset: ByteOffset,
   source: Uint8Array,
 ): Promise<void> {
@@ -36,7 +83,7 @@ async function writeOrdered(
 }
 
 export async function changePart(
-  { gate, copyOnWrite, live }: Engine,
+  { gate, copyOnWrite, live }: ChangeEngine,
   offset: ByteOffset,
   length: ByteLength,
   action: Change,

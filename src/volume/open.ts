@@ -21,7 +21,7 @@ import type { Guid } from '../format/guid.js';
 import { decodeStartBlock, isStartBlock } from '../format/start-block.js';
 import { type DeletionReason, type Hold, SnapshotRecord } from '../snapshot/record.js';
 import { isTarget } from '../snapshot/revert-state.js';
-import { type CatalogEntry, isDeleting } from '../store/control-file.js';
+import { type CatalogEntry, isDeleting } from '../store/catalog.js';
 import { DirectoryStore } from '../store/directory-store.js';
 import { InVolumeStore } from '../store/in-volume-store.js';
 import type { AttachedStore, Store } from '../store/store.js';
@@ -220,7 +220,7 @@ async function loadContent(
     const opened = await store.openArea(diffArea);
     try {
       const { area, dropped, repair } = await loadDiffArea(opened, diffArea, snapshot.volumeSize, clock);
-      return { record: new SnapshotRecord(snapshot, { area }), dropped, repair };
+      return { record: new SnapshotRecord(snapshot, { area }, diffArea.state), dropped, repair };
     } catch (error) {
       await opened.file.close();
       throw error;
@@ -234,7 +234,7 @@ async function loadContent(
       (error instanceof DeviceError && !writable);
     if (!isDamage) throw error;
     return {
-      record: new SnapshotRecord(snapshot, { damage: error }),
+      record: new SnapshotRecord(snapshot, { damage: error }, diffArea.state),
       dropped: 0,
       repair: async () => undefined,
     };
@@ -248,7 +248,7 @@ async function spreadDamage(records: SnapshotRecord[]): Promise<SnapshotRecord[]
     if (record.damage !== undefined) continue;
     await record.area?.close();
     const damage = new FormatError(`it reads through snapshot ${records[newest]?.id}, which is damaged`);
-    records[index] = new SnapshotRecord(record.item, { damage });
+    records[index] = new SnapshotRecord(record.item, { damage }, record.state);
     records[index].hold = record.hold;
     if (record.deleted !== undefined) records[index].markDeleted(record.deleted);
   }
@@ -272,8 +272,10 @@ export async function closeAreas(records: readonly SnapshotRecord[]): Promise<vo
 /** In words, how the volume differs from what a clean close recorded; `undefined` if it does not, or nobody knows. */
 async function volumeChange(store: AttachedStore): Promise<string | undefined> {
   const { volume, control } = store;
-  const { clean, protectedSize } = control.start.extension;
-  if (volume.size !== protectedSize)
+  const { clean, protectedSize, growingTo } = control.start.extension;
+  // Cut off while it was being made longer.
+  const isGrown = clean === undefined && volume.size === growingTo;
+  if (volume.size !== protectedSize && !isGrown)
     return `${volume.name} has ${volume.size} bytes, its snapshots were taken of ${protectedSize}.`;
   if (clean === undefined) return undefined;
   const modifiedAt = await volume.modifiedAt?.();

@@ -1,5 +1,7 @@
 /** The snapshots of a volume in a store of volsnap. */
 import { InvalidArgumentError, SnapshotDeletedError } from '../errors.js';
+import { SnapshotState } from '../format/control-block.js';
+import { deleteSnapshot } from '../snapshot/delete.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import { BLOCK_SIZE } from '../units.js';
@@ -13,6 +15,8 @@ import { StoredSnapshot } from './stored-snapshot.js';
 export class StoredHistory implements History {
   readonly #engine: Engine;
   readonly #writable: boolean;
+  /** Called once, before anything is closed. */
+  onClose: () => void = () => undefined;
   readonly #handles = new WeakMap<SnapshotRecord, StoredSnapshot>();
 
   constructor(engine: Engine, writable: boolean) {
@@ -25,8 +29,7 @@ export class StoredHistory implements History {
   }
 
   get snapshots(): readonly Snapshot[] {
-    const { visible } = this.#engine.chain;
-    return visible.filter(({ pending }) => !pending).map((record) => this.handleOf(record));
+    return this.#engine.chain.visible.map((record) => this.handleOf(record));
   }
 
   /** Always the same object for the same snapshot. */
@@ -43,7 +46,7 @@ export class StoredHistory implements History {
     const { store, chain, copyOnWrite, pools, gate, space, writes, merging, figures, reverts, scrubs } =
       this.#engine;
     const areas = chain.records.flatMap(({ area }) => area ?? []);
-    const deleted = chain.records.filter((record) => record.deleted !== undefined);
+    const deleted = chain.records.filter((record) => (record.deleted ?? record.expired) !== undefined);
     return {
       layout: store.layout,
       storeName: store.name,
@@ -121,6 +124,7 @@ export class StoredHistory implements History {
 
   async close(): Promise<void> {
     const { gate, writes, pools, chain, store, merging, copyOnWrite, reverts, scrubs } = this.#engine;
+    this.onClose();
     merging.stop();
     try {
       await scrubs.stop();
@@ -129,6 +133,7 @@ export class StoredHistory implements History {
       await writes?.drained();
       if (this.#writable) await this.#flushSnapshots();
       if (this.#writable && gate.failure === undefined) {
+        await this.#release();
         await gate.hold(undefined);
         await pools.idle();
         await this.#recordClean();
@@ -141,6 +146,23 @@ export class StoredHistory implements History {
       await closeAreas(chain.records);
       await store.close();
     }
+  }
+
+  /**
+   * The owner goes, and what was to go with it. What cannot be deleted now (a revert may need it) is at the next opening, and
+   * what older ones read through is merged then.
+   */
+  async #release(): Promise<void> {
+    const { chain, store, pools, emit } = this.#engine;
+    try {
+      for (const record of [...chain.records]) {
+        if ((record.state & SnapshotState.autoRelease) === 0 || record.deleted !== undefined) continue;
+        if (chain.keeping.mayGo(record)) await deleteSnapshot(this.#engine, record, 'released');
+      }
+    } catch (error) {
+      emit('backgroundFailure', { id: store.name, what: 'releasing snapshots', error });
+    }
+    await pools.idle();
   }
 
   /** What was written to snapshots themselves. @throws what the first that failed threw, when all have been tried */

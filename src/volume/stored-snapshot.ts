@@ -5,15 +5,15 @@ import { type HeldRange, lessHeld } from '../copy-on-write/held-zeros.js';
 import { type AllocationExtent, merged } from '../device/allocation.js';
 import { writeZeros } from '../device/zeros.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
-import { IntegrityError, InvalidArgumentError, ReadOnlyError } from '../errors.js';
-import { SnapshotFlag } from '../format/control-block.js';
+import { IntegrityError, InvalidArgumentError, OfflineError, ReadOnlyError } from '../errors.js';
+import { SnapshotFlag, SnapshotState } from '../format/control-block.js';
 import { millisecondsFromFiletime } from '../format/filetime.js';
 import { NIL_GUID } from '../format/guid.js';
 import { snapshotAllocation } from '../snapshot/allocation.js';
 import { deleteSnapshot } from '../snapshot/delete.js';
 import { readSnapshot } from '../snapshot/reader.js';
 import type { Hold, SnapshotRecord } from '../snapshot/record.js';
-import type { DeleteSnapshotOptions, HoldOptions, Snapshot } from '../snapshot/snapshot.js';
+import type { DeleteSnapshotOptions, HoldOptions, Snapshot, SnapshotChange } from '../snapshot/snapshot.js';
 import { SnapshotWrites } from '../snapshot/writes.js';
 import { BLOCK_SIZE, type ByteLength, type ByteOffset, blockOf } from '../units.js';
 import { extentsOf, runsOf } from './changed-blocks.js';
@@ -46,6 +46,10 @@ export class StoredSnapshot implements Snapshot {
 
   get setId() {
     return this.#record.area?.information.setId ?? NIL_GUID;
+  }
+
+  get inSet() {
+    return this.#record.area?.information.coordinator !== undefined;
   }
 
   get label() {
@@ -86,7 +90,24 @@ export class StoredSnapshot implements Snapshot {
 
   get state() {
     if (this.#record.deleted !== undefined) return 'deleted';
-    return this.#record.damage === undefined ? 'ok' : 'damaged';
+    if (this.#record.damage !== undefined) return 'damaged';
+    return (this.#record.state & SnapshotState.setPending) === 0 ? 'ok' : 'pending';
+  }
+
+  get persistent() {
+    return (this.#record.state & SnapshotState.volatile) === 0;
+  }
+
+  get autoRelease() {
+    return (this.#record.state & SnapshotState.autoRelease) !== 0;
+  }
+
+  get hidden() {
+    return (this.#record.item.flags & SnapshotFlag.visible) === 0;
+  }
+
+  get offline() {
+    return (this.#record.item.flags & SnapshotFlag.offline) !== 0;
   }
 
   get problem() {
@@ -104,8 +125,7 @@ export class StoredSnapshot implements Snapshot {
 
   async read(offset: ByteOffset, target: ByteLength | Uint8Array): Promise<Uint8Array> {
     checkRange(offset, lengthOf(target), this.size);
-    const { damage } = this.#record;
-    if (damage !== undefined) throw damage;
+    this.#checkReadable();
     const buffer = asTarget(target);
     try {
       await this.#engine.life.run(() => this.#record.whileReading(() => this.#read(offset, buffer)));
@@ -155,8 +175,8 @@ export class StoredSnapshot implements Snapshot {
     await life.run(async () => {
       this.#record.checkExists();
       if (this.#record.isWritable === writable) return;
-      await store.control.setFlags(this.id, SnapshotFlag.writable, writable);
-      this.#record.isWritable = writable;
+      const change = writable ? { set: SnapshotFlag.writable } : { clear: SnapshotFlag.writable };
+      this.#record.takeFlags(await store.control.setFlags(this.id, change));
     });
   }
 
@@ -164,11 +184,11 @@ export class StoredSnapshot implements Snapshot {
     if (!this.#writable) throw new ReadOnlyError('the volume is open for reading only');
   }
 
-  /** @throws ReadOnlyError, SnapshotDeletedError, FormatError (damaged) */
+  /** @throws ReadOnlyError, SnapshotDeletedError, FormatError (damaged), OfflineError */
   #writing(): SnapshotWrites {
     this.#checkWritableVolume();
     this.#record.checkExists();
-    if (this.#record.damage !== undefined) throw this.#record.damage;
+    this.#checkReadable();
     if (this.#writes === undefined || !this.#record.isWritable)
       throw new ReadOnlyError(`snapshot ${this.id} may only be read; setWritable(true) changes that`);
     return this.#writes;
@@ -177,7 +197,7 @@ export class StoredSnapshot implements Snapshot {
   async *allocation(offset: ByteOffset, length: ByteLength): AsyncGenerator<AllocationExtent> {
     const { life, device } = this.#engine;
     checkRange(offset, length, this.size);
-    if (this.#record.damage !== undefined) throw this.#record.damage;
+    this.#checkReadable();
     life.check();
     this.#record.checkExists();
     const zeros = snapshotAllocation(() => this.#areas(), device, offset, length);
@@ -202,6 +222,24 @@ export class StoredSnapshot implements Snapshot {
   /** Diff areas of this snapshot and of all newer ones; only an older snapshot can be without one. */
   #areas(): readonly DiffArea[] {
     return this.#engine.chain.areasFrom(this.#record);
+  }
+
+  /** @throws FormatError (damaged), OfflineError */
+  #checkReadable(): void {
+    if (this.#record.damage !== undefined) throw this.#record.damage;
+    if (this.offline) throw new OfflineError(`snapshot ${this.id} is offline; take it online first`);
+  }
+
+  async change({ hidden = this.hidden, offline = this.offline }: SnapshotChange): Promise<void> {
+    if (!this.#writable) throw new ReadOnlyError('the volume is open for reading only');
+    const { store, life } = this.#engine;
+    const { visible, offline: offlineFlag } = SnapshotFlag;
+    const set = (hidden ? 0 : visible) | (offline ? offlineFlag : 0);
+    await life.run(async () => {
+      this.#record.checkExists();
+      const clear = (visible | offlineFlag) & ~set;
+      this.#record.takeFlags(await store.control.setFlags(this.id, { set, clear }));
+    });
   }
 
   async delete({ wait = false, signal, onProgress }: DeleteSnapshotOptions = {}): Promise<void> {

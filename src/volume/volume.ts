@@ -10,42 +10,43 @@ import { EventEmitter } from 'node:events';
 import { asTarget, checkRange, checkWhole, lengthOf } from '../arguments.js';
 import { type AllocationExtent, allocationOf } from '../device/allocation.js';
 import type { BlockDevice } from '../device/block-device.js';
-import { type Environment, systemEnvironment } from '../environment.js';
+import { giveBack, type Lent } from '../device/buffer-pool.js';
+import { systemEnvironment } from '../environment.js';
 import { ClosedError, ReadOnlyError } from '../errors.js';
+import type { Guid } from '../format/guid.js';
 import type { SpacePolicy } from '../format/start-block.js';
 import type { ScrubOptions, ScrubReport } from '../scrub/scrub.js';
-import { type CreateSnapshotOptions, createSnapshot } from '../snapshot/create.js';
+import type { CreateSnapshotOptions } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
 import type { SettledOptions } from '../snapshot/merging.js';
 import type { SpacePolicyOptions } from '../snapshot/overflow.js';
 import type { RevertOperation, RevertOptions } from '../snapshot/revert-operation.js';
+import { createSnapshot } from '../snapshot/set.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
-import type { Store } from '../store/store.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { VolumeAccess } from './access.js';
 import { openParts, type VolumeOptions, type VolumeParts } from './assemble.js';
 import type { ChangedBlocksOptions, ChangedExtent } from './changed-blocks.js';
-import { type Change, CLEARED_BYTES, changePart, PART_BYTES, writePart, zero } from './changing.js';
-import { clearRange } from './clearing.js';
+import { type Change, type ChangeEngine, clear, PART_BYTES, writePart, zero } from './changing.js';
 import { differing } from './compare.js';
 import { type CopyRangeOptions, copyRange } from './copy-range.js';
-import type { Engine } from './engine.js';
 import { alignedExtents, extentsWithData, zerosOf } from './extents.js';
+import { growVolume } from './growing.js';
 import type { VolumeFigures } from './history.js';
+import { setMaximum, setPolicy } from './limits.js';
 import type { Recovery } from './open.js';
+import type { InitializeVolumeOptions } from './options.js';
+import { changesOf, storeWriterOf } from './writers.js';
 
 export type { VolumeOptions } from './assemble.js';
 export type { ChangedBlocksOptions } from './changed-blocks.js';
-
-export interface InitializeVolumeOptions {
-  readonly store: Store;
-  /** Bytes that diff areas may take in all; default 0: no limit. */
-  readonly maximumSize?: ByteLength;
-  readonly environment?: Environment;
-}
+export type { InitializeVolumeOptions } from './options.js';
 
 export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
   #parts: VolumeParts | undefined;
+  static #count = 0;
+  /** @internal Orders the volumes of this process, so that who needs several takes them in the same order. */
+  readonly serial = Volume.#count++;
 
   /**
    * Makes an empty store for the volume on `device`, which stays open.
@@ -60,7 +61,7 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
 
   /**
    * Opens the volume on `device`, which belongs to it from then on: closing the volume, or failing to open it, closes it.
-   * A volume with shadow copies made by Windows can only be opened for reading.
+   * To open a volume with shadow copies made by Windows for writing takes the option `shadowCopies`.
    * @throws NotInitializedError, VolumeChangedError, FormatError (damaged), UnsupportedError, ReadOnlyError, DeviceError
    */
   static async open(device: BlockDevice, options: VolumeOptions = {}): Promise<Volume> {
@@ -90,12 +91,18 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     return this.#opened.history.volume.size;
   }
 
+  /** GUID of the volume, from its store; `undefined` where Windows made that. */
+  get id(): Guid | undefined {
+    return this.#opened.writer?.engine.store.control.start.volumeId;
+  }
+
   get name(): string {
     return this.#opened.device.name;
   }
 
   get writable(): boolean {
-    return this.#opened.writer !== undefined;
+    const { writer, windows } = this.#opened;
+    return (writer?.engine ?? windows) !== undefined;
   }
 
   /** What opening found out. */
@@ -164,6 +171,25 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     }
   }
 
+  /**
+   * @internal As `write`, for whoever gives the memory away that `source` lies in: in the mode `writeback` it is kept, not copied.
+   * @returns `undefined` if it is done already
+   */
+  take(offset: ByteOffset, source: Uint8Array, lent: Lent): Promise<void> | undefined {
+    const { life, device, writes } = this.#writing;
+    if (writes === undefined || source.byteLength > PART_BYTES)
+      return this.write(offset, source).then(() => giveBack(lent));
+    life.enter();
+    let written: Promise<void> | undefined;
+    try {
+      checkRange(offset, source.byteLength, device.size);
+      written = writes.write(offset, source, lent);
+    } finally {
+      if (written === undefined) life.leave();
+    }
+    return written?.finally(() => life.leave());
+  }
+
   /** Makes the range read as zeros. For snapshots it is a write. */
   async writeZeroes(offset: ByteOffset, length: ByteLength): Promise<void> {
     await this.#clear(offset, length, zero);
@@ -191,30 +217,20 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     await this.#runWriting(({ engine }) => copyRange(engine, { from, to, length }, options));
   }
 
-  /** What is zero already stays as it is, and needs no copy: snapshots see zeros there as before. */
   async #clear(offset: ByteOffset, length: ByteLength, action: Change): Promise<void> {
-    await this.#runWriting(async ({ engine }) => {
+    const engine = this.#writing;
+    await engine.life.run(async () => {
       checkRange(offset, length, engine.device.size);
-      const partLimit = engine.copyOnWrite.target === undefined ? CLEARED_BYTES : PART_BYTES;
-      const { writes, live, gate } = engine;
-      await clearRange(
-        writes ?? live,
-        { offset, length },
-        partLimit,
-        (at, part) => writes?.change(at, part, action) ?? changePart(engine, at, part, action),
-      );
-      // Zeros that were passed over may be those of a change that has not ended yet; a flush would not cover them.
-      await gate.whenLeft();
+      await clear(engine, { offset, length }, action);
     });
   }
 
   /** Resolves when every write acknowledged before is on stable storage. */
   async flush(): Promise<void> {
     // Of a volume that is open for reading everything is durable already.
-    await this.#run(async ({ writer }) => {
-      if (writer === undefined) return;
-      const { writes, live } = writer.engine;
-      await (writes ?? live).flush();
+    await this.#run(async ({ writer, windows }) => {
+      const engine = writer?.engine ?? windows;
+      await (engine?.writes ?? engine?.live)?.flush();
     });
   }
 
@@ -224,14 +240,21 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
    *   no new snapshot
    */
   async createSnapshot(options: CreateSnapshotOptions = {}): Promise<Snapshot> {
-    return this.#runWriting(async ({ engine, history }) =>
-      history.handleOf(await engine.reverts.taking.runExclusive(() => createSnapshot(engine, options))),
+    return this.whileCreating(async ({ engine, history }) =>
+      history.handleOf(await createSnapshot(engine, options)),
     );
+  }
+
+  /** @internal Runs `action` while no other snapshot of the volume is taken. @throws ClosedError, ReadOnlyError */
+  whileCreating<T>(action: (writer: NonNullable<VolumeParts['writer']>) => Promise<T>): Promise<T> {
+    return this.#runWriting((writer) => writer.engine.reverts.taking.runExclusive(() => action(writer)));
   }
 
   /** Deletes the `count` oldest snapshots; durable when it resolves. @throws HeldError (of one of them; none was deleted) */
   async deleteOldest(count = 1): Promise<void> {
     checkWhole('count', count);
+    const { windows } = this.#opened;
+    if (windows !== undefined) return this.#run(() => windows.writer.removeOldest(count, 'requested'));
     await this.#runWriting(async ({ engine: { chain, copyOnWrite } }) => {
       await chain.removeOldest(count, copyOnWrite, 'requested');
     });
@@ -272,22 +295,21 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
 
   /** What happens to a write when there is no room for its copies; kept in the store. @throws InvalidArgumentError, DeviceError */
   async setSpacePolicy(policy: SpacePolicy, options: SpacePolicyOptions = {}): Promise<void> {
-    await this.#runWriting(async ({ engine: { space, reverts } }) => {
-      await space.setPolicy(policy, options);
-      reverts.resume();
-    });
+    await this.#runWriting(({ engine }) => setPolicy(engine, policy, options));
+  }
+
+  /**
+   * Makes the volume longer, with its device; snapshots that were taken before keep their size. Durable when it resolves.
+   * The new part reads as zeros. Users of the NBD exports see it when they connect again.
+   * @throws UnsupportedError (the store lies behind the volume, or the device has a fixed size), InvalidArgumentError
+   */
+  async grow(size: ByteLength): Promise<void> {
+    await this.whileCreating(({ engine }) => growVolume(engine, size));
   }
 
   /** Changes the limit on diff-area space, in bytes; 0: none. If more is in use, the oldest snapshots go, as the policy lets them. */
   async setMaximumSize(maximumSize: ByteLength): Promise<void> {
-    checkWhole('maximum size', maximumSize);
-    await this.#runWriting(async ({ engine: { store, space, merging, reverts } }) => {
-      await store.control.setMaximumSize(maximumSize);
-      await space.byDeletion.shrinkTo(maximumSize);
-      space.relieved();
-      merging.wake();
-      reverts.resume();
-    });
+    await this.#runWriting(({ engine }) => setMaximum(engine, maximumSize));
   }
 
   /**
@@ -295,12 +317,12 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
    * @throws ReadOnlyError (`checkVolume` is for a volume that is only read)
    */
   async scrub(options: ScrubOptions = {}): Promise<ScrubReport> {
-    return this.#writing.scrubs.run(options);
+    return storeWriterOf(this.#opened).engine.scrubs.run(options);
   }
 
   /** Puts the volume back to a snapshot, usable at once. @throws ReadOnlyError, ClosedError; else see `RevertOperation` */
   revert(snapshot: Snapshot, options: RevertOptions = {}): RevertOperation {
-    return this.#writing.reverts.start(snapshot.storeId, options);
+    return storeWriterOf(this.#opened).engine.reverts.start(snapshot.storeId, options);
   }
 
   /** The revert under way, if there is one and the volume is open for writing; `figures.revert` tells how far it is. */
@@ -334,14 +356,9 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     return this.#parts;
   }
 
-  /** @throws ClosedError, ReadOnlyError */
-  get #writing(): Engine {
-    const { life, writer, device } = this.#opened;
-    if (writer === undefined) {
-      life.check();
-      throw new ReadOnlyError(`${device.name} is open for reading only`);
-    }
-    return writer.engine;
+  /** @throws as `changesOf` */
+  get #writing(): ChangeEngine {
+    return changesOf(this.#opened);
   }
 
   /** @internal What it is made of, for those who look for damage in it. @throws ClosedError */
@@ -355,11 +372,8 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     return parts.life.run(() => action(parts));
   }
 
-  /** @throws ClosedError, ReadOnlyError */
+  /** @throws as `storeWriterOf` */
   #runWriting<T>(action: (writer: NonNullable<VolumeParts['writer']>) => Promise<T>): Promise<T> {
-    return this.#run(async ({ writer, device }) => {
-      if (writer === undefined) throw new ReadOnlyError(`${device.name} is open for reading only`);
-      return action(writer);
-    });
+    return this.#run(async (parts) => action(storeWriterOf(parts)));
   }
 }

@@ -1,39 +1,61 @@
-/** The shadow copies of a volume that Windows wrote, as snapshots like any other. They can only be read. */
+/** The shadow copies of a volume that Windows wrote, as snapshots like any other. */
 
-import { asTarget } from '../arguments.js';
 import { CopyFigures } from '../copy-on-write/copy-host.js';
 import type { BlockDevice } from '../device/block-device.js';
-import { FormatError, InvalidArgumentError, UnsupportedError } from '../errors.js';
-import { NIL_GUID } from '../format/guid.js';
+import { FormatError, InvalidArgumentError, SnapshotDeletedError } from '../errors.js';
+import type { Emit } from '../snapshot/events.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
-import {
-  type BlockNumber,
-  type ByteLength,
-  type ByteOffset,
-  blockOf,
-  blocksIn,
-  offsetOfBlock,
-} from '../units.js';
+import { type BlockNumber, blockOf, blocksIn, offsetOfBlock } from '../units.js';
 import type { ForeignSnapshot } from '../windows/foreign-snapshot.js';
 import { ForeignStore } from '../windows/foreign-store.js';
+import { ForeignWriter, type ForeignWriterOptions } from '../windows/foreign-writer.js';
 import { type BlockRun, type ChangedExtent, cutBefore, extentsOf, grownFrom } from './changed-blocks.js';
 import type { ChangedOptions, History, VolumeFigures } from './history.js';
+import { WindowsSnapshot } from './windows-snapshot.js';
 import { withUnused } from './windows-unused.js';
 
 export class WindowsHistory implements History {
   readonly volume: BlockDevice;
-  readonly snapshots: readonly WindowsSnapshot[];
   readonly #store: ForeignStore;
+  readonly #all: readonly WindowsSnapshot[];
+  readonly #writer: ForeignWriter | undefined;
 
-  private constructor(volume: BlockDevice, store: ForeignStore) {
+  private constructor(volume: BlockDevice, store: ForeignStore, writer?: ForeignWriter) {
     this.volume = volume;
     this.#store = store;
-    this.snapshots = store.snapshots.map((snapshot) => new WindowsSnapshot(snapshot));
+    this.#writer = writer;
+    this.#all = store.snapshots.map((snapshot) => new WindowsSnapshot(snapshot, writer));
   }
 
-  /** @throws FormatError, UnsupportedError, DeviceError */
+  /** For reading. @throws FormatError, UnsupportedError, DeviceError */
   static async open(device: BlockDevice): Promise<WindowsHistory> {
     return new WindowsHistory(device, await ForeignStore.open(device));
+  }
+
+  /** For writing; see `ForeignWriter`. @throws FormatError, UnsupportedError, DeviceError */
+  static async openForWriting(
+    device: BlockDevice,
+    options: ForeignWriterOptions,
+    emit: Emit,
+  ): Promise<{ readonly history: WindowsHistory; readonly writer: ForeignWriter }> {
+    const all = new Map<ForeignSnapshot, WindowsSnapshot>();
+    const idOf = (snapshot: ForeignSnapshot) => snapshot.snapshotId ?? snapshot.storeId;
+    const writer = await ForeignWriter.open(device, options, {
+      removing: (snapshot, reason, cause) => emit('deleting', { id: idOf(snapshot), reason, cause }),
+      removed: (snapshot, reason, cause) => {
+        const gone = all.get(snapshot);
+        if (gone !== undefined) gone.deleted = reason;
+        emit('deleted', { id: idOf(snapshot), reason, cause });
+      },
+    });
+    const history = new WindowsHistory(device, writer.store, writer);
+    for (const snapshot of history.#all) all.set(snapshot.foreign, snapshot);
+    return { history, writer };
+  }
+
+  /** Oldest first. */
+  get snapshots(): readonly WindowsSnapshot[] {
+    return this.#all.filter(({ deleted }) => deleted === undefined);
   }
 
   /** What was odd about the store but did no harm. */
@@ -52,7 +74,7 @@ export class WindowsHistory implements History {
       maximumBytes: this.#store.startBlock.maximumSize,
       space: undefined,
       tableMemoryBytes: 0,
-      copies: new CopyFigures(),
+      copies: Object.assign(new CopyFigures(), this.#writer?.copies.figures),
       deletion: { snapshots: 0, allocatedBytes: 0, mergedSnapshots: 0, mergedBlocks: 0, mergedBytes: 0 },
       queues: { copy: 0, commit: 0, background: 0, held: 0 },
       writeBuffer: undefined,
@@ -62,8 +84,9 @@ export class WindowsHistory implements History {
 
   async *changed(options: ChangedOptions): AsyncGenerator<ChangedExtent> {
     const { since, until, offset = 0, length = this.volume.size, signal } = options;
-    const first = this.#indexOf(since);
-    const end = until === undefined ? this.snapshots.length : this.#indexOf(until);
+    const { snapshots } = this;
+    const first = indexIn(snapshots, since);
+    const end = until === undefined ? snapshots.length : indexIn(snapshots, until);
     if (end < first) {
       throw new InvalidArgumentError(
         `snapshot ${since.id} is newer than ${until?.id}; give the older one first`,
@@ -74,8 +97,8 @@ export class WindowsHistory implements History {
     if (end === first || offset >= stop) return;
     const [from, to] = [blockOf(offset), blocksIn(stop)];
     const known = Math.min(to, Math.max(from, grownFrom(since.size, size)));
-    const passed = this.snapshots.slice(first, end).map(({ foreign }) => foreign);
-    const last = this.snapshots[end]?.foreign;
+    const passed = snapshots.slice(first, end).map(({ foreign }) => foreign);
+    const last = snapshots[end]?.foreign;
     const written = writtenBlocks(passed, last).filter((block) => block >= from && block < known);
     // Only the newest snapshot has any, so of the two it is the one that has.
     const unused = passed[0]?.unused ?? last?.unused;
@@ -89,14 +112,8 @@ export class WindowsHistory implements History {
     }
   }
 
-  #indexOf(snapshot: Snapshot): number {
-    const index = (this.snapshots as readonly Snapshot[]).indexOf(snapshot);
-    if (index < 0) throw new InvalidArgumentError(`snapshot ${snapshot.id} is not one of this volume`);
-    return index;
-  }
-
   async close(): Promise<void> {
-    // Nothing is open besides the device.
+    await this.#writer?.close();
   }
 }
 
@@ -114,94 +131,11 @@ function writtenBlocks(passed: readonly ForeignSnapshot[], last: ForeignSnapshot
   return [...blocks].sort((a, b) => a - b);
 }
 
-const runOf = (block: BlockNumber): BlockRun => ({ start: block, end: block + 1 });
-
-class WindowsSnapshot implements Snapshot {
-  readonly writable = false;
-  readonly movedBytes = 0;
-  readonly label = undefined;
-  readonly applicationInfo = undefined;
-  readonly held = false;
-  readonly heldUntil = undefined;
-  /** What Windows skips counts only while the snapshot is the newest; it is not counted. */
-  readonly unusedBytes = 0;
-
-  constructor(readonly foreign: ForeignSnapshot) {}
-
-  get id() {
-    return this.foreign.snapshotId ?? this.foreign.storeId;
-  }
-
-  get storeId() {
-    return this.foreign.storeId;
-  }
-
-  get setId() {
-    return this.foreign.setId ?? NIL_GUID;
-  }
-
-  get createdAt() {
-    return this.foreign.createdAt;
-  }
-
-  get order() {
-    return this.foreign.order;
-  }
-
-  get size() {
-    return this.foreign.size;
-  }
-
-  get usedBytes() {
-    return this.foreign.usedBytes;
-  }
-
-  get allocatedBytes() {
-    return this.foreign.allocatedBytes;
-  }
-
-  get state() {
-    return this.foreign.reason === undefined ? 'ok' : 'damaged';
-  }
-
-  get problem() {
-    return this.foreign.reason;
-  }
-
-  async read(offset: ByteOffset, target: ByteLength | Uint8Array): Promise<Uint8Array> {
-    if (typeof target === 'number') return this.foreign.read(offset, target);
-    const buffer = asTarget(target);
-    await this.foreign.readInto(offset, buffer);
-    return buffer;
-  }
-
-  async write(): Promise<void> {
-    throw new UnsupportedError('a shadow copy that Windows made can only be read for now');
-  }
-
-  writeZeroes(): Promise<void> {
-    return this.write();
-  }
-
-  async flush(): Promise<void> {
-    // Nothing can be written.
-  }
-
-  setWritable(): Promise<void> {
-    return this.write();
-  }
-
-  async delete(): Promise<void> {
-    throw onlyRead();
-  }
-
-  async hold(): Promise<void> {
-    throw onlyRead();
-  }
-
-  async release(): Promise<void> {
-    throw onlyRead();
-  }
+function indexIn(snapshots: readonly Snapshot[], snapshot: Snapshot): number {
+  if (snapshot.state === 'deleted') throw new SnapshotDeletedError(`snapshot ${snapshot.id} is gone`);
+  const index = snapshots.indexOf(snapshot);
+  if (index < 0) throw new InvalidArgumentError(`snapshot ${snapshot.id} is not one of this volume`);
+  return index;
 }
 
-const onlyRead = () => new UnsupportedError('a shadow copy that Windows made can only be read for now');
+const runOf = (block: BlockNumber): BlockRun => ({ start: block, end: block + 1 });

@@ -14,7 +14,7 @@ import { decodeHeader } from '../format/block-header.js';
 import { BlockType } from '../format/constants.js';
 import type { DiffAreaItem } from '../format/control-block.js';
 import { decodeLocationBlock } from '../format/location-block.js';
-import { BLOCK_SIZE, type ByteLength, blocksIn } from '../units.js';
+import { type ByteLength, blocksIn } from '../units.js';
 import { type ForeignTable, ForeignTableBuilder } from './foreign-table.js';
 import type { MetadataReader } from './metadata-reader.js';
 import type { Notes } from './notes.js';
@@ -28,7 +28,8 @@ export interface ForeignDiffArea {
   /** Of the newest snapshot only: those of others have no effect on reading. */
   readonly unused: UnusedBlocks | undefined;
   readonly bitmapFault: VolsnapError | undefined;
-  readonly usedBytes: ByteLength;
+  /** Blocks of the diff area in use, but for those that hold data. */
+  readonly otherBlocks: number;
   readonly allocatedBytes: ByteLength;
 }
 
@@ -45,10 +46,7 @@ export async function readDiffArea(
   const locations = await readLocations(reader, item, notes);
   const table = await attempt(() => readTable(reader, item, blockCount, notes));
   const unused = isNewest ? await attempt(() => UnusedBlocks.read(reader, item, blockCount)) : undefined;
-  const usedBlocks =
-    (information === undefined ? 0 : 1) +
-    locations.blocks +
-    (table.value === undefined ? 0 : table.value.blocks + table.value.content.dataBlocks);
+  const otherBlocks = (information === undefined ? 0 : 1) + locations.blocks + (table.value?.blocks ?? 0);
   const allocated = item.allocatedSize > 0 ? item.allocatedSize : locations.end;
   return {
     information,
@@ -56,7 +54,7 @@ export async function readDiffArea(
     tableFault: table.fault,
     unused: unused?.value,
     bitmapFault: unused?.fault,
-    usedBytes: usedBlocks * BLOCK_SIZE,
+    otherBlocks,
     // The file lies on the volume, so it cannot be larger.
     allocatedBytes: Math.min(allocated, device.size),
   };

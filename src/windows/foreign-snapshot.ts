@@ -46,6 +46,7 @@ const SECTORS_PER_BLOCK = BLOCK_SIZE / SECTOR_SIZE;
 
 /** Instead of a device offset: the block was unused and reads as zeros. */
 const ZEROS = -1;
+type Source = ByteOffset | typeof ZEROS;
 
 export class ForeignSnapshot {
   /** GUID of the diff area; unlike the identifier of the snapshot it is always there. */
@@ -66,10 +67,7 @@ export class ForeignSnapshot {
   /** Bytes that can be read: the volume size, but no more than the device has. */
   readonly size: ByteLength;
   readonly applicationInformation: ApplicationInformation | undefined;
-  readonly usedBytes: ByteLength;
   readonly allocatedBytes: ByteLength;
-  /** Entries of its table, as stored; 0 where the table cannot be read. */
-  readonly entryCount: number;
   readonly state: 'ok' | 'unreadable';
   /** Why it cannot be read; `undefined` while it can. */
   readonly reason: string | undefined;
@@ -98,11 +96,24 @@ export class ForeignSnapshot {
     this.volumeSize = item.volumeSize;
     this.size = parts.size;
     this.applicationInformation = information;
-    this.usedBytes = content?.usedBytes ?? 0;
     this.allocatedBytes = content?.allocatedBytes ?? 0;
-    this.entryCount = content?.table?.entryCount ?? 0;
     this.reason = reasonOf(item.storeId, parts);
     this.state = this.reason === undefined ? 'ok' : 'unreadable';
+  }
+
+  /** Entries of its table, as stored; 0 where the table cannot be read. */
+  get entryCount(): number {
+    return this.#content?.table?.entryCount ?? 0;
+  }
+
+  get usedBytes(): ByteLength {
+    const { otherBlocks = 0, table } = this.#content ?? {};
+    return (otherBlocks + (table?.dataBlocks ?? 0)) * BLOCK_SIZE;
+  }
+
+  /** Its table; `undefined` where it cannot be read. */
+  get table(): ForeignTable | undefined {
+    return this.#content?.table;
   }
 
   /**
@@ -135,15 +146,29 @@ export class ForeignSnapshot {
   }
 
   /**
-   * Fills `target` with the volume as it was. Any range within `size`.
+   * Fills `target` with the volume as it was. Any range within `size`. If the volume is written meanwhile, a block of it may have been overwritten
+   * before it was read; then its copy was entered before that, and is read instead.
    * @throws InvalidArgumentError for a range outside; FormatError where state is 'unreadable' or a copy lies past the
    *   end of the device; DeviceError
    */
   async readInto(offset: ByteOffset, target: Uint8Array): Promise<void> {
     checkRange(this.#named(), offset, target.byteLength);
     if (this.reason !== undefined) throw this.#unreadable(this.reason);
+    const newest = this.#newest().#table();
+    for (;;) {
+      const { generation } = newest;
+      const places = await this.#readOnce(offset, target);
+      if (newest.generation === generation) return;
+      const first = blockOf(offset);
+      if (places.every((place, index) => this.#find(first + index) === place)) return;
+    }
+  }
+
+  /** @returns where each block was read */
+  async #readOnce(offset: ByteOffset, target: Uint8Array): Promise<Source[]> {
     const content = new DeviceReads(this.#device);
     const overlays = new DeviceReads(this.#device);
+    const places: Source[] = [];
     const end = offset + target.byteLength;
     for (let at = offset; at < end; ) {
       const block = blockOf(at);
@@ -151,6 +176,7 @@ export class ForeignSnapshot {
       const stop = Math.min(end, start + BLOCK_SIZE);
       const part = target.subarray(at - offset, stop - offset);
       const from = this.#find(block);
+      places.push(from);
       if (from === ZEROS) part.fill(0);
       else await content.add(from + (at - start), part, block);
       await this.#addOverlay(overlays, block, at - start, part, content);
@@ -159,6 +185,14 @@ export class ForeignSnapshot {
     // Sectors of an overlay are laid over the block, so they are read last.
     await content.finish();
     await overlays.finish();
+    return places;
+  }
+
+  /** The newest of all: only its table changes. */
+  #newest(): ForeignSnapshot {
+    let newest: ForeignSnapshot = this;
+    while (newest.#newer !== undefined) newest = newest.#newer;
+    return newest;
   }
 
   async #addOverlay(
@@ -181,7 +215,7 @@ export class ForeignSnapshot {
   }
 
   /** Device offset of the content of `block` without overlays, or ZEROS. */
-  #find(block: BlockNumber): ByteOffset | typeof ZEROS {
+  #find(block: BlockNumber): Source {
     let at = block;
     for (let snapshot: ForeignSnapshot = this; ; snapshot = snapshot.#newer) {
       const table = snapshot.#table();

@@ -6,6 +6,9 @@
  * depends on earlier entries are moves, overlays and what was moved; those are rare and kept in maps.
  *
  * A place is one number: a device offset, or -1 - target for a block that moved to block `target`.
+ *
+ * While the volume is written, copies are added (`addCopy`), by the rules that the builder applies. They are kept in a map, which is
+ * merged into the sorted numbers when it is large.
  */
 import { FormatError } from '../errors.js';
 import { hex, type ReadContext } from '../format/binary.js';
@@ -37,20 +40,23 @@ export interface Overlay {
 /** Past the end of any device, so that reading it fails. */
 const NOWHERE: Place = Number.MAX_SAFE_INTEGER;
 const FIRST_CAPACITY = 512;
+/** Copies added after which they are merged, unless the table is so large that more make no difference. */
+const ADDED_MAX = 4096;
 
 export class ForeignTable {
-  /** Entries of the table as stored, without the empty ones. */
-  readonly entryCount: number;
-  /** Blocks of the diff area that hold data. */
-  readonly dataBlocks: number;
-  readonly #blocks: Uint32Array;
-  readonly #places: Float64Array;
+  #entryCount: number;
+  #dataBlocks: number;
+  #blocks: Uint32Array;
+  #places: Float64Array;
+  /** What was added since the table was read, or merged the last time. */
+  #added = new Map<BlockNumber, Place>();
+  #generation = 0;
   readonly #overlays: ReadonlyMap<BlockNumber, Overlay>;
-  readonly #sourceOfTarget: ReadonlyMap<BlockNumber, BlockNumber>;
+  readonly #sourceOfTarget: Map<BlockNumber, BlockNumber>;
   readonly #targets: ReadonlySet<BlockNumber>;
 
   constructor(parts: TableParts) {
-    this.entryCount = parts.entryCount;
+    this.#entryCount = parts.entryCount;
     this.#blocks = parts.blocks;
     this.#places = parts.places;
     this.#overlays = parts.overlays;
@@ -58,11 +64,28 @@ export class ForeignTable {
     this.#targets = parts.targets;
     let copies = 0;
     for (const place of parts.places) if (place >= 0) copies++;
-    this.dataBlocks = copies + parts.overlays.size;
+    this.#dataBlocks = copies + parts.overlays.size;
+  }
+
+  /** Entries of the table as stored, without the empty ones. */
+  get entryCount(): number {
+    return this.#entryCount;
+  }
+
+  /** Blocks of the diff area that hold data. */
+  get dataBlocks(): number {
+    return this.#dataBlocks;
+  }
+
+  /** Changes when something was added: whoever read the volume meanwhile looks again. */
+  get generation(): number {
+    return this.#generation;
   }
 
   /** Where the content of `block` lies, or `undefined` when the table does not say. */
   placeOf(block: BlockNumber): Place | undefined {
+    const added = this.#added.get(block);
+    if (added !== undefined) return added;
     const index = lowerBound(this.#blocks, block as number);
     return this.#blocks[index] === block ? this.#places[index] : undefined;
   }
@@ -81,13 +104,70 @@ export class ForeignTable {
     return this.#sourceOfTarget.has(block);
   }
 
+  /** Whether anything has ever moved to `block`. */
+  wasMoveTarget(block: BlockNumber): boolean {
+    return this.#targets.has(block);
+  }
+
+  /**
+   * A block that makes moves ambiguous: a target whose source is said to lie elsewhere, or a source whose target counts as another's.
+   * Windows writes neither. To a table with one nothing can be added: an entry might go to the wrong block.
+   */
+  doubtfulMove(): BlockNumber | undefined {
+    for (const [target, source] of this.#sourceOfTarget)
+      if (this.placeOf(source) !== -1 - (target as number)) return target;
+    for (let index = 0; index < this.#blocks.length; index++) {
+      const place = this.#places[index] ?? 0;
+      if (place < 0 && this.#sourceOfTarget.get(-1 - place) !== this.#blocks[index])
+        return this.#blocks[index];
+    }
+    return undefined;
+  }
+
+  /** Applies `entries` ordinary entries for `block`, which share one copy at `offset`: the first ends a move that has its content there. */
+  addCopy(block: BlockNumber, offset: ByteOffset, entries: number): void {
+    for (let left = entries; left > 0; left--) {
+      const owner = this.#sourceOfTarget.get(block) ?? block;
+      this.#sourceOfTarget.delete(block);
+      this.#added.set(owner, offset);
+    }
+    this.#entryCount += entries;
+    this.#dataBlocks++;
+    this.#generation++;
+    if (this.#added.size >= Math.max(ADDED_MAX, this.#blocks.length / 4)) this.#merge();
+  }
+
+  #merge(): void {
+    const added = [...this.#added].sort(([a], [b]) => a - b);
+    this.#added = new Map();
+    const blocks = new Uint32Array(this.#blocks.length + added.length);
+    const places = new Float64Array(blocks.length);
+    let from = 0;
+    let count = 0;
+    const put = (block: number, place: Place) => {
+      blocks[count] = block;
+      places[count++] = place;
+    };
+    for (const [block, place] of added) {
+      for (; (this.#blocks[from] ?? Infinity) < block; from++)
+        put(this.#blocks[from] ?? 0, this.#places[from] ?? 0);
+      if (this.#blocks[from] === block) from++;
+      put(block, place);
+    }
+    for (; from < this.#blocks.length; from++) put(this.#blocks[from] ?? 0, this.#places[from] ?? 0);
+    this.#blocks = blocks.slice(0, count);
+    this.#places = places.slice(0, count);
+  }
+
   /**
    * Blocks that changed while this was the newest snapshot, ascending: those with an entry, and those that something
    * moved to, which have none of their own.
    */
   *changedBlocks(): Iterable<BlockNumber> {
+    if (this.#added.size > 0) this.#merge();
     const targets = [...this.#targets].sort((a, b) => a - b);
     let next = 0;
+    // As they are now: what is merged meanwhile makes others.
     for (const block of this.#blocks) {
       for (let target = targets[next]; target !== undefined && target <= block; target = targets[++next])
         if (target < block) yield target;
@@ -102,7 +182,7 @@ interface TableParts {
   readonly blocks: Uint32Array;
   readonly places: Float64Array;
   readonly overlays: ReadonlyMap<BlockNumber, Overlay>;
-  readonly sourceOfTarget: ReadonlyMap<BlockNumber, BlockNumber>;
+  readonly sourceOfTarget: Map<BlockNumber, BlockNumber>;
   readonly targets: ReadonlySet<BlockNumber>;
 }
 

@@ -6,6 +6,7 @@ import { firstWrites } from './first-writes.js';
 import { report } from './nbd/report.js';
 import { type Choice, nbd } from './nbd.js';
 import { opening } from './opening.js';
+import { snapshotSet } from './snapshot-set.js';
 import { steadyState } from './steady-state.js';
 import { type Figures, markdown } from './table.js';
 import { traffic } from './traffic.js';
@@ -18,6 +19,7 @@ export const SUITES: Record<string, Suite> = {
   depth,
   creation,
   deletion,
+  'snapshot-set': snapshotSet,
   opening,
   traffic,
   nbd,

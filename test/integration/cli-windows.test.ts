@@ -3,6 +3,10 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { expect, test } from 'vitest';
+import { MemoryDevice } from '../../src/index.js';
+import { BLOCK_SIZE } from '../../src/units.js';
+import { ForeignStore } from '../../src/windows/foreign-store.js';
+import { buildWindowsImage, copy } from '../interop/support/windows-image.js';
 import { Bench, hasProgram } from './cli-support.js';
 
 const DATA = process.env.VOLSNAP_SHARED_DATA ?? resolve(import.meta.dirname, '../../../shared/data');
@@ -34,6 +38,42 @@ test.skipIf(missing !== undefined)(
     expect(hashOfFile(bench.path('windows.img'))).toBe(expected.volumeSha256);
   },
 );
+
+test('a volume of Windows is written when it is said how, and its oldest shadow copy deleted', async () => {
+  const bench = new Bench();
+  const createdAt = 130_305_261_097_363_787n;
+  const { bytes } = buildWindowsImage({
+    size: 60 * BLOCK_SIZE,
+    metadataFrom: 30,
+    snapshots: [
+      { number: 1, createdAt, tables: [[copy(1, 20)]], free: [2] },
+      { number: 2, createdAt: createdAt + 1n, tables: [[copy(2, 21)]], free: [2] },
+    ],
+  });
+  bench.image('windows.img', bytes);
+  const at = (block: number) => ['--offset', String(block * BLOCK_SIZE)];
+  const keep = ['--shadow-copies', 'keep'];
+  const newest = async () => {
+    const store = await ForeignStore.open(new MemoryDevice(readFileSync(bench.path('windows.img'))));
+    const snapshot = store.snapshots.at(-1);
+    return snapshot && Buffer.from(await snapshot.read(0, 20 * BLOCK_SIZE)).toString('latin1');
+  };
+  const before = await newest();
+  expect(bench.fails(['write', 'windows.img', ...at(8)], 1, { input: 'new' })).toContain('--shadow-copies');
+  bench.ok(['write', 'windows.img', ...at(8), ...keep], 'new');
+  expect((await newest()) === before).toBe(true);
+  expect(bench.fails(['create', 'windows.img', ...keep], 1)).toContain('that Windows made');
+  bench.ok(['delete', 'windows.img', '--oldest', ...keep]);
+  expect(bench.json(['list', 'windows.img'])).toEqual([expect.objectContaining({ order: 2, state: 'ok' })]);
+  // The other goes too when there is no room and that is what is wanted.
+  const long = 'x'.repeat(2 * BLOCK_SIZE);
+  const { status, stderr } = bench.run(['write', 'windows.img', ...at(9), '--shadow-copies', 'drop'], {
+    input: long,
+  });
+  expect(status).toBe(0);
+  expect(stderr).toContain('no room to keep it right');
+  expect(await newest()).toBeUndefined();
+});
 
 const hashOfFile = (path: string): string =>
   execFileSync('sha256sum', [path], { encoding: 'utf8' }).slice(0, 64);

@@ -28,6 +28,17 @@ const example = async (name: string, ...args: string[]) =>
     })
   ).stdout;
 
+test('a snapshot set is taken of two volumes', async () => {
+  const images = ['data.img', 'log.img'].map((name) => join(folder, name));
+  for (const image of images) {
+    await writeFile(image, '');
+    await truncate(image, 1024 * 1024);
+  }
+  expect(await example('snapshot-set.ts', ...images)).toBe(
+    'the database goes on\n2 snapshots of one moment\n',
+  );
+});
+
 test('the writable snapshot is written, and nothing else', async () => {
   const image = join(folder, 'writable.img');
   await writeFile(image, '');

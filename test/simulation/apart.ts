@@ -18,7 +18,7 @@ export class SimulatedApart implements Apart {
         return !random.chance(BUSY);
       },
       async copy(volume, area, blocks, slots): Promise<ThreadCopied | undefined> {
-        const sums = Uint32Array.from(blocks, (block, i) => area.checksumSeed(block, slots[i] ?? 0));
+        const sums = blocks.map((block, i) => area.checksumSeed(block, slots[i] ?? 0));
         const zeros: number[] = [];
         for (const [i, block] of blocks.entries()) {
           if (random.chance(GIVEN_UP)) return undefined;

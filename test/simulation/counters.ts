@@ -6,6 +6,8 @@ export interface RunCounters {
   snapshotsTaken: number;
   /** Snapshots that left out what nothing uses. */
   snapshotsSkipping: number;
+  /** Snapshots that were not to outlast the open volume. */
+  snapshotsPassing: number;
   snapshotsVerified: number;
   snapshotsGivenUp: number;
   reverts: number;
@@ -35,6 +37,7 @@ export const noCounters = (): RunCounters => ({
   operations: 0,
   snapshotsTaken: 0,
   snapshotsSkipping: 0,
+  snapshotsPassing: 0,
   snapshotsVerified: 0,
   snapshotsGivenUp: 0,
   reverts: 0,

@@ -15,8 +15,8 @@ export interface Range {
 export type Operation =
   | ({ readonly kind: 'write'; readonly zeros: boolean } & Range)
   | ({ readonly kind: 'discard' | 'zeroes' | 'read' } & Range)
-  /** `free`: seed of what nothing uses, and is left out; none: nothing is. */
-  | { readonly kind: 'create'; readonly free?: number }
+  /** `free`: seed of what nothing uses, and is left out; none: nothing is. `passing`: does it go when the volume is closed? */
+  | { readonly kind: 'create'; readonly free?: number; readonly passing?: Passing }
   | { readonly kind: 'flush' | 'delete-oldest' | 'delete-all' | 'changed' | 'shorten-hold' }
   /** Copies within the volume; the range is the target. */
   | ({ readonly kind: 'copy-range'; readonly from: number } & Range)
@@ -34,6 +34,9 @@ export type Operation =
   | { readonly kind: 'revert'; readonly age: number; readonly keep: boolean }
   | { readonly kind: 'cancel-revert' }
   | SpaceOperation;
+
+/** Ways in which a snapshot does not outlast the open volume. */
+export type Passing = 'not persistent' | 'released';
 
 /** How the volume is opened for writing. */
 export interface Writing {
@@ -162,7 +165,12 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
         withSnapshotWrites(
           seed,
           style,
-          withReverts(seed, drawCycles(random, style, options.cycles, drawModes(seed)).map(drawSkips(seed))),
+          withReverts(
+            seed,
+            drawCycles(random, style, options.cycles, drawModes(seed))
+              .map(drawSkips(seed))
+              .map(drawPassing(seed)),
+          ),
         ),
       ),
       scarce,
@@ -194,6 +202,17 @@ function drawSkips(seed: string): (cycle: Cycle) => Cycle {
       ? { ...operation, free: random.below(2 ** 31) }
       : operation;
   return (cycle) => ({ ...cycle, operations: cycle.operations.map(skip) });
+}
+
+/** Some of the snapshots do not outlast the open volume: drawn apart, so that the rest of each plan stays as it is. */
+function drawPassing(seed: string): (cycle: Cycle) => Cycle {
+  const random = new SeededRandom(`passing ${seed}`);
+  const share = random.pick([0, 0, 0.3, 0.8]);
+  const pass = (operation: Operation): Operation =>
+    operation.kind === 'create' && random.chance(share)
+      ? { ...operation, passing: random.pick(['not persistent', 'released']) }
+      : operation;
+  return (cycle) => ({ ...cycle, operations: cycle.operations.map(pass) });
 }
 
 function drawCycles(random: SeededRandom, style: Style, count: number, writing: () => Writing): Cycle[] {

@@ -7,6 +7,7 @@ import { DELETION_BUGS } from './planted/deletion.js';
 import { MOVE_BUGS } from './planted/moves.js';
 import { REVERTING_BUGS } from './planted/reverting.js';
 import { ROOM_BUGS } from './planted/room.js';
+import { SET_BUGS } from './planted/sets.js';
 import { SNAPSHOT_WRITE_BUGS } from './planted/snapshot-writes.js';
 import { SNAPSHOT_BUGS } from './planted/snapshots.js';
 import { SPACE_BUGS } from './planted/space.js';
@@ -25,6 +26,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   ...UNUSED_BUGS,
   ...ZERO_BUGS,
   ...REVERTING_BUGS,
+  ...SET_BUGS,
   ...SNAPSHOT_WRITE_BUGS,
   ...MOVE_BUGS,
 ];

@@ -12,6 +12,8 @@ import { fileURLToPath } from 'node:url';
 import { type Edit, type PlantedBug, SMALL_BLOCKS } from './planted/bug.js';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+/** What a run needs; of the interoperability tests the images that they make. */
+const PARTS = ['src', 'test/simulation', 'test/interop/support', 'package.json', 'tsconfig.json'];
 /** A run that shows nothing for so long hangs, which is one way to be caught. */
 const SILENCE_MS = 60_000;
 
@@ -42,8 +44,7 @@ export class SabotagedCopy implements AsyncDisposable {
 
   static async make(edits: readonly Edit[]): Promise<SabotagedCopy> {
     const copy = new SabotagedCopy(await mkdtemp(join(tmpdir(), 'volsnap-planted-')));
-    for (const part of ['src', 'test/simulation', 'package.json', 'tsconfig.json'])
-      await cp(join(ROOT, part), join(copy.folder, part), { recursive: true });
+    for (const part of PARTS) await cp(join(ROOT, part), join(copy.folder, part), { recursive: true });
     await symlink(join(ROOT, 'node_modules'), join(copy.folder, 'node_modules'));
     for (const edit of edits) await copy.#apply(edit);
     return copy;
@@ -127,7 +128,7 @@ export async function hunt(bug: PlantedBug, { seed, runs, cycles }: Hunt): Promi
   const result =
     bug.history === undefined
       ? await run(
-          'simulate.ts',
+          bug.sets ? 'sets.ts' : 'simulate.ts',
           ...['--seed', seed, '--runs', runs, '--cycles', cycles, '--progress', 1],
           ...(bug.rot ? ['--rot'] : []),
         )

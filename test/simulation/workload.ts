@@ -25,6 +25,7 @@ const KEPT: Permitted = ['HELD', ...REVERTING];
 const NOT_DELETED: Permitted = [...GONE, ...KEPT, 'NO_SPACE'];
 const NOT_WRITTEN: Permitted = [...GONE, ...REVERTING, 'NO_SPACE'];
 const NOT_MERGED: Permitted = ['NO_SPACE', 'CLOSED'];
+type CreateOperation = Operation & { readonly kind: 'create' };
 
 export class Workload {
   readonly #model: VolumeModel;
@@ -42,6 +43,10 @@ export class Workload {
   #holdTimeoutMs = 10_000;
   /** Was there no room for copies that a revert needs? Then writes, and with a buffer all that follows, may fail. */
   isShortOfSpace = false;
+  /** Snapshots that are to go when the volume is closed, or at the next opening. */
+  readonly #passing = new Set<string>();
+  /** Those of them that somebody wanted to hold: they may stay. */
+  readonly #kept = new Set<string>();
 
   constructor(model: VolumeModel, counters: RunCounters, world: WorkloadWorld = NO_WORLD) {
     this.#model = model;
@@ -50,7 +55,10 @@ export class Workload {
     const space = new SpaceWork(calls, counters, world, {
       // A revert that goes on at the opening may have told before anybody listened.
       onNoSpace: () => this.#noteOverflow(),
-      onHold: (label) => this.#reverts.want(label),
+      onHold: (label) => {
+        this.#reverts.want(label);
+        this.#kept.add(label);
+      },
     });
     this.#space = space;
     const read = (snapshot: Snapshot) => this.#readSnapshot(snapshot);
@@ -84,15 +92,17 @@ export class Workload {
     return this.#space.expected.mayFail;
   }
 
-  /** What another workload has left behind: snapshots that are to go with their revert. */
+  /** What another workload has left behind: snapshots that are to go with their revert, or with the open volume. */
   follow(other: Workload): void {
     for (const label of other.#reverts.unwanted) this.#reverts.unwanted.add(label);
+    for (const label of other.#passing) this.#passing.add(label);
   }
 
   /** Must be called for each volume that is opened, at once: tells the model of snapshots that go. */
   listen(volume: Volume): void {
     this.#volume = volume;
     this.#reverts.begin();
+    this.#passAway(volume);
     const { expected } = this.#space;
     const labels = new Map(volume.snapshots.map(({ id, label }) => [id, label ?? '']));
     volume.on('created', ({ id, label = '' }) => {
@@ -107,7 +117,7 @@ export class Workload {
       if (expected.isHeld(label)) this.#calls.complaints.push(`${label} is held and is deleted (${reason})`);
     });
     volume.on('deleted', ({ id, reason }) => {
-      if (reason !== 'requested') this.#counters.snapshotsGivenUp++;
+      if (reason !== 'requested' && reason !== 'released') this.#counters.snapshotsGivenUp++;
       expected.forget(labels.get(id) ?? '');
       this.#model.drop(labels.get(id) ?? '');
     });
@@ -126,6 +136,15 @@ export class Workload {
       if (!isOutOfSpace(error)) this.#calls.expectFault(reason, error ?? reason);
     });
     volume.on('integrityFailure', ({ error }) => this.#calls.expectFault('a copy is damaged', error));
+  }
+
+  /** None that was to go with the volume as it was open before is there now. */
+  #passAway({ snapshots }: Volume): void {
+    const mustGo = (label: string) => this.#passing.has(label) && !this.#kept.has(label);
+    const left = snapshots.map(labelOf).filter(mustGo);
+    if (left.length > 0)
+      this.complaints.push(`still there after the volume was opened again: ${left.join(', ')}`);
+    for (const label of this.#passing) if (this.#model.has(label)) this.#model.beginDelete(label);
   }
 
   /** A revert needs its snapshots, so none of them makes room. */
@@ -177,7 +196,7 @@ export class Workload {
       case 'read':
         return this.#read(volume, operation);
       case 'create':
-        return this.#create(volume, operation.free);
+        return this.#create(volume, operation);
       case 'delete-oldest':
       case 'delete-all': {
         const count = operation.kind === 'delete-all' ? volume.snapshots.length : 1;
@@ -268,14 +287,20 @@ export class Workload {
     else this.#model.cancelRead(read);
   }
 
-  async #create(volume: Volume, free: number | undefined): Promise<void> {
+  async #create(volume: Volume, { free, passing }: CreateOperation): Promise<void> {
     const label = `s${this.#label++}`;
     const unused = free === undefined ? undefined : drawUnused(free, volume.size);
     this.#model.beginSnapshot(label, undefined, unused);
+    if (passing !== undefined) {
+      this.#passing.add(label);
+      this.#counters.snapshotsPassing++;
+    }
     const call = async () => {
       const snapshot = await volume.createSnapshot({
         label,
         holdTimeoutMs: this.#holdTimeoutMs,
+        ...(passing === 'not persistent' ? { persistent: false } : {}),
+        ...(passing === 'released' ? { autoRelease: true } : {}),
         ...(unused === undefined ? {} : { unusedSpace: providerOf(unused) }),
       });
       if (snapshot.unusedBytes > 0) this.#counters.snapshotsSkipping++;

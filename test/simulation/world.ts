@@ -8,6 +8,7 @@ import {
   InVolumeStore,
   type Store,
   Volume,
+  type VolumeOptions,
 } from '../../src/index.js';
 import {
   type SchedulerOptions,
@@ -24,6 +25,13 @@ const START_SECTOR = 0x1e00;
 /** Blocks between the volume and the block in which an in-volume store keeps the sector of its start block. */
 const CONTROL_BLOCKS = 9;
 
+/** One of the volumes of a world that has several. */
+export interface Member {
+  readonly world: SimulatedWorld;
+  readonly environment: () => Environment;
+  readonly name: string;
+}
+
 const ORDERED: Writing = { mode: 'ordered', limit: 0 };
 
 export class RunWorld {
@@ -34,19 +42,25 @@ export class RunWorld {
   readonly initial: Uint8Array;
   /** How it is opened the next time. */
   writing: Writing = ORDERED;
+  readonly #member: Member | undefined;
+  readonly volumeName: string;
+  readonly #storeName: string;
   #current: { readonly generation: number; readonly environment: Environment } | undefined;
 
-  constructor(plan: Plan, options: SchedulerOptions = {}) {
+  constructor(plan: Plan, options: SchedulerOptions = {}, member?: Member) {
     this.plan = plan;
     this.#apart = new SimulatedApart(new SeededRandom(`apart ${plan.seed}`));
-    this.world = new SimulatedWorld(plan.seed, { stragglers: plan.stragglers, ...options });
+    this.world = member?.world ?? new SimulatedWorld(plan.seed, { stragglers: plan.stragglers, ...options });
+    this.#member = member;
+    this.volumeName = member?.name ?? 'volume';
+    this.#storeName = member === undefined ? 'store' : `${member.name}.store`;
     const { noise, atOnce } = plan;
     const room = noise ? roundUp(plan.volumeSize, BLOCK_SIZE) + plan.reserve : plan.volumeSize;
     const areas = roundUp(plan.volumeSize, BLOCK_SIZE) + (CONTROL_BLOCKS + 1) * BLOCK_SIZE;
-    this.world.addDisk('volume', { size: room, strictOverlap: areas, noise, atOnce });
+    this.world.addDisk(this.volumeName, { size: room, strictOverlap: areas, noise, atOnce });
     if (!this.#inside) {
       const capacity = plan.hostSpace === 0 ? Infinity : plan.hostSpace;
-      this.world.addDirectory('store', { strictOverlap: true, capacity, atOnce });
+      this.world.addDirectory(this.#storeName, { strictOverlap: true, capacity, atOnce });
     }
     this.initial = new Uint8Array(plan.volumeSize);
     // The second half begins as zeros.
@@ -55,6 +69,7 @@ export class RunWorld {
 
   /** One for each generation: asking the world again would give the same random numbers again. */
   #environment(): Environment {
+    if (this.#member !== undefined) return this.#member.environment();
     const { generation } = this.world.scheduler;
     if (this.#current?.generation !== generation)
       this.#current = { generation, environment: this.world.environment() };
@@ -66,20 +81,20 @@ export class RunWorld {
   }
 
   store(): Store {
-    if (!this.#inside) return new DirectoryStore(this.world.folder('store'));
+    if (!this.#inside) return new DirectoryStore(this.world.folder(this.#storeName));
     const { noise, volumeSize, reserve } = this.plan;
     return new InVolumeStore(noise ? { protectedSize: volumeSize } : { reserve });
   }
 
   async #fill(): Promise<void> {
-    const device = this.world.device('volume');
+    const device = this.world.device(this.volumeName);
     await device.write(0, this.initial);
     await device.flush();
     await device.close();
   }
 
   async #makeStore(): Promise<void> {
-    const device = this.world.device('volume');
+    const device = this.world.device(this.volumeName);
     await Volume.initialize(device, {
       store: this.store(),
       maximumSize: this.plan.maximumSize,
@@ -111,8 +126,12 @@ export class RunWorld {
     }
   }
 
-  open(onVolumeChanged: 'refuse' | 'keep', onDamaged: 'refuse' | 'drop' = 'refuse'): Promise<Volume> {
-    return Volume.open(this.world.device('volume'), {
+  open(
+    onVolumeChanged: 'refuse' | 'keep',
+    onDamaged: 'refuse' | 'drop' = 'refuse',
+    onUndecidedSet: NonNullable<VolumeOptions['onUndecidedSet']> = 'pending',
+  ): Promise<Volume> {
+    return Volume.open(this.world.device(this.volumeName), {
       store: this.store(),
       environment: this.#environment(),
       growth: this.plan.growth,
@@ -122,6 +141,7 @@ export class RunWorld {
       writeBackLimit: this.writing.limit,
       onVolumeChanged,
       onDamaged,
+      onUndecidedSet,
     });
   }
 
@@ -132,12 +152,12 @@ export class RunWorld {
 
   openReadOnly(): Promise<Volume> {
     const options = { store: this.store(), environment: this.#environment() };
-    return Volume.open(this.world.device('volume', { writable: false }), options);
+    return Volume.open(this.world.device(this.volumeName, { writable: false }), options);
   }
 
   /** The volume as its users see it, past the engine: for after a crash. */
   peekVolume(): Uint8Array {
-    const disk = this.world.disk('volume');
+    const disk = this.world.disk(this.volumeName);
     const bytes = disk.peek(0, this.plan.volumeSize);
     if (this.#inside && bytes.byteLength >= START_SECTOR + SECTOR_SIZE) {
       const kept = roundUp(this.plan.volumeSize, BLOCK_SIZE) + CONTROL_BLOCKS * BLOCK_SIZE;
@@ -166,8 +186,8 @@ export class RunWorld {
     if (controlFaults) {
       const control = roundUp(this.plan.volumeSize, BLOCK_SIZE);
       const where = this.#inside
-        ? { target: 'volume', from: control, to: control + CONTROL_BLOCKS * BLOCK_SIZE }
-        : { target: `store/{${FORMAT_SIGNATURE}}` };
+        ? { target: this.volumeName, from: control, to: control + CONTROL_BLOCKS * BLOCK_SIZE }
+        : { target: `${this.#storeName}/{${FORMAT_SIGNATURE}}` };
       faults.add({ operation: ['write', 'flush'], effect: 'EIO', chance: 0.2, times: 4, ...where });
     }
     faults.draw(faultRate);
@@ -182,7 +202,7 @@ export class RunWorld {
 
   /** How many files there are in a directory store. */
   get fileCount(): number | undefined {
-    return this.#inside ? undefined : this.world.directory('store').fileNames.length;
+    return this.#inside ? undefined : this.world.directory(this.#storeName).fileNames.length;
   }
 
   /**
@@ -220,10 +240,10 @@ export class RunWorld {
   #rotting(): { disk: SimulatedDisk; from: number } {
     const { random } = this.world;
     if (!this.#inside) {
-      const directory = this.world.directory('store');
+      const directory = this.world.directory(this.#storeName);
       return { disk: directory.file(random.pick(directory.fileNames.sort())), from: 0 };
     }
-    const disk = this.world.disk('volume');
+    const disk = this.world.disk(this.volumeName);
     const controlBlocks = roundUp(this.plan.volumeSize, BLOCK_SIZE);
     // The block of the kept sector, right behind the control blocks, belongs to the volume.
     const areas = controlBlocks + (CONTROL_BLOCKS + 1) * BLOCK_SIZE;

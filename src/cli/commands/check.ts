@@ -1,5 +1,5 @@
 /** `volsnap check`: is everything that the snapshots are made of sound? */
-import { type Command, InvalidArgumentError } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import {
   type BlockDevice,
   type ByteLength,
@@ -44,6 +44,12 @@ export const checkCommand = (run: Runner): Command =>
     .option('--scrub', 'also read every copy and verify its checksum')
     .option('--rate <SIZE>', 'of --scrub: read so much in a second, at most (default: no limit)', parseRate)
     .option('--repair', 'put right what can be, remove snapshots that are damaged, and then check again')
+    .addOption(
+      new Option(
+        '--undecided <HOW>',
+        'with --repair: keep or drop pending members of sets whose other volumes cannot be asked',
+      ).choices(['keep', 'drop']),
+    )
     .action(run(check, COULD_NOT_RUN));
 
 /** @throws InvalidArgumentError of commander */
@@ -58,7 +64,7 @@ async function check(session: Session, path: string, options: CheckOptions): Pro
   if (options.rate !== undefined && options.scrub !== true) throw new UsageError('--rate goes with --scrub');
   const found = await look(session, path, options);
   if (!json) await output.print(...found.map((problem) => `${lineOf(problem)} ${explainProblem(problem)}`));
-  const isRepair = options.repair === true && found.length > 0;
+  const isRepair = options.repair === true && (found.length > 0 || options.undecided !== undefined);
   const repair = isRepair ? await mend(session, path, options, found) : undefined;
   // A failed repair has said why; what was found is what there is.
   const left = repair === undefined ? found : await look(session, path, options);

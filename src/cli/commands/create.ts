@@ -1,11 +1,12 @@
-/** `volsnap create`: takes a snapshot. */
+/** `volsnap create`: takes a snapshot, or one of each of several volumes at one moment. */
 import { createReadStream } from 'node:fs';
 import type { Command } from 'commander';
-import { InvalidArgumentError } from '../../index.js';
+import { type CreateSnapshotOptions, InvalidArgumentError } from '../../index.js';
 import { volumeCommand, type WritingOptions } from '../command.js';
-import { explained } from '../failure.js';
+import { explained, UsageError } from '../failure.js';
 import { shortId } from '../ids.js';
 import type { Runner, Session } from '../session.js';
+import { checkServed, createSet, reasonsToKeepAll } from '../sets.js';
 import { snapshotRecord } from '../snapshots.js';
 import { shellWord } from '../text.js';
 import { changeVolume } from '../volumes.js';
@@ -16,7 +17,9 @@ const APPLICATION_INFO_MAX = 16_256;
 interface CreateOptions extends WritingOptions {
   readonly label?: string;
   readonly appInfo?: string;
-  readonly writable?: boolean;
+  readonly writable?: true;
+  readonly hidden?: true;
+  readonly notPersistent?: true;
   readonly skipUnused?: true;
   readonly frozen?: true;
 }
@@ -25,17 +28,23 @@ export const createCommand = (run: Runner): Command =>
   volumeCommand({
     name: 'create',
     summary: 'take a snapshot and print its id',
+    details:
+      'Of several volumes: a set, taken at one moment, of which all snapshots exist or none. If processes serve the volumes, it has to be one for all of them.',
     examples: [
       'volsnap create disk.img',
       "volsnap create disk.img --label 'before the upgrade'",
       'volsnap create disk.img --writable',
       'volsnap create disk.img --skip-unused',
+      'volsnap create system.img data.img',
     ],
     writes: true,
+    several: true,
   })
     .option('--label <TEXT>', 'a name for people')
     .option('--app-info <FILE>', 'bytes to keep with the snapshot, up to about 16,000')
     .option('--writable', 'the snapshot itself may be written, which nothing else sees')
+    .option('--hidden', 'leave it out of lists and exports; its id still works')
+    .option('--not-persistent', 'for as long as the volume is served: gone when it is opened again')
     .option(
       '--skip-unused',
       'leave out what the file system (NTFS, ext2/3/4) does not use; it reads as zeros',
@@ -46,19 +55,47 @@ export const createCommand = (run: Runner): Command =>
     )
     .action(run(create));
 
-async function create(session: Session, path: string, options: CreateOptions): Promise<undefined> {
-  const { label, appInfo, writable } = options;
+async function create(
+  session: Session,
+  paths: readonly string[],
+  options: CreateOptions,
+): Promise<undefined> {
+  const wanted = await wantedSnapshot(options);
+  const [path, ...others] = paths;
+  if (path === undefined) throw new UsageError('name a volume');
+  if (others.length === 0) return createOne(session, path, options, wanted);
+  if (options.store !== undefined)
+    throw new UsageError('--store names the store of one volume; of several, each is found by its own name');
+  const members = await createSet(session, paths, options, wanted);
+  const { output } = session;
+  if (session.json) await output.json(members);
+  else await output.print(...members.map(({ id, volume }) => `${id} ${volume}`));
+}
+
+async function wantedSnapshot(options: CreateOptions): Promise<CreateSnapshotOptions> {
+  const { label, appInfo, writable, hidden, notPersistent, skipUnused, frozen } = options;
   const applicationInfo = appInfo === undefined ? undefined : await readInformation(appInfo);
+  return {
+    ...(label === undefined ? {} : { label }),
+    ...(applicationInfo === undefined ? {} : { applicationInfo }),
+    ...(writable === true ? { writable } : {}),
+    ...(hidden === true ? { hidden } : {}),
+    ...(notPersistent === true ? { persistent: false } : {}),
+    ...(skipUnused === true ? { unusedSpace: frozen === true ? 'frozen' : 'auto' } : {}),
+  };
+}
+
+async function createOne(
+  session: Session,
+  path: string,
+  options: CreateOptions,
+  wanted: CreateSnapshotOptions,
+): Promise<undefined> {
   const snapshot = await changeVolume(session, path, options, async (volume) => {
-    const unknown = new Map<string, string>();
-    volume.on('unusedSpaceUnknown', ({ id, reason }) => unknown.set(id, reason));
-    const taken = await volume.createSnapshot({
-      ...(label === undefined ? {} : { label }),
-      ...(writable === true ? { writable } : {}),
-      ...(applicationInfo === undefined ? {} : { applicationInfo }),
-      ...(options.skipUnused === true ? { unusedSpace: options.frozen === true ? 'frozen' : 'auto' } : {}),
-    });
-    const reason = unknown.get(taken.id);
+    checkServed(volume, options);
+    const reasons = reasonsToKeepAll(volume);
+    const taken = await volume.createSnapshot(wanted);
+    const reason = reasons.get(taken.id);
     if (reason !== undefined) session.notes.warn(`nothing is left out of the snapshot: ${reason}`);
     return { id: taken.id, short: shortId(taken, volume.snapshots), record: snapshotRecord(taken) };
   });

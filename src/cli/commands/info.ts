@@ -171,8 +171,9 @@ function pairsOf(facts: Facts, { colors }: Output): [string, string][] {
     pairs.push(['tables', `${formatSize(facts.tableMemoryBytes)} of memory while it is open`]);
     if (facts.servedBy === null)
       pairs.push(['last use', facts.closedCleanly ? 'closed properly' : 'new, or not closed properly']);
-    else pairs.push(['served', `by process ${facts.servedBy.pid} at ${facts.servedBy.uris.join(' ')}`]);
   }
+  if (facts.servedBy !== null)
+    pairs.push(['served', `by process ${facts.servedBy.pid} at ${facts.servedBy.uris.join(' ')}`]);
   return pairs;
 }
 

@@ -104,7 +104,7 @@ async function checkNew(device: Device, { inVolume }: InitOptions, { notes }: Se
   if (found === 'foreign') {
     if (inVolume) return; // The store says why not.
     notes.warn(
-      `${device.name} has shadow copies made by Windows; volsnap does not keep them right when it writes`,
+      `${device.name} has shadow copies made by Windows; they are not kept right by what is written with a store of volsnap`,
     );
   } else if (found !== undefined) {
     const place = found.layout === 'in-volume' ? 'inside it' : `in ${defaultStore(device)}`;

@@ -11,7 +11,13 @@ import { rolePhrase, snapshotRecord } from '../snapshots.js';
 import { cutTo, oneLine, shellWord, tableLines } from '../text.js';
 import { readVolume } from '../volumes.js';
 
+interface ListOptions extends CommonOptions {
+  readonly all?: boolean;
+}
+
 const LABEL_WIDTH = 32;
+/** Enough to see which belong together. */
+const SET_DIGITS = 8;
 
 export const listCommand = (run: Runner): Command =>
   volumeCommand({
@@ -19,12 +25,15 @@ export const listCommand = (run: Runner): Command =>
     summary: 'list snapshots, the oldest first',
     details: 'On a terminal ids are shortened; the short ones can be used with every command.',
     examples: ['volsnap list disk.img', "volsnap list disk.img --json | jq -r '.[-1].id'"],
-  }).action(run(list));
+  })
+    .option('--all', 'hidden ones too')
+    .action(run(list));
 
-async function list(session: Session, path: string, options: CommonOptions): Promise<undefined> {
+async function list(session: Session, path: string, options: ListOptions): Promise<undefined> {
   const { output, json } = session;
-  await readVolume(session, path, options, async ({ snapshots, figures }) => {
-    const { revert } = figures;
+  await readVolume(session, path, options, async (volume) => {
+    const { revert } = volume.figures;
+    const snapshots = volume.snapshots.filter(({ hidden }) => options.all === true || !hidden);
     if (json) await output.json(snapshots.map((snapshot) => snapshotRecord(snapshot, revert)));
     else if (snapshots.length === 0)
       await output.print(`No snapshots yet. Take one: volsnap create ${shellWord(path)}`);
@@ -37,10 +46,13 @@ function linesOf(
   revert: RevertStatus | undefined,
   { colors, isTerminal }: Output,
 ): string[] {
+  // One that was taken alone has a set of its own, which says nothing.
+  const inSets = snapshots.some(({ inSet }) => inSet);
   const labelled = snapshots.some(({ label }) => label !== undefined);
   const columns = [
     { title: 'ID' },
     ...(labelled ? [{ title: 'LABEL' }] : []),
+    ...(inSets ? [{ title: 'SET' }] : []),
     { title: 'TAKEN' },
     { title: 'AGE' },
     { title: 'VOLUME', align: 'right' },
@@ -53,18 +65,25 @@ function linesOf(
     return [
       colors.cyan(isTerminal ? shortId(snapshot, snapshots) : snapshot.id),
       ...(labelled ? [isTerminal ? cutTo(label, LABEL_WIDTH) : label] : []),
+      ...(inSets
+        ? [snapshot.inSet ? (isTerminal ? snapshot.setId.slice(0, SET_DIGITS) : snapshot.setId) : '']
+        : []),
       formatMoment(snapshot.createdAt),
       formatAge(snapshot.createdAt),
       formatSize(snapshot.size),
       formatSize(snapshot.usedBytes),
       formatSize(snapshot.allocatedBytes),
-      (snapshot.state === 'ok' ? colors.green : colors.red)(stateOf(snapshot)) + rolePhrase(snapshot, revert),
+      stateText(snapshot, colors) + rolePhrase(snapshot, revert),
     ];
   });
   const [titles = '', ...lines] = tableLines(columns, rows);
   return [colors.dim(titles), ...lines];
 }
 
-/** `ok`, `ok, held`, `ok, held until 2030-01-31 00:00:00`. */
-const stateOf = ({ state, held, heldUntil }: Snapshot): string =>
-  `${state}${held ? ', held' : ''}${heldUntil === undefined ? '' : ` until ${formatMoment(heldUntil)}`}`;
+/** `ok`, `ok, held`, `ok, held until 2030-01-31 00:00:00, hidden`. */
+function stateText({ state, held, heldUntil, hidden, offline }: Snapshot, colors: Output['colors']): string {
+  const hold = heldUntil === undefined ? 'held' : `held until ${formatMoment(heldUntil)}`;
+  const notes = [...(held ? [hold] : []), ...(hidden ? ['hidden'] : []), ...(offline ? ['offline'] : [])];
+  const text = [state, ...notes].join(', ');
+  return state === 'ok' ? colors.green(text) : colors.red(text);
+}

@@ -1,4 +1,5 @@
 /** What the server serves: the seam between the NBD protocol and whatever holds the bytes. */
+import type { Lent } from '../../device/buffer-pool.js';
 import type { ByteLength, ByteOffset } from '../../units.js';
 import type { StatusExtent } from '../wire/block-status.js';
 
@@ -18,6 +19,11 @@ export interface NbdExport {
   read(offset: ByteOffset, target: Uint8Array): Promise<unknown>;
   /** `source` belongs to the export until the promise settles. Never called where not `writable`; so below. */
   write(offset: ByteOffset, source: Uint8Array): Promise<void>;
+  /**
+   * The same, if the export would keep the bytes beyond its answer: `source`, in `lent`, is its own from the call on.
+   * @returns `undefined` if it is done already
+   */
+  take?(offset: ByteOffset, source: Uint8Array, lent: Lent): Promise<void> | undefined;
   /** `keepAllocated`: the range must not become a hole. */
   writeZeroes(offset: ByteOffset, length: ByteLength, keepAllocated: boolean): Promise<void>;
   discard(offset: ByteOffset, length: ByteLength): Promise<void>;

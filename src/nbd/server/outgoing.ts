@@ -38,6 +38,11 @@ export class Outgoing {
     return this.#looseBytes;
   }
 
+  /** Is there nobody any more to read an answer? */
+  get isOver(): boolean {
+    return this.#stream.destroyed;
+  }
+
   /** Milliseconds (monotonic) since which the peer has not read an answer; `undefined` if it has read all. */
   get waitingSince(): number | undefined {
     return this.#unsent[0];

@@ -6,9 +6,7 @@
 import type { Duplex } from 'node:stream';
 import type { BufferPool } from '../../device/buffer-pool.js';
 import type { Clock } from '../../environment.js';
-import { assert } from '../../errors.js';
 import type { ByteLength } from '../../units.js';
-import { encodeBlockStatus } from '../wire/block-status.js';
 import { ErrorValue, PAYLOAD_MAX, RequestFlag, RequestType } from '../wire/constants.js';
 import { encodeDataHeader, encodeDone, encodeErrorChunk, encodeSimpleReply } from '../wire/reply.js';
 import type { Request } from '../wire/request.js';
@@ -19,8 +17,8 @@ import type { Agreement } from './negotiation.js';
 import { Outgoing } from './outgoing.js';
 import { type Receiver, receive } from './receiver.js';
 import { type Arrived, type RequestHandler, RequestReader } from './request-reader.js';
-import { checkRequest, kindOf, statusQuery, warmCache } from './requests.js';
-import { collectExtents, EXTENTS_MAX } from './status.js';
+import { checkRequest, kindOf, warmCache } from './requests.js';
+import { StatusAnswers } from './status-answers.js';
 
 /** Answers to reads up to this are one piece, header and data. */
 const SMALL_READ = 32_768;
@@ -48,6 +46,7 @@ export class Transmission implements Holder, RequestHandler {
   readonly #agreement: Agreement;
   readonly #host: TransmissionHost;
   readonly #outgoing: Outgoing;
+  readonly #status: StatusAnswers;
   readonly #extended: boolean;
   #inFlight = 0;
   #memory = 0;
@@ -58,10 +57,6 @@ export class Transmission implements Holder, RequestHandler {
   /** Requests since others had their turn, and whether that is on its way. */
   #sinceTurn = 0;
   #turnIsDue = false;
-  /** The status request before: they are answered one after the other, as each may be long work with a long answer. */
-  #statusBefore: Promise<void> = Promise.resolve();
-  /** A status request waits until more of the answers before it has left. */
-  #onRoom: (() => void) | undefined;
   /** When the request began whose payload is coming. */
   #arrivingSince: number | undefined;
   #end: (() => void) | undefined;
@@ -78,6 +73,7 @@ export class Transmission implements Holder, RequestHandler {
     this.#requests = new RequestReader(agreement.style, host.buffers, this);
     this.#receiver = receive(stream, received, this.#requests);
     this.#outgoing = new Outgoing(this.stream, host.clock, () => this.#sent());
+    this.#status = new StatusAnswers(agreement, this.#outgoing, LOOSE_MAX);
     host.memory.add(this);
     this.stream.on('end', () => {
       this.#peerEnded = true;
@@ -161,10 +157,7 @@ export class Transmission implements Holder, RequestHandler {
   }
 
   #sent(): void {
-    if (this.#outgoing.looseBytes <= LOOSE_MAX) {
-      this.#onRoom?.();
-      this.#onRoom = undefined;
-    }
+    this.#status.sent();
     this.resume();
   }
 
@@ -177,14 +170,16 @@ export class Transmission implements Holder, RequestHandler {
     this.finish();
   }
 
-  handle({ request, payload, pooled }: Arrived): void {
+  handle(arrived: Arrived): void {
     const { figures, buffers, clock, onError } = this.#host;
+    const { request, pooled } = arrived;
     const kind = kindOf(request.type);
     const begin = clock.monotonic();
     this.#inFlight++;
     figures.inFlight++;
+    const isTaken = request.type === RequestType.write && this.#agreement.export.take !== undefined;
     const end = (failed: boolean) => {
-      if (pooled !== undefined) buffers.give(pooled);
+      if (pooled !== undefined && !isTaken) buffers.give(pooled);
       this.#inFlight--;
       figures.inFlight--;
       if (kind !== undefined) figures.requests[kind].count(request.length, clock.monotonic() - begin, failed);
@@ -192,7 +187,17 @@ export class Transmission implements Holder, RequestHandler {
       if (failed || request.type !== RequestType.read) this.#release(costOf(request));
       this.#settle();
     };
-    this.#perform(request, payload)
+    let performed: Promise<void> | undefined;
+    try {
+      performed = isTaken ? this.#take(arrived) : this.#perform(request, arrived.payload);
+    } catch (error) {
+      performed = Promise.reject(error);
+    }
+    if (performed === undefined) {
+      end(false);
+      return;
+    }
+    performed
       .then(
         () => end(false),
         (error: unknown) => {
@@ -209,6 +214,39 @@ export class Transmission implements Holder, RequestHandler {
         onError(error);
         this.cutOff('it could not be answered');
       });
+  }
+
+  /**
+   * A write to an export that keeps what it is given.
+   * @returns `undefined` if it is done and answered @throws RequestError, or what the export throws
+   */
+  #take({ request, payload, pooled }: Arrived): Promise<void> | undefined {
+    const { export: exported, style, contexts } = this.#agreement;
+    checkRequest(request, style, exported, contexts);
+    const written =
+      payload === undefined || pooled === undefined
+        ? undefined
+        : exported.take?.(request.offset, payload, { memory: pooled, pool: this.#host.buffers });
+    const needsFlush = (request.flags & RequestFlag.fua) !== 0;
+    if (written === undefined && !needsFlush) {
+      this.#sendDone(request);
+      return undefined;
+    }
+    return this.#finishWrite(request, written, needsFlush);
+  }
+
+  async #finishWrite(
+    request: Request,
+    written: Promise<void> | undefined,
+    needsFlush: boolean,
+  ): Promise<void> {
+    await written;
+    if (needsFlush) await this.#agreement.export.flush();
+    this.#sendDone(request);
+  }
+
+  #sendDone(request: Request): void {
+    this.#outgoing.send(this.#extended ? encodeDone(request, true) : encodeSimpleReply(request, 0));
   }
 
   /** @throws RequestError, or what the export throws */
@@ -234,10 +272,10 @@ export class Transmission implements Holder, RequestHandler {
         await warmCache(exported, offset, length);
         break;
       case 'blockStatus':
-        return this.#blockStatus(request, payload);
+        return this.#status.answer(request, payload);
     }
     if ((flags & RequestFlag.fua) !== 0 && exported.writable) await exported.flush();
-    this.#outgoing.send(this.#extended ? encodeDone(request, true) : encodeSimpleReply(request, 0));
+    this.#sendDone(request);
   }
 
   async #read(request: Request): Promise<void> {
@@ -271,36 +309,6 @@ export class Transmission implements Holder, RequestHandler {
     if (before > 0) header.copy(answer);
     else this.#outgoing.send(header);
     this.#outgoing.send(answer, sent);
-  }
-
-  #blockStatus(request: Request, payload: Buffer | undefined): Promise<void> {
-    const answered = this.#statusBefore.then(() => this.#answerStatus(request, payload));
-    this.#statusBefore = answered.catch(() => undefined);
-    return answered;
-  }
-
-  async #answerStatus(request: Request, payload: Buffer | undefined): Promise<void> {
-    if (this.#outgoing.looseBytes > LOOSE_MAX)
-      await new Promise<void>((resolve) => {
-        this.#onRoom = resolve;
-      });
-    if (this.stream.destroyed) return;
-    const { export: exported, contexts } = this.#agreement;
-    const { offset, flags } = request;
-    const { length, ids } = statusQuery(request, payload, contexts, exported.size);
-    const reqOne = (flags & RequestFlag.reqOne) !== 0;
-    const extended = this.#extended;
-    const most = Math.max(1, Math.floor(EXTENTS_MAX / ids.length));
-    const answers: Buffer[] = [];
-    for (const [i, id] of ids.entries()) {
-      const context = contexts[id - 1];
-      assert(context !== undefined, () => `context ${id} of ${contexts.length}`);
-      const range = { offset, length, size: exported.size };
-      const extents = await collectExtents(context, range, { reqOne, extended, most });
-      answers.push(encodeBlockStatus(request, extended, { id, extents, done: i === ids.length - 1 }));
-    }
-    // Together: an error halfway would otherwise come after a part of the answer.
-    for (const answer of answers) this.#outgoing.send(answer);
   }
 
   #sendError(request: Request, value: number, message: string): void {

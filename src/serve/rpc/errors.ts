@@ -42,11 +42,13 @@ const CLASSES: Readonly<Record<errors.ErrorCode, new (message: string) => errors
   IN_USE: errors.InUseError,
   VOLUME_CHANGED: errors.VolumeChangedError,
   SNAPSHOT_DELETED: errors.SnapshotDeletedError,
+  OFFLINE: errors.OfflineError,
   HOLD_TIMEOUT: errors.HoldTimeoutError,
   NO_SPACE: errors.NoSpaceError,
   HELD: errors.HeldError,
   LIMIT: errors.LimitError,
   REVERT_IN_PROGRESS: errors.RevertInProgressError,
+  WRITER_FAILED: errors.WriterFailedError,
   DEVICE: errors.DeviceError,
 };
 

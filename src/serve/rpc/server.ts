@@ -30,6 +30,8 @@ export interface Call {
   readonly signal: AbortSignal;
   /** May be called as often as one likes. */
   readonly onProgress: (done: ByteLength, total: ByteLength) => void;
+  /** Calls `action` when the peer goes; at once if it has gone. */
+  readonly onGone: (action: () => void) => void;
 }
 
 export interface Reply {
@@ -122,7 +124,11 @@ export class RpcConnection {
 
   async #handle({ id, method, params, bytes }: Request): Promise<void> {
     const controller = this.#underWay.get(id) ?? new AbortController();
-    const call = { params, bytes, signal: controller.signal, onProgress: this.#progressOf(id) };
+    const onGone = (action: () => void) => {
+      if (this.#socket.destroyed) action();
+      else this.#socket.once('close', action);
+    };
+    const call = { params, bytes, signal: controller.signal, onProgress: this.#progressOf(id), onGone };
     const outcome = await this.#answer(method, call).catch((error: unknown) => ({ error }));
     this.#underWay.delete(id);
     if ('error' in outcome) {

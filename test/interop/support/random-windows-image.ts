@@ -43,6 +43,66 @@ export function randomWindowsImage(random: SeededRandom): WindowsImage {
   });
 }
 
+/** The same as a volume that can be written: with free blocks in the stores, and in the newest no moves that cannot be told apart. */
+export interface WritableImage extends WindowsImage {
+  /** Oldest first. */
+  readonly snapshots: readonly SnapshotPlan[];
+}
+
+export function randomWritableImage(random: SeededRandom): WritableImage {
+  const count = random.between(1, 3);
+  const most = random.pick([6, 20, 60]);
+  const blocks = 110 + 3 * most;
+  const cut = random.chance(0.3) ? random.between(1, 31) * 512 : 0;
+  const numbers = Array.from({ length: count }, (_, index) => index + 1);
+  const snapshots = numbers.map((number, age) => {
+    const plan = randomSnapshot(random, number, age, blocks - 1);
+    if (number < count) return { ...plan, free: [random.below(3)] };
+    const free = Array.from({ length: random.between(1, 3) }, () => random.between(1, most));
+    return { ...plan, tables: nearlyFull(random, withoutDoubt(plan.tables)), free };
+  });
+  const catalog = random.chance(0.5)
+    ? [[EMPTY, ...numbers.map((pair) => ({ pair }))]]
+    : [numbers.map((pair) => ({ pair }))];
+  const image = buildWindowsImage({
+    size: blocks * BLOCK_SIZE - cut,
+    metadataFrom: SUBJECTS + DATA,
+    snapshots,
+    catalog,
+  });
+  return { ...image, snapshots };
+}
+
+const EMPTY = { kind: 'end' } as const;
+
+/** Without what a writer must not produce: an ordinary entry for a block that has moved and not come back, two moves to one target. */
+function withoutDoubt(tables: SnapshotPlan['tables']): TableEntry[][] {
+  const live = new Map<number, number>();
+  const isIn = (source: number): boolean => [...live.values()].includes(source);
+  return (tables.length === 0 ? [[]] : tables).map((entries) =>
+    entries.filter(({ originalOffset, relativeOffset, flags }) => {
+      if ((flags & 6) !== 0) return true;
+      if ((flags & 1) === 0) {
+        if (live.delete(originalOffset)) return true;
+        return !isIn(originalOffset);
+      }
+      if (live.has(relativeOffset) || live.has(originalOffset) || isIn(originalOffset)) return false;
+      live.set(relativeOffset, originalOffset);
+      return true;
+    }),
+  );
+}
+
+/** The last table with entries that are to be ignored, up to its end or nearly, so that the chain soon goes on in another. */
+function nearlyFull(random: SeededRandom, tables: readonly TableEntry[][]): TableEntry[][] {
+  const last = tables.at(-1) ?? [];
+  if (random.chance(0.3)) return [...tables];
+  const filler = Array.from({ length: 508 - random.pick([0, 1, 2, 5, 13]) - last.length }, () =>
+    copy(1, SUBJECTS, 0x4),
+  );
+  return [...tables.slice(0, -1), [...last, ...filler]];
+}
+
 function randomSnapshot(random: SeededRandom, number: number, age: number, last: BlockNumber): SnapshotPlan {
   const subjects = [...Array.from({ length: SUBJECTS - 1 }, (_, index) => index + 1), last];
   const entries = randomEntries(random, subjects, last);

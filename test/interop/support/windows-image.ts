@@ -13,7 +13,7 @@ import type { NewBlock } from '../../../src/format/block-header.ts';
 import { PAYLOAD_SIZE, START_BLOCK_OFFSET } from '../../../src/format/constants.ts';
 import { type ControlItem, encodeControlBlock, itemPosition } from '../../../src/format/control-block.ts';
 import type { Guid } from '../../../src/format/guid.ts';
-import { encodeLocationBlock } from '../../../src/format/location-block.ts';
+import { encodeLocationBlock, type Location } from '../../../src/format/location-block.ts';
 import { encodeStartBlock } from '../../../src/format/start-block.ts';
 import { encodeTableBlock, type TableEntry } from '../../../src/format/table-block.ts';
 import { BLOCK_SIZE, type BlockNumber, roundUp, SECTOR_SIZE } from '../../../src/units.ts';
@@ -28,6 +28,11 @@ export interface SnapshotPlan {
   readonly unused?: readonly BlockNumber[] | undefined;
   readonly previouslyUnused?: readonly BlockNumber[] | undefined;
   readonly information?: Partial<ApplicationInformation>;
+  /**
+   * Blocks of its file that are free: behind its metadata in the same run, then in runs of their own, each after a block that is
+   * not the file's. Default: what the location list says makes no sense.
+   */
+  readonly free?: readonly number[];
 }
 
 export interface ImagePlan {
@@ -54,6 +59,8 @@ export interface WindowsImage {
   readonly at: ReadonlyMap<string, BlockNumber>;
   /** First block after all metadata. */
   readonly end: BlockNumber;
+  /** Blocks of control file and stores, `[start, end)`. */
+  readonly stores: readonly (readonly [BlockNumber, BlockNumber])[];
 }
 
 export const storeIdOf = (number: number): Guid => `600f0b64-5bdf-11e3-9d6c-0050560000${twoDigits(number)}`;
@@ -109,10 +116,30 @@ export function buildWindowsImage(plan: ImagePlan): WindowsImage {
   return writer.finish();
 }
 
+/** @param used blocks of metadata in the file */
+function fileRuns(first: BlockNumber, used: number, free: readonly number[] | undefined): Location[] {
+  if (free === undefined)
+    return [{ volumeOffset: first * BLOCK_SIZE, fileOffset: 0, length: 64 * BLOCK_SIZE }];
+  const [behind = 0, ...others] = free;
+  const runs: Location[] = [];
+  let [block, fileBlock] = [first, 0];
+  for (const length of [used + behind, ...others]) {
+    runs.push({
+      volumeOffset: block * BLOCK_SIZE,
+      fileOffset: fileBlock * BLOCK_SIZE,
+      length: length * BLOCK_SIZE,
+    });
+    block += length + 1;
+    fileBlock += length;
+  }
+  return runs;
+}
+
 class ImageWriter {
   readonly #plan: ImagePlan;
   readonly #bytes: Uint8Array;
   readonly #at = new Map<string, BlockNumber>();
+  readonly #stores: [BlockNumber, BlockNumber][] = [];
   #next: BlockNumber;
 
   constructor(plan: ImagePlan) {
@@ -139,10 +166,19 @@ class ImageWriter {
     this.#chain(`table ${number}`, first, plan.tables.length, (place, index) =>
       encodeTableBlock(place, plan.tables[index] ?? []),
     );
-    const run = { volumeOffset: first * BLOCK_SIZE, fileOffset: 0, length: 64 * BLOCK_SIZE };
-    this.#chain(`location ${number}`, first, 1, (place) => encodeLocationBlock(place, [run]));
+    const bitmaps = Number(plan.unused !== undefined) + Number(plan.previouslyUnused !== undefined);
+    const runs = fileRuns(first, 2 + plan.tables.length + bitmaps, plan.free);
+    this.#chain(`location ${number}`, first, 1, (place) => encodeLocationBlock(place, runs));
     this.#bitmap(`bitmap ${number}`, first, plan.unused);
     this.#bitmap(`previous bitmap ${number}`, first, plan.previouslyUnused);
+    if (plan.free !== undefined) {
+      for (const { volumeOffset, length } of runs) {
+        const start = volumeOffset / BLOCK_SIZE;
+        this.#stores.push([start, start + length / BLOCK_SIZE]);
+        this.#next = start + length / BLOCK_SIZE;
+      }
+      if (this.#next * BLOCK_SIZE > this.#plan.size) throw new Error('no room for free blocks in the image');
+    }
     return [
       {
         kind: 'snapshot',
@@ -172,6 +208,7 @@ class ImageWriter {
 
   addCatalog(blocks: readonly (readonly ControlItem[])[]): void {
     const first = this.#next;
+    this.#stores.push([first, first + blocks.length]);
     this.#chain('control', first, blocks.length, (place, index) => {
       const block = encodeControlBlock({ ...place, fileOffset: index * BLOCK_SIZE }, blocks[index] ?? []);
       // Bytes that Windows leaves behind in items that are free.
@@ -191,7 +228,12 @@ class ImageWriter {
   }
 
   finish(): WindowsImage {
-    return { bytes: this.#bytes.subarray(0, this.#plan.size), at: this.#at, end: this.#next };
+    return {
+      bytes: this.#bytes.subarray(0, this.#plan.size),
+      at: this.#at,
+      end: this.#next,
+      stores: this.#stores,
+    };
   }
 
   #bitmap(name: string, first: BlockNumber, blocks: readonly BlockNumber[] | undefined): void {

@@ -4,7 +4,6 @@ import type { PlantedBug } from './bug.js';
 const BUFFER = 'copy-on-write/write-buffer.ts';
 const READS = 'copy-on-write/buffered-reads.ts';
 const ENTRY = 'copy-on-write/buffered-write.ts';
-const HOLDING = 'snapshot/hold-writes.ts';
 const HISTORY = 'volume/stored-history.ts';
 
 export const BUFFERING_BUGS: readonly PlantedBug[] = [
@@ -12,7 +11,7 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
     name: 'a discard does not wait for the changes whose zeros it passes over',
     breaks: 'discarded data comes back after a flush and a power cut',
     history: { name: 'a range is made zero twice at once', layout: 'directory', orders: 3 },
-    edits: [{ file: 'volume/volume.ts', find: 'await gate.whenLeft();', replace: '' }],
+    edits: [{ file: 'volume/changing.ts', find: 'await gate.whenLeft();', replace: '' }],
   },
   {
     name: 'a flush does not wait for the write buffer',
@@ -77,8 +76,8 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
       { file: READS, find: 'for (const write of held) write.holders++;', replace: '' },
       {
         file: BUFFER,
-        find: 'this.#pool.give(write.memory);',
-        replace: 'this.#pool.give(write.memory.fill(0xee));',
+        find: 'giveBack(write.lent);',
+        replace: 'write.lent.memory.fill(0xee);\n    giveBack(write.lent);',
       },
       { file: READS, find: 'for (const write of held) this.#release(write);', replace: '' },
     ],
@@ -89,7 +88,7 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: BUFFER,
-        find: 'if (write.isCounted) this.#room.release(write.memory?.byteLength ?? 0);',
+        find: 'if (write.isCounted) this.#room.release(pooledSize(write.length));',
         replace: '',
       },
     ],
@@ -158,8 +157,8 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
     breaks: 'an acknowledged write is missing in the snapshot',
     edits: [
       {
-        file: HOLDING,
-        find: "if (writes !== undefined) await limited('buffered writes were not written', writes.drained());",
+        file: 'snapshot/hold.ts',
+        find: "if (writes !== undefined) await this.within('buffered writes were not written', writes.drained());",
         replace: '',
       },
     ],
@@ -173,11 +172,6 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
         find: '&& !this.#isPlugged && !this.#copyOnWrite',
         replace: '&& !this.#copyOnWrite',
       },
-      {
-        file: BUFFER,
-        find: 'const shift = this.#gate.enter();\n    assert(typeof shift',
-        replace: 'const shift = await this.#gate.enter();\n    assert(typeof shift',
-      },
     ],
   },
   {
@@ -188,7 +182,9 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
   {
     name: 'a snapshot that could not be taken leaves the buffer plugged',
     breaks: 'writes wait for ever',
-    edits: [{ file: HOLDING, find: 'writes?.unplug();', replace: 'if (held) writes?.unplug();' }],
+    edits: [
+      { file: 'snapshot/hold.ts', find: 'writes?.unplug();', replace: 'if (wasHeld) writes?.unplug();' },
+    ],
   },
   {
     name: 'a write-out that failed is forgotten',

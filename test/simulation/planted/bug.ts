@@ -8,6 +8,8 @@ export interface PlantedBug {
   readonly smallBlocks?: boolean;
   /** Shows only when bits rot. */
   readonly rot?: boolean;
+  /** Shows only where snapshot sets are taken over several volumes: see `sets.ts`. */
+  readonly sets?: boolean;
   /** Looked for in every crash of a history, because random runs meet it too seldom. */
   readonly history?: BugHistory;
 }

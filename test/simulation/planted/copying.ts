@@ -167,7 +167,7 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: VOLUME,
-        find: 'await (writes ?? live).flush();',
+        find: 'await (engine?.writes ?? engine?.live)?.flush();',
         replace: 'await (writes ?? device).flush().catch(() => undefined);',
       },
     ],
@@ -175,7 +175,7 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
   {
     name: 'a flush does nothing',
     breaks: 'flushed data is lost in a power cut',
-    edits: [{ file: VOLUME, find: 'await (writes ?? live).flush();', replace: '' }],
+    edits: [{ file: VOLUME, find: 'await (engine?.writes ?? engine?.live)?.flush();', replace: '' }],
   },
   {
     name: 'memory of finished copies is not given back',

@@ -123,9 +123,9 @@ export const DELETION_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: CHAIN,
-        find: 'await twice(() => this.#control.addState(record.id, SnapshotState.deleting));',
+        find: 'await twice(() => this.#control.setState(record.id, { set: SnapshotState.deleting }));',
         replace:
-          'void twice(() => this.#control.addState(record.id, SnapshotState.deleting)).catch(() => undefined);',
+          'void twice(() => this.#control.setState(record.id, { set: SnapshotState.deleting })).catch(() => undefined);',
       },
     ],
   },

@@ -170,7 +170,7 @@ export const REVERTING_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: REVERT,
-        find: 'for (const record of this.#context.chain.visible) await dropUnwanted(this.#context, record);',
+        find: 'for (const record of [...this.#context.chain.records]) await dropUnwanted(this.#context, record);',
         replace: '',
       },
     ],

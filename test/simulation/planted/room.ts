@@ -83,8 +83,8 @@ export const ROOM_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: CHAIN,
-        find: '(state & ~SnapshotState.dropAfterRevert) | SnapshotState.held,',
-        replace: 'state & ~SnapshotState.dropAfterRevert,',
+        find: '(state & ~TO_GO) | SnapshotState.held,',
+        replace: 'state & ~TO_GO,',
       },
     ],
   },
@@ -94,9 +94,9 @@ export const ROOM_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: 'store/control-file.ts',
-        find: '({ ...start, extension: { ...start.extension, spaceRules } })',
+        find: 'await this.#changeExtension({ spaceRules });',
         replace:
-          "{\n      (start.extension as { spaceRules: SpaceRules }).spaceRules = spaceRules;\n      return { ...start, extension: { ...start.extension, spaceRules: { ...spaceRules, policy: 'delete-oldest' } } };\n    }",
+          "await this.#changeExtension({ spaceRules: { ...spaceRules, policy: 'delete-oldest' } });\n    (this.start.extension as { spaceRules: SpaceRules }).spaceRules = spaceRules;",
       },
     ],
   },

@@ -2,6 +2,7 @@
 import type { PlantedBug } from './bug.js';
 
 const CREATE = 'snapshot/create.ts';
+const HOLD = 'snapshot/hold.ts';
 const READER = 'snapshot/reader.ts';
 const CONTROL = 'store/control-file.ts';
 const GATE = 'copy-on-write/write-gate.ts';
@@ -17,8 +18,8 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
     breaks: 'a snapshot changes after it was taken',
     edits: [
       {
-        file: 'snapshot/hold-writes.ts',
-        find: 'await gate.hold(deadline - clock.monotonic());',
+        file: HOLD,
+        find: 'await this.#told(gate.hold(this.#deadline - environment.clock.monotonic()));',
         replace: 'void gate.hold(limitMs).catch(() => undefined);',
       },
     ],
@@ -28,9 +29,9 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
     breaks: 'blocks are overwritten that the new snapshot has no copy of',
     edits: [
       {
-        file: 'snapshot/hold-writes.ts',
-        find: 'return await action(limited);',
-        replace: 'gate.release();\n    held = false;\n    return await action(limited);',
+        file: CREATE,
+        find: 'this.#publishing = this.#publishNext(state);',
+        replace: 'this.#publishing = this.#publishNext(state);\n    this.release();',
       },
     ],
   },
@@ -39,8 +40,8 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
     breaks: 'a power cut takes a snapshot back to before its moment',
     edits: [
       {
-        file: 'snapshot/hold-writes.ts',
-        find: "await limited('the volume was not flushed', device.flush());",
+        file: HOLD,
+        find: "await this.within('the volume was not flushed', device.flush());",
         replace: '',
       },
     ],
@@ -64,7 +65,9 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
   {
     name: 'a commit that failed is not withdrawn',
     breaks: 'a snapshot that was refused is there after a reopening, without its file',
-    edits: [{ file: CREATE, find: 'await withdraw(store, gate, area, error);', replace: '' }],
+    edits: [
+      { file: CREATE, find: 'if (this.#publishing === undefined) return true;', replace: 'return true;' },
+    ],
   },
   {
     name: 'copies go to the older snapshot still',
@@ -117,7 +120,7 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: CONTROL,
-        find: 'encodeStartBlock(changed));\n      await this.#device.flush();',
+        find: 'encodeStartBlock(changed));\n    await this.#device.flush();',
         replace: 'encodeStartBlock(changed));',
       },
     ],

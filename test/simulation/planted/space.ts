@@ -174,8 +174,8 @@ export const SPACE_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: 'snapshot/create.ts',
-        find: 'if (!isThere && context.gate.failure === undefined) await discard(context, file);',
-        replace: '',
+        find: 'if (this.#file === undefined || gate.failure !== undefined) return;',
+        replace: 'return;',
       },
     ],
   },

@@ -38,7 +38,6 @@ const blockAt = (block: number) => {
 /** Blocks in some order of places: neighbours and others. */
 const blocks = [0, 1, 3, 4, 5, 9, 16, 17, 18, ...Array.from({ length: 18 }, (_, i) => 22 + i)];
 const request = (from: number, to: number) => ({
-  kind: 'copy' as const,
   from,
   to,
   sources: Float64Array.from(blocks, (block) => block * BLOCK_SIZE),
@@ -51,7 +50,7 @@ describe('copying', () => {
   test('puts every block that is not zero into its place, and continues its checksum', async () => {
     const { thread, source, target, path } = await files();
     const copy = request(source.fd, target.fd);
-    const answer = await thread.run(copy);
+    const answer = await thread.copy(copy);
     const written = await readFile(path);
     expect(answer?.zeros.map((i) => blocks[i])).toEqual(ZEROS);
     for (const [i, block] of blocks.entries()) {
@@ -66,11 +65,11 @@ describe('copying', () => {
 
   test('that meets an end of the file, or cannot write, is not done', async () => {
     const { thread, source, target } = await files();
-    expect(await thread.run({ ...request(source.fd, target.fd), lastLength: SHORT + 1 })).toBeUndefined();
-    expect(await thread.run(request(target.fd, source.fd))).toBeUndefined();
-    expect(await thread.run(request(source.fd, 9999))).toBeUndefined();
+    expect(await thread.copy({ ...request(source.fd, target.fd), lastLength: SHORT + 1 })).toBeUndefined();
+    expect(await thread.copy(request(target.fd, source.fd))).toBeUndefined();
+    expect(await thread.copy(request(source.fd, 9999))).toBeUndefined();
     // And the thread goes on.
-    expect(await thread.run(request(source.fd, target.fd))).toBeDefined();
+    expect(await thread.copy(request(source.fd, target.fd))).toBeDefined();
   });
 });
 

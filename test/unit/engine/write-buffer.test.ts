@@ -1,5 +1,6 @@
 /** The mode `writeback`: acknowledged from memory, in order, read at once, flushed when asked, and nothing lost in silence. */
 import { describe, expect, test } from 'vitest';
+import { BufferPool } from '../../../src/device/buffer-pool.ts';
 import { DeviceError, HoldTimeoutError, InvalidArgumentError } from '../../../src/errors.ts';
 import { BLOCK_SIZE } from '../../../src/units.ts';
 import type { VolumeOptions } from '../../../src/volume/volume.ts';
@@ -62,6 +63,37 @@ describe('a write that needs a copy', () => {
     bytes.fill(2);
     commits.open();
     await world.expectRight();
+  });
+
+  test('is kept where it is if its memory is given away, and that given back when it is in the volume', async () => {
+    const world = await bufferedWorld();
+    await world.snapshot();
+    const commits = holdBack(world, isAreaFlush);
+    const pool = new BufferPool(MEBIBYTE);
+    const memory = pool.take(BLOCK_SIZE).fill(7);
+    expect(world.volume.take(0, memory, { memory, pool })).toBeUndefined();
+    world.model.write(0, memory);
+    expectSame(await world.volume.read(0, BLOCK_SIZE), memory, 'the block');
+    expect(pool.take(BLOCK_SIZE)).not.toBe(memory);
+    // One that lies within it is put there, and needs its own memory no more.
+    const part = pool.take(1024).fill(8);
+    expect(world.volume.take(512, part, { memory: part, pool })).toBeUndefined();
+    world.model.write(512, part);
+    expect(pool.take(1024)).toBe(part);
+    commits.open();
+    await world.volume.flush();
+    expect(pool.take(BLOCK_SIZE)).toBe(memory);
+    await world.expectRight();
+  });
+
+  test('goes straight to the volume if no copy is needed, and its memory is given back then', async () => {
+    const world = await bufferedWorld();
+    const pool = new BufferPool(MEBIBYTE);
+    const memory = pool.take(BLOCK_SIZE).fill(7);
+    await world.volume.take(0, memory, { memory, pool });
+    expect(pool.take(BLOCK_SIZE)).toBe(memory);
+    expectSame(await world.volume.read(0, BLOCK_SIZE), new Uint8Array(BLOCK_SIZE).fill(7), 'the block');
+    expect(() => world.volume.take(world.size, memory, { memory, pool })).toThrow(InvalidArgumentError);
   });
 
   test('is durable when a flush returns, not before', async () => {

@@ -64,7 +64,10 @@ test('no field of the format has moved', () => {
       156   4 spacePolicy
       160   4 spaceAfterWait
       164   4 spaceWaitMs
-      168 344 reserved
+      168 204 reserved
+      372   8 growingTo
+      380   4 setRecordCount
+      384 128 setRecords
     snapshot item: ends at 128
         0   4 type
         4   4 typeReserved
@@ -111,6 +114,10 @@ test('no field of the format has moved', () => {
        60   4 reserved
     information section: ends at 8
         0   4 magic
-        4   4 length"
+        4   4 length
+    set section: ends at 36
+        0  16 volumeId
+       16  16 recordId
+       32   4 volumeLength"
   `);
 });

@@ -132,7 +132,12 @@ describe('a start block', () => {
     ],
     ['a policy that there is not', (view) => view.setUint32(156, 3, true), 'space policy'],
     ['no policy after the wait', (view) => view.setUint32(160, 2, true), 'space policy after the wait'],
-    ['a reserved byte', (view) => view.setUint8(511, 1), 'start block, byte 511, is 0x1, must be zero'],
+    ['a reserved byte', (view) => view.setUint8(200, 1), 'start block, byte 200, is 0x1, must be zero'],
+    [
+      'a record of a set beyond their number',
+      (view) => view.setUint8(511, 1),
+      'set records, byte 511, is 0x1, must be zero',
+    ],
   ])('of ours with %s is refused', (_, change, message) => {
     expect(() => decodeStartBlock(changed(change), context)).toThrow(FormatError);
     expect(() => decodeStartBlock(changed(change), context)).toThrow(message);

@@ -15,7 +15,7 @@ import { BLOCK_SIZE } from '../../../src/units.ts';
 import type { ChangedExtent } from '../../../src/volume/changed-blocks.ts';
 import { expectSame, World, type WorldOptions } from '../engine/world.ts';
 
-async function owned(options: WorldOptions = {}) {
+async function owned(options: WorldOptions = {}, siblings: readonly World[] = []) {
   const world = await World.create(options);
   const folder = await mkdtemp(join(tmpdir(), 'volsnap-control-'));
   const path = join(folder, 'control.sock');
@@ -38,6 +38,7 @@ async function owned(options: WorldOptions = {}) {
     onError: (error) => {
       throw error;
     },
+    siblings: () => siblings.map(({ volume }) => volume),
     check: (how) => checkServedVolume(world.volume, how),
   });
   const remotes: RemoteVolume[] = [];
@@ -64,6 +65,38 @@ async function all(extents: AsyncIterable<ChangedExtent>): Promise<ChangedExtent
 }
 
 describe('a remote volume', () => {
+  test('takes a set together with others of the same process, and only those', async () => {
+    const other = await World.create({ seed: 'other' });
+    const { world, connect } = await owned({}, [other]);
+    const remote = await connect();
+    const set = await remote.createSet([other.volume.id ?? ''], { label: 'both' });
+    expect(set.members.map(({ storeId }) => storeId)).toEqual([
+      world.volume.snapshots[0]?.id,
+      other.volume.snapshots[0]?.id,
+    ]);
+    expect(remote.snapshots[0]).toMatchObject({ setId: set.setId, inSet: true, label: 'both' });
+    await expect(remote.createSet(['00000000-0000-0000-0000-000000000001'])).rejects.toMatchObject({
+      code: 'NOT_FOUND',
+    });
+    expect(world.volume.snapshots).toHaveLength(1);
+  });
+
+  test('hides a snapshot, and loses what it took for itself when the connection ends', async () => {
+    const { world, connect } = await owned();
+    const older = await world.volume.createSnapshot();
+    const remote = await connect();
+    const snapshot = await remote.createSnapshot({ autoRelease: true });
+    const newer = await world.volume.createSnapshot();
+    await snapshot.change({ hidden: true });
+    expect(snapshot.hidden).toBe(true);
+    const gone = new Promise((resolve) => world.volume.once('deleted', resolve));
+    await remote.close();
+    await gone;
+    expect(world.volume.snapshots).toEqual([older, newer]);
+    await world.volume.settled();
+    expect(world.volume.figures.deletion).toMatchObject({ snapshots: 0, mergedSnapshots: 1 });
+  });
+
   test('copies within itself, and writes its snapshots', async () => {
     const { world, connect } = await owned();
     const remote = await connect();

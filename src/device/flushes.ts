@@ -1,0 +1,54 @@
+/**
+ * The flushes of one file.
+ *
+ * They run one at a time: Linux reports a failed write-back to one fdatasync of a descriptor only, so of two at once the second
+ * could succeed after the loss of a write that its caller relies on. For the same reason one that has failed stays: everything behind it
+ * fails too.
+ *
+ * Some begin before anybody asks. What is written waits in the page cache until somebody flushes, who then waits for all of it, while the
+ * disk has been idle. A flush begun after some of it was written runs beside the writing of the rest. Only long and sequential writes
+ * count: short ones at random reach the disk in fewer requests the more of them there are.
+ *
+ * Shared state: changes between awaits only.
+ */
+import type { ByteLength, ByteOffset } from '../units.js';
+
+/** Bytes after which a flush is due: some 50 ms of a fast disk. */
+const EARLY: ByteLength = 32 * 1024 * 1024;
+/** A write from this length on counts wherever it is. */
+const LONG: ByteLength = 262_144;
+
+export class Flushes {
+  readonly #datasync: () => Promise<void>;
+  /** The one under way or the last one. */
+  #current: Promise<void> = Promise.resolve();
+  /** The one that has not begun yet, shared by all who wait for it. */
+  #next: Promise<void> | undefined;
+  /** Bytes written since a flush began, as far as they count, and where the last write ended. */
+  #bytes: ByteLength = 0;
+  #end: ByteOffset = -1;
+
+  constructor(datasync: () => Promise<void>) {
+    this.#datasync = datasync;
+  }
+
+  /** Resolves when everything written before is durable. @throws what `datasync` throws, from the first failure on */
+  flush(): Promise<void> {
+    this.#next ??= this.#current.then(() => {
+      this.#next = undefined;
+      this.#bytes = 0;
+      this.#current = this.#datasync();
+      return this.#current;
+    });
+    return this.#next;
+  }
+
+  /** A range was written. @returns whether enough was for a flush that nobody has asked for */
+  written(offset: ByteOffset, length: ByteLength): boolean {
+    const counts = length >= LONG || offset === this.#end;
+    this.#end = offset + length;
+    if (!counts) return false;
+    this.#bytes += length;
+    return this.#bytes >= EARLY && this.#next === undefined;
+  }
+}

@@ -1,0 +1,73 @@
+/** Flushes of a file: one at a time, a failure that stays, and some that nobody has asked for. */
+import { describe, expect, test } from 'vitest';
+import { Flushes } from '../../../src/device/flushes.ts';
+
+const MEBIBYTE = 2 ** 20;
+
+/** `datasync` calls that end when they are told to. */
+function disk() {
+  const calls: { done: () => void; fail: (error: Error) => void }[] = [];
+  const datasync = () => new Promise<void>((done, fail) => void calls.push({ done, fail }));
+  return { calls, flushes: new Flushes(datasync) };
+}
+
+const settle = () => new Promise((resolve) => setImmediate(resolve));
+
+/** After how many writes in a row a flush is due, if it ever is. */
+function writesUntilDue(flushes: Flushes, length: number, place: (i: number) => number, most = 10_000) {
+  for (let i = 0; i < most; i++) if (flushes.written(place(i) * length, length)) return i + 1;
+  return undefined;
+}
+
+test('one runs at a time, and those who ask meanwhile share the next', async () => {
+  const { calls, flushes } = disk();
+  const first = flushes.flush();
+  await settle();
+  const others = [flushes.flush(), flushes.flush()];
+  await settle();
+  expect(calls.length).toBe(1);
+  calls[0]?.done();
+  await first;
+  await settle();
+  expect(calls.length).toBe(2);
+  calls[1]?.done();
+  await Promise.all(others);
+});
+
+test('one that has failed stays failed', async () => {
+  const { calls, flushes } = disk();
+  const first = flushes.flush();
+  await settle();
+  calls[0]?.fail(new Error('lost'));
+  await expect(first).rejects.toThrow('lost');
+  await expect(flushes.flush()).rejects.toThrow('lost');
+  expect(calls.length).toBe(1);
+});
+
+describe('one that nobody has asked for is due', () => {
+  test('after 32 MiB of long writes, wherever they are', () => {
+    const { flushes } = disk();
+    expect(writesUntilDue(flushes, MEBIBYTE, (i) => (i * 7) % 1000)).toBe(32);
+  });
+
+  test('after as much of short ones that follow each other', () => {
+    const { flushes } = disk();
+    expect(writesUntilDue(flushes, 4096, (i) => i)).toBe(8192 + 1);
+  });
+
+  test('never after short ones at random', () => {
+    const { flushes } = disk();
+    expect(writesUntilDue(flushes, 16_384, (i) => (i * 7919) % 100_003)).toBeUndefined();
+  });
+
+  test('again only when as much was written since one began, and while none waits to begin', async () => {
+    const { calls, flushes } = disk();
+    expect(writesUntilDue(flushes, MEBIBYTE, (i) => i)).toBe(32);
+    const first = flushes.flush();
+    expect(flushes.written(0, MEBIBYTE)).toBe(false);
+    await settle();
+    expect(writesUntilDue(flushes, MEBIBYTE, (i) => i)).toBe(32);
+    calls[0]?.done();
+    await first;
+  });
+});
