@@ -8,11 +8,14 @@ import { type Clock, turnOf } from '../environment.js';
 import type { ByteLength } from '../units.js';
 
 const TURN_BYTES: ByteLength = 1024 * 1024;
+/** The same while somebody waits for many turns, such as who takes a snapshot. */
+const SHORT_TURN_BYTES: ByteLength = 64 * 1024;
 /** What a write costs besides its bytes. */
 const WRITE_COST: ByteLength = 4096;
 
 export class TurnCredit {
   readonly #clock: Clock;
+  #bytes = TURN_BYTES;
   #left = TURN_BYTES;
   #turn: Promise<void> | undefined;
 
@@ -20,12 +23,18 @@ export class TurnCredit {
     this.#clock = clock;
   }
 
+  /** Whether turns are to be short. */
+  set short(short: boolean) {
+    this.#bytes = short ? SHORT_TURN_BYTES : TURN_BYTES;
+    this.#left = Math.min(this.#left, this.#bytes);
+  }
+
   /** When a write of so many bytes may be acknowledged; `undefined`, and mostly so: at once. */
   spend(length: ByteLength): Promise<void> | undefined {
     this.#left -= length + WRITE_COST;
     if (this.#left > 0) return undefined;
     this.#turn ??= turnOf(this.#clock).then(() => {
-      this.#left = TURN_BYTES;
+      this.#left = this.#bytes;
       this.#turn = undefined;
     });
     return this.#turn;

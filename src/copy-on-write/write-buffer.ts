@@ -28,7 +28,7 @@ import { BufferPool, giveBack, type Lent, pooledSize } from '../device/buffer-po
 import type { DiffArea } from '../diff-area/diff-area.js';
 import { AssertionError, assert, DeviceError, isOutOfSpace } from '../errors.js';
 import type { ByteLength, ByteOffset } from '../units.js';
-import { BufferRoom } from './buffer-room.js';
+import { BufferRoom, type RoomLevel } from './buffer-room.js';
 import { BufferedReads } from './buffered-reads.js';
 import { type AwaitedAction, BufferedWrite } from './buffered-write.js';
 import type { CopyOnWrite } from './copy-on-write.js';
@@ -353,8 +353,9 @@ export class WriteBuffer implements Allocated {
   }
 
   /** Before and after a snapshot is taken: how much may gather. */
-  set level(level: 'low' | 'usual') {
+  set level(level: RoomLevel) {
     this.#room.level = level;
+    this.#turns.short = level !== 'usual';
   }
 
   /** From now on changes are taken, but not passed on; `drained` then waits for what is older. One at a time. */
@@ -362,7 +363,7 @@ export class WriteBuffer implements Allocated {
     assert(!this.#isPlugged, () => 'the write buffer is plugged already');
     this.#epoch++;
     this.#incoming = incoming;
-    this.#room.level = 'all';
+    this.level = 'all';
   }
 
   /** Passes on what has gathered. */
@@ -370,7 +371,7 @@ export class WriteBuffer implements Allocated {
     assert(this.#isPlugged, () => 'the write buffer is not plugged');
     this.#openEpoch = this.#epoch;
     this.#incoming = undefined;
-    this.#room.level = 'usual';
+    this.level = 'usual';
     const gathered = this.#plugged;
     this.#plugged = [];
     for (const write of gathered) this.#passIfFree(write);

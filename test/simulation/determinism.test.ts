@@ -4,7 +4,7 @@ import { drawPlan } from './plan.js';
 import { runPlan } from './run.js';
 
 const OPTIONS = { cycles: 6, faults: true, rot: false };
-const SEEDS = Array.from({ length: 12 }, (_, index) => String(index + 1));
+const SEEDS = Array.from({ length: 6 }, (_, index) => String(index + 1));
 
 test.each(SEEDS)('seed %s runs the same way twice', async (seed) => {
   const plan = drawPlan(seed, OPTIONS);

@@ -3,7 +3,7 @@ import { expect, test } from 'vitest';
 import { explore } from './exploration.js';
 import { HISTORIES, TURN_OVER, WRITTEN_HISTORIES } from './histories.js';
 
-const LIMITS = { seed: 1, limit: 16, perMoment: 3 };
+const LIMITS = { seed: 1, limit: 8, perMoment: 2 };
 
 /** Both layouts, both modes, in turn from one history to the next; all four ways of each are tried by `exhaustive.ts`. */
 const WAYS = [

@@ -1,4 +1,4 @@
-/** 600 cycles that are always the same; more in `fixed-seeds-2.test.ts`, in another process. */
+/** 300 cycles that are always the same; more in `fixed-seeds-2.test.ts`, in another process. */
 import { testSeeds } from './seeds.js';
 
-testSeeds(1, 60);
+testSeeds(1, 30);

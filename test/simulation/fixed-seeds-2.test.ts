@@ -1,4 +1,4 @@
 /** The other half of the cycles that are always the same. */
 import { testSeeds } from './seeds.js';
 
-testSeeds(101, 60);
+testSeeds(101, 30);

@@ -51,33 +51,6 @@ export const ROOM_BUGS: readonly PlantedBug[] = [
     ],
   },
   {
-    name: 'room is set aside for an acknowledged write and given to another',
-    breaks: 'an acknowledged write fails',
-    edits: [
-      {
-        file: 'diff-area/promised-room.ts',
-        find: 'return this.#lacking(slots, entries, this.ahead.open - this.ahead.openAmong(blocks));',
-        replace: 'return this.#lacking(slots, entries, 0 * blocks.length);',
-      },
-      {
-        file: 'diff-area/promised-room.ts',
-        find: 'this.#slots.spokenFor = this.#tableSlots(open) + open;',
-        replace: 'this.#slots.spokenFor = this.#tableSlots(0 * open);',
-      },
-    ],
-  },
-  {
-    name: 'no room is set aside in the diff area of the snapshot that is being taken',
-    breaks: 'an acknowledged write fails',
-    edits: [
-      {
-        file: 'copy-on-write/write-buffer.ts',
-        find: 'this.#isPlugged ? this.#incoming : undefined];',
-        replace: 'undefined];',
-      },
-    ],
-  },
-  {
     name: 'a hold is not recorded',
     breaks: 'after a reopening the snapshot can be deleted',
     edits: [
