@@ -111,15 +111,19 @@ export class Workload {
     });
     volume.on('overflow', () => this.#noteOverflow());
     volume.on('deleting', ({ id, reason }) => {
-      const label = labels.get(id) ?? '';
+      const label = labels.get(id);
+      // One that expired while a revert needed it is shown to nobody.
+      if (label === undefined) return;
       this.#model.beginDelete(label);
       if (reason === 'space' && volume.snapshots[0]?.id !== id) this.#counters.youngerGivenUp++;
       if (expected.isHeld(label)) this.#calls.complaints.push(`${label} is held and is deleted (${reason})`);
     });
     volume.on('deleted', ({ id, reason }) => {
       if (reason !== 'requested' && reason !== 'released') this.#counters.snapshotsGivenUp++;
-      expected.forget(labels.get(id) ?? '');
-      this.#model.drop(labels.get(id) ?? '');
+      const label = labels.get(id);
+      if (label === undefined) return;
+      expected.forget(label);
+      this.#model.drop(label);
     });
     volume.on('deleted', ({ reason, cause }) => {
       if (reason === 'copy-failed') this.#calls.expectFault('a snapshot was given up', cause);
