@@ -105,7 +105,8 @@ export class CopyOnWrite {
 
   /** Is a copy of the block there, or will it be without anything being copied? */
   #needs(area: DiffArea, block: BlockNumber): boolean {
-    if (!area.needs(block)) return false;
+    // A copy of what is skipped since it began is published all the same, so no write may overtake it.
+    if (!area.needs(block)) return area.unused !== undefined && this.#inFlight.get(block)?.area === area;
     for (const { table } of this.#merging) if (table.has(block)) return false;
     return true;
   }
@@ -337,10 +338,8 @@ export class CopyOnWrite {
       return true;
     };
     // The pool is not kept while the host decides: see `#commit`.
-    const committed = await this.#attempts.make(
-      [batch],
-      async () => (await this.#pools.commit.add(record)) === true,
-    );
+    const inPool = async () => (await this.#pools.commit.add(record)) === true;
+    const committed = await this.#attempts.make([batch], inPool);
     if (committed) batch.finish();
     else if (appended) for (const move of moves) area.moves.addInDoubt(move);
     else area.cancel([], moves.length);

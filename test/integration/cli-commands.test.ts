@@ -124,6 +124,21 @@ describe('create and list', () => {
     expect(bench.ok(['info', 'b.img']).stdout).toMatch(/unused +\d.* that the newest snapshot leaves out/);
   });
 
+  test('of several volumes: one set, of which all are hidden if that is asked for', () => {
+    const bench = new Bench();
+    bench.volume('a.img', MEBIBYTE);
+    bench.volume('b.img', MEBIBYTE);
+    const set = bench.json(['create', 'a.img', 'b.img', '--label', 'both', '--hidden']);
+    expect(set).toMatchObject([
+      { volume: 'a.img', label: 'both', hidden: true, persistent: true, setId: set[0].setId },
+      { volume: 'b.img', label: 'both', hidden: true, persistent: true, setId: set[0].setId },
+    ]);
+    expect(bench.json(['list', 'b.img'])).toEqual([]);
+    expect(bench.ok(['list', 'b.img', '--all']).stdout).toContain(set[1].id);
+    expect(bench.fails(['create', 'a.img', 'b.img', '--store', 'x'], 2)).toContain('--store');
+    expect(bench.fails(['create', 'a.img', '--not-persistent'], 1)).toContain('served');
+  });
+
   test('a label cannot draw on the terminal', () => {
     const bench = new Bench();
     bench.volume('a.img', MEBIBYTE);
