@@ -46,6 +46,7 @@ export type { Growth } from './snapshot/growth.js';
 export type { SettledOptions } from './snapshot/merging.js';
 export type { SpacePolicyOptions } from './snapshot/overflow.js';
 export { explainProblem, type Problem } from './snapshot/problem.js';
+export type { ProtectedWritePolicy } from './snapshot/protected-blocks.js';
 export type { DeletionReason } from './snapshot/record.js';
 export type {
   RevertOperation,

@@ -281,7 +281,8 @@ export class DiffArea {
   /** Lets readers and the filter see copies that are durable. One of a block that something moved to is that one's. */
   publish(copies: Copies): void {
     for (const [index, block] of copies.blocks.entries()) {
-      const [slot, checksum] = [copies.slots[index] ?? 0, copies.checksums[index] ?? 0];
+      const slot = copies.slots[index] ?? 0;
+      const checksum = copies.checksums[index] ?? 0;
       const owner = this.moves.ownerOfCopy(block);
       const own = owner === block ? checksum : this.#checksum.rebased(checksum, slot, block, owner);
       this.table.set(owner, slot, own);

@@ -27,6 +27,7 @@ export const EVENTS = [
   'scrubProgress',
   'problemFound',
   'scrubbed',
+  'protectedWrite',
 ] as const;
 
 export const Method = {

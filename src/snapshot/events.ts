@@ -2,7 +2,7 @@
 import type { VolsnapError } from '../errors.js';
 import type { Guid } from '../format/guid.js';
 import type { SpacePolicy, SpaceRules } from '../format/start-block.js';
-import type { ByteLength } from '../units.js';
+import type { ByteLength, ByteOffset } from '../units.js';
 import type { SpaceForecast } from './forecast.js';
 import type { Problem } from './problem.js';
 import type { DeletionReason } from './record.js';
@@ -52,6 +52,14 @@ export interface VolumeEvents {
   spaceEnough: [SpaceForecast & { readonly reason: 'share' | 'forecast' }];
   /** What happens when there is no room has been changed. */
   spacePolicy: [SpaceRules & { readonly reason: 'requested' }];
+  /** Somebody wrote where the store lies inside the volume: that failed, or all snapshots were dropped for it. */
+  protectedWrite: [
+    {
+      readonly offset: ByteOffset;
+      readonly length: ByteLength;
+      readonly outcome: 'rejected' | 'dropped';
+    },
+  ];
   /** A copy fails its checksum. */
   integrityFailure: [{ readonly id: Guid; readonly error: VolsnapError }];
   /** A scrub came this far: copies tested, and copies in all, in bytes. */

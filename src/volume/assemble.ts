@@ -8,6 +8,7 @@ import { InvalidArgumentError, ReadOnlyError, UnsupportedError } from '../errors
 import type { Emit } from '../snapshot/events.js';
 import type { SpaceWarning } from '../snapshot/forecast.js';
 import { DEFAULT_GROWTH, type Growth } from '../snapshot/growth.js';
+import type { ProtectedWritePolicy } from '../snapshot/protected-blocks.js';
 import type { AttachedStore, Store } from '../store/store.js';
 import type { ByteLength } from '../units.js';
 import { Engine } from './engine.js';
@@ -49,6 +50,11 @@ export interface VolumeOptions {
   readonly onUndecidedSet?: 'pending' | 'keep' | 'drop' | SetResolver;
   /** What to do about snapshots whose metadata is damaged; default `refuse`. */
   readonly onDamaged?: 'refuse' | 'drop';
+  /**
+   * What a write does that touches a store inside the volume (`InVolumeOptions.runs`); default `reject`: it fails with a `ReadOnlyError`.
+   * `drop`: all snapshots go, and what it touches is left to the volume. What the store cannot do without is never written.
+   */
+  readonly onProtectedWrite?: ProtectedWritePolicy;
   /** Bytes of copies in flight; default 64 MiB. */
   readonly memoryLimit?: ByteLength;
   /**
@@ -140,6 +146,7 @@ async function assemble(
     memoryLimit = DEFAULT_MEMORY_LIMIT,
     growth = DEFAULT_GROWTH,
     spaceWarning = {},
+    onProtectedWrite = 'reject',
   } = options;
   checkWhole('memory limit', memoryLimit);
   const writeBackLimit = writable ? writeBackLimitOf(options) : undefined;
@@ -150,6 +157,7 @@ async function assemble(
     writeBackLimit,
     growth,
     spaceWarning,
+    onProtectedWrite,
     apart: options.apart,
     emit,
     life,

@@ -17,6 +17,7 @@ import type { SpaceWarning } from '../snapshot/forecast.js';
 import type { Growth } from '../snapshot/growth.js';
 import { LiveDevice } from '../snapshot/live-device.js';
 import { Merging } from '../snapshot/merging.js';
+import { ProtectedBlocks, type ProtectedWritePolicy } from '../snapshot/protected-blocks.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
 import { Reverts } from '../snapshot/revert.js';
 import { Space } from '../snapshot/space.js';
@@ -34,6 +35,7 @@ export interface EngineOptions {
   readonly writeBackLimit: ByteLength | undefined;
   readonly growth: Growth;
   readonly spaceWarning: SpaceWarning;
+  readonly onProtectedWrite: ProtectedWritePolicy;
   /** Default: a thread that works on files. */
   readonly apart: Apart | undefined;
   readonly emit: Emit;
@@ -59,6 +61,8 @@ export class Engine {
   readonly live: LiveDevice;
   readonly reverts: Reverts;
   readonly scrubs: Scrubs;
+  /** Of a store that lies inside the volume. */
+  readonly protectedBlocks: ProtectedBlocks | undefined;
 
   constructor(
     readonly device: BlockDevice,
@@ -95,6 +99,10 @@ export class Engine {
         ? undefined
         : new WriteBuffer({ device: this.live, gate, copyOnWrite, clock, limit });
     this.reverts = new Reverts(this);
+    const { taking } = this.reverts;
+    const guarded = { store, chain, copyOnWrite, taking, emit };
+    this.protectedBlocks =
+      store.inside === undefined ? undefined : new ProtectedBlocks(guarded, options.onProtectedWrite);
     this.scrubs = new Scrubs({ chain, pools, copyOnWrite, clock, device, control: store.control }, emit);
   }
 }

@@ -395,6 +395,27 @@ describe('hold, release and policy', () => {
   });
 });
 
+test('a store inside the volume is protected from its users', () => {
+  const bench = new Bench();
+  bench.image('a.img', noise(8 * MEBIBYTE, 1));
+  bench.fails(['init', 'a.img', '--in-volume', '--runs', '1M'], 2);
+  bench.ok(['init', 'a.img', '--in-volume', '--runs', '1M+2M,5M+1M']);
+  const id = bench.snapshot('a.img');
+  bench.ok(['write', 'a.img'], noise(MEBIBYTE, 2));
+  expect(bench.fails(['write', 'a.img', '--offset', '2M'], 1, { input: noise(MEBIBYTE, 3) })).toContain(
+    'store',
+  );
+  expect(bench.json(['list', 'a.img'])).toMatchObject([{ id }]);
+  const dropping = ['write', 'a.img', '--offset', '5M', '--protected-blocks', 'drop'];
+  expect(bench.run(dropping, { input: noise(4096, 4) })).toMatchObject({
+    status: 0,
+    stderr: expect.stringContaining('given up'),
+  });
+  expect(bench.json(['list', 'a.img'])).toEqual([]);
+  const bytes = bench.ok(['read', 'a.img', '--offset', '5M', '--length', '8192']).bytes;
+  expect(bytes.equals(Buffer.concat([noise(4096, 4), Buffer.alloc(4096)]))).toBe(true);
+});
+
 describe('check', () => {
   test('finds damage, and removes what is damaged if asked', () => {
     const bench = new Bench();

@@ -1,5 +1,5 @@
 /** Reverts, and what cancels them, with what the model has to know of them. */
-import type { Snapshot, Volume } from '../../src/index.js';
+import { NotFoundError, type Snapshot, type Volume } from '../../src/index.js';
 import type { VolumeModel } from '../../src/testing/index.js';
 import type { ModelRevert, PendingCall } from '../../src/testing/volume-model.js';
 import { type Calls, GONE, type Permitted } from './calls.js';
@@ -149,7 +149,10 @@ export class RevertWork {
     if (content !== undefined && status()?.previousId === previousId) {
       const seen = model.beginRevert(content);
       const error = await errorOf(NOT_CANCELLED, () =>
-        whileNothingIsCopied(volume, async () => volume.reverting?.cancel()),
+        whileNothingIsCopied(volume, async () => {
+          if (status()?.previousId !== previousId) throw new NotFoundError('the revert is over');
+          await volume.reverting?.cancel();
+        }),
       );
       model.endRevert(seen, error === undefined ? 'done' : 'failed');
       if (error === undefined) counters.revertsCancelled++;

@@ -172,6 +172,12 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
         find: '&& !this.#isPlugged && !this.#copyOnWrite',
         replace: '&& !this.#copyOnWrite',
       },
+      {
+        file: 'copy-on-write/direct-writes.ts',
+        find: 'const shift = this.#gate.enter();',
+        replace:
+          "const shift = this.#gate.enter();\n    if (typeof shift !== 'number') return shift.then((later) => this.#writeSlowly(offset, source, lent, later));",
+      },
     ],
   },
   {

@@ -168,7 +168,7 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
       {
         file: VOLUME,
         find: 'await (engine?.writes ?? engine?.live)?.flush();',
-        replace: 'await (writes ?? device).flush().catch(() => undefined);',
+        replace: 'await (engine?.writes ?? engine?.live)?.flush().catch(() => undefined);',
       },
     ],
   },
