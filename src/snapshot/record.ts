@@ -29,6 +29,12 @@ export type DeletionReason =
   /** The set that it belongs to was never completed. */
   | 'set-aborted';
 
+/** Nothing may delete the snapshot, until a date or until it is released. */
+export interface Hold {
+  /** By the clock of the `Environment`, in milliseconds since 1970; `undefined`: no date. */
+  readonly until: number | undefined;
+}
+
 /** The diff area, or why there is none that can be used. */
 export type AreaOrDamage = { readonly area: DiffArea } | { readonly damage: VolsnapError };
 
@@ -39,6 +45,8 @@ export class SnapshotRecord {
   state: number;
   /** Held by whatever changes the size of the diff area, and by its removal. */
   readonly resizing = new Mutex();
+  /** Changed under the chain's mutex of deletions only. One that is past its date counts no more: see `isHeldAt`. */
+  hold: Hold | undefined;
   /** Its creation has not returned yet, or failed with the snapshot left in doubt: nobody is shown it. */
   pending = false;
   /** Why it is to go as soon as no revert needs it; nobody is shown it. */
@@ -84,6 +92,10 @@ export class SnapshotRecord {
   /** Why nobody may read it any more. Its diff area may be in use still, by older ones that read through it. */
   get deleted(): DeletionReason | undefined {
     return this.#deleted;
+  }
+
+  isHeldAt(now: number): boolean {
+    return this.hold !== undefined && (this.hold.until === undefined || now < this.hold.until);
   }
 
   markDeleted(reason: DeletionReason): void {
