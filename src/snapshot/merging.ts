@@ -7,7 +7,7 @@
  *
  * Shared state: changes between awaits only. One task at a time is in the pool.
  */
-import { ClosedError } from '../errors.js';
+import { ClosedError, isOutOfSpace } from '../errors.js';
 import type { ByteLength } from '../units.js';
 import type { Emit } from './events.js';
 import { Merge, type MergeContext } from './merge.js';
@@ -78,8 +78,28 @@ export class Merging {
       this.#tell();
       if (next !== undefined) this.#queue();
     } catch (error) {
+      if (isOutOfSpace(error)) await this.#giveBackEnds();
       this.#isQueued = false;
       this.#failed(next?.deleted, error);
+    }
+  }
+
+  /** Those of all deleted snapshots: no copies come to them any more, also where their turn has not come. Never rejects. */
+  async #giveBackEnds(): Promise<void> {
+    const { chain, copyOnWrite, space } = this.#context;
+    for (const record of [...chain.records]) {
+      const { area } = record;
+      if (record.deleted === undefined || area === undefined) continue;
+      await copyOnWrite.drained(area);
+      try {
+        await space.ends.giveBack(record, area);
+      } catch (error) {
+        this.#emit('backgroundFailure', {
+          id: record.id,
+          what: 'giving back the unused end of its diff area',
+          error,
+        });
+      }
     }
   }
 
