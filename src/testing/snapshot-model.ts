@@ -243,7 +243,8 @@ export class SnapshotModel {
     const first = blockOf(sector * SECTOR_SIZE) * (BLOCK_SIZE / SECTOR_SIZE);
     for (let other = first; other < first + BLOCK_SIZE / SECTOR_SIZE; other++) {
       const candidates = this.#open.get(other);
-      if (candidates === undefined) continue;
+      // What was written to the snapshot itself is there either way.
+      if (candidates?.includes(ZEROS) !== true) continue;
       this.#open.set(other, isLeftOut ? [ZEROS] : candidates.filter((candidate) => candidate !== ZEROS));
     }
   }

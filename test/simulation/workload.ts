@@ -132,9 +132,12 @@ export class Workload {
       this.#counters.snapshotsMerged++;
       this.#counters.blocksMerged += blocks;
     });
-    volume.on('backgroundFailure', ({ what, error }) => {
-      if (isOutOfSpace(error)) this.#noteOverflow();
-      else this.#calls.expectFault(what, error);
+    volume.on('backgroundFailure', ({ id, what, error }) => {
+      if (isOutOfSpace(error)) {
+        this.#noteOverflow();
+        // What was to go with a revert stays where its moves have no room to be settled.
+        this.#reverts.want(labels.get(id) ?? '');
+      } else this.#calls.expectFault(what, error);
     });
     volume.on('unusedSpaceUnknown', ({ reason, error }) => {
       if (!isOutOfSpace(error)) this.#calls.expectFault(reason, error ?? reason);
