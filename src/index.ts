@@ -40,6 +40,7 @@ export { RemoteVolume } from './serve/remote-volume.js';
 export { VolumeServer, type VolumeServerOptions } from './serve/volume-server.js';
 export type { CreateSnapshotOptions } from './snapshot/create.js';
 export type { VolumeEvents } from './snapshot/events.js';
+export type { LateOptions } from './snapshot/late-area.js';
 export type { SettledOptions } from './snapshot/merging.js';
 export { explainProblem, type Problem } from './snapshot/problem.js';
 export type { DeletionReason } from './snapshot/record.js';

@@ -21,6 +21,7 @@ import type { AttachedStore } from '../store/store.js';
 import { BLOCK_SIZE, type ByteLength, roundUp } from '../units.js';
 import type { SnapshotChain } from './chain.js';
 import type { Emit } from './events.js';
+import { memoryIsFull } from './late-area.js';
 import type { SnapshotRecord } from './record.js';
 
 export interface Growth {
@@ -77,7 +78,7 @@ export class Space implements CopyOnWriteHost {
     // Ahead of need only a share is taken: what is left serves the next snapshot.
     const length = wholeBlocks(Math.min(this.#step, this.#store.available() / 4));
     const record = this.#chain.ownerOf(area);
-    if (length === 0 || record === undefined) return;
+    if (length === 0 || record === undefined || record.isLate) return;
     this.#growingAhead = true;
     void this.#pools.background.add(async () => {
       try {
@@ -141,6 +142,10 @@ export class Space implements CopyOnWriteHost {
   async #roomFor(area: DiffArea, needed: ByteLength): Promise<boolean> {
     const record = this.#chain.ownerOf(area);
     if (record === undefined) return false;
+    if (record.isLate) {
+      await this.#chain.removeThrough(record, this.#copying, 'late', memoryIsFull(record));
+      return false;
+    }
     const available = wholeBlocks(this.#store.available());
     if (available >= needed) {
       try {
@@ -253,7 +258,8 @@ export class Space implements CopyOnWriteHost {
   /** Does something to a diff area that must not be removed meanwhile; resolves to false if it is gone already. */
   async #whileThere(record: SnapshotRecord, action: () => Promise<void>): Promise<boolean> {
     return record.resizing.runExclusive(async () => {
-      if (record.isGone) return false;
+      // A stand-in has its size for good, and nothing of it is in the control file.
+      if (record.isGone || record.isLate) return false;
       await action();
       return true;
     });
@@ -335,6 +341,7 @@ export class Space implements CopyOnWriteHost {
 
   async #writeMark(record: SnapshotRecord, area: DiffArea): Promise<boolean> {
     if (record.deleted !== undefined || this.#copying.takesCopies(area)) return false;
+    if (record.isLate || record.area !== area) return false;
     // The mark vouches for all there is.
     await area.writeEntries();
     await area.flush();

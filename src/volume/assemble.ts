@@ -6,11 +6,13 @@ import { Lifetime } from '../device/lifetime.js';
 import { type Environment, systemEnvironment } from '../environment.js';
 import { InvalidArgumentError, ReadOnlyError, UnsupportedError } from '../errors.js';
 import type { Emit } from '../snapshot/events.js';
+import { type LateOptions, lateLimitsOf } from '../snapshot/late-area.js';
 import { DEFAULT_GROWTH, type Growth } from '../snapshot/space.js';
 import type { AttachedStore, Store } from '../store/store.js';
 import type { ByteLength } from '../units.js';
 import { Engine } from './engine.js';
 import type { History } from './history.js';
+import { LateAreas } from './late-areas.js';
 import { findLeftovers, passOverLeftovers, settleLeftovers } from './leftovers.js';
 import {
   closeAreas,
@@ -48,6 +50,11 @@ export interface VolumeOptions {
   readonly onUndecidedSet?: 'pending' | 'keep' | 'drop' | SetResolver;
   /** What to do about snapshots whose metadata is damaged; default `refuse`. */
   readonly onDamaged?: 'refuse' | 'drop';
+  /**
+   * Diff areas may arrive later than the volume. Without it the volume does not open for writing while one is missing. With it the snapshots that
+   * need one are not shown, copies for them are made in memory, and when it has not arrived in time they are given up (`deleted`, reason `late`).
+   */
+  readonly lateAreas?: LateOptions;
   /** Bytes of copies in flight; default 64 MiB. */
   readonly memoryLimit?: ByteLength;
   /**
@@ -106,7 +113,9 @@ async function openStore(
   const store = await place.attach(device, { environment, writable });
   let loaded: LoadedStore | undefined;
   try {
-    loaded = await loadStore(store, { clock: environment.clock, writable, onVolumeChanged, onDamaged });
+    const late = lateLimitsOf(options.lateAreas);
+    const { clock } = environment;
+    loaded = await loadStore(store, { clock, writable, onVolumeChanged, onDamaged, late });
     if (loaded.drop.length === 0) return await assemble(device, store, loaded, writable, options, emit);
     // Before anything says that the volume is in use: a crash in between must find the same reason again.
     for (const { id } of loaded.drop) await store.control.remove(id);
@@ -165,6 +174,9 @@ async function assemble(
   await settleLeftovers(engine, leftovers);
   await engine.reverts.goOn();
   engine.merging.wake();
+  const limits = lateLimitsOf(options.lateAreas);
+  if (limits !== undefined && loaded.late.length > 0)
+    engine.late = new LateAreas(engine, loaded.late, limits);
   history.onClose = announceStore(environment, device, store);
   const droppedSnapshots = leftovers.expired.map(({ record, reason }) => ({ id: record.id, reason }));
   return {

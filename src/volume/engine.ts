@@ -20,6 +20,7 @@ import { Reverts } from '../snapshot/revert.js';
 import { type Growth, Space } from '../snapshot/space.js';
 import type { AttachedStore } from '../store/store.js';
 import type { ByteLength } from '../units.js';
+import type { LateAreas } from './late-areas.js';
 
 /** Blocks from which on a batch is copied in another thread: where writers wait for it, and where they do not. */
 const APART_ORDERED = 16;
@@ -56,6 +57,8 @@ export class Engine {
   readonly live: LiveDevice;
   readonly reverts: Reverts;
   readonly scrubs: Scrubs;
+  /** Diff areas that are waited for. */
+  late: LateAreas | undefined;
 
   constructor(
     readonly device: BlockDevice,
