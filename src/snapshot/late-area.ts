@@ -49,6 +49,19 @@ export function lateLimitsOf(options: LateOptions | undefined): Required<LateOpt
   return { timeLimitMs, memoryLimit, intervalMs };
 }
 
+/** The newest that is not being deleted: copies are made for it. */
+const targetOf = ({ control }: AttachedStore): CatalogEntry | undefined =>
+  control.entries.findLast((entry) => !isDeleting(entry));
+
+/**
+ * Not for one that is being deleted and newer than the one that copies are made for: that needs none of blocks that the deleted one has,
+ * and which those are is not known.
+ */
+export function canStandIn(store: AttachedStore, { snapshot }: CatalogEntry): boolean {
+  const target = targetOf(store);
+  return target !== undefined && snapshot.order <= target.snapshot.order;
+}
+
 /** A snapshot with a stand-in for its diff area. */
 export async function standIn(
   store: AttachedStore,
@@ -56,8 +69,7 @@ export async function standIn(
   { memoryLimit }: Required<LateOptions>,
 ) {
   // Only the newest snapshot takes copies: while its elder is late it cannot be deleted.
-  const newest = store.control.entries.findLast((entry) => !isDeleting(entry));
-  const isTarget = newest?.snapshot.storeId === snapshot.storeId;
+  const isTarget = targetOf(store)?.snapshot.storeId === snapshot.storeId;
   const length = Math.max(AREA_SIZE_MIN, isTarget ? roundUp(memoryLimit, BLOCK_SIZE) : 0);
   const file = new MemoryArea(length, store.control, snapshot.storeId);
   const area = await createDiffArea(file, {

@@ -19,6 +19,7 @@ import { unknownReadOnlyBits } from '../format/extension.js';
 import type { Guid } from '../format/guid.js';
 import { decodeStartBlock, isStartBlock } from '../format/start-block.js';
 import {
+  canStandIn,
   checkCopies,
   holdBack,
   isWithoutCopies,
@@ -243,7 +244,7 @@ async function loadContent(
       throw error;
     }
   } catch (error) {
-    if (late !== undefined && error instanceof NotFoundError && !isDeleting(entry))
+    if (late !== undefined && error instanceof NotFoundError && canStandIn(store, entry))
       return await standIn(store, entry, late);
     // What cannot be read today may be read tomorrow: a device error is damage only to those who change nothing.
     const isDamage =

@@ -96,6 +96,9 @@ export class Workload {
   readonly #passing = new Set<string>();
   /** What was wrong besides the answers to calls. */
   readonly complaints: string[] = [];
+  /** Are there snapshots whose diff areas have not arrived? Those that must be there when they have. */
+  isWaiting = false;
+  readonly #awaited = new Set<string>();
 
   constructor(model: VolumeModel, counters: RunCounters) {
     this.#model = model;
@@ -106,6 +109,18 @@ export class Workload {
   follow(other: Workload): void {
     for (const label of other.#unwanted) this.#unwanted.add(label);
     for (const label of other.#passing) this.#passing.add(label);
+  }
+
+  /** After `listen`, of a volume without its diff areas: until they have arrived a crash may take the snapshots. */
+  waitFor(volume: Volume): void {
+    this.#awaited.clear();
+    this.isWaiting = volume.recovery.warnings.some((text) => text.includes('has not arrived'));
+    if (volume.snapshots.length > 0)
+      this.complaints.push('snapshots are shown whose diff areas are not there');
+    for (const label of this.#model.snapshotNames) {
+      this.#model.beginDelete(label);
+      this.#awaited.add(label);
+    }
   }
 
   /** Must be called for each volume that is opened, at once: tells the model of snapshots that go. */
@@ -126,10 +141,24 @@ export class Workload {
       revert.seen = this.#model.beginRevert(revert.content, revert.asked, revert.unused);
     });
     volume.on('overflow', () => this.#noteOverflow(volume));
-    volume.on('deleting', ({ id }) => this.#model.beginDelete(labels.get(id) ?? ''));
+    volume.on('deleting', ({ id }) => {
+      const label = labels.get(id);
+      // One whose diff area is late: nobody knows which, so each of them may be gone.
+      if (label === undefined) this.#awaited.clear();
+      else this.#model.beginDelete(label);
+    });
     volume.on('deleted', ({ id, reason }) => {
       if (reason !== 'requested' && reason !== 'released') this.#counters.snapshotsGivenUp++;
-      this.#model.drop(labels.get(id) ?? '');
+      const label = labels.get(id);
+      if (label !== undefined) this.#model.drop(label);
+      if (reason === 'late') this.isWaiting = false;
+    });
+    volume.on('arrived', () => {
+      this.#counters.lateArrivals++;
+      for (const { id, label = '' } of volume.snapshots) labels.set(id, label);
+      for (const label of this.#awaited) this.#model.endDelete(label, 'failed');
+      this.#awaited.clear();
+      this.isWaiting = false;
     });
     volume.on('deleted', ({ reason, cause }) => {
       if (reason === 'copy-failed') this.#expectFault('a snapshot was given up', cause);
