@@ -43,6 +43,7 @@ export type { VolumeEvents } from './snapshot/events.js';
 export type { LateOptions } from './snapshot/late-area.js';
 export type { SettledOptions } from './snapshot/merging.js';
 export { explainProblem, type Problem } from './snapshot/problem.js';
+export type { ProtectedWritePolicy } from './snapshot/protected-blocks.js';
 export type { DeletionReason } from './snapshot/record.js';
 export type {
   RevertOperation,

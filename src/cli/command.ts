@@ -8,6 +8,7 @@ export interface CommonOptions {
 
 export interface WritingOptions extends CommonOptions {
   readonly changed?: 'keep' | 'invalidate';
+  readonly protectedBlocks?: 'reject' | 'drop';
   readonly shadowCopies?: 'keep' | 'drop';
   /** Only `check` asks. */
   readonly undecided?: 'keep' | 'drop';
@@ -59,6 +60,13 @@ export function volumeCommand({ name, summary, details, examples, writes, severa
   }
   return command;
 }
+
+/** Of commands that write what users ask them to. */
+export const protectedBlocksOption = (): Option =>
+  new Option(
+    '--protected-blocks <HOW>',
+    'what a write does that touches a store in runs of a file inside the volume: reject it (default), or drop all snapshots',
+  ).choices(['reject', 'drop']);
 
 const sentences = (summary: string, details = ''): string =>
   `${summary.charAt(0).toUpperCase()}${summary.slice(1)}. ${details}`.trimEnd();

@@ -147,6 +147,7 @@ export async function openForChange(
     onVolumeChanged: options.changed ?? 'refuse',
     ...(options.shadowCopies === undefined ? {} : { shadowCopies: options.shadowCopies }),
     onDamaged,
+    onProtectedWrite: options.protectedBlocks ?? 'reject',
     onUndecidedSet: options.undecided ?? 'pending',
     writeMode,
   }).catch((error: unknown) => {
@@ -162,6 +163,8 @@ export async function openForChange(
 function tellEvents({ notes }: Session, volume: VolumeAccess): void {
   volume.on('deleted', ({ id, reason }) => {
     if (reason === 'space') notes.warn(`snapshot ${id} was deleted ${roomPhrase(volume)}`);
+    if (reason === 'store-overwritten')
+      notes.warn(`snapshot ${id} was given up: the volume was written where its store lay`);
     if (reason === 'copy-failed') notes.warn(`snapshot ${id} was given up: its copies could not be kept`);
   });
   volume.on('backgroundFailure', ({ id, what, error }) => {

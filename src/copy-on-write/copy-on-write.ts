@@ -104,7 +104,8 @@ export class CopyOnWrite {
 
   /** Is a copy of the block there, or will it be without anything being copied? */
   #needs(area: DiffArea, block: BlockNumber): boolean {
-    if (!area.needs(block)) return false;
+    // A copy of what is skipped since it began is published all the same, so no write may overtake it.
+    if (!area.needs(block)) return area.unused !== undefined && this.#inFlight.get(block)?.area === area;
     for (const { table } of this.#merging) if (table.has(block)) return false;
     return true;
   }
@@ -308,6 +309,7 @@ export class CopyOnWrite {
       for (const copied of group) area.publish(copied);
       return true;
     });
+    if (!committed && appended) for (const copied of group) area.entered.note(copied);
     if (!committed) return;
     this.figures.groups++;
     for (const batch of batches) this.#end(batch);

@@ -25,6 +25,7 @@ import { type AreaBitmaps, type BitmapOffsets, offsetsOf, writeBitmaps } from '.
 import type { BlockTable } from './block-table.js';
 import { CopyChecksum } from './copy-checksum.js';
 import { CopyReader } from './copy-reader.js';
+import { EnteredCopies } from './entered-copies.js';
 import type { Moves } from './moves.js';
 import type { Overlays } from './overlays.js';
 import type { RevertMarks } from './revert-marks.js';
@@ -59,6 +60,8 @@ export class DiffArea {
   readonly moves: Moves;
   /** What was written to the snapshot itself. */
   readonly overlays: Overlays;
+  /** What no commit has made durable. Changed only by the commit pool. */
+  readonly entered = new EnteredCopies();
   readonly #file: AreaFile;
   readonly #writer: TableWriter;
   readonly #slots: AreaSlots;
@@ -225,12 +228,19 @@ export class DiffArea {
   /** Adds the entries of copies whose slots were reserved here to the table chain: all or, on an assertion, none. */
   append(groups: readonly Copies[]): void {
     assert(!this.#isCut, () => `${this.storeId} was cut, it takes no entries`);
-    const entries = groups.reduce((sum, { blocks }) => sum + blocks.length, 0);
-    this.#writer.append(groups, this.#tableSlotsFor(entries));
-    this.#spend(entries);
+    const fresh = this.entered.isEmpty ? groups : groups.map((copies) => this.#notEntered(copies));
+    const entries = fresh.reduce((sum, { blocks }) => sum + blocks.length, 0);
+    this.#writer.append(fresh, this.#spend(entries));
   }
 
-  #tableSlotsFor(entries: number): Slot[] {
+  #notEntered(copies: Copies): Copies {
+    const { fresh, spare } = this.entered.split(copies);
+    this.cancel(spare, copies.blocks.length - fresh.blocks.length);
+    return fresh;
+  }
+
+  /** Promised entries come to the table chain now. @returns slots for the table blocks that they need */
+  #spend(entries: number): Slot[] {
     assert(entries <= this.#promisedEntries, () => `${entries} entries, ${this.#promisedEntries} promised`);
     const blocks = this.#writer.blocksNeeded(entries);
     const slots = this.#slots.takeSpokenFor(blocks);
@@ -238,19 +248,14 @@ export class DiffArea {
       slots !== undefined,
       () => `no slots left for ${blocks} table blocks, ${this.#promisedEntries} entries promised`,
     );
+    this.#promisedEntries -= entries;
+    this.#speakFor();
     return slots;
   }
 
   /** As `append`, of other kinds of entries. */
   appendEntries(entries: readonly TableEntry[]): void {
-    this.#writer.appendEntries(entries, this.#tableSlotsFor(entries.length));
-    this.#spend(entries.length);
-  }
-
-  /** Entries that were promised are in the table chain. */
-  #spend(entries: number): void {
-    this.#promisedEntries -= entries;
-    this.#speakFor();
+    this.#writer.appendEntries(entries, this.#spend(entries.length));
   }
 
   /** Adds marks to the table chain. @throws NoSpaceError, adding none, if no room was kept for them */
@@ -285,7 +290,9 @@ export class DiffArea {
   /** Lets readers and the filter see copies that are durable. One of a block that something moved to is that one's. */
   publish(copies: Copies): void {
     for (const [index, block] of copies.blocks.entries()) {
-      const [slot, checksum] = [copies.slots[index] ?? 0, copies.checksums[index] ?? 0];
+      const entered = this.entered.isEmpty ? undefined : this.entered.take(block);
+      const slot = entered?.slot ?? copies.slots[index] ?? 0;
+      const checksum = entered?.checksum ?? copies.checksums[index] ?? 0;
       const owner = this.moves.ownerOfCopy(block);
       const own = owner === block ? checksum : this.#checksum.rebased(checksum, slot, block, owner);
       this.table.set(owner, slot, own);

@@ -11,6 +11,7 @@
 import { EntryFlag, type TableEntry } from '../format/table-block.js';
 import { type BlockNumber, offsetOfBlock } from '../units.js';
 import type { BlockTable } from './block-table.js';
+import type { EnteredCopies } from './entered-copies.js';
 import { BLOCKS_PER_PAGE } from './presence.js';
 import type { UnusedBlocks } from './unused-blocks.js';
 
@@ -28,6 +29,7 @@ export class Moves {
   readonly #spent = new Map<BlockNumber, readonly BlockNumber[]>();
   #size = 0;
   #isBarred = false;
+  #isUnsure = false;
   /** Were moves spent by copies that may not be durable? */
   isInDoubt = false;
 
@@ -49,6 +51,11 @@ export class Moves {
   /** Does content of no block lie at another one? */
   get isEmpty(): boolean {
     return this.#size === 0 && this.#sources.size === 0;
+  }
+
+  /** May there be moves on the device that do not count here? */
+  get isUnsure(): boolean {
+    return this.#isUnsure;
   }
 
   /** Is it empty, durably? */
@@ -100,6 +107,7 @@ export class Moves {
   /** The move may be on the device or not: its target is kept for its source, but the source is not safe there. */
   addInDoubt({ from, to }: Move): void {
     this.#sources.set(to, this.#sources.get(from) ?? from);
+    this.#isUnsure = true;
   }
 
   /** The block that a copy of `block`, made now, is the entry of. A move that this spends is over. */
@@ -154,14 +162,16 @@ interface Ground {
   readonly table: BlockTable;
   readonly moves: Moves;
   readonly unused: UnusedBlocks | undefined;
+  readonly entered: EnteredCopies;
 }
 
 /**
  * May content that is copied within the volume become a move? The target must have been protected before. Not if the source has an entry
- * already, or is skipped; not back to where it came from; and never to or from block 0, of which other readers see the start block.
+ * already (though its commit failed), or is skipped; not back to where it came from; and never to or from block 0, of which other readers see the start block.
  */
-export function mayMove({ table, moves, unused }: Ground, { from, to }: Move): boolean {
+export function mayMove({ table, moves, unused, entered }: Ground, { from, to }: Move): boolean {
   if (from === 0 || to === 0 || from === to) return false;
+  if (entered.has(from) || entered.has(to)) return false;
   if (from >= table.blockCount || to >= table.blockCount) return false;
   if (!table.has(to) || moves.sourceOf(to) !== undefined || moves.targetOf(to) !== undefined) return false;
   const source = moves.sourceOf(from);

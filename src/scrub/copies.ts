@@ -90,11 +90,18 @@ function affectedBy(records: readonly SnapshotRecord[], index: number, block: Bl
   for (let at = index; at >= 0; at--) {
     const record = records[at];
     if (record === undefined || record.isGone) continue;
-    if (at < index && record.area?.needs(block) !== true) break;
+    if (at < index && hasOwn(record.area, block)) break;
     if (record.deleted === undefined) affected.unshift(record.id);
   }
   return affected;
 }
+
+/** Does a snapshot answer for a block itself, instead of asking the next newer one about the same block? */
+const hasOwn = (area: DiffArea | undefined, block: BlockNumber): boolean =>
+  area === undefined ||
+  area.table.has(block) ||
+  area.unused?.has(block) === true ||
+  area.moves.targetOf(block) !== undefined;
 
 /** Copies of consecutive blocks in consecutive slots. */
 function* runsOf(area: DiffArea): Generator<{ block: BlockNumber; count: number }> {

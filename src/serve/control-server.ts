@@ -57,6 +57,7 @@ const EVENTS = [
   'scrubProgress',
   'problemFound',
   'scrubbed',
+  'protectedWrite',
 ] as const;
 
 export interface ControlOptions {

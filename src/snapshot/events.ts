@@ -1,7 +1,7 @@
 /** What a volume tells those who listen: `volume.on('deleted', ({ id, reason }) => …)`. */
 import type { VolsnapError } from '../errors.js';
 import type { Guid } from '../format/guid.js';
-import type { ByteLength } from '../units.js';
+import type { ByteLength, ByteOffset } from '../units.js';
 import type { Problem } from './problem.js';
 import type { DeletionReason } from './record.js';
 
@@ -16,6 +16,14 @@ export interface VolumeEvents {
   grown: [{ readonly id: Guid; readonly bytes: ByteLength; readonly allocatedBytes: ByteLength }];
   /** A diff area could not become longer when it had to; the oldest snapshot goes. */
   overflow: [{ readonly id: Guid; readonly neededBytes: ByteLength; readonly availableBytes: ByteLength }];
+  /** Somebody wrote where the store lies inside the volume: that failed, or all snapshots were dropped for it. */
+  protectedWrite: [
+    {
+      readonly offset: ByteOffset;
+      readonly length: ByteLength;
+      readonly outcome: 'rejected' | 'dropped';
+    },
+  ];
   /** A copy fails its checksum. */
   integrityFailure: [{ readonly id: Guid; readonly error: VolsnapError }];
   /** A scrub came this far: copies tested, and copies in all, in bytes. */

@@ -16,6 +16,8 @@ export type DeletionReason =
   | 'limit-lowered'
   /** A copy that it needs could not be kept. */
   | 'copy-failed'
+  /** The store lies inside the volume, whose user wrote there, and the policy is to give way. */
+  | 'store-overwritten'
   /** The volume was changed while volsnap was not there. */
   | 'volume-changed'
   /** Its metadata is damaged. */

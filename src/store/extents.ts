@@ -50,6 +50,15 @@ export class Extents {
     return extent !== undefined && extent.start < start + length;
   }
 
+  /** The extents that have a number of `[start, start + length)`, whole. */
+  *within(start: number, length: number): Generator<Extent> {
+    for (let index = this.#indexOf(start); ; index++) {
+      const extent = this.#extents[index];
+      if (extent === undefined || extent.start >= start + length) return;
+      yield { ...extent };
+    }
+  }
+
   /** Are all numbers of `[start, start + length)` in the set? */
   contains(start: number, length: number): boolean {
     const extent = this.#extents[this.#indexOf(start)];

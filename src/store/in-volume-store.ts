@@ -5,18 +5,23 @@
  *     0          0x1E00              protected size ↑16 KiB                                        device size
  *     │ volume … │ start block │ … volume │ control blocks (9) │ kept sector │ diff areas … free … │
  *
+ * Or they lie in runs of a file inside the volume, as those of Windows do. Then the first run begins with the control blocks, the kept sector
+ * and the list of the runs (`reserve-list.ts`), and for users of the volume the blocks of the reserve read as zeros.
+ *
  * What is free is nowhere on disk: it is what no location list names.
  *
  * Shared state: the free extents. They change only between awaits, so no lock is needed.
  */
 import { checkWhole } from '../arguments.js';
 import type { BlockDevice, ResizableDevice } from '../device/block-device.js';
+import { writeZeros } from '../device/zeros.js';
 import {
   AlreadyInitializedError,
   FormatError,
   InvalidArgumentError,
   NoSpaceError,
   NotInitializedError,
+  ReadOnlyError,
   UnsupportedError,
 } from '../errors.js';
 import { identify, SIGNATURE_BYTES } from '../filesystem/signature.js';
@@ -24,11 +29,12 @@ import { START_BLOCK_OFFSET, START_BLOCK_SIZE } from '../format/constants.js';
 import type { DiffAreaItem } from '../format/control-block.js';
 import { guidFrom } from '../format/guid.js';
 import { isStartBlock } from '../format/start-block.js';
-import { BLOCK_SIZE, type ByteLength, type ByteOffset, roundUp } from '../units.js';
+import { BLOCK_SIZE, type ByteLength, type ByteOffset, blockOf, blocksIn, roundUp } from '../units.js';
 import { CONTROL_BLOCKS, ControlFile } from './control-file.js';
 import { Extents } from './extents.js';
 import { readLocationList } from './location-list.js';
 import { newStart } from './new-start.js';
+import { RESERVE_LIST_BLOCKS, readReserveList, wholeBlocks, writeReserveList } from './reserve-list.js';
 import { type Piece, Runs } from './runs.js';
 import { SpaceBudget } from './space-budget.js';
 import { StartSectorDevice } from './start-sector-device.js';
@@ -36,28 +42,23 @@ import type {
   AreaFile,
   AttachedStore,
   AttachOptions,
+  BlocksInside,
   InitializeOptions,
   OpenedArea,
   Store,
 } from './store.js';
 
-/** Bytes of the reserve that hold no diff areas: control blocks and the block with the kept sector. */
-const FIXED_SIZE = (CONTROL_BLOCKS + 1) * BLOCK_SIZE;
+/** Blocks of the reserve that hold no diff areas: control blocks, the one with the kept sector; inside the volume its list too. */
+const FIXED_BLOCKS = CONTROL_BLOCKS + 1;
+const FIXED_BLOCKS_INSIDE = FIXED_BLOCKS + RESERVE_LIST_BLOCKS;
+const FIXED_SIZE = FIXED_BLOCKS * BLOCK_SIZE;
 /** The least that makes sense: one snapshot with a few blocks. */
-export const RESERVE_MIN = FIXED_SIZE + 64 * BLOCK_SIZE;
+const AREA_BLOCKS_MIN = 64;
+export const RESERVE_MIN = FIXED_SIZE + AREA_BLOCKS_MIN * BLOCK_SIZE;
 
-/** Where the parts of a reserve lie, as offsets of the device. */
-interface Reserve {
-  readonly controlOffset: ByteOffset;
-  readonly sectorOffset: ByteOffset;
-  readonly areasOffset: ByteOffset;
-}
-
-const reserveAt = (protectedSize: ByteLength): Reserve => {
-  const controlOffset = roundUp(protectedSize, BLOCK_SIZE);
-  const sectorOffset = controlOffset + CONTROL_BLOCKS * BLOCK_SIZE;
-  return { controlOffset, sectorOffset, areasOffset: sectorOffset + BLOCK_SIZE };
-};
+/** Where the kept sector lies, and what follows it: control blocks come first. */
+const sectorAfter = (controlOffset: ByteOffset): ByteOffset => controlOffset + CONTROL_BLOCKS * BLOCK_SIZE;
+const listAfter = (controlOffset: ByteOffset): ByteOffset => sectorAfter(controlOffset) + BLOCK_SIZE;
 
 export interface InVolumeOptions {
   /** `initialize` only: bytes to reserve. The device is made longer by as much if it can be. */
@@ -67,6 +68,12 @@ export interface InVolumeOptions {
    * Everything from here to the end of the device becomes the reserve.
    */
   readonly protectedSize?: ByteLength;
+  /**
+   * `initialize` only: runs of a file of the volume, in the file's order, which become the reserve; in whole blocks of 16 KiB. What they
+   * held is lost. For users of the volume they read as zeros from then on; writing there is `onProtectedWrite`'s affair. The file
+   * must stay where it is.
+   */
+  readonly runs?: readonly { readonly offset: ByteOffset; readonly length: ByteLength }[];
   /**
    * `initialize` only: go on even if the file system needs the sector at 0x1E00. The volume is then whole only when it
    * is read through volsnap; its snapshots are whole for every reader.
@@ -98,19 +105,31 @@ export class InVolumeStore implements Store {
         `the volume holds ${kind.name}, which does not leave the sector at 0x1E00 alone (${kind.startBlockConflict}); use a directory store (leave --in-volume out)`,
       );
     }
-    const protectedSize = await this.#makeRoom(device);
-    const { controlOffset, sectorOffset } = reserveAt(protectedSize);
-    await device.write(sectorOffset, start);
-    await ControlFile.create(
-      device,
-      newStart(environment, {
-        volumeId: guidFrom(environment.random),
-        maximumSize,
-        protectedSize,
-        layout: 'in-volume',
-      }),
-      controlOffset,
-    );
+    const inside = this.#insideOf(device);
+    const protectedSize = inside === undefined ? await this.#makeRoom(device) : device.size;
+    const controlOffset = inside?.controlOffset ?? roundUp(protectedSize, BLOCK_SIZE);
+    const volumeId = guidFrom(environment.random);
+    const created = newStart(environment, { volumeId, maximumSize, protectedSize, layout: 'in-volume' });
+    await device.write(sectorAfter(controlOffset), start);
+    if (inside !== undefined)
+      await writeReserveList(device, listAfter(controlOffset), created.extension.storeId, inside.blocks);
+    await ControlFile.create(device, created, controlOffset);
+  }
+
+  /** The reserve inside the volume, if there is to be one. @throws InvalidArgumentError */
+  #insideOf(device: BlockDevice): { controlOffset: ByteOffset; blocks: Extents } | undefined {
+    const { runs, reserve, protectedSize } = this.#options;
+    if (runs === undefined) return undefined;
+    if (reserve !== undefined || protectedSize !== undefined)
+      throw new InvalidArgumentError('a reserve lies inside the volume, in runs, or behind it: not both');
+    const blocks = wholeBlocks(runs, device.size);
+    const first = [...blocks].find(({ length }) => length >= FIXED_BLOCKS_INSIDE);
+    if (blocks.has(0)) throw new InvalidArgumentError('the first block of the volume cannot hold its store');
+    if (first === undefined || blocks.total < FIXED_BLOCKS_INSIDE + AREA_BLOCKS_MIN)
+      throw new InvalidArgumentError(
+        `runs of a store need ${FIXED_BLOCKS_INSIDE} whole blocks of 16 KiB in one run and ${FIXED_BLOCKS_INSIDE + AREA_BLOCKS_MIN} in all, these have ${blocks.total}`,
+      );
+    return { controlOffset: first.start * BLOCK_SIZE, blocks };
   }
 
   async #makeRoom(device: BlockDevice): Promise<ByteLength> {
@@ -151,24 +170,47 @@ export class InVolumeStore implements Store {
     const control = await ControlFile.open(device);
     const { layout, protectedSize } = control.start.extension;
     if (layout !== 'in-volume') throw new FormatError(`start block: layout ${layout} inside a volume`);
-    const reserve = reserveAt(protectedSize);
-    if (reserve.areasOffset > device.size) {
+    const { firstControlBlock: controlOffset } = control.start;
+    const isInside = controlOffset < protectedSize;
+    if (!isInside && controlOffset !== roundUp(protectedSize, BLOCK_SIZE))
+      throw new FormatError(`start block: control blocks at ${controlOffset}, behind ${protectedSize} bytes`);
+    const fixed = isInside ? FIXED_BLOCKS_INSIDE : FIXED_BLOCKS;
+    const areasOffset = controlOffset + fixed * BLOCK_SIZE;
+    if (areasOffset > device.size) {
       throw new FormatError(
-        `${device.name} has ${device.size} bytes; its store says that it needs more than ${reserve.areasOffset}. Was it cut off?`,
+        `${device.name} has ${device.size} bytes; its store says that it needs more than ${areasOffset}. Was it cut off?`,
       );
     }
-    return new AttachedInVolume(device, control, reserve, protectedSize, writable);
+    const first = controlOffset / BLOCK_SIZE;
+    const reserve = isInside
+      ? await readReserveList(device, listAfter(controlOffset), control.start.extension.storeId)
+      : new Extents([{ start: first, length: Math.floor(device.size / BLOCK_SIZE) - first }]);
+    if (!reserve.contains(first, fixed) || reserve.has(0))
+      throw new FormatError('the list of the reserve leaves out what the store begins with');
+    const sectorOffset = sectorAfter(controlOffset);
+    const hidden = isInside ? reserve : new Extents();
+    const volume = new StartSectorDevice(device, protectedSize, sectorOffset, hidden);
+    return new AttachedInVolume(device, control, volume, { reserve, fixed, isInside }, writable);
   }
 }
 
 const isResizable = (device: BlockDevice): device is ResizableDevice => 'resize' in device;
 
+/** The blocks of a store, by number on the device. */
+interface Reserve {
+  /** All of them; of one inside the volume they may become fewer. */
+  readonly reserve: Extents;
+  /** How many, from the first control block on, hold no diff areas. */
+  readonly fixed: number;
+  readonly isInside: boolean;
+}
+
 class AttachedInVolume implements AttachedStore {
   readonly layout = 'in-volume';
   readonly hidesStartBlock = true;
   readonly volume: BlockDevice;
+  readonly inside: BlocksInside | undefined;
   readonly #device: BlockDevice;
-  readonly #reserve: Reserve;
   readonly #budget: SpaceBudget;
   readonly #writable: boolean;
   /** Free blocks, by number on the device. */
@@ -179,17 +221,49 @@ class AttachedInVolume implements AttachedStore {
   constructor(
     device: BlockDevice,
     readonly control: ControlFile,
-    reserve: Reserve,
-    protectedSize: ByteLength,
+    volume: BlockDevice,
+    { reserve, fixed, isInside }: Reserve,
     writable: boolean,
   ) {
     this.#device = device;
-    this.#reserve = reserve;
     this.#writable = writable;
-    this.volume = new StartSectorDevice(device, protectedSize, reserve.sectorOffset);
+    this.volume = volume;
     this.#budget = new SpaceBudget(() => control.start.maximumSize);
-    const first = reserve.areasOffset / BLOCK_SIZE;
-    this.#free = new Extents([{ start: first, length: Math.floor(device.size / BLOCK_SIZE) - first }]);
+    const first = control.start.firstControlBlock / BLOCK_SIZE;
+    this.#free = new Extents(reserve);
+    this.#free.remove(first, fixed);
+    if (!isInside) return;
+    this.inside = {
+      storeWithin: (offset, length) => {
+        const [start, count] = [blockOf(offset), blocksIn(offset + length) - blockOf(offset)];
+        if (length === 0 || !reserve.overlaps(start, count)) return undefined;
+        return start < first + fixed && start + count > first ? 'needed' : 'diff-areas';
+      },
+      leave: (offset, length) => this.#leave(reserve, offset, length),
+    };
+  }
+
+  /** Leaves blocks of the reserve to the volume. */
+  async #leave(reserve: Extents, offset: ByteOffset, length: ByteLength): Promise<void> {
+    const [start, end] = [blockOf(offset), blocksIn(offset + length)];
+    const left = [...reserve.within(start, end - start)].map((extent) => {
+      const from = Math.max(start, extent.start);
+      return { start: from, length: Math.min(end, extent.start + extent.length) - from };
+    });
+    for (const { start: from, length: count } of left)
+      if (!this.#free.contains(from, count) || this.#unknownRuns)
+        throw new ReadOnlyError(`a diff area still lies at ${from * BLOCK_SIZE} of ${this.name}`);
+    const rest = new Extents(reserve);
+    for (const { start: from, length: count } of left) rest.remove(from, count);
+    // From now on nothing is handed out there, whatever becomes of the list.
+    for (const { start: from, length: count } of left) this.#free.remove(from, count);
+    // What was copied there is nobody's business, and read as zeros until now.
+    for (const { start: from, length: count } of left)
+      await writeZeros((at, zeros) => this.#device.write(at, zeros), from * BLOCK_SIZE, count * BLOCK_SIZE);
+    await this.#device.flush(); // before the list says that these are the volume's
+    const { firstControlBlock, extension } = this.control.start;
+    await writeReserveList(this.#device, listAfter(firstControlBlock), extension.storeId, rest);
+    for (const { start: from, length: count } of left) reserve.remove(from, count);
   }
 
   get name(): string {
@@ -223,7 +297,7 @@ class AttachedInVolume implements AttachedStore {
   #claim({ volumeOffset, length }: Piece): void {
     const start = volumeOffset / BLOCK_SIZE;
     const blocks = length / BLOCK_SIZE;
-    if (volumeOffset < this.#reserve.areasOffset || !this.#free.contains(start, blocks)) {
+    if (!this.#free.contains(start, blocks)) {
       throw new FormatError(
         `location list: ${length} bytes at ${volumeOffset} belong to another diff area or to the volume`,
       );

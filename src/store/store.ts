@@ -8,7 +8,7 @@ import type { BlockDevice } from '../device/block-device.js';
 import type { Environment } from '../environment.js';
 import type { DiffAreaItem } from '../format/control-block.js';
 import type { Guid } from '../format/guid.js';
-import type { ByteLength } from '../units.js';
+import type { ByteLength, ByteOffset } from '../units.js';
 import type { ControlFile } from './control-file.js';
 import type { LocationList } from './location-list.js';
 import type { Piece, Runs } from './runs.js';
@@ -49,6 +49,8 @@ export interface AttachedStore {
   readonly volume: BlockDevice;
   /** Does a reader of the raw device see other bytes in block 0 than the volume's users? (In-volume: the start block.) */
   readonly hidesStartBlock: boolean;
+  /** The blocks of a store that lies inside the volume, as runs of a file of it; `undefined`: it lies elsewhere. */
+  readonly inside?: BlocksInside | undefined;
   /** Bytes that could be taken now for diff areas, by limit and by room; `Infinity` if neither is known. */
   available(): ByteLength;
   /** Bytes taken by diff areas. */
@@ -63,6 +65,17 @@ export interface AttachedStore {
   removeOrphans(): Promise<string[]>;
   /** Closes the control file and what else was opened, not the device. */
   close(): Promise<void>;
+}
+
+/** Where a store lies in the midst of the volume's own blocks. Whoever writes there from above would destroy it. */
+export interface BlocksInside {
+  /** What of the store lies in a range of the volume: what it cannot do without, diff areas or room for them, or nothing. */
+  storeWithin(offset: ByteOffset, length: ByteLength): 'needed' | 'diff-areas' | undefined;
+  /**
+   * Leaves what lies in the range to the volume, for good, durably. One caller at a time.
+   * @throws ReadOnlyError if a diff area lies there; DeviceError, then it may be left or not at the next opening
+   */
+  leave(offset: ByteOffset, length: ByteLength): Promise<void>;
 }
 
 export interface OpenedArea {

@@ -7,6 +7,7 @@ import { type Environment, systemEnvironment } from '../environment.js';
 import { InvalidArgumentError, ReadOnlyError, UnsupportedError } from '../errors.js';
 import type { Emit } from '../snapshot/events.js';
 import { type LateOptions, lateLimitsOf } from '../snapshot/late-area.js';
+import type { ProtectedWritePolicy } from '../snapshot/protected-blocks.js';
 import { DEFAULT_GROWTH, type Growth } from '../snapshot/space.js';
 import type { AttachedStore, Store } from '../store/store.js';
 import type { ByteLength } from '../units.js';
@@ -55,6 +56,11 @@ export interface VolumeOptions {
    * need one are not shown, copies for them are made in memory, and when it has not arrived in time they are given up (`deleted`, reason `late`).
    */
   readonly lateAreas?: LateOptions;
+  /**
+   * What a write does that touches a store inside the volume (`InVolumeOptions.runs`); default `reject`: it fails with a `ReadOnlyError`.
+   * `drop`: all snapshots go, and what it touches is left to the volume. What the store cannot do without is never written.
+   */
+  readonly onProtectedWrite?: ProtectedWritePolicy;
   /** Bytes of copies in flight; default 64 MiB. */
   readonly memoryLimit?: ByteLength;
   /**
@@ -145,6 +151,7 @@ async function assemble(
     environment = systemEnvironment,
     memoryLimit = DEFAULT_MEMORY_LIMIT,
     growth = DEFAULT_GROWTH,
+    onProtectedWrite = 'reject',
   } = options;
   checkWhole('memory limit', memoryLimit);
   const writeBackLimit = writable ? writeBackLimitOf(options) : undefined;
@@ -154,6 +161,7 @@ async function assemble(
     memoryLimit,
     writeBackLimit,
     growth,
+    onProtectedWrite,
     apart: options.apart,
     emit,
     life,

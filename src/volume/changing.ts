@@ -1,9 +1,11 @@
 /** Changes of the live volume, part by part: through the gate, and once the newest snapshot has its copies. */
+import { checkRange } from '../arguments.js';
 import type { WriteBuffer } from '../copy-on-write/write-buffer.js';
 import type { WriteGate } from '../copy-on-write/write-gate.js';
 import type { BlockDevice } from '../device/block-device.js';
 import type { Lifetime } from '../device/lifetime.js';
 import { writeZeros } from '../device/zeros.js';
+import type { ProtectedBlocks } from '../snapshot/protected-blocks.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import { clearRange } from './clearing.js';
 
@@ -23,6 +25,8 @@ export interface ChangeEngine {
   /** The volume as its users see it. */
   readonly live: BlockDevice;
   readonly writes: WriteBuffer | undefined;
+  /** Of a store of volsnap that lies inside the volume. */
+  readonly protectedBlocks?: ProtectedBlocks | undefined;
 }
 
 /** What happens to a part of a range, once its blocks are safe. */
@@ -54,12 +58,32 @@ export async function clear(
   await gate.whenLeft();
 }
 
-/** @returns `undefined` if it is done */
-export function writePart(
+/** Writes any range, part by part. @returns `undefined` if it is done. @throws as `Volume.write`; what can be told beforehand, before anything is written */
+export function writeRange(
   engine: ChangeEngine,
   offset: ByteOffset,
   source: Uint8Array,
 ): Promise<void> | undefined {
+  const length = source.byteLength;
+  checkRange(offset, length, engine.device.size);
+  const admitted = engine.protectedBlocks?.admit(offset, length);
+  if (admitted === undefined && length <= PART_BYTES) return writePart(engine, offset, source);
+  return writeParts(engine, offset, source, admitted);
+}
+
+async function writeParts(
+  engine: ChangeEngine,
+  offset: ByteOffset,
+  source: Uint8Array,
+  admitted: Promise<void> | undefined,
+): Promise<void> {
+  await admitted;
+  for (let done = 0; done < source.byteLength; done += PART_BYTES)
+    await writePart(engine, offset + done, source.subarray(done, done + PART_BYTES));
+}
+
+/** @returns `undefined` if it is done */
+function writePart(engine: ChangeEngine, offset: ByteOffset, source: Uint8Array): Promise<void> | undefined {
   const { writes } = engine;
   if (writes !== undefined) return writes.write(offset, source);
   return writeOrdered(engine, offset, source);

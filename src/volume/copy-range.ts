@@ -11,6 +11,7 @@
 import { checkRange } from '../arguments.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import { type Move, mayMove } from '../diff-area/moves.js';
+import { DeviceError } from '../errors.js';
 import { BLOCK_SIZE, type ByteLength, type ByteOffset, blockOf, roundUp } from '../units.js';
 import type { Engine } from './engine.js';
 
@@ -29,7 +30,7 @@ interface Copying {
 /** Bytes that are copied while others wait. */
 const PART_BYTES = 256 * BLOCK_SIZE;
 
-/** @throws InvalidArgumentError, DeviceError, IntegrityError (while the volume is put back to a snapshot), what `signal` was aborted with */
+/** @throws InvalidArgumentError, ReadOnlyError (the store lies at the target), DeviceError, IntegrityError (while the volume is put back to a snapshot), what `signal` was aborted with */
 export async function copyRange(
   engine: Engine,
   range: Copying,
@@ -38,6 +39,7 @@ export async function copyRange(
   checkRange(range.from, range.length, engine.device.size);
   checkRange(range.to, range.length, engine.device.size);
   if (range.from === range.to) return;
+  await engine.protectedBlocks?.admit(range.to, range.length);
   let done = 0;
   for (const part of partsOf(range)) {
     signal?.throwIfAborted();
@@ -78,7 +80,7 @@ async function whileNothingIsWritten({ gate, writes }: Engine, action: () => Pro
   }
 }
 
-async function copyPart({ live, device, copyOnWrite }: Engine, part: Copying): Promise<void> {
+async function copyPart({ live, device, gate, copyOnWrite }: Engine, part: Copying): Promise<void> {
   const { from, to, length } = part;
   await copyOnWrite.protect(to, length);
   // While the volume is put back to a snapshot, what users see of a block may not be in the volume yet: that is only copied.
@@ -89,7 +91,19 @@ async function copyPart({ live, device, copyOnWrite }: Engine, part: Copying): P
   await live.write(to, data);
   if (area === undefined || moves.length === 0) return;
   await device.flush();
-  await copyOnWrite.commitMoves(area, moves);
+  try {
+    await copyOnWrite.commitMoves(area, moves);
+  } catch (error) {
+    // Whose a further copy would be, cannot be told.
+    if (area.moves.isUnsure)
+      gate.shut(
+        new DeviceError(
+          'the store failed while moves were recorded, and whether it has them cannot be told; writes are refused. Close the volume, mend the store, and open again',
+          { cause: error },
+        ),
+      );
+    throw error;
+  }
 }
 
 /** Whole blocks that go to whole blocks, as far as the rules permit. */

@@ -15,6 +15,7 @@ import { SnapshotChain } from '../snapshot/chain.js';
 import type { Emit } from '../snapshot/events.js';
 import { LiveDevice } from '../snapshot/live-device.js';
 import { Merging } from '../snapshot/merging.js';
+import { ProtectedBlocks, type ProtectedWritePolicy } from '../snapshot/protected-blocks.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
 import { Reverts } from '../snapshot/revert.js';
 import { type Growth, Space } from '../snapshot/space.js';
@@ -32,6 +33,7 @@ export interface EngineOptions {
   /** Bytes that the write buffer may hold; `undefined`: there is none, the mode is `ordered`. */
   readonly writeBackLimit: ByteLength | undefined;
   readonly growth: Growth;
+  readonly onProtectedWrite: ProtectedWritePolicy;
   /** Default: a thread that works on files. */
   readonly apart: Apart | undefined;
   readonly emit: Emit;
@@ -59,6 +61,8 @@ export class Engine {
   readonly scrubs: Scrubs;
   /** Diff areas that are waited for. */
   late: LateAreas | undefined;
+  /** Of a store that lies inside the volume. */
+  readonly protectedBlocks: ProtectedBlocks | undefined;
 
   constructor(
     readonly device: BlockDevice,
@@ -92,6 +96,10 @@ export class Engine {
         ? undefined
         : new WriteBuffer({ device: this.live, gate, copyOnWrite, clock, limit });
     this.reverts = new Reverts(this);
+    const { taking } = this.reverts;
+    const guarded = { store, chain, copyOnWrite, taking, emit };
+    this.protectedBlocks =
+      store.inside === undefined ? undefined : new ProtectedBlocks(guarded, options.onProtectedWrite);
     this.scrubs = new Scrubs({ chain, pools, copyOnWrite, clock, device, control: store.control }, emit);
   }
 }

@@ -25,7 +25,7 @@ import type { ByteLength, ByteOffset } from '../units.js';
 import type { VolumeAccess } from './access.js';
 import { openParts, type VolumeOptions, type VolumeParts } from './assemble.js';
 import type { ChangedBlocksOptions, ChangedExtent } from './changed-blocks.js';
-import { type Change, type ChangeEngine, clear, PART_BYTES, writePart, zero } from './changing.js';
+import { type Change, type ChangeEngine, clear, PART_BYTES, writeRange, zero } from './changing.js';
 import { differing } from './compare.js';
 import { type CopyRangeOptions, copyRange } from './copy-range.js';
 import { alignedExtents, extentsWithData, zerosOf } from './extents.js';
@@ -156,12 +156,7 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     const { life } = engine;
     life.enter();
     try {
-      const length = source.byteLength;
-      checkRange(offset, length, engine.device.size);
-      if (length <= PART_BYTES) await writePart(engine, offset, source);
-      else
-        for (let done = 0; done < length; done += PART_BYTES)
-          await writePart(engine, offset + done, source.subarray(done, done + PART_BYTES));
+      await writeRange(engine, offset, source);
     } finally {
       life.leave();
     }
@@ -172,8 +167,8 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
    * @returns `undefined` if it is done already
    */
   take(offset: ByteOffset, source: Uint8Array, lent: Lent): Promise<void> | undefined {
-    const { life, device, writes } = this.#writing;
-    if (writes === undefined || source.byteLength > PART_BYTES)
+    const { life, device, writes, protectedBlocks } = this.#writing;
+    if (writes === undefined || protectedBlocks !== undefined || source.byteLength > PART_BYTES)
       return this.write(offset, source).then(() => giveBack(lent));
     life.enter();
     let written: Promise<void> | undefined;

@@ -122,6 +122,21 @@ describe('create and list', () => {
     expect(bench.ok(['info', 'b.img']).stdout).toMatch(/unused +\d.* that the newest snapshot leaves out/);
   });
 
+  test('of several volumes: one set, of which all are hidden if that is asked for', () => {
+    const bench = new Bench();
+    bench.volume('a.img', MEBIBYTE);
+    bench.volume('b.img', MEBIBYTE);
+    const set = bench.json(['create', 'a.img', 'b.img', '--label', 'both', '--hidden']);
+    expect(set).toMatchObject([
+      { volume: 'a.img', label: 'both', hidden: true, persistent: true, setId: set[0].setId },
+      { volume: 'b.img', label: 'both', hidden: true, persistent: true, setId: set[0].setId },
+    ]);
+    expect(bench.json(['list', 'b.img'])).toEqual([]);
+    expect(bench.ok(['list', 'b.img', '--all']).stdout).toContain(set[1].id);
+    expect(bench.fails(['create', 'a.img', 'b.img', '--store', 'x'], 2)).toContain('--store');
+    expect(bench.fails(['create', 'a.img', '--not-persistent'], 1)).toContain('served');
+  });
+
   test('a label cannot draw on the terminal', () => {
     const bench = new Bench();
     bench.volume('a.img', MEBIBYTE);
@@ -354,6 +369,27 @@ describe('delete and resize-store', () => {
     expect(bench.json(['resize-store', 'a.img', '0'])).toMatchObject({ maximumBytes: 0 });
     expect(bench.json(['info', 'a.img'])).toMatchObject({ maximumBytes: 0, snapshots: 0 });
   });
+});
+
+test('a store inside the volume is protected from its users', () => {
+  const bench = new Bench();
+  bench.image('a.img', noise(8 * MEBIBYTE, 1));
+  bench.fails(['init', 'a.img', '--in-volume', '--runs', '1M'], 2);
+  bench.ok(['init', 'a.img', '--in-volume', '--runs', '1M+2M,5M+1M']);
+  const id = bench.snapshot('a.img');
+  bench.ok(['write', 'a.img'], noise(MEBIBYTE, 2));
+  expect(bench.fails(['write', 'a.img', '--offset', '2M'], 1, { input: noise(MEBIBYTE, 3) })).toContain(
+    'store',
+  );
+  expect(bench.json(['list', 'a.img'])).toMatchObject([{ id }]);
+  const dropping = ['write', 'a.img', '--offset', '5M', '--protected-blocks', 'drop'];
+  expect(bench.run(dropping, { input: noise(4096, 4) })).toMatchObject({
+    status: 0,
+    stderr: expect.stringContaining('given up'),
+  });
+  expect(bench.json(['list', 'a.img'])).toEqual([]);
+  const bytes = bench.ok(['read', 'a.img', '--offset', '5M', '--length', '8192']).bytes;
+  expect(bytes.equals(Buffer.concat([noise(4096, 4), Buffer.alloc(4096)]))).toBe(true);
 });
 
 describe('check', () => {

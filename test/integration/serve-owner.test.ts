@@ -174,6 +174,8 @@ describe('several volumes', () => {
       await expect(NbdDevice.open(exportAt(ready.uri, name))).rejects.toThrow(/export/);
     }
     const taken = bench.snapshot('a.img');
+    const set = bench.json(['create', 'a.img', 'b.img', '--not-persistent', '--hidden']);
+    expect(set).toMatchObject([{ setId: set[1].setId }, { persistent: false, hidden: true }]);
     expect(bench.json(['list', 'a.img']).map((each: { id: string }) => each.id)).toEqual([taken]);
     expect(bench.json(['list', 'b.img']).map((each: { id: string }) => each.id)).toEqual([id]);
   });

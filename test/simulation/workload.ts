@@ -11,6 +11,7 @@ import {
   allocationOf,
   type ErrorCode,
   HoldTimeoutError,
+  NotFoundError,
   RevertInProgressError,
   type Snapshot,
   VolsnapError,
@@ -143,7 +144,7 @@ export class Workload {
     volume.on('overflow', () => this.#noteOverflow(volume));
     volume.on('deleting', ({ id }) => {
       const label = labels.get(id);
-      // One whose diff area is late: nobody knows which, so each of them may be gone.
+      // Of one that nobody was shown, because it expired, that is known. Of those whose diff area is late each may be gone.
       if (label === undefined) this.#awaited.clear();
       else this.#model.beginDelete(label);
     });
@@ -400,7 +401,10 @@ export class Workload {
     if (content !== undefined && status()?.previousId === previousId) {
       const seen = this.#model.beginRevert(content);
       const error = await this.#errorOf(NOT_CANCELLED, () =>
-        this.#whileNothingIsCopied(volume, async () => volume.reverting?.cancel()),
+        this.#whileNothingIsCopied(volume, async () => {
+          if (status()?.previousId !== previousId) throw new NotFoundError('the revert is over');
+          await volume.reverting?.cancel();
+        }),
       );
       this.#model.endRevert(seen, error === undefined ? 'done' : 'failed');
       if (error === undefined) this.#counters.revertsCancelled++;

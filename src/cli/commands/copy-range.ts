@@ -1,7 +1,7 @@
 /** `volsnap copy-range`: bytes of a volume to another place in it. */
 import type { Command } from 'commander';
 import type { ByteLength, ByteOffset } from '../../index.js';
-import { volumeCommand, type WritingOptions } from '../command.js';
+import { protectedBlocksOption, volumeCommand, type WritingOptions } from '../command.js';
 import { withProgress } from '../progress.js';
 import type { Runner, Session } from '../session.js';
 import { formatSize, parseSize } from '../size.js';
@@ -25,6 +25,7 @@ export const copyRangeCommand = (run: Runner): Command =>
     .requiredOption('--from <SIZE>', 'where to read', parseSize)
     .requiredOption('--to <SIZE>', 'where to write', parseSize)
     .requiredOption('--length <SIZE>', 'how many bytes', parseSize)
+    .addOption(protectedBlocksOption())
     .action(run(copyRange));
 
 async function copyRange(session: Session, path: string, options: CopyRangeOptions): Promise<undefined> {

@@ -1,9 +1,10 @@
 /** `volsnap init`: makes an empty store for a volume. */
 import { stat } from 'node:fs/promises';
-import type { Command } from 'commander';
+import { type Command, InvalidArgumentError as WrongArgument } from 'commander';
 import {
   AlreadyInitializedError,
   type ByteLength,
+  type ByteOffset,
   DirectoryStore,
   FileDevice,
   findStore,
@@ -25,7 +26,24 @@ interface InitOptions extends CommonOptions {
   readonly inVolume?: boolean;
   readonly reserve?: ByteLength;
   readonly protectedSize?: ByteLength;
+  readonly runs?: readonly Run[];
   readonly maxSize?: ByteLength;
+}
+
+/** A part of a file inside the volume. */
+interface Run {
+  readonly offset: ByteOffset;
+  readonly length: ByteLength;
+}
+
+/** `1M+512M,3G+1G`. @throws InvalidArgumentError of commander */
+function parseRuns(text: string): Run[] {
+  return text.split(',').map((part) => {
+    const [offset, length, ...rest] = part.split('+');
+    if (offset === undefined || length === undefined || rest.length > 0)
+      throw new WrongArgument('Give OFFSET+LENGTH, and further ones after commas, such as 1M+512M,3G+1G.');
+    return { offset: parseSize(offset), length: parseSize(length) };
+  });
 }
 
 export const initCommand = (run: Runner): Command =>
@@ -47,6 +65,11 @@ export const initCommand = (run: Runner): Command =>
       '--protected-size <SIZE>',
       'instead: size of the volume, where there is room behind it',
       parseSize,
+    )
+    .option(
+      '--runs <OFFSET+LENGTH,...>',
+      'instead: where a file of the volume lies that becomes the store; it must stay there',
+      parseRuns,
     )
     .option('--max-size <SIZE>', 'most that snapshots may take in all (default: no limit)', parseSize)
     .action(run(initialize));
@@ -74,7 +97,9 @@ async function initialize(session: Session, path: string, options: InitOptions):
     }
     const where =
       layout === 'in-volume'
-        ? `inside it, in ${formatSize(options.reserve ?? device.size - volumeSize)} behind its end`
+        ? options.runs === undefined
+          ? `inside it, in ${formatSize(options.reserve ?? device.size - volumeSize)} behind its end`
+          : 'inside it, in the runs of a file'
         : `in ${place}`;
     await session.output.print(`${device.name} (${formatSize(volumeSize)}) keeps its snapshots ${where}.`);
     await tellNext(session, path, options);
@@ -83,16 +108,18 @@ async function initialize(session: Session, path: string, options: InitOptions):
   }
 }
 
-function checkOptions({ inVolume, store, reserve, protectedSize }: InitOptions): void {
+function checkOptions({ inVolume, store, reserve, protectedSize, runs }: InitOptions): void {
   if (inVolume && store !== undefined) throw new UsageError('choose one of --store and --in-volume');
-  if (inVolume && (reserve === undefined) === (protectedSize === undefined)) {
+  const places = [reserve, protectedSize, runs].filter((place) => place !== undefined);
+  if (inVolume && places.length !== 1) {
     throw new UsageError(
-      '--in-volume needs --reserve SIZE, the room for snapshots, such as 512M; or --protected-size SIZE, the size of the volume on a longer device',
+      '--in-volume needs --reserve SIZE, the room for snapshots, such as 512M; or --protected-size SIZE, the size of the volume on a longer device; or --runs, where a file lies in it',
     );
   }
   if (inVolume) return;
   if (reserve !== undefined) throw new UsageError('--reserve goes with --in-volume');
   if (protectedSize !== undefined) throw new UsageError('--protected-size goes with --in-volume');
+  if (runs !== undefined) throw new UsageError('--runs goes with --in-volume');
 }
 
 /** Two stores of one volume would miss each other's copies. */
@@ -117,7 +144,8 @@ type Device = FileDevice | NbdDevice;
 const defaultStore = (device: Device): string => `${device.name}.volsnap`;
 
 async function storeFor(device: Device, options: InitOptions): Promise<Store> {
-  const { inVolume, reserve, protectedSize, store } = options;
+  const { inVolume, reserve, protectedSize, runs, store } = options;
+  if (inVolume && runs !== undefined) return new InVolumeStore({ runs });
   if (inVolume && reserve !== undefined) return new InVolumeStore({ reserve });
   if (inVolume && protectedSize !== undefined) return new InVolumeStore({ protectedSize });
   if (store === undefined && !(device instanceof FileDevice)) {

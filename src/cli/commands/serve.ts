@@ -4,7 +4,7 @@ import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import { InvalidArgumentError, type NbdTls, Volume, VolumeServer, type WriteMode } from '../../index.js';
 import { type Address, parseAddress } from '../address.js';
-import { volumeCommand, type WritingOptions } from '../command.js';
+import { protectedBlocksOption, volumeCommand, type WritingOptions } from '../command.js';
 import { UsageError } from '../failure.js';
 import type { Runner, Session } from '../session.js';
 import { readCertificates, readKeys } from '../tls-files.js';
@@ -59,6 +59,7 @@ export const serveCommand = (run: Runner): Command =>
       'serve figures over HTTP, for Prometheus; a port alone: on this machine only',
       parseAddress,
     )
+    .addOption(protectedBlocksOption())
     .option('--read-only', 'open the volumes for reading; others may, too')
     .action(run(serve));
 

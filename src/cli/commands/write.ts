@@ -8,7 +8,7 @@ import {
   type VolumeAccess,
 } from '../../index.js';
 import { CHUNK_SIZE } from '../chunks.js';
-import { volumeCommand, type WritingOptions } from '../command.js';
+import { protectedBlocksOption, volumeCommand, type WritingOptions } from '../command.js';
 import { readInput } from '../input.js';
 import type { Runner, Session } from '../session.js';
 import { formatSize, parseSize } from '../size.js';
@@ -35,6 +35,7 @@ export const writeCommand = (run: Runner): Command =>
     writes: true,
   })
     .option('--offset <SIZE>', 'where to begin', parseSize, 0)
+    .addOption(protectedBlocksOption())
     .action(run(write));
 
 async function write(session: Session, target: string, options: WriteOptions): Promise<undefined> {

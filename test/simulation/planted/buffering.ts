@@ -75,8 +75,8 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
       { file: BUFFER, find: 'for (const write of held) write.holders++;', replace: '' },
       {
         file: BUFFER,
-        find: 'this.#pool.give(write.memory);',
-        replace: 'this.#pool.give(write.memory.fill(0xee));',
+        find: 'giveBack(write.lent);',
+        replace: 'write.lent.memory.fill(0xee);\n    giveBack(write.lent);',
       },
       { file: BUFFER, find: 'for (const write of held) this.#release(write);', replace: '' },
     ],
@@ -84,7 +84,13 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
   {
     name: 'memory of what was written out is not given back',
     breaks: 'writes wait for ever',
-    edits: [{ file: BUFFER, find: 'this.#room.release(write.memory.byteLength);', replace: '' }],
+    edits: [
+      {
+        file: BUFFER,
+        find: 'this.#room.release(pooledSize(write.length));\n    giveBack(write.lent);',
+        replace: '',
+      },
+    ],
   },
   {
     name: 'a write with nothing to copy overtakes older bytes in the buffer',
@@ -166,9 +172,10 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
         replace: '&& !this.#copyOnWrite',
       },
       {
-        file: BUFFER,
-        find: 'const shift = this.#gate.enter();\n    assert(typeof shift',
-        replace: 'const shift = await this.#gate.enter();\n    assert(typeof shift',
+        file: 'copy-on-write/direct-writes.ts',
+        find: 'const shift = this.#gate.enter();',
+        replace:
+          "const shift = this.#gate.enter();\n    if (typeof shift !== 'number') return shift.then((later) => this.#writeSlowly(offset, source, lent, later));",
       },
     ],
   },

@@ -167,15 +167,15 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: VOLUME,
-        find: 'await (writes ?? live).flush();',
-        replace: 'await (writes ?? device).flush().catch(() => undefined);',
+        find: 'await (engine?.writes ?? engine?.live)?.flush();',
+        replace: 'await (engine?.writes ?? engine?.live)?.flush().catch(() => undefined);',
       },
     ],
   },
   {
     name: 'a flush does nothing',
     breaks: 'flushed data is lost in a power cut',
-    edits: [{ file: VOLUME, find: 'await (writes ?? live).flush();', replace: '' }],
+    edits: [{ file: VOLUME, find: 'await (engine?.writes ?? engine?.live)?.flush();', replace: '' }],
   },
   {
     name: 'memory of finished copies is not given back',

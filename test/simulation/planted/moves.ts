@@ -13,7 +13,8 @@ export const MOVE_BUGS: readonly PlantedBug[] = [
     name: 'a move is recorded before the volume is flushed',
     breaks: 'after a power cut the source is overwritten, and the target was never written',
     edits: [{ file: COPY, find: '  await device.flush();\n', replace: '' }],
-    history: OVERWRITTEN,
+    // In-volume the flush of the store is one of the volume.
+    history: { ...OVERWRITTEN, layout: 'directory' },
   },
   {
     name: 'a move counts before a header vouches for it',
@@ -216,6 +217,17 @@ export const MOVE_BUGS: readonly PlantedBug[] = [
       },
     ],
     history: { name: 'a snapshot is deleted whose elder has moves', layout: 'directory' },
+  },
+  {
+    name: 'a copy whose commit failed is entered again',
+    breaks: 'the second one of a target counts as its own',
+    edits: [
+      {
+        file: 'copy-on-write/copy-on-write.ts',
+        find: '    if (!committed && appended) for (const copied of group) area.entered.note(copied);\n',
+        replace: '',
+      },
+    ],
   },
   {
     name: 'a move that is settled is copied from where it was',

@@ -242,8 +242,8 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: 'store/start-sector-device.ts',
-        find: 'if (offset >= END || end <= START) return',
-        replace: 'return',
+        find: 'const isWithout = offset >= END || offset + length <= START;',
+        replace: 'const isWithout = true;',
       },
     ],
   },
@@ -251,7 +251,11 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
     name: 'the sector under the start block is not kept',
     breaks: 'the volume loses a sector when the store is made',
     edits: [
-      { file: 'store/in-volume-store.ts', find: 'await device.write(sectorOffset, start);', replace: '' },
+      {
+        file: 'store/in-volume-store.ts',
+        find: 'await device.write(sectorAfter(controlOffset), start);',
+        replace: '',
+      },
     ],
   },
   {

@@ -12,7 +12,7 @@ import type { CreateSnapshotOptions } from '../../../src/snapshot/create.ts';
 import type { Snapshot } from '../../../src/snapshot/snapshot.ts';
 import type { Growth } from '../../../src/snapshot/space.ts';
 import { DirectoryStore } from '../../../src/store/directory-store.ts';
-import { InVolumeStore } from '../../../src/store/in-volume-store.ts';
+import { type InVolumeOptions, InVolumeStore } from '../../../src/store/in-volume-store.ts';
 import type { Store } from '../../../src/store/store.ts';
 import { SeededRandom } from '../../../src/testing/seeded-random.ts';
 import { BLOCK_SIZE } from '../../../src/units.ts';
@@ -31,6 +31,8 @@ export interface WorldOptions {
   readonly layout?: Layout;
   readonly size?: number;
   readonly reserve?: number;
+  /** In-volume: where inside the volume the store lies, instead of behind it. */
+  readonly runs?: InVolumeOptions['runs'];
   readonly maximumSize?: number;
   readonly growth?: Growth;
   readonly seed?: string;
@@ -103,7 +105,11 @@ export class World {
       store:
         world.layout === 'directory'
           ? world.store()
-          : new InVolumeStore({ reserve: options.reserve ?? 8 * MEBIBYTE }),
+          : new InVolumeStore(
+              options.runs === undefined
+                ? { reserve: options.reserve ?? 8 * MEBIBYTE }
+                : { runs: options.runs },
+            ),
       maximumSize: options.maximumSize ?? 0,
     });
     await device.close();

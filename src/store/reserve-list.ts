@@ -1,0 +1,94 @@
+/**
+ * The list of a reserve that lies inside the volume: which blocks of it belong to the store, although the volume's users see
+ * a file of theirs there.
+ *
+ * The list only becomes shorter, when blocks are left to the volume, and it is one block in two places: the second is written first, and
+ * of two that are sound the shorter one counts. So a crash leaves the old list or the new one.
+ */
+import type { BlockDevice } from '../device/block-device.js';
+import { FormatError, InvalidArgumentError } from '../errors.js';
+import { LOCATIONS_PER_BLOCK } from '../format/constants.js';
+import { decodeLocationBlock, encodeLocationBlock } from '../format/location-block.js';
+import { BLOCK_SIZE, type ByteLength, type ByteOffset } from '../units.js';
+import { type Extent, Extents } from './extents.js';
+
+/** Blocks that the list takes. */
+export const RESERVE_LIST_BLOCKS = 2;
+
+/** Whole blocks of runs that need not begin or end with one, as block numbers. @throws InvalidArgumentError */
+export function wholeBlocks(
+  runs: readonly { readonly offset: ByteOffset; readonly length: ByteLength }[],
+  deviceSize: ByteLength,
+): Extents {
+  const blocks = new Extents();
+  for (const { offset, length } of runs) {
+    const isRange = Number.isSafeInteger(offset) && Number.isSafeInteger(length) && offset >= 0 && length > 0;
+    if (!isRange || offset + length > deviceSize)
+      throw new InvalidArgumentError(`${length} bytes at ${offset} are no run of ${deviceSize} bytes`);
+    const start = Math.ceil(offset / BLOCK_SIZE);
+    const count = Math.floor((offset + length) / BLOCK_SIZE) - start;
+    if (count <= 0) continue;
+    if (blocks.overlaps(start, count))
+      throw new InvalidArgumentError(`the run of ${length} bytes at ${offset} overlaps another one`);
+    blocks.add(start, count);
+  }
+  if ([...blocks].length > LOCATIONS_PER_BLOCK)
+    throw new InvalidArgumentError(
+      `a reserve inside the volume has at most ${LOCATIONS_PER_BLOCK} runs, these are ${[...blocks].length}`,
+    );
+  return blocks;
+}
+
+/** Writes the list to its two places, one after the other, each durably. */
+export async function writeReserveList(
+  device: BlockDevice,
+  at: ByteOffset,
+  epoch: bigint,
+  blocks: Iterable<Extent>,
+): Promise<void> {
+  let fileOffset = 0;
+  const locations = [...blocks].map(({ start, length }) => {
+    const location = { volumeOffset: start * BLOCK_SIZE, fileOffset, length: length * BLOCK_SIZE };
+    fileOffset += location.length;
+    return location;
+  });
+  for (let place = RESERVE_LIST_BLOCKS - 1; place >= 0; place--) {
+    const offset = at + place * BLOCK_SIZE;
+    const header = { fileOffset: offset, volumeOffset: offset, nextOffset: 0, epoch };
+    await device.write(offset, encodeLocationBlock(header, locations));
+    await device.flush();
+  }
+}
+
+/** @throws FormatError if neither place holds a sound list, DeviceError */
+export async function readReserveList(device: BlockDevice, at: ByteOffset, epoch: bigint): Promise<Extents> {
+  let shortest: Extents | undefined;
+  let failure: unknown;
+  for (let place = 0; place < RESERVE_LIST_BLOCKS; place++) {
+    try {
+      const blocks = await readPlace(device, at + place * BLOCK_SIZE, epoch);
+      if (shortest === undefined || blocks.total < shortest.total) shortest = blocks;
+    } catch (error) {
+      if (!(error instanceof FormatError)) throw error;
+      failure = error;
+    }
+  }
+  if (shortest === undefined) throw failure;
+  return shortest;
+}
+
+async function readPlace(device: BlockDevice, offset: ByteOffset, epoch: bigint): Promise<Extents> {
+  const block = new Uint8Array(BLOCK_SIZE);
+  await device.read(offset, block);
+  const { header, locations } = decodeLocationBlock(block, { offset });
+  if (header.extension?.epoch !== epoch)
+    throw new FormatError(`the list of the reserve at ${offset} belongs to another store`);
+  const blocks = new Extents();
+  for (const { volumeOffset, length } of locations) {
+    const [start, count] = [volumeOffset / BLOCK_SIZE, length / BLOCK_SIZE];
+    if (volumeOffset + length > device.size || blocks.overlaps(start, count))
+      throw new FormatError(`the list of the reserve at ${offset}: ${length} bytes at ${volumeOffset}`);
+    blocks.add(start, count);
+  }
+  return blocks;
+}
