@@ -21,6 +21,7 @@ export type ErrorCode =
   | 'OFFLINE'
   | 'HOLD_TIMEOUT'
   | 'NO_SPACE'
+  | 'HELD'
   | 'LIMIT'
   | 'REVERT_IN_PROGRESS'
   | 'WRITER_FAILED'
@@ -76,6 +77,8 @@ export class OfflineError extends errorClass('OFFLINE') {}
 export class HoldTimeoutError extends errorClass('HOLD_TIMEOUT') {}
 /** No room in the diff area and none to be had under the policy in force. */
 export class NoSpaceError extends errorClass('NO_SPACE') {}
+/** A snapshot that is held would have to be deleted; release it first, or wait for its date. */
+export class HeldError extends errorClass('HELD') {}
 /** A fixed limit of the format or of the engine was reached. */
 export class LimitError extends errorClass('LIMIT') {}
 /** Not while the volume is being put back to a snapshot: wait for it, or cancel it. */

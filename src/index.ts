@@ -25,6 +25,7 @@ export { type ExtFreeSpaceOptions, extFreeSpace } from './filesystem/ext-free-sp
 export type { FileSystemSource, FreeSpace, FreeSpaceProvider } from './filesystem/free-space.js';
 export { type NtfsFreeSpaceOptions, ntfsFreeSpace } from './filesystem/ntfs-free-space.js';
 export { decodeQcow2Header, isQcow2, type Qcow2Header } from './format/qcow2.js';
+export { SPACE_POLICIES, type SpacePolicy, type SpaceRules } from './format/start-block.js';
 export type { BlockStatus } from './nbd/client/block-status.js';
 export { NbdDevice, type NbdDeviceOptions } from './nbd/client/nbd-device.js';
 export { looksLikeUri, type NbdUri, parseNbdUri } from './nbd/client/uri.js';
@@ -39,9 +40,12 @@ export type { ServingState } from './serve/control-protocol.js';
 export { RemoteVolume } from './serve/remote-volume.js';
 export { VolumeServer, type VolumeServerOptions } from './serve/volume-server.js';
 export type { CreateSnapshotOptions } from './snapshot/create.js';
-export type { VolumeEvents } from './snapshot/events.js';
+export type { FullReason, VolumeEvents } from './snapshot/events.js';
+export type { SpaceForecast, SpaceWarning } from './snapshot/forecast.js';
+export type { Growth } from './snapshot/growth.js';
 export type { LateOptions } from './snapshot/late-area.js';
 export type { SettledOptions } from './snapshot/merging.js';
+export type { SpacePolicyOptions } from './snapshot/overflow.js';
 export { explainProblem, type Problem } from './snapshot/problem.js';
 export type { ProtectedWritePolicy } from './snapshot/protected-blocks.js';
 export type { DeletionReason } from './snapshot/record.js';
@@ -51,8 +55,14 @@ export type {
   RevertOutcome,
   RevertStatus,
 } from './snapshot/revert-operation.js';
-export type { ByteSource, DeleteSnapshotOptions, Snapshot, SnapshotChange } from './snapshot/snapshot.js';
-export type { Growth } from './snapshot/space.js';
+export type {
+  ByteSource,
+  DeleteSnapshotOptions,
+  HoldOptions,
+  Snapshot,
+  SnapshotChange,
+} from './snapshot/snapshot.js';
+export type { SpaceFigures } from './snapshot/space.js';
 export type { UnusedSpace } from './snapshot/unused-space.js';
 export type {
   SnapshotWriter,

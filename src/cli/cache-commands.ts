@@ -14,11 +14,11 @@ import {
 } from '../index.js';
 import type { CacheCreateOptions, CacheServeOptions } from './commands/cache.js';
 import { explained, Status, UsageError } from './failure.js';
+import { tlsOf } from './listening.js';
 import { withProgress } from './progress.js';
 import type { Session } from './session.js';
 import { formatCount, formatShare, formatSize } from './size.js';
 import { oneLine, pairLines } from './text.js';
-import { readCertificates, readKeys } from './tls-files.js';
 import { openDevice } from './volumes.js';
 
 export async function createImage(
@@ -149,13 +149,7 @@ export async function serveCached(
   backingName: string,
   options: CacheServeOptions,
 ): Promise<undefined> {
-  const { tlsCertificates, tlsPsk } = options;
-  const tls =
-    tlsCertificates !== undefined
-      ? await readCertificates(tlsCertificates)
-      : tlsPsk === undefined
-        ? undefined
-        : await readKeys(tlsPsk);
+  const tls = await tlsOf(options);
   const warn = (error: unknown) => session.notes.warn(error instanceof Error ? error.message : String(error));
   const device = await openCached(session, path, backingName, options);
   try {

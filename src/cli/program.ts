@@ -13,10 +13,12 @@ import { createCommand } from './commands/create.js';
 import { deleteCommand } from './commands/delete.js';
 import { diffCommand } from './commands/diff.js';
 import { exportCommand } from './commands/export.js';
+import { holdCommand, releaseCommand } from './commands/hold.js';
 import { infoCommand } from './commands/info.js';
 import { initCommand } from './commands/init.js';
 import { listCommand } from './commands/list.js';
 import { mapCommand } from './commands/map.js';
+import { policyCommand } from './commands/policy.js';
 import { readCommand } from './commands/read.js';
 import { resizeStoreCommand } from './commands/resize-store.js';
 import { revertCommand } from './commands/revert.js';
@@ -40,7 +42,10 @@ const COMMANDS = [
   mapCommand,
   deleteCommand,
   revertCommand,
+  holdCommand,
+  releaseCommand,
   resizeStoreCommand,
+  policyCommand,
   checkCommand,
   serveCommand,
   cacheCommand,

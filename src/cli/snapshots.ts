@@ -21,6 +21,8 @@ export const snapshotRecord = (snapshot: Snapshot, revert?: RevertStatus) => ({
   hidden: snapshot.hidden,
   offline: snapshot.offline,
   writable: snapshot.writable,
+  held: snapshot.held,
+  heldUntil: snapshot.heldUntil === undefined ? null : isoOf(snapshot.heldUntil),
   ...(snapshot.problem === undefined ? {} : { problem: snapshot.problem }),
   ...(roleIn(snapshot, revert) === undefined ? {} : { role: roleIn(snapshot, revert) }),
 });

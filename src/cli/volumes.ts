@@ -167,6 +167,17 @@ function tellEvents({ notes }: Session, volume: VolumeAccess): void {
       notes.warn(`snapshot ${id} was given up: the volume was written where its store lay`);
     if (reason === 'copy-failed') notes.warn(`snapshot ${id} was given up: its copies could not be kept`);
   });
+  volume.on('overflow', ({ action, reason }) => {
+    const where =
+      reason === 'host-full' ? 'the file system of the snapshots is full' : 'the limit is reached';
+    if (action === 'hold-writes') notes.warn(`writes wait for room for copies: ${where}`);
+    if (action === 'fail-writes') notes.warn(`writes fail for lack of room for copies: ${where}`);
+  });
+  volume.on('spaceLow', ({ reason, secondsToFull = 0 }) => {
+    if (reason === 'forecast')
+      notes.warn(`room for copies runs out in about ${secondsToFull} s at the present rate`);
+    else notes.warn('room for copies runs low');
+  });
   volume.on('backgroundFailure', ({ id, what, error }) => {
     notes.warn(`snapshot ${id}: ${what} failed: ${error instanceof Error ? error.message : error}`);
   });

@@ -6,6 +6,9 @@ import { BLOCK_SIZE, type BlockNumber, type ByteLength } from '../units.js';
 /** Blocks of one batch: 4 MiB, enough for the cost of a request to vanish behind that of its data. */
 export const BATCH_BLOCKS_MAX = 64;
 
+/** Blocks that are worth a flush of their own while others are being copied. */
+export const GROUP_BLOCKS = 256;
+
 export class Batch {
   readonly area: DiffArea;
   readonly blocks: BlockNumber[] = [];
@@ -13,7 +16,11 @@ export class Batch {
   readonly done: Promise<void>;
   #settle: { resolve: () => void; reject: (error: unknown) => void } | undefined;
 
-  constructor(area: DiffArea) {
+  /** @param isAside is room set aside for its copies? Then it must not share the fate of those for which none may be had */
+  constructor(
+    area: DiffArea,
+    readonly isAside = false,
+  ) {
     this.area = area;
     this.done = new Promise((resolve, reject) => {
       this.#settle = { resolve, reject };

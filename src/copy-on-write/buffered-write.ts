@@ -3,16 +3,18 @@ import type { BlockDevice } from '../device/block-device.js';
 import type { Lent } from '../device/buffer-pool.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { IndexedRange } from './overlap-index.js';
+import type { RoomAside } from './room-aside.js';
 import type { Shift } from './write-gate.js';
 
 /**
  * - `kept`: waits for older changes of the same bytes, or for a snapshot that is being taken
  * - `passed`: on its way; its copies are being made, or it waits for its turn
+ * - `parked`: a copy that it needs finds no room on the host; it is tried again
  * - `writing`: the device has its bytes, which must not change any more
  * - `over`: in the volume, or failed
  * - `stuck`: cannot reach the volume; its bytes stay, for those who read
  */
-export type BufferedState = 'kept' | 'passed' | 'writing' | 'over' | 'stuck';
+export type BufferedState = 'kept' | 'passed' | 'parked' | 'writing' | 'over' | 'stuck';
 
 /** What a change that is not a write of bytes does to the device, and who waits for it. */
 export interface AwaitedAction {
@@ -36,6 +38,10 @@ export class BufferedWrite implements IndexedRange {
   /** Newer ones that this one blocks. */
   followers: BufferedWrite[] | undefined;
   wasTriedAgain = false;
+  /** Room for its copies; given back when it is over. */
+  readonly aside: readonly RoomAside[];
+  /** Does its memory count in the buffer? That of a parked one does not: others need the room. */
+  isCounted = true;
   /** What to leave the gate with. */
   shift: Shift = 0;
   /** Where `bytes` lie. */
@@ -49,7 +55,9 @@ export class BufferedWrite implements IndexedRange {
     sequence: number,
     epoch: number,
     content: { readonly lent: Lent; readonly bytes: Uint8Array } | AwaitedAction,
+    aside: readonly RoomAside[] = [],
   ) {
+    this.aside = aside;
     this.offset = offset;
     this.end = offset + length;
     this.sequence = sequence;
@@ -73,10 +81,16 @@ export class BufferedWrite implements IndexedRange {
     target.set(bytes.subarray(from - this.offset, to - this.offset), from - offset);
   }
 
+  /** Tells whoever waits for it. */
+  answer(error: unknown): void {
+    if (error === undefined) this.action?.resolve();
+    else this.action?.reject(error);
+  }
+
   /** Takes newer bytes in place of its own, if it covers them and they are not on their way to the device yet. */
   absorb(offset: ByteOffset, source: Uint8Array, epoch: number): boolean {
     const { bytes, state } = this;
-    const isOpen = state === 'kept' || state === 'passed';
+    const isOpen = state === 'kept' || state === 'passed' || state === 'parked';
     if (bytes === undefined || !isOpen || epoch !== this.epoch) return false;
     if (offset < this.offset || offset + source.byteLength > this.end) return false;
     bytes.set(source, offset - this.offset);

@@ -14,16 +14,17 @@ export interface CopyOnWriteHost {
   /** Called when slots may run short; never waits. */
   growAhead(area: DiffArea): void;
   /**
-   * Makes room for `slots` copies and `entries` entries, giving up older snapshots if need be.
+   * Makes room for `slots` copies and `entries` entries, giving up older snapshots or waiting, as the policy says.
    * Resolves to false if the snapshot of `area` itself had to go: nothing is left to copy for.
+   * @throws NoSpaceError if the policy is that the write fails
    */
   makeRoom(area: DiffArea, slots: number, entries: number): Promise<boolean>;
   /** Snapshots removed so far. */
   readonly removals: number;
   /**
-   * An attempt to copy failed. Says whether to try again, or that the snapshot of `area` is, durably, gone, with every
+   * An attempt to copy failed; `attempt` is the same object each time. Says whether to try again, or that the snapshot of `area` is, durably, gone, with every
    * other that would be wrong without the copies.
-   * @throws if it cannot even be given up; then the writes that wait must fail
+   * @throws if it cannot even be given up, or must not; then the writes that wait must fail
    */
   copyFailed(area: DiffArea, error: unknown, attempt: FailedAttempt): Promise<'retry' | 'gone'>;
 }

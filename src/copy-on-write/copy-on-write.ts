@@ -20,16 +20,15 @@ import { BufferPool } from '../device/buffer-pool.js';
 import { FixedSlot } from '../diff-area/area-slots.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import { type Move, moveEntry } from '../diff-area/moves.js';
-import { AssertionError, assert, ClosedError, isOutOfSpace } from '../errors.js';
-import { BLOCK_SIZE, type BlockNumber, type ByteLength, type ByteOffset, blockOf } from '../units.js';
-import { allDone, BATCH_BLOCKS_MAX, Batch, blocksOf, type CopiedBatch } from './batch.js';
+import { assert } from '../errors.js';
+import { type BlockNumber, type ByteLength, type ByteOffset, blockOf } from '../units.js';
+import { Attempts, ifNoSpace } from './attempts.js';
+import { allDone, BATCH_BLOCKS_MAX, Batch, blocksOf, type CopiedBatch, GROUP_BLOCKS } from './batch.js';
 import { type Apart, CopyFigures, type CopyOnWriteHost } from './copy-host.js';
 import { MemoryBudget } from './memory-budget.js';
-import { readBlocks } from './originals.js';
+import { isZeroBlock, readBlocks, ZEROS } from './originals.js';
 import type { Pools } from './pools.js';
-
-/** Blocks that are worth a flush of their own while others are being copied. */
-const GROUP_BLOCKS = 256;
+import { endOf } from './room-aside.js';
 
 export class CopyOnWrite {
   readonly #volume: BlockDevice;
@@ -38,6 +37,7 @@ export class CopyOnWrite {
   readonly #buffers: BufferPool;
   readonly #host: CopyOnWriteHost;
   readonly #apart: Apart | undefined;
+  readonly #attempts: Attempts;
   readonly #inFlight = new Map<BlockNumber, Batch>();
   #copied: CopiedBatch[] = [];
   /** Moves that are being recorded: batches without blocks. */
@@ -63,6 +63,7 @@ export class CopyOnWrite {
     this.#buffers = new BufferPool(memoryLimit / 2);
     this.#host = host;
     this.#apart = apart;
+    this.#attempts = new Attempts(host, this.figures, (batch, error) => this.#end(batch, error));
   }
 
   /** The diff area that copies go to: that of the newest snapshot. */
@@ -140,15 +141,27 @@ export class CopyOnWrite {
   }
 
   #enqueue(area: DiffArea, block: BlockNumber): Batch {
+    if (area.uncommitted.has(block)) return this.#commitAgain(area, block);
+    const isAside = area.ahead.has(block);
     let batch = this.#collecting;
-    if (batch === undefined || batch.blocks.length === BATCH_BLOCKS_MAX) {
-      batch = new Batch(area);
+    if (batch?.isAside !== isAside || batch.blocks.length === BATCH_BLOCKS_MAX) {
+      batch = new Batch(area, isAside);
       this.#collecting = batch;
       const started = batch;
       void this.#pools.copy.add(() => this.#run(started));
     }
     batch.blocks.push(block);
     this.#inFlight.set(block, batch);
+    return batch;
+  }
+
+  /** The block has a copy that only waits to be committed. */
+  #commitAgain(area: DiffArea, block: BlockNumber): Batch {
+    const batch = new Batch(area, true);
+    batch.blocks.push(block);
+    this.#inFlight.set(block, batch);
+    this.#copied.push({ batch, blocks: [], slots: [], checksums: [] });
+    void this.#pools.commit.add(() => this.#commit());
     return batch;
   }
 
@@ -163,7 +176,7 @@ export class CopyOnWrite {
     try {
       const buffer = this.#buffers.take(batch.bytes);
       const originals = await this.#readOriginals(batch.blocks, buffer);
-      await this.#attempt([batch], () => this.#copy(batch, originals));
+      await this.#attempts.make([batch], () => this.#copy(batch, originals));
       this.#buffers.give(buffer);
     } catch (error) {
       // The volume itself cannot be read: its writes fail, and nothing is lost. Unless nobody needs the copy any more.
@@ -174,34 +187,7 @@ export class CopyOnWrite {
   }
 
   /**
-   * Repeats `action` as long as the host says so. If it cannot succeed, the batches end here. Never rejects.
-   * What is not an error of the store (a bug of ours, a closed device) is no reason to give snapshots up.
-   */
-  async #attempt(batches: readonly Batch[], action: () => Promise<boolean>): Promise<boolean> {
-    const area = batches[0]?.area;
-    assert(area !== undefined, () => 'no batch');
-    try {
-      for (let failures = 0; ; ) {
-        const removals = this.#host.removals;
-        try {
-          if (await action()) return true;
-          break;
-        } catch (error) {
-          if (error instanceof AssertionError || error instanceof ClosedError) throw error;
-          this.figures.failures++;
-          if (!isOutOfSpace(error)) failures++;
-          if ((await this.#host.copyFailed(area, error, { failures, removals })) === 'gone') break;
-        }
-      }
-      for (const batch of batches) this.#end(batch);
-    } catch (error) {
-      for (const batch of batches) this.#end(batch, error);
-    }
-    return false;
-  }
-
-  /**
-   * The same in another thread, where everything is as it usually is. Never rejects.
+   * Copies a batch in another thread, where everything is as it usually is. Never rejects.
    * @returns false if nothing was done; then it has to be done here, and whatever was wrong shows again
    */
   async #copyApart(batch: Batch): Promise<boolean> {
@@ -211,14 +197,14 @@ export class CopyOnWrite {
     const { copier } = apart;
     if (!copier.isFree) return false;
     // Zeros are not known yet: a slot for each block, if that takes no room that is not there.
-    const slots = area.reserve(blocks.length, blocks.length);
+    const slots = area.reserve(blocks.length, blocks.length, blocks);
     if (slots === undefined) return false;
     const copying = copier.copy(this.#volume, area, blocks, slots).catch(() => undefined);
     this.#beingCopied.add(copying);
     const copied = await copying;
     this.#beingCopied.delete(copying);
     if (copied === undefined || !this.#wants(area)) {
-      area.cancel(slots, blocks.length);
+      area.cancel(slots, blocks.length, blocks);
       return false;
     }
     this.#host.growAhead(area);
@@ -240,7 +226,7 @@ export class CopyOnWrite {
   async #copy(batch: Batch, originals: readonly Uint8Array[]): Promise<boolean> {
     const { area, blocks } = batch;
     const stored: Uint8Array[] = originals.filter((data) => !isZeroBlock(data));
-    const reserved = await this.#reserve(area, stored.length, blocks.length);
+    const reserved = await this.#reserve(area, stored.length, blocks.length, blocks);
     if (reserved === undefined) return false;
     let next = 0;
     const slots = originals.map((data) =>
@@ -251,7 +237,7 @@ export class CopyOnWrite {
     try {
       await area.writeData(reserved, stored);
     } catch (error) {
-      area.cancel(reserved, blocks.length);
+      area.cancel(reserved, blocks.length, blocks);
       throw error;
     }
     this.#enter({ batch, blocks, slots, checksums }, blocks.length - stored.length);
@@ -277,10 +263,10 @@ export class CopyOnWrite {
     }
   }
 
-  async #reserve(area: DiffArea, slots: number, entries: number) {
+  async #reserve(area: DiffArea, slots: number, entries: number, blocks: readonly BlockNumber[] = []) {
     for (;;) {
       if (!this.#wants(area)) return undefined;
-      const reserved = area.reserve(slots, entries);
+      const reserved = area.reserve(slots, entries, blocks);
       if (reserved !== undefined) {
         this.#host.growAhead(area);
         return reserved;
@@ -300,19 +286,33 @@ export class CopyOnWrite {
     this.#copied = this.#copied.filter(({ batch }) => batch.area !== area);
     const batches = group.map(({ batch }) => batch);
     let appended = false;
-    const committed = await this.#attempt(batches, async () => {
+    const commit = async () => {
       if (!this.#wants(area)) return false;
       if (!appended) area.append(group);
       appended = true; // the table has them, written or not
       await area.writeEntries();
       await area.flush();
       for (const copied of group) area.publish(copied);
+      area.publishUncommitted();
       return true;
+    };
+    // The pool is not kept while the host decides, or waits for room: merges go through it, and may be what makes room.
+    let isFirst = true;
+    await new Promise<void>((leavePool) => {
+      const inPool = async () => {
+        if (!isFirst) return (await this.#pools.commit.add(commit)) === true;
+        isFirst = false;
+        return commit().finally(leavePool);
+      };
+      const onFailed = () => {
+        if (appended) area.uncommitted.add(group);
+      };
+      void this.#attempts.make(batches, inPool, onFailed).then((committed) => {
+        if (!committed) return;
+        this.figures.groups++;
+        for (const batch of batches) this.#end(batch);
+      });
     });
-    if (!committed && appended) for (const copied of group) area.entered.note(copied);
-    if (!committed) return;
-    this.figures.groups++;
-    for (const batch of batches) this.#end(batch);
   }
 
   /**
@@ -321,25 +321,28 @@ export class CopyOnWrite {
    * @throws if not even the snapshot can be given up; then the targets are kept for their sources, which get no benefit
    */
   async commitMoves(area: DiffArea, moves: readonly Move[]): Promise<void> {
-    if (moves.length === 0 || (await this.#reserve(area, 0, moves.length)) === undefined) return;
+    if (moves.length === 0 || (await this.#reserve(area, 0, moves.length).catch(ifNoSpace)) === undefined)
+      return;
     const batch = new Batch(area);
     this.#recording.add(batch);
     let appended = false;
-    await this.#pools.commit.add(async () => {
-      const committed = await this.#attempt([batch], async () => {
-        // What is being merged into it may have other content of the targets: then the sources are copied as ever.
-        if (area !== this.#target || this.#merging.length > 0 || area.moves.isBarred) return false;
-        if (!appended) area.appendEntries(moves.map(moveEntry));
-        appended = true;
-        await area.flushProven();
-        for (const move of moves) area.moves.add(move);
-        this.figures.movedBlocks += moves.length;
-        return true;
-      });
-      if (committed) batch.finish();
-      else if (appended) for (const move of moves) area.moves.addInDoubt(move);
-      else area.cancel([], moves.length);
-    });
+    const record = async () => {
+      // What is being merged into it may have other content of the targets: then the sources are copied as ever.
+      if (area !== this.#target || this.#merging.length > 0 || area.moves.isBarred) return false;
+      if (!appended) area.appendEntries(moves.map(moveEntry));
+      appended = true;
+      await area.flushProven();
+      area.publishUncommitted();
+      for (const move of moves) area.moves.add(move);
+      this.figures.movedBlocks += moves.length;
+      return true;
+    };
+    // The pool is not kept while the host decides: see `#commit`.
+    const inPool = async () => (await this.#pools.commit.add(record)) === true;
+    const committed = await this.#attempts.make([batch], inPool);
+    if (committed) batch.finish();
+    else if (appended) for (const move of moves) area.moves.addInDoubt(move);
+    else area.cancel([], moves.length);
     this.#recording.delete(batch);
     await batch.done;
   }
@@ -355,6 +358,12 @@ export class CopyOnWrite {
     for (const block of batch.blocks) this.#inFlight.delete(block);
   }
 
+  /** Resolves when nothing is under way any more. Never rejects. */
+  async idle(): Promise<void> {
+    while (this.#inFlight.size > 0)
+      await Promise.allSettled([...new Set(this.#inFlight.values())].map((batch) => batch.done));
+  }
+
   /** To be called when nothing is under way any more. */
   async close(): Promise<void> {
     await this.#apart?.copier.close();
@@ -367,10 +376,3 @@ export class CopyOnWrite {
     await Promise.allSettled([...batches].map((batch) => batch.done));
   }
 }
-
-/** The block behind the last one of the range. Blocks past the end of the snapshot, in a volume that has grown since, are not its own. */
-const endOf = ({ table }: DiffArea, offset: ByteOffset, length: ByteLength): BlockNumber =>
-  Math.min(blockOf(offset + length - 1) + 1, table.blockCount);
-
-const ZEROS = Buffer.alloc(BLOCK_SIZE);
-const isZeroBlock = (data: Uint8Array): boolean => ZEROS.equals(data);

@@ -38,3 +38,7 @@ function readRun(volume: BlockDevice, offset: ByteOffset, target: Uint8Array): P
     return Promise.reject(error);
   }
 }
+
+/** One block of them. */
+export const ZEROS = Buffer.alloc(BLOCK_SIZE);
+export const isZeroBlock = (data: Uint8Array): boolean => ZEROS.equals(data);

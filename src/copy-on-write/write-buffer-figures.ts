@@ -16,6 +16,10 @@ export interface WriteBufferFigures {
   readonly direct: number;
   /** Writes of the device, each of one change or of several neighbours. */
   readonly writeOuts: number;
+  /** Of `entries`, those that wait for room on the host: see docs/space.md. */
+  readonly parked: number;
+  /** Writes that were not acknowledged from the buffer because no room could be set aside for their copies. */
+  readonly unbuffered: number;
   /** Writes that had to wait for room. */
   readonly roomWaits: number;
   /** Changes that were tried again after a failure. */

@@ -15,41 +15,33 @@
  * - A read lays over what the device gives whatever the buffer held when it began: also what was written out meanwhile,
  *   because the device may have been read before.
  * - While a snapshot is being taken (`plug` to `unplug`) nothing newer than its moment is passed on.
- * - What was acknowledged and cannot be written stays here for readers, and from then on every flush and every change
- *   fails, until the volume is opened again.
+ * - Room for copies is set aside before a write is acknowledged; where there is none, it is acknowledged when it is done.
+ *   What finds none all the same is *parked* (see `ParkedWrites`): readers see it, flushes fail.
+ * - What was acknowledged and cannot be written for another reason stays here for readers; every flush and every change
+ *   fails from then on, until the volume is opened again.
  *
  * Shared state: everything here changes between awaits only.
  */
-import { type Allocated, type AllocationExtent, allocationOf } from '../device/allocation.js';
+import type { Allocated, AllocationExtent } from '../device/allocation.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { BufferPool, giveBack, type Lent, pooledSize } from '../device/buffer-pool.js';
-import type { Clock } from '../environment.js';
-import { AssertionError, assert, DeviceError } from '../errors.js';
+import type { DiffArea } from '../diff-area/diff-area.js';
+import { AssertionError, assert, DeviceError, isOutOfSpace } from '../errors.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import { BufferRoom, type RoomLevel } from './buffer-room.js';
+import { BufferedReads } from './buffered-reads.js';
 import { type AwaitedAction, BufferedWrite } from './buffered-write.js';
 import type { CopyOnWrite } from './copy-on-write.js';
 import { DirectWrites } from './direct-writes.js';
 import { Drains } from './drains.js';
-import { lessHeld } from './held-zeros.js';
 import { OverlapIndex } from './overlap-index.js';
+import { ParkedWrites } from './parked-writes.js';
+import { releaseAside, setAside } from './room-aside.js';
 import { TurnCredit } from './turn-credit.js';
 import type { WriteBufferFigures } from './write-buffer-figures.js';
+import { LONG_WRITE, type WriteBufferParts } from './write-buffer-parts.js';
 import type { Shift, WriteGate } from './write-gate.js';
 import { WriteOuts } from './write-outs.js';
-
-export interface WriteBufferParts {
-  readonly device: BlockDevice;
-  readonly gate: WriteGate;
-  readonly copyOnWrite: CopyOnWrite;
-  readonly clock: Clock;
-  /** Bytes of memory that may wait to be written. */
-  readonly limit: ByteLength;
-}
-
-const LONG_WRITE: ByteLength = 262_144;
-
-const DONE = Promise.resolve();
 
 export class WriteBuffer implements Allocated {
   readonly #device: BlockDevice;
@@ -72,12 +64,18 @@ export class WriteBuffer implements Allocated {
   /** Changes that are on their way or will be: neither over nor stuck. */
   #active = 0;
   #failure: Error | undefined;
-  readonly #counts = { buffered: 0, absorbed: 0, roomWaits: 0, retries: 0 };
+  /** The diff area of the snapshot that is being taken. */
+  #incoming: DiffArea | undefined;
+  readonly #parked: ParkedWrites;
+  readonly #reads: BufferedReads;
+  readonly #counts = { buffered: 0, absorbed: 0, roomWaits: 0, retries: 0, unbuffered: 0 };
 
   constructor({ device, gate, copyOnWrite, clock, limit }: WriteBufferParts) {
     this.#device = device;
     this.#gate = gate;
     this.#copyOnWrite = copyOnWrite;
+    this.#parked = new ParkedWrites(device.name, clock, (write) => this.#protect(write));
+    this.#reads = new BufferedReads(device, this.#index, (write) => this.#release(write));
     this.#turns = new TurnCredit(clock);
     this.#direct = new DirectWrites(device, gate);
     this.#limit = limit;
@@ -93,6 +91,7 @@ export class WriteBuffer implements Allocated {
       bufferedBytes: this.#room.usedBytes,
       limitBytes: this.#limit,
       entries: this.#active,
+      parked: this.#parked.count,
       writeOuts: this.#writeOuts.count,
     };
   }
@@ -133,9 +132,7 @@ export class WriteBuffer implements Allocated {
     if (this.#room.tryAcquire(pooledSize(length))) return this.#take(offset, source, older, lent);
     // A long one is not slower when it stays in the caller's memory, and the caller waits until it is written.
     if (length >= LONG_WRITE || pooledSize(length) > this.#limit)
-      return this.#awaited(offset, length, (device, at) => device.write(at, source)).then(() =>
-        giveBack(lent),
-      );
+      return this.#awaitedWrite(offset, source, lent);
     return this.#writeLater(offset, source, lent);
   }
 
@@ -159,17 +156,17 @@ export class WriteBuffer implements Allocated {
     lent: Lent | undefined,
   ): Promise<void> | undefined {
     const length = source.byteLength;
-    const content = lent === undefined ? this.#copied(source) : { lent, bytes: source };
-    this.#add(new BufferedWrite(offset, length, ++this.#sequence, this.#epoch, content), older);
+    const areas = [this.#copyOnWrite.target, this.#isPlugged ? this.#incoming : undefined];
+    const aside = this.#parked.isShort ? undefined : setAside(areas, offset, length);
+    if (aside === undefined) {
+      this.#counts.unbuffered++;
+      this.#room.release(pooledSize(length));
+      return this.#awaitedWrite(offset, source, lent);
+    }
+    const content = lent === undefined ? this.#pool.copyOf(source) : { lent, bytes: source };
+    this.#add(new BufferedWrite(offset, length, ++this.#sequence, this.#epoch, content, aside), older);
     this.#counts.buffered++;
     return this.#turns.spend(length);
-  }
-
-  #copied(source: Uint8Array) {
-    const memory = this.#pool.take(source.byteLength);
-    const bytes = memory.subarray(0, source.byteLength);
-    bytes.set(source);
-    return { lent: { memory, pool: this.#pool }, bytes };
   }
 
   /**
@@ -181,6 +178,12 @@ export class WriteBuffer implements Allocated {
     if (length > 0) await this.#awaited(offset, length, run);
   }
 
+  /** Writes from the caller's memory, and gives it back. */
+  async #awaitedWrite(offset: ByteOffset, source: Uint8Array, lent: Lent | undefined): Promise<void> {
+    await this.#awaited(offset, source.byteLength, (device, at) => device.write(at, source));
+    giveBack(lent);
+  }
+
   #awaited(offset: ByteOffset, length: ByteLength, run: AwaitedAction['run']): Promise<void> {
     return new Promise((resolve, reject) => {
       const action = { run, resolve, reject };
@@ -190,6 +193,11 @@ export class WriteBuffer implements Allocated {
   }
 
   #add(write: BufferedWrite, older: readonly BufferedWrite[]): void {
+    // It would wait for what waits for room.
+    if (write.action !== undefined && older.length > 0 && this.#parked.isShort) {
+      write.action.reject(this.#parked.error);
+      return;
+    }
     this.#active++;
     this.#index.add(write);
     for (const other of older) {
@@ -216,12 +224,9 @@ export class WriteBuffer implements Allocated {
 
   #protect(write: BufferedWrite): void {
     const copies = this.#copyOnWrite.protect(write.offset, write.length);
+    const failed = (error: unknown) => this.#written(write, error);
     if (copies === undefined) this.#ready(write);
-    else
-      copies.then(
-        () => this.#ready(write),
-        (error: unknown) => this.#written(write, error),
-      );
+    else copies.then(() => this.#ready(write), failed);
   }
 
   #ready(write: BufferedWrite): void {
@@ -242,6 +247,8 @@ export class WriteBuffer implements Allocated {
     if (error === undefined || write.action !== undefined) {
       this.#gate.leave(write.shift);
       this.#end(write, error);
+    } else if (write.wasTriedAgain && isOutOfSpace(error)) {
+      this.#park(write, error);
     } else if (write.wasTriedAgain) {
       this.#gate.leave(write.shift);
       this.#giveUp(write, error);
@@ -257,15 +264,28 @@ export class WriteBuffer implements Allocated {
   #end(write: BufferedWrite, error: unknown): void {
     write.state = 'over';
     this.#index.remove(write);
+    this.#parked.over(write);
     this.#release(write);
-    const { action, followers } = write;
-    if (error === undefined) action?.resolve();
-    else action?.reject(error);
+    releaseAside(write.aside);
+    const { followers } = write;
+    write.answer(error);
     this.#settled(write);
     for (const follower of followers ?? []) {
       follower.blockers--;
       this.#passIfFree(follower);
     }
+  }
+
+  /** There is no room on the host for a copy. It stays inside the gate: no snapshot can be taken meanwhile. */
+  #park(write: BufferedWrite, error: unknown): void {
+    // Others need the room: at most as much as the buffer holds is parked, because nothing more is acknowledged then.
+    this.#uncount(write);
+    // Nobody who was not acknowledged has to wait for it.
+    for (const each of this.#parked.add(write, error)) this.#end(each, this.#parked.error);
+  }
+
+  close(): void {
+    this.#parked.close();
   }
 
   /** An acknowledged change cannot reach the volume. It stays for readers, and so does what it blocks. */
@@ -287,6 +307,7 @@ export class WriteBuffer implements Allocated {
   #stick(write: BufferedWrite, error: unknown): void {
     if (write.state === 'stuck') return;
     write.state = 'stuck';
+    this.#parked.over(write);
     write.action?.reject(this.#failure ?? error);
     this.#settled(write);
     for (const follower of write.followers ?? []) this.#stick(follower, error);
@@ -299,48 +320,30 @@ export class WriteBuffer implements Allocated {
 
   #release(write: BufferedWrite): void {
     if (--write.holders > 0 || write.lent === undefined) return;
-    this.#room.release(pooledSize(write.length));
+    this.#uncount(write);
     giveBack(write.lent);
+  }
+
+  #uncount(write: BufferedWrite): void {
+    if (write.isCounted) this.#room.release(pooledSize(write.length));
+    write.isCounted = false;
   }
 
   /** Fills `target` with the volume as it is now. @throws DeviceError */
   read(offset: ByteOffset, target: Uint8Array): Promise<void> {
-    if (this.#index.isEmpty) return this.#readDirect(offset, target);
-    const end = offset + target.byteLength;
-    const held = this.#index.overlapping(offset, end).filter(({ bytes }) => bytes !== undefined);
-    const newest = held.at(-1);
-    if (newest === undefined) return this.#readDirect(offset, target);
-    if (newest.offset <= offset && newest.end >= end) {
-      newest.layOver(offset, target);
-      return DONE;
-    }
-    return this.#readUnder(held, offset, target);
+    return this.#reads.read(offset, target);
   }
 
-  #readDirect(offset: ByteOffset, target: Uint8Array): Promise<void> {
-    return this.#device.readNow?.(offset, target) === true ? DONE : this.#device.read(offset, target);
+  allocation(offset: ByteOffset, length: ByteLength): AsyncGenerator<AllocationExtent> {
+    return this.#reads.allocation(offset, length);
   }
 
-  async #readUnder(held: readonly BufferedWrite[], offset: ByteOffset, target: Uint8Array): Promise<void> {
-    for (const write of held) write.holders++;
-    try {
-      await this.#device.read(offset, target);
-      for (const write of held) write.layOver(offset, target);
-    } finally {
-      for (const write of held) this.#release(write);
-    }
-  }
-
-  /** What the device knows to be zero, less what the buffer held when this was first asked. */
-  async *allocation(offset: ByteOffset, length: ByteLength): AsyncGenerator<AllocationExtent> {
-    const held = this.#index.overlapping(offset, offset + length);
-    yield* lessHeld(allocationOf(this.#device, offset, length), offset, held);
-  }
-
-  /** Resolves when every change made so far is in the volume. @throws what a write-out has failed with */
+  /** Resolves when every change made so far is in the volume. @throws what a write-out has failed with, NoSpaceError (see `#park`) */
   async drained(): Promise<void> {
-    if (this.#active > 0) await this.#drains.wait(this.#sequence, this.#active);
+    this.#parked.tryAgain();
+    if (this.#active > 0) await this.#parked.orParked(this.#drains.wait(this.#sequence, this.#active));
     if (this.#failure !== undefined) throw this.#failure;
+    if (this.#parked.count > 0) throw this.#parked.error;
   }
 
   /** Makes every change acknowledged so far durable. @throws DeviceError */
@@ -356,9 +359,10 @@ export class WriteBuffer implements Allocated {
   }
 
   /** From now on changes are taken, but not passed on; `drained` then waits for what is older. One at a time. */
-  plug(): void {
+  plug(incoming: DiffArea | undefined): void {
     assert(!this.#isPlugged, () => 'the write buffer is plugged already');
     this.#epoch++;
+    this.#incoming = incoming;
     this.level = 'all';
   }
 
@@ -366,6 +370,7 @@ export class WriteBuffer implements Allocated {
   unplug(): void {
     assert(this.#isPlugged, () => 'the write buffer is not plugged');
     this.#openEpoch = this.#epoch;
+    this.#incoming = undefined;
     this.level = 'usual';
     const gathered = this.#plugged;
     this.#plugged = [];

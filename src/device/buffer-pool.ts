@@ -47,6 +47,14 @@ export class BufferPool {
     return buffer;
   }
 
+  /** A copy of `source`, in a buffer from here. */
+  copyOf(source: Uint8Array): { readonly lent: Lent; readonly bytes: Uint8Array } {
+    const memory = this.take(source.byteLength);
+    const bytes = memory.subarray(0, source.byteLength);
+    bytes.set(source);
+    return { lent: { memory, pool: this }, bytes };
+  }
+
   /** Gives a buffer back, whole, as it came from `take`. */
   give(buffer: Uint8Array): void {
     const size = buffer.byteLength;

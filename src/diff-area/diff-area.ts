@@ -8,29 +8,36 @@
  * Protocol of one group of copies: `reserve` → `writeData` → `append`, `writeEntries` → `flush` → `publish`. An entry carries a
  * checksum over itself and its data, so that the one flush makes both count; only after it may the volume be written.
  *
- * Shared state: promised entries change between awaits only; the table chain is changed by one caller at a time, the
- * commit pool. For slots and the length of the file see `AreaSlots`.
+ * Shared state: the table chain is changed by one caller at a time, the commit pool. For slots and the length of the file see `AreaSlots`, for promises `PromisedRoom`.
  */
 import { assert, NoSpaceError } from '../errors.js';
 import type { ApplicationInformation } from '../format/application-information.js';
-import { ENTRIES_PER_TABLE_BLOCK } from '../format/constants.js';
 import type { DiffAreaItem } from '../format/control-block.js';
 import type { Guid } from '../format/guid.js';
 import type { RevertMark } from '../format/revert-mark.js';
 import type { TableEntry } from '../format/table-block.js';
 import type { AreaFile } from '../store/store.js';
-import { type BlockNumber, type ByteLength, type ByteOffset, offsetOfSlot, type Slot } from '../units.js';
+import {
+  BLOCK_SIZE,
+  type BlockNumber,
+  type ByteLength,
+  type ByteOffset,
+  offsetOfSlot,
+  type Slot,
+} from '../units.js';
 import { type AreaSlots, FixedSlot, type RecordChange } from './area-slots.js';
 import { type AreaBitmaps, type BitmapOffsets, offsetsOf, writeBitmaps } from './bitmap-chain.js';
 import type { BlockTable } from './block-table.js';
 import { CopyChecksum } from './copy-checksum.js';
 import { CopyReader } from './copy-reader.js';
-import { EnteredCopies } from './entered-copies.js';
 import type { Moves } from './moves.js';
 import type { Overlays } from './overlays.js';
+import { PromisedRoom } from './promised-room.js';
 import type { RevertMarks } from './revert-marks.js';
+import type { RoomAhead } from './room-ahead.js';
 import { TableBackwards } from './table-backwards.js';
 import type { Copies, TableWriter } from './table-writer.js';
+import { UncommittedCopies } from './uncommitted.js';
 import type { UnusedBlocks } from './unused-blocks.js';
 import { writeCopies } from './write-copies.js';
 
@@ -60,16 +67,13 @@ export class DiffArea {
   readonly moves: Moves;
   /** What was written to the snapshot itself. */
   readonly overlays: Overlays;
-  /** What no commit has made durable. Changed only by the commit pool. */
-  readonly entered = new EnteredCopies();
   readonly #file: AreaFile;
   readonly #writer: TableWriter;
   readonly #slots: AreaSlots;
-  /** Entries whose slots are reserved but which are not in the table chain yet: they may need further table blocks. */
-  #promisedEntries = 0;
+  readonly #promised: PromisedRoom;
+  /** Copies that are in the table chain but could not be committed. */
+  readonly uncommitted = new UncommittedCopies();
   #isCut = false;
-  /** Marks of a revert for which there must be room in the table; `undefined`: none is under way. */
-  #marksToCome: number | undefined;
   readonly #checksum: CopyChecksum;
   readonly #reader: CopyReader;
   /** Set once, never changed: what is skipped reads the same for ever. */
@@ -87,6 +91,7 @@ export class DiffArea {
     this.#writer = state.writer;
     this.#slots = state.slots;
     this.#checksum = new CopyChecksum(state.file.runs, state.epoch);
+    this.#promised = new PromisedRoom(state.slots);
     this.#reader = new CopyReader(state, this.#checksum);
     this.#bitmaps = state.bitmaps;
   }
@@ -106,8 +111,18 @@ export class DiffArea {
     return this.allocatedBytes - this.freeBytes;
   }
 
+  /** Room for copies of writes that are acknowledged already. */
+  get ahead(): RoomAhead {
+    return this.#promised.ahead;
+  }
+
   get freeBytes(): ByteLength {
     return this.#slots.freeBytes;
+  }
+
+  /** Free bytes that nobody counts on. */
+  get roomBytes(): ByteLength {
+    return this.freeBytes - this.ahead.open * BLOCK_SIZE;
   }
 
   /** The item that describes this diff area in the control file. */
@@ -163,46 +178,29 @@ export class DiffArea {
 
   /** Bytes by which the file has to grow before `slots` slots can be reserved for `entries` entries; 0: not at all. */
   growthNeeded(slots: number, entries: number): ByteLength {
-    const marks = this.#marksToCome === undefined ? 0 : this.#marksToCome + entries;
-    return this.#slots.lacking(slots, slotsForTable(this.#promisedEntries + entries + marks));
+    return this.#promised.lacking(slots, entries);
   }
 
   /**
    * Sets slots aside for copies, contiguous as far as possible, and room in the table for their entries.
+   * @param blocks of which they are copies: room that was set aside for them is used first
    * @returns `undefined`, reserving nothing, if the file has to grow first
    */
-  reserve(slots: number, entries: number): Slot[] | undefined {
-    if (this.growthNeeded(slots, entries) > 0) return undefined;
-    this.#promise(entries);
+  reserve(slots: number, entries: number, blocks: readonly BlockNumber[] = []): Slot[] | undefined {
+    if (this.#promised.lacking(slots, entries, blocks) > 0) return undefined;
+    this.#promised.promise(entries, blocks);
     return this.#slots.take(slots);
   }
 
   /** Takes back a reservation whose copies will not be appended. */
-  cancel(slots: readonly Slot[], entries: number): void {
+  cancel(slots: readonly Slot[], entries: number, blocks: readonly BlockNumber[] = []): void {
     this.#slots.putBack(slots);
-    this.#promise(-entries);
-  }
-
-  #promise(entries: number): void {
-    this.#promisedEntries += entries;
-    // A block that is copied while a revert is under way is one to put back if that is cancelled.
-    if (this.#marksToCome !== undefined) this.#marksToCome += entries;
-    this.#speakFor();
-  }
-
-  #speakFor(): void {
-    this.#slots.spokenFor = slotsForTable(this.#promisedEntries + (this.#marksToCome ?? 0));
-  }
-
-  /** Bytes by which the file has to grow before there is room for `count` marks. */
-  growthForMarks(count: number): ByteLength {
-    return this.#slots.lacking(0, slotsForTable(this.#promisedEntries + count));
+    this.#promised.promise(-entries, blocks);
   }
 
   /** Keeps room in the table for `count` marks, and for one with each copy from now on; `undefined`: for none any more. */
   keepRoomForMarks(count: number | undefined): void {
-    this.#marksToCome = count;
-    this.#speakFor();
+    this.#promised.keepForMarks(count);
   }
 
   /** Checksum for the entry of a copy. */
@@ -228,34 +226,27 @@ export class DiffArea {
   /** Adds the entries of copies whose slots were reserved here to the table chain: all or, on an assertion, none. */
   append(groups: readonly Copies[]): void {
     assert(!this.#isCut, () => `${this.storeId} was cut, it takes no entries`);
-    const fresh = this.entered.isEmpty ? groups : groups.map((copies) => this.#notEntered(copies));
-    const entries = fresh.reduce((sum, { blocks }) => sum + blocks.length, 0);
-    this.#writer.append(fresh, this.#spend(entries));
+    const entries = groups.reduce((sum, { blocks }) => sum + blocks.length, 0);
+    this.#writer.append(groups, this.#tableSlotsFor(entries));
+    this.#promised.appended(entries);
   }
 
-  #notEntered(copies: Copies): Copies {
-    const { fresh, spare } = this.entered.split(copies);
-    this.cancel(spare, copies.blocks.length - fresh.blocks.length);
-    return fresh;
-  }
-
-  /** Promised entries come to the table chain now. @returns slots for the table blocks that they need */
-  #spend(entries: number): Slot[] {
-    assert(entries <= this.#promisedEntries, () => `${entries} entries, ${this.#promisedEntries} promised`);
+  #tableSlotsFor(entries: number): Slot[] {
+    const { entries: promised } = this.#promised;
+    assert(entries <= promised, () => `${entries} entries, ${promised} promised`);
     const blocks = this.#writer.blocksNeeded(entries);
     const slots = this.#slots.takeSpokenFor(blocks);
     assert(
       slots !== undefined,
-      () => `no slots left for ${blocks} table blocks, ${this.#promisedEntries} entries promised`,
+      () => `no slots left for ${blocks} table blocks, ${this.#promised.entries} entries promised`,
     );
-    this.#promisedEntries -= entries;
-    this.#speakFor();
     return slots;
   }
 
   /** As `append`, of other kinds of entries. */
   appendEntries(entries: readonly TableEntry[]): void {
-    this.#writer.appendEntries(entries, this.#spend(entries.length));
+    this.#writer.appendEntries(entries, this.#tableSlotsFor(entries.length));
+    this.#promised.appended(entries.length);
   }
 
   /** Adds marks to the table chain. @throws NoSpaceError, adding none, if no room was kept for them */
@@ -264,7 +255,7 @@ export class DiffArea {
     if (slots === undefined)
       throw new NoSpaceError(`no room for ${marks.length} marks in the table of snapshot ${this.storeId}`);
     this.#writer.appendMarks(marks, slots);
-    this.keepRoomForMarks(Math.max(0, (this.#marksToCome ?? 0) - marks.length));
+    this.keepRoomForMarks(Math.max(0, this.#promised.marks - marks.length));
   }
 
   /** Makes entries durable, then the header that vouches for those without a checksum. After a failure it may be called again. */
@@ -290,13 +281,17 @@ export class DiffArea {
   /** Lets readers and the filter see copies that are durable. One of a block that something moved to is that one's. */
   publish(copies: Copies): void {
     for (const [index, block] of copies.blocks.entries()) {
-      const entered = this.entered.isEmpty ? undefined : this.entered.take(block);
-      const slot = entered?.slot ?? copies.slots[index] ?? 0;
-      const checksum = entered?.checksum ?? copies.checksums[index] ?? 0;
+      const slot = copies.slots[index] ?? 0;
+      const checksum = copies.checksums[index] ?? 0;
       const owner = this.moves.ownerOfCopy(block);
       const own = owner === block ? checksum : this.#checksum.rebased(checksum, slot, block, owner);
       this.table.set(owner, slot, own);
     }
+  }
+
+  /** The same for those that an earlier commit left, once all entries are durable. */
+  publishUncommitted(): void {
+    for (const copies of this.uncommitted.take()) this.publish(copies);
   }
 
   /** Records in the table that everything in it is durable, so that opening need not look at the data. Not flushed. */
@@ -337,9 +332,16 @@ export class DiffArea {
     await this.#slots.trim(record);
   }
 
+  /** Makes all entries durable that there are. No group may be under way. @throws DeviceError */
+  async settle(): Promise<void> {
+    await this.writeEntries();
+    await this.flush();
+    this.publishUncommitted();
+  }
+
   /** The same, while no copies come here: nothing is kept for the table but for copies that are on their way. */
   async trimAll(record: RecordChange): Promise<void> {
-    if (this.#promisedEntries === 0) this.#slots.spokenFor = 0;
+    this.#promised.forgetTable();
     await this.#slots.trim(record);
   }
 
@@ -374,6 +376,3 @@ export class DiffArea {
     await this.#file.remove();
   }
 }
-
-/** Slots that the table may take for `entries` more entries, and one to go on with. */
-const slotsForTable = (entries: number): number => Math.ceil(entries / ENTRIES_PER_TABLE_BLOCK) + 1;

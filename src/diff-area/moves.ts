@@ -11,8 +11,8 @@
 import { EntryFlag, type TableEntry } from '../format/table-block.js';
 import { type BlockNumber, offsetOfBlock } from '../units.js';
 import type { BlockTable } from './block-table.js';
-import type { EnteredCopies } from './entered-copies.js';
 import { BLOCKS_PER_PAGE } from './presence.js';
+import type { UncommittedCopies } from './uncommitted.js';
 import type { UnusedBlocks } from './unused-blocks.js';
 
 /** From where to where content is copied. */
@@ -162,16 +162,16 @@ interface Ground {
   readonly table: BlockTable;
   readonly moves: Moves;
   readonly unused: UnusedBlocks | undefined;
-  readonly entered: EnteredCopies;
+  readonly uncommitted: UncommittedCopies;
 }
 
 /**
  * May content that is copied within the volume become a move? The target must have been protected before. Not if the source has an entry
  * already (though its commit failed), or is skipped; not back to where it came from; and never to or from block 0, of which other readers see the start block.
  */
-export function mayMove({ table, moves, unused, entered }: Ground, { from, to }: Move): boolean {
+export function mayMove({ table, moves, unused, uncommitted }: Ground, { from, to }: Move): boolean {
   if (from === 0 || to === 0 || from === to) return false;
-  if (entered.has(from) || entered.has(to)) return false;
+  if (uncommitted.has(from) || uncommitted.has(to)) return false;
   if (from >= table.blockCount || to >= table.blockCount) return false;
   if (!table.has(to) || moves.sourceOf(to) !== undefined || moves.targetOf(to) !== undefined) return false;
   const source = moves.sourceOf(from);

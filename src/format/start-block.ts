@@ -32,6 +32,24 @@ export interface CleanRecord {
 /** Where control blocks and diff areas lie: in a folder beside the volume, or on its own device. */
 export type StoreLayout = 'directory' | 'in-volume';
 
+/** What happens when diff areas may not grow any more, in the order of their codes. */
+export const SPACE_POLICIES = ['delete-oldest', 'hold-writes', 'fail-writes'] as const;
+export type SpacePolicy = (typeof SPACE_POLICIES)[number];
+
+export interface SpaceRules {
+  readonly policy: SpacePolicy;
+  /** `hold-writes`: how long a write waits, in milliseconds; 0: the default. */
+  readonly waitMs: number;
+  /** `hold-writes`: what happens then. */
+  readonly afterWait: Exclude<SpacePolicy, 'hold-writes'>;
+}
+
+export const DEFAULT_SPACE_RULES: SpaceRules = {
+  policy: 'delete-oldest',
+  waitMs: 0,
+  afterWait: 'fail-writes',
+};
+
 export interface StartExtension extends Features {
   /** Bytes of the volume that snapshots cover; what lies beyond belongs to the store. */
   readonly protectedSize: ByteLength;
@@ -40,6 +58,8 @@ export interface StartExtension extends Features {
   readonly storeId: bigint;
   /** `undefined` while the store is open, and after a crash. */
   readonly clean: CleanRecord | undefined;
+  /** All zeros on disk: `DEFAULT_SPACE_RULES`. */
+  readonly spaceRules: SpaceRules;
   /** Size that the volume is being made longer to; after a crash it has this one or `protectedSize`. */
   readonly growingTo?: ByteLength;
   /** Commit records of sets whose snapshots here are gone, while other members may still ask for them: their store GUIDs. */
@@ -68,7 +88,8 @@ export interface StartBlock {
 // 64 GUID volume | 80 GUID storage volume
 // ours: 96 u32 magic | 100 u32 incompatible | 104 u32 read-only compatible | 108 u32 compatible
 // 112 u64 protected size | 120 u32 layout (1 directory, 2 in-volume) | 124 u32 flags (bit 0: clean record)
-// 128 u64 store id | 136 u64 clean: volume size | 144 u64 clean: modified at, ns | 152 u32 checksum | 156..371 zero
+// 128 u64 store id | 136 u64 clean: volume size | 144 u64 clean: modified at, ns | 152 u32 checksum
+// 156 u32 space policy | 160 u32 after the wait (0 fail-writes, 1 delete-oldest) | 164 u32 wait, ms | 168..371 zero
 // 372 u64 size that the volume is growing to, 0: it is not | 380 u32 number of set records, bit 31: some were lost | 384 GUID each
 export const START = structure('start block', START_BLOCK_SIZE, {
   signature: GUID_SIZE,
@@ -92,7 +113,10 @@ export const START = structure('start block', START_BLOCK_SIZE, {
   cleanVolumeSize: 8,
   cleanModifiedAt: 8,
   checksum: 4,
-  reserved: 216,
+  spacePolicy: 4,
+  spaceAfterWait: 4,
+  spaceWaitMs: 4,
+  reserved: 204,
   growingTo: 8,
   setRecordCount: 4,
   setRecords: SET_RECORDS_MAX * GUID_SIZE,
@@ -141,6 +165,10 @@ function encodeStartExtension(bytes: Uint8Array, view: DataView, extension: Star
     writeU64(view, at.cleanVolumeSize, volumeSize);
     view.setBigUint64(at.cleanModifiedAt, modifiedAt, true);
   }
+  const { policy, waitMs, afterWait } = extension.spaceRules;
+  view.setUint32(at.spacePolicy, SPACE_POLICIES.indexOf(policy), true);
+  view.setUint32(at.spaceAfterWait, afterWait === 'fail-writes' ? 0 : 1, true);
+  view.setUint32(at.spaceWaitMs, waitMs, true);
   const { growingTo = 0, setRecords = [], setRecordsLost = false } = extension;
   writeU64(view, at.growingTo, growingTo);
   assert(setRecords.length <= SET_RECORDS_MAX, () => `${setRecords.length} set records`);
@@ -216,6 +244,7 @@ function decodeStartExtension(bytes: Uint8Array, view: DataView, context: ReadCo
     layout,
     storeId: view.getBigUint64(at.storeId, true),
     clean: flags === 0 ? undefined : clean,
+    spaceRules: decodeSpaceRules(view, context),
     ...(growingTo === 0 ? {} : { growingTo }),
     ...(setRecordWord === 0
       ? {}
@@ -225,5 +254,18 @@ function decodeStartExtension(bytes: Uint8Array, view: DataView, context: ReadCo
           ),
           setRecordsLost: (setRecordWord & LOST_BIT) !== 0,
         }),
+  };
+}
+
+function decodeSpaceRules(view: DataView, context: ReadContext): SpaceRules {
+  const code = view.getUint32(at.spacePolicy, true);
+  const policy = SPACE_POLICIES[code];
+  if (policy === undefined) throw badField(context, 'space policy', code, `below ${SPACE_POLICIES.length}`);
+  const after = view.getUint32(at.spaceAfterWait, true);
+  if (after > 1) throw badField(context, 'space policy after the wait', after, '0 or 1');
+  return {
+    policy,
+    waitMs: view.getUint32(at.spaceWaitMs, true),
+    afterWait: after === 0 ? 'fail-writes' : 'delete-oldest',
   };
 }

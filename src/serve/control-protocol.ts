@@ -1,10 +1,34 @@
 /** What is said over the control channel: methods, what they take and what they give. */
 import { resolve } from 'node:path';
+import type { SpacePolicy } from '../format/start-block.js';
+import type { SpacePolicyOptions } from '../snapshot/overflow.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import type { ChangedExtent } from '../volume/changed-blocks.js';
 import type { VolumeFigures } from '../volume/history.js';
 import type { Recovery } from '../volume/open.js';
 import type { Volume } from '../volume/volume.js';
+
+/** Events that clients hear of. */
+export const EVENTS = [
+  'created',
+  'deleted',
+  'merged',
+  'held',
+  'released',
+  'backgroundFailure',
+  'overflow',
+  'revertProgress',
+  'reverted',
+  'writesResumed',
+  'spaceLow',
+  'spaceEnough',
+  'spacePolicy',
+  'unusedSpaceUnknown',
+  'scrubProgress',
+  'problemFound',
+  'scrubbed',
+  'protectedWrite',
+] as const;
 
 export const Method = {
   /** First of all. Takes `Greeting`, gives `VolumeState`. */
@@ -45,6 +69,12 @@ export const Method = {
   reverted: 'reverted',
   /** Gives `VolumeState` when the volume reads as before the revert. */
   cancelRevert: 'cancelRevert',
+  /** Takes `PolicyParams`, gives `VolumeState`. */
+  policy: 'policy',
+  /** Takes `HoldParams`, gives `VolumeState`. */
+  hold: 'hold',
+  /** Takes `{ snapshot }`, its store id; gives `VolumeState`. */
+  release: 'release',
   /** Takes `{ size }`, gives `VolumeState`. */
   grow: 'grow',
   /** Takes `CheckParams`, gives problems. */
@@ -106,6 +136,17 @@ export interface ChangedParams {
   readonly length?: number | undefined;
 }
 
+export interface PolicyParams extends SpacePolicyOptions {
+  readonly policy: SpacePolicy;
+}
+
+export interface HoldParams {
+  /** Store id. */
+  readonly snapshot: string;
+  /** Milliseconds since 1970; none: until it is released. */
+  readonly until?: number | undefined;
+}
+
 export interface ScrubParams {
   readonly bytesPerSecond?: number | undefined;
   readonly repair?: boolean | undefined;
@@ -152,6 +193,9 @@ export interface SnapshotState {
   readonly hidden: boolean;
   readonly offline: boolean;
   readonly problem?: string | undefined;
+  readonly held: boolean;
+  /** Milliseconds since 1970; none: no date. */
+  readonly heldUntil?: number | undefined;
   readonly writable: boolean;
   readonly movedBytes: number;
 }
@@ -197,6 +241,8 @@ export const snapshotState = (snapshot: Snapshot): SnapshotState => ({
   hidden: snapshot.hidden,
   offline: snapshot.offline,
   problem: snapshot.problem,
+  held: snapshot.held,
+  heldUntil: snapshot.heldUntil?.getTime(),
   writable: snapshot.writable,
   movedBytes: snapshot.movedBytes,
 });

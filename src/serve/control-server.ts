@@ -22,10 +22,13 @@ import {
   type ChangedParams,
   type ChangeSnapshotParams,
   type CheckParams,
+  EVENTS,
   EXTENTS_MAX,
   encodeExtents,
   type Greeting,
+  type HoldParams,
   Method,
+  type PolicyParams,
   type ReadParams,
   type RevertParams,
   type ScrubParams,
@@ -44,21 +47,6 @@ const CONNECTIONS_MAX = 64;
 const CLOSING = 'the process that serves the volume is closing it';
 /** Buffers kept for the next reads, in bytes. */
 const KEPT_BUFFERS = 32 * 1024 * 1024;
-/** Events that clients hear of. */
-const EVENTS = [
-  'created',
-  'deleted',
-  'merged',
-  'backgroundFailure',
-  'overflow',
-  'revertProgress',
-  'reverted',
-  'unusedSpaceUnknown',
-  'scrubProgress',
-  'problemFound',
-  'scrubbed',
-  'protectedWrite',
-] as const;
 
 export interface ControlOptions {
   readonly volume: Volume;
@@ -190,6 +178,13 @@ export class ControlServer {
         if (volume.reverting === undefined)
           throw new NotFoundError(`${volume.name} is not being put back to a snapshot`);
         await volume.reverting.cancel();
+        return this.#state();
+      case Method.policy:
+        return this.#setPolicy(call.params as PolicyParams);
+      case Method.hold:
+        return this.#hold(call.params as HoldParams);
+      case Method.release:
+        await this.#find((call.params as HoldParams).snapshot).release();
         return this.#state();
       case Method.grow:
         await volume.grow(numberIn(call.params, 'size'));
@@ -344,6 +339,16 @@ export class ControlServer {
       if (zeros.length === EXTENTS_MAX) return { value: { next: at }, bytes: encodeExtents(zeros) };
     }
     return { value: {}, bytes: encodeExtents(zeros) };
+  }
+
+  async #setPolicy({ policy, ...options }: PolicyParams): Promise<Reply> {
+    await this.#options.volume.setSpacePolicy(policy, options);
+    return this.#state();
+  }
+
+  async #hold({ snapshot, until }: HoldParams): Promise<Reply> {
+    await this.#find(snapshot).hold(until === undefined ? {} : { until: new Date(until) });
+    return this.#state();
   }
 
   async #check({ params, signal, onProgress }: Call): Promise<readonly Problem[]> {

@@ -130,6 +130,36 @@ export class ServerMetrics {
       one(({ figures }) => figures.maximumBytes),
     );
     this.#gauge(
+      'volsnap_space_room_bytes',
+      'Bytes that further copies may take; +Inf: no bound is known',
+      one(({ figures }) => figures.space?.roomBytes ?? Number.POSITIVE_INFINITY),
+    );
+    this.#gauge(
+      'volsnap_space_copy_bytes_per_second',
+      'How fast copies take room, averaged over about a minute',
+      one(({ figures }) => figures.space?.bytesPerSecond ?? 0),
+    );
+    this.#gauge(
+      'volsnap_space_full_in_seconds',
+      'When that room is used up at that rate; +Inf: not in the foreseeable future',
+      one(({ figures }) => figures.space?.secondsToFull ?? Number.POSITIVE_INFINITY),
+    );
+    this.#gauge(
+      'volsnap_space_waiting',
+      'Copies, with the writes behind them, that wait for room',
+      one(({ figures }) => figures.space?.waiting ?? 0),
+    );
+    this.#gauge(
+      'volsnap_space_full',
+      '1 while writes wait or fail because there is no room for copies',
+      one(({ figures }) => (figures.space?.isFull ? 1 : 0)),
+    );
+    this.#gauge(
+      'volsnap_held_snapshots',
+      'Snapshots that nothing deletes',
+      one(({ snapshots }) => snapshots.filter(({ held }) => held).length),
+    );
+    this.#gauge(
       'volsnap_table_memory_bytes',
       'Memory of translation tables',
       one(({ figures }) => figures.tableMemoryBytes),

@@ -1,8 +1,9 @@
 /** A snapshot of a volume that another process serves, as the last answer described it. */
 import type { AllocationExtent } from '../device/allocation.js';
 import { writeZeros } from '../device/zeros.js';
+import { InvalidArgumentError } from '../errors.js';
 import type { SettledOptions } from '../snapshot/merging.js';
-import type { DeleteSnapshotOptions, Snapshot, SnapshotChange } from '../snapshot/snapshot.js';
+import type { DeleteSnapshotOptions, HoldOptions, Snapshot, SnapshotChange } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import { clearRange } from '../volume/clearing.js';
 import type { SnapshotState } from './control-protocol.js';
@@ -18,6 +19,8 @@ export interface SnapshotOwner {
   changeSnapshot(storeId: string, change: SnapshotChange): Promise<void>;
   deleteOne(storeId: string): Promise<void>;
   settled(options?: SettledOptions): Promise<void>;
+  holdSnapshot(storeId: string, until: number | undefined): Promise<void>;
+  releaseSnapshot(storeId: string): Promise<void>;
 }
 
 export class RemoteSnapshot implements Snapshot {
@@ -111,6 +114,15 @@ export class RemoteSnapshot implements Snapshot {
     return this.#state.problem;
   }
 
+  get held() {
+    return this.#state.held;
+  }
+
+  get heldUntil() {
+    const { heldUntil } = this.#state;
+    return heldUntil === undefined ? undefined : new Date(heldUntil);
+  }
+
   read(offset: ByteOffset, target: ByteLength | Uint8Array): Promise<Uint8Array> {
     return this.#volume.content.read(this.storeId, this.size, offset, target);
   }
@@ -153,5 +165,15 @@ export class RemoteSnapshot implements Snapshot {
     options.signal?.throwIfAborted();
     await this.#volume.deleteOne(this.storeId);
     if (wait) await this.#volume.settled(options);
+  }
+
+  async hold({ until }: HoldOptions = {}): Promise<void> {
+    if (Number.isNaN(until?.getTime()))
+      throw new InvalidArgumentError('a snapshot is held until a date, got none');
+    await this.#volume.holdSnapshot(this.storeId, until?.getTime());
+  }
+
+  async release(): Promise<void> {
+    await this.#volume.releaseSnapshot(this.storeId);
   }
 }

@@ -8,10 +8,12 @@
 import { EventEmitter } from 'node:events';
 import type { AllocationExtent } from '../device/allocation.js';
 import { DeviceError } from '../errors.js';
+import type { SpacePolicy } from '../format/start-block.js';
 import type { ScrubOptions, ScrubReport } from '../scrub/scrub.js';
 import type { CreateSnapshotOptions } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
 import type { SettledOptions } from '../snapshot/merging.js';
+import type { SpacePolicyOptions } from '../snapshot/overflow.js';
 import type { Problem } from '../snapshot/problem.js';
 import type { RevertOperation, RevertOptions, RevertOutcome } from '../snapshot/revert-operation.js';
 import type { Snapshot, SnapshotChange } from '../snapshot/snapshot.js';
@@ -30,7 +32,9 @@ import {
   type Created,
   type CreatedSet,
   decodeExtents,
+  type HoldParams,
   Method,
+  type PolicyParams,
   type RevertParams,
   type ServingState,
   type VolumeState,
@@ -288,6 +292,20 @@ export class RemoteVolume extends EventEmitter<VolumeEvents> implements VolumeAc
 
   async setMaximumSize(maximumSize: ByteLength): Promise<void> {
     await this.#asked(Method.resize, { maximumSize });
+  }
+
+  async setSpacePolicy(policy: SpacePolicy, options: SpacePolicyOptions = {}): Promise<void> {
+    await this.#asked(Method.policy, { ...options, policy } satisfies PolicyParams);
+  }
+
+  /** @internal Of a snapshot by its store id. @param until milliseconds since 1970 */
+  async holdSnapshot(snapshot: string, until: number | undefined): Promise<void> {
+    await this.#asked(Method.hold, { snapshot, until } satisfies HoldParams);
+  }
+
+  /** @internal The same. */
+  async releaseSnapshot(snapshot: string): Promise<void> {
+    await this.#asked(Method.release, { snapshot });
   }
 
   async grow(size: ByteLength): Promise<void> {

@@ -14,36 +14,52 @@ import { Mutex } from 'async-mutex';
 import type { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
 import type { Pools } from '../copy-on-write/pools.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
-import { assert, NotFoundError, RevertInProgressError } from '../errors.js';
+import type { Clock } from '../environment.js';
+import { assert, NotFoundError } from '../errors.js';
 import { SnapshotState } from '../format/control-block.js';
+import { filetimeFromMilliseconds } from '../format/filetime.js';
 import type { Guid } from '../format/guid.js';
 import type { ControlFile } from '../store/control-file.js';
 import { twice } from './doubt.js';
 import type { Emit } from './events.js';
+import { Freeing } from './freeing.js';
+import { Keeping } from './keeping.js';
 import { checkArrived } from './late-area.js';
-import type { DeletionReason, SnapshotRecord } from './record.js';
+import type { DeletionReason, Hold, SnapshotRecord } from './record.js';
+
+/** What a snapshot goes with. */
+const TO_GO = SnapshotState.dropAfterRevert | SnapshotState.autoRelease | SnapshotState.volatile;
 
 export class SnapshotChain {
   readonly #control: ControlFile;
-  readonly #pools: Pools;
   readonly #emit: Emit;
   readonly #records: SnapshotRecord[];
   readonly #removing = new Mutex();
   readonly #ordering = new Mutex();
   #removals = 0;
-  #keptFrom: SnapshotRecord | undefined;
+  /** What must stay. */
+  readonly keeping: Keeping;
+  /** Called when a snapshot, or its space, has gone, and when a hold was released: who lacks room may look again. */
+  onRelief: () => void = () => undefined;
   readonly #areasFrom = new Map<SnapshotRecord, readonly DiffArea[]>();
-  readonly #freeing = new Set<Promise<void>>();
-  /** Gone, but their readers may not have ended. */
-  readonly #unfreed = new Set<SnapshotRecord>();
-
+  readonly #freeing: Freeing;
   #onFreed: () => void = () => undefined;
 
-  constructor(records: readonly SnapshotRecord[], control: ControlFile, pools: Pools, emit: Emit) {
+  constructor(
+    records: readonly SnapshotRecord[],
+    control: ControlFile,
+    pools: Pools,
+    emit: Emit,
+    clock: Clock,
+  ) {
     this.#records = [...records];
     this.#control = control;
-    this.#pools = pools;
     this.#emit = emit;
+    this.keeping = new Keeping(clock, this.#records);
+    this.#freeing = new Freeing(pools, emit, () => {
+      this.onRelief();
+      this.#onFreed();
+    });
   }
 
   /** Merging waits for room, and needs the chain; this closes the circle. */
@@ -80,36 +96,12 @@ export class SnapshotChain {
     return this.#records.at(-1);
   }
 
-  /** The oldest of the snapshots that cannot go now, because a revert needs them; `undefined`: there are none. */
-  get keptFrom(): SnapshotRecord | undefined {
-    return this.#keptFrom;
-  }
-
-  /** Does that once no deletion is under way: one that has begun is not called back. @throws SnapshotDeletedError, NotFoundError */
+  /** From now on neither this snapshot nor a newer one can go. A deletion that has begun comes first. @throws SnapshotDeletedError, NotFoundError */
   async keep(record: SnapshotRecord): Promise<void> {
     await this.#removing.runExclusive(async () => {
       this.indexOf(record);
-      this.#keptFrom = record;
+      this.keeping.from = record;
     });
-  }
-
-  /** From now on neither this snapshot nor a newer one can go. `undefined`: all can again. */
-  keepFrom(record: SnapshotRecord | undefined): void {
-    this.#keptFrom = record;
-  }
-
-  /** Can it not go now, because a revert needs it? */
-  isKept(record: SnapshotRecord): boolean {
-    const kept = this.#keptFrom;
-    return kept !== undefined && this.#records.indexOf(record) >= this.#records.indexOf(kept);
-  }
-
-  /** @throws RevertInProgressError if it, or an older one, is needed for a revert */
-  #checkRemovable(record: SnapshotRecord | undefined): void {
-    if (record === undefined || !this.isKept(record)) return;
-    throw new RevertInProgressError(
-      `the volume is being put back to snapshot ${this.#keptFrom?.id}, which needs it and all newer ones; wait for that, or cancel it: nothing was deleted`,
-    );
   }
 
   /** The newest that is not being deleted: the one to copy for. */
@@ -198,7 +190,7 @@ export class SnapshotChain {
    * Deletes one snapshot, whatever its age: durable when it resolves. Of one that is not the oldest the space becomes free later.
    * Use `deleteSnapshot`, which settles moves before.
    * @returns `false`, having done nothing, if there are moves to settle
-   * @throws SnapshotDeletedError; RevertInProgressError, DeviceError if the control file cannot be changed; then it exists still
+   * @throws SnapshotDeletedError; HeldError, RevertInProgressError, DeviceError if the control file cannot be changed; then it exists still
    */
   remove(record: SnapshotRecord, copyOnWrite: CopyOnWrite, reason: DeletionReason): Promise<boolean> {
     return this.#removing.runExclusive(async () => {
@@ -218,7 +210,7 @@ export class SnapshotChain {
    */
   toSettle(record: SnapshotRecord): SnapshotRecord[] {
     const older = this.#records.slice(0, this.indexOf(record));
-    this.#checkRemovable(record);
+    this.keeping.check([record]);
     const elder = older.findLast(({ deleted }) => deleted === undefined);
     if (elder === undefined) return [];
     checkArrived(elder);
@@ -236,7 +228,7 @@ export class SnapshotChain {
 
   /**
    * Removes `last` and everything older; durable when it resolves.
-   * @throws DeviceError if the control file cannot be changed; what is left exists still
+   * @throws HeldError or RevertInProgressError if one of them must stay, and none is removed; DeviceError if the control file cannot be changed; what is left exists still
    */
   async removeThrough(
     last: SnapshotRecord,
@@ -245,7 +237,7 @@ export class SnapshotChain {
     cause?: unknown,
   ): Promise<void> {
     await this.#removing.runExclusive(async () => {
-      this.#checkRemovable(last);
+      this.keeping.check(this.#records.slice(0, this.#records.indexOf(last) + 1));
       while (this.#records.includes(last)) {
         const record = this.#records[0];
         assert(record !== undefined, () => 'an empty list holds a record');
@@ -255,11 +247,10 @@ export class SnapshotChain {
     });
   }
 
-  /** Removes the `count` oldest, or as many as there are. @throws as `removeThrough` */
+  /** Removes the `count` oldest, or as many as there are; none if one of them is held. @throws as `removeThrough` */
   async removeOldest(count: number, copyOnWrite: CopyOnWrite, reason: DeletionReason): Promise<void> {
     await this.#removing.runExclusive(async () => {
-      const there = this.undeleted;
-      if (count > 0) this.#checkRemovable(there[Math.min(count, there.length) - 1]);
+      this.keeping.check(this.undeleted.slice(0, count));
       for (let i = 0; i < count; i++) {
         await this.#removeUnneeded(copyOnWrite);
         const record = this.#records[0];
@@ -268,6 +259,30 @@ export class SnapshotChain {
       }
       await this.#removeUnneeded(copyOnWrite);
     });
+  }
+
+  /**
+   * Holds a snapshot, or releases it; durable when it resolves. A deletion that has begun comes first. One that was to go
+   * with a revert, its owner or its process is wanted from then on, whatever becomes of those.
+   * @throws SnapshotDeletedError, NotFoundError, DeviceError
+   */
+  async setHold(record: SnapshotRecord, hold: Hold | undefined): Promise<void> {
+    await this.#removing.runExclusive(async () => {
+      this.indexOf(record);
+      const until = hold?.until;
+      await this.#control.update(record.id, ({ state }) => ({
+        state: hold === undefined ? state & ~SnapshotState.held : (state & ~TO_GO) | SnapshotState.held,
+        heldUntil: until === undefined ? 0n : filetimeFromMilliseconds(until),
+      }));
+      record.hold = hold;
+      if (hold !== undefined) record.state &= ~TO_GO;
+    });
+    if (hold === undefined) {
+      this.#emit('released', { id: record.id, reason: 'requested' });
+      this.onRelief();
+    } else {
+      this.#emit('held', { id: record.id, until: hold.until, reason: 'requested' });
+    }
   }
 
   /** Of snapshots that are being deleted those through which nobody reads any more. @throws DeviceError */
@@ -293,15 +308,16 @@ export class SnapshotChain {
     record.markGone(reason);
     this.#records.shift();
     this.#removals++;
+    this.onRelief();
     const { area } = record;
     const mayBeWaiting = area !== undefined && copyOnWrite.takesCopies(area);
     this.retarget(copyOnWrite);
     if (wasVisible) this.#emit('deleted', { id: record.id, reason, cause });
     if (area === undefined) return;
-    const readers = [...this.#unfreed, record];
+    const readers = [...this.#freeing.unfreed, record];
     // Its copies may be what asked for the removal, so they cannot be waited for here.
-    if (mayBeWaiting) this.#freeLater(record, area, readers, () => copyOnWrite.drained(area));
-    else await this.#free(record, area, readers);
+    if (mayBeWaiting) this.#freeing.later(record, area, readers, () => copyOnWrite.drained(area));
+    else await this.#freeing.now(record, area, readers);
   }
 
   /**
@@ -328,51 +344,18 @@ export class SnapshotChain {
       this.retarget(copyOnWrite);
       const { area } = record;
       const readers = [...this.readersThrough(elder), record];
-      if (area !== undefined) this.#freeLater(record, area, readers, async () => undefined);
+      if (area !== undefined) this.#freeing.later(record, area, readers, async () => undefined);
       return true;
     });
   }
 
   /** Those whose readers may have found copies in the diff area of `record`: it and all older ones, with those just gone. */
   readersThrough(record: SnapshotRecord): SnapshotRecord[] {
-    return [...this.#unfreed, ...this.#records.slice(0, this.#records.indexOf(record) + 1)];
+    return [...this.#freeing.unfreed, ...this.#records.slice(0, this.#records.indexOf(record) + 1)];
   }
 
   /** Resolves when the space of all that was removed before is free. */
   async freed(): Promise<void> {
-    await Promise.all(this.#freeing);
-  }
-
-  #freeLater(
-    record: SnapshotRecord,
-    area: DiffArea,
-    readers: readonly SnapshotRecord[],
-    before: () => Promise<void>,
-  ): void {
-    this.#unfreed.add(record);
-    const freeing = this.#pools.background
-      .add(async () => {
-        await before();
-        await this.#free(record, area, readers);
-      })
-      .then(() => void this.#freeing.delete(freeing));
-    this.#freeing.add(freeing);
-  }
-
-  /** Gives the space back. A failure leaves it to be found unused at the next opening. */
-  async #free(record: SnapshotRecord, area: DiffArea, readers: readonly SnapshotRecord[]): Promise<void> {
-    this.#unfreed.add(record);
-    await Promise.all(readers.map((reader) => reader.unread()));
-    this.#unfreed.delete(record);
-    try {
-      await record.resizing.runExclusive(() => area.remove());
-    } catch (error) {
-      this.#emit('backgroundFailure', {
-        id: record.id,
-        what: 'giving the space of a deleted snapshot back',
-        error,
-      });
-    }
-    this.#onFreed();
+    await this.#freeing.done();
   }
 }

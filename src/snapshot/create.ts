@@ -10,7 +10,14 @@ import type { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { createDiffArea } from '../diff-area/create.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
-import { assert, DeviceError, LimitError, RevertInProgressError } from '../errors.js';
+import {
+  assert,
+  DeviceError,
+  isOutOfSpace,
+  LimitError,
+  NoSpaceError,
+  RevertInProgressError,
+} from '../errors.js';
 import type { FreeSpaceProvider } from '../filesystem/free-space.js';
 import {
   type ApplicationInformation,
@@ -23,7 +30,7 @@ import { filetimeFromMilliseconds } from '../format/filetime.js';
 import type { Guid } from '../format/guid.js';
 import { randomU64 } from '../store/new-start.js';
 import type { AreaFile, AttachedStore } from '../store/store.js';
-import { BLOCK_SIZE, blocksIn, type Slot } from '../units.js';
+import { BLOCK_SIZE, type ByteLength, blocksIn, type Slot } from '../units.js';
 import type { SnapshotChain } from './chain.js';
 import { Hold, type HoldContext } from './hold.js';
 import { describeSnapshot } from './information.js';
@@ -97,6 +104,8 @@ export class Creation {
   #item: SnapshotItem | undefined;
   /** For the bitmaps of what is unused, if that is asked for. */
   #bitmapSlots: readonly Slot[] | undefined;
+  /** For its copy of block 0. */
+  #firstSlots: readonly Slot[] | undefined;
   #publishing: Promise<void> | undefined;
   /** From its order number until the list has it, or it is withdrawn, no other may be taken out of the chain. */
   #endOrder: (() => void) | undefined;
@@ -117,9 +126,9 @@ export class Creation {
     this.#provider = providerOf(options.unusedSpace);
     const failure = writes?.failure ?? gate.failure;
     if (failure !== undefined) throw failure;
-    if (purpose === undefined && chain.keptFrom !== undefined) {
+    if (purpose === undefined && chain.keeping.from !== undefined) {
       throw new RevertInProgressError(
-        `no snapshot can be taken while the volume is put back to ${chain.keptFrom.id}; wait for that, or cancel it`,
+        `no snapshot can be taken while the volume is put back to ${chain.keeping.from.id}; wait for that, or cancel it`,
       );
     }
     if (chain.undeleted.length >= SNAPSHOTS_MAX)
@@ -152,25 +161,43 @@ export class Creation {
 
   /** Lays out the diff area, durably; writes go on. @throws NoSpaceError, LimitError, DeviceError */
   async prepare(): Promise<void> {
-    const { store, space, environment, device, writes } = this.#context;
-    const { snapshotId: id } = this.#information;
+    const { store, space, device, writes } = this.#context;
     // Little is left to be written then when the moment comes.
     if (writes !== undefined) writes.level = 'low';
     const bitmapBytes = this.#provider === undefined ? 0 : bitmapBytesFor(device.size);
-    await space.makeRoomForArea(bitmapBytes);
+    await space.byDeletion.forArea(bitmapBytes);
     // Most of what is dirty goes to the device before anybody has to wait for it. If that fails, it is told below.
     const flushed = flushAhead(this.#context);
     flushed.catch(() => undefined);
-    this.#file = await store.createArea(id);
-    this.#area = await createDiffArea(this.#file, {
-      storeId: id,
-      epoch: randomU64(environment),
-      information: this.#information,
-      blockCount: blocksIn(device.size),
-      length: space.firstLength(bitmapBytes),
-    });
-    if (this.#provider !== undefined) this.#bitmapSlots = reserveBitmaps(this.#area);
+    // A host that is full is like a limit that is reached.
+    while (!(await this.#layOut(bitmapBytes))) await space.byDeletion.forHost();
+    // Before room is set aside in it for anything else.
+    if (store.hidesStartBlock) this.#firstSlots = this.#ready.reserve(1, 1);
+    if (this.#provider !== undefined) this.#bitmapSlots = reserveBitmaps(this.#ready);
     await flushed;
+  }
+
+  /** @returns false, leaving nothing behind, if the host has no room @throws NoSpaceError (by the limit), LimitError, DeviceError */
+  async #layOut(bitmapBytes: ByteLength): Promise<boolean> {
+    const { store, space, environment, device } = this.#context;
+    const { snapshotId: id } = this.#information;
+    try {
+      this.#file = await store.createArea(id);
+      this.#area = await createDiffArea(this.#file, {
+        storeId: id,
+        epoch: randomU64(environment),
+        information: this.#information,
+        blockCount: blocksIn(device.size),
+        length: space.firstLength(bitmapBytes),
+      });
+      return true;
+    } catch (error) {
+      // One of ours without a cause is about a limit.
+      if (!isOutOfSpace(error) || (error instanceof NoSpaceError && error.cause === undefined)) throw error;
+      await this.discard();
+      this.#file = undefined;
+      return false;
+    }
   }
 
   /** As `Hold.begin`, whose moment is the snapshot's. @throws HoldTimeoutError, DeviceError; what its purpose throws */
@@ -178,9 +205,9 @@ export class Creation {
     const { device, environment, store } = this.#context;
     const area = this.#ready;
     this.#createdAt = filetimeFromMilliseconds(environment.clock.now());
-    await this.#hold.begin(limitMs);
+    await this.#hold.begin(limitMs, area);
     if (store.hidesStartBlock) {
-      this.#copying = copyFirstBlock(device, area);
+      this.#copying = copyFirstBlock(device, area, this.#firstSlots);
       await this.#hold.within('block 0 was not copied', this.#copying);
     }
     await this.#purpose?.prepare(area);
@@ -226,7 +253,7 @@ export class Creation {
     copyOnWrite.setTarget(area);
     chain.add(record);
     this.#leaveOrder();
-    if (newestVisible?.area !== undefined) space.retire(newestVisible, newestVisible.area);
+    if (newestVisible?.area !== undefined) space.ends.retire(newestVisible, newestVisible.area);
     return record;
   }
 
@@ -326,10 +353,13 @@ async function flushAhead({ device, store }: CreateContext): Promise<void> {
  * Who reads the raw device sees the start block in block 0, in place of what the volume holds there. So each
  * snapshot has its own copy of that block from the beginning.
  */
-async function copyFirstBlock(device: BlockDevice, area: DiffArea): Promise<void> {
+async function copyFirstBlock(
+  device: BlockDevice,
+  area: DiffArea,
+  slots: readonly Slot[] | undefined,
+): Promise<void> {
   const data = new Uint8Array(BLOCK_SIZE);
   await device.read(0, data.subarray(0, Math.min(BLOCK_SIZE, device.size)));
-  const slots = area.reserve(1, 1);
   const slot = slots?.[0];
   if (slots === undefined || slot === undefined)
     throw new LimitError('a new diff area has no room for one block');

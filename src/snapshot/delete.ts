@@ -10,7 +10,7 @@ import { type SettleContext, settleMoves } from './settle-moves.js';
 
 /**
  * Durable when it resolves; see `SnapshotChain.remove`.
- * @throws SnapshotDeletedError, RevertInProgressError; NoSpaceError, IntegrityError, DeviceError: it exists still
+ * @throws SnapshotDeletedError, HeldError, RevertInProgressError; NoSpaceError, IntegrityError, DeviceError: it exists still
  */
 export async function deleteSnapshot(
   context: SettleContext,
@@ -19,6 +19,7 @@ export async function deleteSnapshot(
 ): Promise<void> {
   const { chain, copyOnWrite, pools } = context;
   chain.indexOf(record);
+  chain.keeping.check([record]);
   record.area?.moves.bar();
   // Moves that were being recorded are there after this.
   await pools.commit.add(async () => undefined);

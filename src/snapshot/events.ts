@@ -1,9 +1,14 @@
 /** What a volume tells those who listen: `volume.on('deleted', ({ id, reason }) => …)`. */
 import type { VolsnapError } from '../errors.js';
 import type { Guid } from '../format/guid.js';
+import type { SpacePolicy, SpaceRules } from '../format/start-block.js';
 import type { ByteLength, ByteOffset } from '../units.js';
+import type { SpaceForecast } from './forecast.js';
 import type { Problem } from './problem.js';
 import type { DeletionReason } from './record.js';
+
+/** Why there is no room: the limit of the store (its reserve, in-volume), or the file system that it is on. */
+export type FullReason = 'limit' | 'host-full';
 
 export interface VolumeEvents {
   created: [{ readonly id: Guid; readonly label: string | undefined }];
@@ -12,10 +17,41 @@ export interface VolumeEvents {
   deleted: [{ readonly id: Guid; readonly reason: DeletionReason; readonly cause: unknown }];
   /** What older snapshots need of a deleted one was merged into its elder neighbour, and that one's space is free. */
   merged: [{ readonly id: Guid; readonly into: Guid; readonly blocks: number; readonly bytes: ByteLength }];
-  /** A diff area became longer. */
-  grown: [{ readonly id: Guid; readonly bytes: ByteLength; readonly allocatedBytes: ByteLength }];
-  /** A diff area could not become longer when it had to; the oldest snapshot goes. */
-  overflow: [{ readonly id: Guid; readonly neededBytes: ByteLength; readonly availableBytes: ByteLength }];
+  /** Nothing deletes the snapshot from now on, until then (milliseconds since 1970) or until it is released. */
+  held: [{ readonly id: Guid; readonly until: number | undefined; readonly reason: 'requested' }];
+  released: [{ readonly id: Guid; readonly reason: 'requested' }];
+  /** A diff area became longer: `ahead` of need, because a write `needed` it and waited, or for a `merge`. */
+  grown: [
+    {
+      readonly id: Guid;
+      readonly bytes: ByteLength;
+      readonly allocatedBytes: ByteLength;
+      readonly reason: 'ahead' | 'needed' | 'merge';
+    },
+  ];
+  /**
+   * There is no room for a copy that a write needs. `action` says what follows: with `delete-oldest` it is told for each
+   * snapshot that goes, else once until writes go on (`writesResumed`).
+   */
+  overflow: [
+    {
+      readonly id: Guid;
+      readonly neededBytes: ByteLength;
+      readonly availableBytes: ByteLength;
+      readonly action: SpacePolicy;
+      readonly reason: FullReason;
+    },
+  ];
+  /** After an `overflow` in which writes waited or failed: there is room again. */
+  writesResumed: [{ readonly id: Guid; readonly afterMs: number; readonly reason: 'space-given' }];
+  /**
+   * Room runs low. `share`: so much of it is used; `forecast`: at the present rate it is used up within the time that
+   * was to be warned of. Told once, until there is clearly more room again (`spaceEnough`).
+   */
+  spaceLow: [SpaceForecast & { readonly reason: 'share' | 'forecast' }];
+  spaceEnough: [SpaceForecast & { readonly reason: 'share' | 'forecast' }];
+  /** What happens when there is no room has been changed. */
+  spacePolicy: [SpaceRules & { readonly reason: 'requested' }];
   /** Somebody wrote where the store lies inside the volume: that failed, or all snapshots were dropped for it. */
   protectedWrite: [
     {

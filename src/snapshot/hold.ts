@@ -5,6 +5,7 @@
 import type { WriteBuffer } from '../copy-on-write/write-buffer.js';
 import { type WriteGate, withinLimit } from '../copy-on-write/write-gate.js';
 import type { BlockDevice } from '../device/block-device.js';
+import type { DiffArea } from '../diff-area/diff-area.js';
 import type { Environment } from '../environment.js';
 import { HoldTimeoutError, InvalidArgumentError } from '../errors.js';
 import type { Emit } from './events.js';
@@ -51,16 +52,17 @@ export class Hold {
   /**
    * The moment is this call itself, up to its first wait: of several volumes that are held in one turn it is the same.
    * @param limitMs how long writes may be held, in milliseconds
+   * @param incoming the diff area for copies that what is newer needs, if there is a new one
    * @throws HoldTimeoutError, DeviceError; `end` must follow all the same
    */
-  async begin(limitMs: number): Promise<void> {
+  async begin(limitMs: number, incoming?: DiffArea): Promise<void> {
     const { gate, writes, device, environment } = this.#context;
     this.#limitMs = limitMs;
     this.#since = environment.clock.monotonic();
     this.#deadline = this.#since + limitMs;
     this.#hasBegun = true;
     // What the buffer takes from now on is newer.
-    writes?.plug();
+    writes?.plug(incoming);
     if (writes !== undefined) await this.within('buffered writes were not written', writes.drained());
     await this.#told(gate.hold(this.#deadline - environment.clock.monotonic()));
     this.#isGateHeld = true;

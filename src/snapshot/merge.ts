@@ -81,7 +81,8 @@ export class Merge {
     const sides = [sideOf(from), sideOf(into)] as const;
     const { area } = sides[0];
     await copyOnWrite.drained(area);
-    await space.giveBackEnd(from, area);
+    for (const side of sides) await settleUncommitted(context, side);
+    await space.ends.giveBack(from, area);
     const table = await from.whileThere(() => area.tableBackwards());
     return table && new Merge(context, ...sides, table);
   }
@@ -241,6 +242,7 @@ export class Merge {
       if (!record.isGone)
         await area.cut(this.#table, this.#end, (change) => control.update(record.id, change));
     });
+    this.#context.space.relieved();
   }
 
   async #finish(): Promise<void> {
@@ -248,8 +250,20 @@ export class Merge {
     const { record, area } = this.#into;
     checkAllMerged(this.#from.area, area);
     if (!(await chain.takeOut(this.#from.record, record, copyOnWrite))) return;
-    if (!copyOnWrite.takesCopies(area)) await space.retireNow(record, area);
+    if (!copyOnWrite.takesCopies(area)) await space.ends.retireNow(record, area);
   }
+}
+
+/** What a commit has left, for lack of room: it must be in the table before that is gone through or continued. */
+async function settleUncommitted(
+  { pools, copyOnWrite }: MergeContext,
+  { record, area }: Side,
+): Promise<void> {
+  if (area.uncommitted.isEmpty) return;
+  await pools.commit.add(() => record.whileThere(() => record.resizing.runExclusive(() => area.settle())));
+  // A copy of the same block may be on its way to the elder.
+  const { target } = copyOnWrite;
+  if (target !== undefined) await copyOnWrite.drained(target);
 }
 
 /** @throws FormatError: then what is on the device is not what was in memory */

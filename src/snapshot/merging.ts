@@ -57,6 +57,11 @@ export class Merging {
     this.#queue();
   }
 
+  /** Is one under way that neither lacks room nor has failed? */
+  get isAtWork(): boolean {
+    return this.#isQueued && !this.#isStopped && this.#context.chain.nextToMerge !== undefined;
+  }
+
   #queue(): void {
     if (this.#isQueued || this.#isStopped) return;
     this.#isQueued = true;
@@ -100,6 +105,8 @@ export class Merging {
       return;
     }
     for (const waiter of this.#waiters) this.#end(waiter, error);
+    // Who lacks room waits for it no more.
+    this.#context.space.relieved();
     if (deleted !== undefined)
       this.#emit('backgroundFailure', { id: deleted.id, what: 'merging a deleted snapshot', error });
   }

@@ -13,10 +13,17 @@ export class PendingBlocks {
     return this.#count;
   }
 
-  /** Adds every block that has a copy in the diff area, or whose content moved away. */
-  addArea({ table, moves }: DiffArea): void {
+  /**
+   * Adds every block that has a copy in the diff area, or whose content moved away. A copy that was not committed counts too: the
+   * next opening may find it, and must find nothing that is not known now.
+   */
+  addArea({ table, moves, uncommitted }: DiffArea): void {
     this.add(table, table.blockCount);
     this.add(moves, table.blockCount);
+    for (const block of uncommitted.blocks) {
+      this.#addBlock(block);
+      this.#addBlock(moves.ownerOfCopy(block));
+    }
   }
 
   /** Adds all of the blocks below `end`. */
@@ -29,6 +36,16 @@ export class PendingBlocks {
       this.#count += countOf(bits);
       this.#pages.set(page, bits);
     }
+  }
+
+  #addBlock(block: BlockNumber): void {
+    if (this.has(block)) return;
+    const page = Math.floor(block / BLOCKS_PER_PAGE);
+    const bits = this.#pages.get(page) ?? emptyPresence();
+    const word = (block % BLOCKS_PER_PAGE) >>> 5;
+    bits[word] = (bits[word] ?? 0) | (1 << (block & 31));
+    this.#count++;
+    this.#pages.set(page, bits);
   }
 
   /** Adds every block of a volume of so many bytes. */

@@ -31,6 +31,12 @@ export type DeletionReason =
   /** Its diff area, or that of a newer one, did not arrive in time, or not before the memory for its copies was full. */
   | 'late';
 
+/** Nothing may delete the snapshot, until a date or until it is released. */
+export interface Hold {
+  /** By the clock of the `Environment`, in milliseconds since 1970; `undefined`: no date. */
+  readonly until: number | undefined;
+}
+
 /** The diff area, or why there is none that can be used. */
 export type AreaOrDamage = { readonly area: DiffArea } | { readonly damage: VolsnapError };
 
@@ -41,6 +47,8 @@ export class SnapshotRecord {
   state: number;
   /** Held by whatever changes the size of the diff area, and by its removal. */
   readonly resizing = new Mutex();
+  /** Changed under the chain's mutex of deletions only. One that is past its date counts no more: see `isHeldAt`. */
+  hold: Hold | undefined;
   /** Its creation has not returned yet, or failed with the snapshot left in doubt: nobody is shown it. */
   pending = false;
   /** Its diff area, or that of a newer one, has not arrived: nobody is shown it. Its own may be a stand-in in memory. */
@@ -98,6 +106,10 @@ export class SnapshotRecord {
   /** Why nobody may read it any more. Its diff area may be in use still, by older ones that read through it. */
   get deleted(): DeletionReason | undefined {
     return this.#deleted;
+  }
+
+  isHeldAt(now: number): boolean {
+    return this.hold !== undefined && (this.hold.until === undefined || now < this.hold.until);
   }
 
   markDeleted(reason: DeletionReason): void {

@@ -1,5 +1,5 @@
 /** Snapshots that nobody wants any longer than a revert takes: that of the state before, and any that expired meanwhile. */
-import { SnapshotDeletedError } from '../errors.js';
+import { HeldError, SnapshotDeletedError } from '../errors.js';
 import { SnapshotState } from '../format/control-block.js';
 import { deleteSnapshot } from './delete.js';
 import type { Emit } from './events.js';
@@ -21,8 +21,8 @@ export async function dropUnwanted(context: DropContext, record: SnapshotRecord)
     await deleteSnapshot(context, record, reason);
     merging.wake();
   } catch (error) {
-    // Somebody else was faster.
-    if (error instanceof SnapshotDeletedError) return;
+    // Somebody else was faster: it is gone, or wanted after all.
+    if (error instanceof SnapshotDeletedError || error instanceof HeldError) return;
     emit('backgroundFailure', { id: record.id, what: 'deleting what is not wanted after a revert', error });
   }
 }

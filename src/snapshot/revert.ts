@@ -28,6 +28,7 @@ import { flushOverlays } from './flush-overlays.js';
 import { DEFAULT_HOLD_TIMEOUT_MS, whileHeld } from './hold.js';
 import type { LiveDevice } from './live-device.js';
 import type { Merging } from './merging.js';
+import { PendingBlocks } from './pending-blocks.js';
 import { PutBack } from './put-back.js';
 import type { SnapshotRecord } from './record.js';
 import { Outcome, type RevertOperation, type RevertOptions, type RevertStatus } from './revert-operation.js';
@@ -38,7 +39,6 @@ import {
   findRevert,
   marksFor,
   pendingBetween,
-  pendingOf,
   type RevertUnderWay,
   statusOf,
 } from './revert-state.js';
@@ -85,7 +85,7 @@ export class Reverts {
     const found = findRevert(chain, store.control.entries);
     if (found === undefined) return;
     const { target, area, pending, total } = found;
-    chain.keepFrom(target);
+    chain.keeping.from = target;
     if (area === undefined) {
       // The volume is open for reading only, and nothing of it can be read.
       const nothing = { overlays: undefined, marks: undefined };
@@ -165,7 +165,7 @@ export class Reverts {
         await flushOverlays(this.#context.pools, target);
         await this.#takePrevious(target, options);
       } catch (error) {
-        if (this.#underWay === undefined) chain.keepFrom(undefined);
+        if (this.#underWay === undefined) chain.keeping.from = undefined;
         throw error;
       }
       this.#work();
@@ -191,10 +191,11 @@ export class Reverts {
           // What was copied since it was looked at first.
           for (const newer of latest) pending.addArea(newer);
           const marks = marksFor(pending, area);
-          const growth = area.growthForMarks(marks);
+          // First: what is acknowledged meanwhile must not take that room.
+          area.keepRoomForMarks(marks);
+          const growth = area.growthNeeded(0, 0);
           // Nothing in the control file names it yet.
           if (growth > 0) await area.grow(growth, async () => undefined);
-          area.keepRoomForMarks(marks);
         },
         begin: async (previous) => {
           const { area } = previous;
@@ -246,8 +247,10 @@ export class Reverts {
 
   /** With writes held and no worker. */
   async #turnBack({ target, previous, area }: RevertUnderWay): Promise<void> {
-    const pending = pendingOf([area]);
+    const pending = new PendingBlocks();
     await this.#context.pools.commit.add(async () => {
+      if (!area.uncommitted.isEmpty) await area.settle();
+      pending.addArea(area);
       area.appendMarks([CANCELLED]);
       // The watermark covers the mark before anything follows it: so what follows is known by its place.
       const write = async () => {
@@ -328,7 +331,7 @@ export class Reverts {
     await this.#flag(target, false);
     live.putBack = undefined;
     area.keepRoomForMarks(undefined);
-    chain.keepFrom(undefined);
+    chain.keeping.from = undefined;
     // Before the revert counts as over: closing the volume waits for that.
     for (const record of [...chain.records]) await dropUnwanted(this.#context, record);
     this.#underWay = undefined;

@@ -11,6 +11,11 @@ export interface ByteSource extends Allocated {
   read(offset: ByteOffset, target: Uint8Array): Promise<unknown>;
 }
 
+export interface HoldOptions {
+  /** By the clock of this machine; default: until it is released. */
+  readonly until?: Date;
+}
+
 /** What can be changed about a snapshot. */
 export interface SnapshotChange {
   readonly hidden?: boolean | undefined;
@@ -63,6 +68,10 @@ export interface Snapshot extends ByteSource {
   /** It cannot be read until it is online again; it is kept as any other. */
   readonly offline: boolean;
   readonly problem: string | undefined;
+  /** Is it held now, so that nothing deletes it? A date that has passed ends a hold. */
+  readonly held: boolean;
+  /** Until when; `undefined`: it is not held, or has no date. */
+  readonly heldUntil: Date | undefined;
   /** May it be written, where its volume may? What was written while it might be stays when it may not any more. */
   readonly writable: boolean;
 
@@ -97,8 +106,18 @@ export interface Snapshot extends ByteSource {
    * `SnapshotDeletedError`. If older ones read through it, what they need is merged into its elder neighbour
    * afterwards, in the background; only then its space is free.
    * Where there are older ones, what moved within the volume (`Volume.copyRange`) for it or the next older one is copied first.
-   * @throws SnapshotDeletedError, ReadOnlyError, RevertInProgressError, UnsupportedError (a shadow copy of Windows), NoSpaceError
+   * @throws HeldError, SnapshotDeletedError, ReadOnlyError, RevertInProgressError, UnsupportedError (a shadow copy of Windows), NoSpaceError
    *   (no room for what moved), DeviceError: it exists still; with `wait` also as `VolumeAccess.settled`
    */
   delete(options?: DeleteSnapshotOptions): Promise<void>;
+
+  /**
+   * Holds it: no command, limit or lack of room deletes it, until the date or until it is released. Durable when this
+   * resolves. Holding it again changes the date.
+   * @throws InvalidArgumentError (a date that has passed), SnapshotDeletedError, ReadOnlyError, DeviceError
+   */
+  hold(options?: HoldOptions): Promise<void>;
+
+  /** Ends the hold, if there is one; durable when this resolves. @throws SnapshotDeletedError, ReadOnlyError, DeviceError */
+  release(): Promise<void>;
 }

@@ -1,67 +1,160 @@
 /**
  * Room for copies: growth of the newest diff area, and what goes when there is no room.
  *
- * Growth is ahead of need, in the background, in steps of 50 MiB at first and up to 1000 MiB when writers had to wait.
- * Copies that find no slot grow the file themselves: they must not wait for the background pool.
+ * Growth is ahead of need, in the background, in steps of 50 MiB at first, up to 1000 MiB when writers had to wait, and
+ * back when they have not had to for a while. Copies that find no slot grow the file themselves: they must not wait for
+ * the background pool.
  *
- * Policy `delete-oldest`: the oldest snapshots go until there is room; writes never fail because of a snapshot.
- * `#roomFor` is the place where other policies come in.
+ * When there is no room, by limit or by host, `Overflow` does what the policy says:
+ * - `delete-oldest`: the oldest snapshots go until there is room. If the oldest is held, as `fail-writes`.
+ * - `hold-writes`: the copy waits, and the write with it, until something changes or its time is over. Nobody holds a
+ *   lock meanwhile: whoever gives space, changes the policy or closes the volume can do so.
+ * - `fail-writes`: the copy fails, and the write with it, before anything of it is in the volume.
  *
  * Shared state: `#growing` lets one growth or one decision about room happen at a time.
  */
 import { Mutex } from 'async-mutex';
-import { checkWhole } from '../arguments.js';
 import type { CopyOnWriteHost, FailedAttempt } from '../copy-on-write/copy-host.js';
 import type { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
 import type { Pools } from '../copy-on-write/pools.js';
 import { AREA_SIZE_MIN } from '../diff-area/create.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
+import type { Clock } from '../environment.js';
 import { isOutOfSpace, NoSpaceError } from '../errors.js';
+import type { SpacePolicy, SpaceRules } from '../format/start-block.js';
 import type { AttachedStore } from '../store/store.js';
-import { BLOCK_SIZE, type ByteLength, roundUp } from '../units.js';
+import { BLOCK_SIZE, type ByteLength } from '../units.js';
+import { AreaEnds } from './area-ends.js';
 import type { SnapshotChain } from './chain.js';
 import type { Emit } from './events.js';
+import { type SpaceForecast, SpaceMonitor, type SpaceWarning } from './forecast.js';
+import { type Growth, GrowthStep } from './growth.js';
 import { memoryIsFull } from './late-area.js';
+import { type Full, type MergesAtWork, Overflow, type SpacePolicyOptions } from './overflow.js';
 import type { SnapshotRecord } from './record.js';
+import { RoomByDeletion } from './room-by-deletion.js';
+import { type Patience, SpaceWaiters } from './space-waiters.js';
 
-export interface Growth {
-  /** First size of a diff area, and step of growth at the beginning; bytes. */
-  readonly initial: ByteLength;
-  /** Largest step, in bytes. */
-  readonly maximum: ByteLength;
+/** Of a room that has a bound, so much is left to merges; bytes at most. */
+const MERGE_SHARE = 1 / 64;
+const MERGE_RESERVE_MAX: ByteLength = 1024 * 1024;
+
+export interface SpaceFigures extends SpaceForecast, SpaceRules {
+  /** Copies, with the writes behind them, that wait for room. */
+  readonly waiting: number;
+  /** Do writes wait or fail at present because there is no room? */
+  readonly isFull: boolean;
+  /** By how much the newest diff area grows at a time, in bytes. */
+  readonly growthStep: ByteLength;
 }
 
-const MEBIBYTE = 1024 * 1024;
 /** By how much a diff area grows for writes to its own snapshot. */
-const OVERLAY_STEP = MEBIBYTE;
-export const DEFAULT_GROWTH: Growth = { initial: 50 * MEBIBYTE, maximum: 1000 * MEBIBYTE };
+const OVERLAY_STEP: ByteLength = 1024 * 1024;
+
+export interface SpaceOptions {
+  readonly clock: Clock;
+  readonly growth: Growth;
+  readonly warning: SpaceWarning;
+}
 
 export class Space implements CopyOnWriteHost {
   readonly #store: AttachedStore;
   readonly #chain: SnapshotChain;
   readonly #pools: Pools;
   readonly #emit: Emit;
-  readonly #growth: Growth;
+  readonly #step: GrowthStep;
   readonly #growing = new Mutex();
   #copyOnWrite: CopyOnWrite | undefined;
-  #step: ByteLength;
+  #merging: MergesAtWork = { isAtWork: false, wake: () => undefined };
   #growingAhead = false;
+  readonly #overflow: Overflow;
+  /** Snapshots that go for what no copy waits for. */
+  readonly byDeletion: RoomByDeletion;
+  /** Space that is given back. */
+  readonly ends: AreaEnds;
+  readonly #waiters: SpaceWaiters;
+  readonly #monitor: SpaceMonitor;
+  /** Patience of attempts that failed, for as long as somebody repeats them. */
+  readonly #patience = new WeakMap<FailedAttempt, Patience>();
 
-  constructor(store: AttachedStore, chain: SnapshotChain, pools: Pools, emit: Emit, growth: Growth) {
+  constructor(
+    store: AttachedStore,
+    chain: SnapshotChain,
+    pools: Pools,
+    emit: Emit,
+    { clock, growth, warning }: SpaceOptions,
+  ) {
     this.#store = store;
     this.#chain = chain;
     this.#pools = pools;
     this.#emit = emit;
-    checkWhole('growth.initial', growth.initial);
-    checkWhole('growth.maximum', growth.maximum);
-    const initial = Math.max(BLOCK_SIZE, roundUp(growth.initial, BLOCK_SIZE));
-    this.#growth = { initial, maximum: Math.max(initial, roundUp(growth.maximum, BLOCK_SIZE)) };
-    this.#step = initial;
+    this.#step = new GrowthStep(growth);
+    this.#waiters = new SpaceWaiters(clock);
+    this.#overflow = new Overflow({
+      store,
+      chain,
+      emit,
+      clock,
+      waiters: this.#waiters,
+      copying: () => this.#copying,
+      merging: () => this.#merging,
+    });
+    this.#monitor = new SpaceMonitor(clock, emit, warning, () => this.#use());
+    this.ends = new AreaEnds(
+      store.control,
+      pools,
+      emit,
+      () => this.#copying,
+      () => this.relieved(),
+    );
+    this.byDeletion = new RoomByDeletion({
+      store,
+      chain,
+      overflow: this.#overflow,
+      ends: this.ends,
+      available: () => this.#forCopies,
+    });
+    chain.onRelief = () => this.#waiters.wake();
   }
 
-  /** Space and copy-on-write need each other; this closes the circle. */
+  #use() {
+    const { newestVisible: newest } = this.#chain;
+    const free = newest?.area?.freeBytes ?? 0;
+    return {
+      usedBytes: this.#store.allocated() - free,
+      roomBytes: this.#forCopies + free,
+      copiedBytes: this.#copying.figures.copiedBlocks * BLOCK_SIZE,
+    };
+  }
+
+  async setPolicy(policy: SpacePolicy, options: SpacePolicyOptions): Promise<void> {
+    await this.#overflow.setPolicy(policy, options);
+    this.#waiters.wake();
+  }
+
+  get figures(): SpaceFigures {
+    return {
+      ...this.#monitor.forecast,
+      ...this.#overflow.rules,
+      waiting: this.#waiters.count,
+      isFull: this.#overflow.isBlocking,
+      growthStep: this.#step.bytes,
+    };
+  }
+
+  /** Nobody is kept waiting any more. */
+  close(): void {
+    this.#waiters.close();
+  }
+
+  /** Space, copy-on-write and merging need each other; this closes the circle. */
   serve(copyOnWrite: CopyOnWrite): void {
     this.#copyOnWrite = copyOnWrite;
+  }
+
+  /** The same. */
+  takeFrom(merging: MergesAtWork): void {
+    this.#merging = merging;
   }
 
   /**
@@ -69,20 +162,21 @@ export class Space implements CopyOnWriteHost {
    * @param extra bytes that are spoken for already
    */
   firstLength(extra: ByteLength = 0): ByteLength {
-    const share = wholeBlocks(Math.min(this.#growth.initial, (this.#store.available() - extra) / 8));
+    const share = wholeBlocks(Math.min(this.#step.initial, (this.#forCopies - extra) / 8));
     return Math.max(AREA_SIZE_MIN, share) + extra;
   }
 
   growAhead(area: DiffArea): void {
-    if (this.#growingAhead || area.freeBytes >= this.#step / 2) return;
+    this.#monitor.look();
+    if (this.#growingAhead || area.roomBytes >= this.#step.bytes / 2) return;
     // Ahead of need only a share is taken: what is left serves the next snapshot.
-    const length = wholeBlocks(Math.min(this.#step, this.#store.available() / 4));
+    const length = wholeBlocks(Math.min(this.#step.bytes, this.#forCopies / 4));
     const record = this.#chain.ownerOf(area);
     if (length === 0 || record === undefined || record.isLate) return;
     this.#growingAhead = true;
     void this.#pools.background.add(async () => {
       try {
-        await this.#growing.runExclusive(() => this.#grow(record, area, length));
+        await this.#growing.runExclusive(() => this.#grow(record, area, length, 'ahead'));
       } catch (error) {
         this.#emit('backgroundFailure', {
           id: record.id,
@@ -96,19 +190,43 @@ export class Space implements CopyOnWriteHost {
   }
 
   async makeRoom(area: DiffArea, slots: number, entries: number): Promise<boolean> {
-    return this.#growing.runExclusive(async () => {
-      for (;;) {
-        const needed = area.growthNeeded(slots, entries);
-        if (needed === 0) return true;
-        this.#step = Math.min(this.#growth.maximum, this.#step * 2);
-        if (!(await this.#roomFor(area, needed))) return false;
+    const patience: Patience = {};
+    for (;;) {
+      const outcome = await this.#growing.runExclusive(() => this.#roomFor(area, slots, entries, patience));
+      if (outcome !== 'wait') return outcome === 'room';
+      await this.#waiters.wait(patience);
+    }
+  }
+
+  /** @throws NoSpaceError if the policy says so */
+  async #roomFor(
+    area: DiffArea,
+    slots: number,
+    entries: number,
+    patience: Patience,
+  ): Promise<'room' | 'gone' | 'wait'> {
+    for (;;) {
+      const record = this.#chain.ownerOf(area);
+      if (record === undefined) return 'gone';
+      const needed = area.growthNeeded(slots, entries);
+      if (needed === 0) {
+        this.#overflow.isOver(record);
+        return 'room';
       }
-    });
+      if (record.isLate) {
+        await this.#chain.removeThrough(record, this.#copying, 'late', memoryIsFull(record));
+        return 'gone';
+      }
+      this.#step.waited();
+      const full = await this.#growNow(record, area, needed);
+      if (full === undefined) continue;
+      if ((await this.#overflow.act(record, full, patience)) === 'wait') return 'wait';
+    }
   }
 
   /**
-   * The same for what is written to a snapshot itself. Older snapshots go if need be, this one never does for its own sake.
-   * @throws NoSpaceError if there is no room without giving it up; SnapshotDeletedError, DeviceError
+   * The same for what is written to a snapshot itself. It does not wait, whatever the policy.
+   * @throws NoSpaceError, SnapshotDeletedError, DeviceError
    */
   async makeRoomForOverlay(record: SnapshotRecord, area: DiffArea, slots: number): Promise<void> {
     await this.#growing.runExclusive(async () => {
@@ -116,60 +234,29 @@ export class Space implements CopyOnWriteHost {
         const needed = area.growthNeeded(slots, 1);
         if (needed === 0) return;
         record.checkExists();
-        const available = wholeBlocks(this.#store.available());
-        if (available >= needed) {
-          // Less than ahead of copies: what such a snapshot does not use comes back only with its end.
-          const length = Math.max(needed, Math.min(this.#step, OVERLAY_STEP));
-          try {
-            await this.#grow(record, area, Math.min(available, length));
-            continue;
-          } catch (error) {
-            if (!isOutOfSpace(error)) throw error;
-          }
-        }
-        this.#emit('overflow', { id: record.id, neededBytes: needed, availableBytes: available });
-        const victim = this.#chain.oldest;
-        if (victim === undefined || victim === record) {
-          throw new NoSpaceError(
-            `writing to snapshot ${record.id} needs ${needed} bytes, ${available} can be had; raise the limit with: volsnap resize-store`,
-          );
-        }
-        await this.#chain.removeThrough(victim, this.#copying, 'space');
+        // Less than ahead of copies: what such a snapshot does not use comes back only with its end.
+        const full = await this.#growNow(record, area, needed, Math.min(this.#step.bytes, OVERLAY_STEP));
+        if (full !== undefined) await this.#overflow.actForOverlay(record, full);
       }
     });
   }
 
-  async #roomFor(area: DiffArea, needed: ByteLength): Promise<boolean> {
-    const record = this.#chain.ownerOf(area);
-    if (record === undefined) return false;
-    if (record.isLate) {
-      await this.#chain.removeThrough(record, this.#copying, 'late', memoryIsFull(record));
-      return false;
+  /** @returns why that cannot be */
+  async #growNow(
+    record: SnapshotRecord,
+    area: DiffArea,
+    neededBytes: ByteLength,
+    step = this.#step.bytes,
+  ): Promise<Full | undefined> {
+    const availableBytes = wholeBlocks(this.#forCopies);
+    if (availableBytes < neededBytes) return { neededBytes, availableBytes, reason: 'limit' };
+    try {
+      await this.#grow(record, area, Math.min(availableBytes, Math.max(neededBytes, step)), 'needed');
+      return undefined;
+    } catch (error) {
+      if (!isOutOfSpace(error)) throw error;
+      return { neededBytes, availableBytes, reason: 'host-full', cause: error };
     }
-    const available = wholeBlocks(this.#store.available());
-    if (available >= needed) {
-      try {
-        await this.#grow(record, area, Math.min(available, Math.max(needed, this.#step)));
-        return true;
-      } catch (error) {
-        if (!(error instanceof NoSpaceError)) throw error;
-      }
-    }
-    this.#emit('overflow', { id: record.id, neededBytes: needed, availableBytes: available });
-    return this.#dropOldest(area);
-  }
-
-  /** @returns false if that was the snapshot of `area` itself */
-  async #dropOldest(area: DiffArea, cause?: unknown): Promise<boolean> {
-    const victim = this.#chain.oldest;
-    if (victim !== undefined && victim === this.#chain.keptFrom) {
-      throw new NoSpaceError(
-        `the diff areas are full, and the revert to ${victim.id} needs all snapshots that are left; give them more room (volsnap resize-store), or cancel the revert`,
-        { cause },
-      );
-    }
-    if (victim !== undefined) await this.#chain.removeThrough(victim, this.#copying, 'space', cause);
-    return this.#chain.ownerOf(area) !== undefined;
   }
 
   get #copying(): CopyOnWrite {
@@ -177,98 +264,59 @@ export class Space implements CopyOnWriteHost {
     return this.#copyOnWrite;
   }
 
-  async #grow(record: SnapshotRecord, area: DiffArea, length: ByteLength): Promise<void> {
-    const grown = await this.#whileThere(record, () =>
-      area.grow(length, (change) => this.#store.control.update(record.id, change)),
-    );
+  async #grow(
+    record: SnapshotRecord,
+    area: DiffArea,
+    length: ByteLength,
+    reason: 'ahead' | 'needed' | 'merge',
+  ): Promise<void> {
+    const grown = await this.ends.grow(record, area, length);
     if (!grown) return;
-    this.#emit('grown', { id: record.id, bytes: length, allocatedBytes: area.allocatedBytes });
+    if (reason === 'ahead') this.#step.grewQuietly();
+    this.#emit('grown', { id: record.id, bytes: length, allocatedBytes: area.allocatedBytes, reason });
+    this.#waiters.wake();
   }
 
   get removals(): number {
     return this.#chain.removals;
   }
 
-  async copyFailed(
+  async copyFailed(area: DiffArea, error: unknown, attempt: FailedAttempt): Promise<'retry' | 'gone'> {
+    const patience = this.#patience.get(attempt) ?? {};
+    this.#patience.set(attempt, patience);
+    const outcome = await this.#growing.runExclusive(() =>
+      this.#afterFailure(area, error, attempt, patience),
+    );
+    if (outcome !== 'wait') return outcome;
+    await this.#waiters.wait(patience);
+    return 'retry';
+  }
+
+  async #afterFailure(
     area: DiffArea,
     error: unknown,
     { failures, removals }: FailedAttempt,
-  ): Promise<'retry' | 'gone'> {
-    return this.#growing.runExclusive(async () => {
-      const newest = this.#chain.ownerOf(area);
-      if (newest === undefined) return 'gone';
-      if (isOutOfSpace(error)) {
-        // What went since the attempt began has made room already.
-        if (this.removals !== removals) return 'retry';
-        return (await this.#dropOldest(area, error)) ? 'retry' : 'gone';
-      }
-      if (failures === 1) return 'retry';
-      // Given up, they would leave the volume between two states.
-      if (this.#chain.keptFrom !== undefined) throw error;
-      // Older snapshots read the missing block through this one, so all are wrong without it.
-      await this.#chain.removeThrough(newest, this.#copying, 'copy-failed', error);
-      return 'gone';
-    });
-  }
-
-  /**
-   * Makes room for a new diff area of at least the smallest size: what the newest one does not use goes first, then the
-   * oldest snapshots.
-   * @param extra bytes that it needs besides
-   * @throws NoSpaceError if nothing is left to give up
-   */
-  async makeRoomForArea(extra: ByteLength = 0): Promise<void> {
-    const { newestVisible: newest } = this.#chain;
-    const wanted = AREA_SIZE_MIN + extra;
-    if (this.#store.available() < wanted && newest?.area !== undefined) await this.#trim(newest, newest.area);
-    while (this.#store.available() < wanted) {
-      const victim = this.#chain.oldest;
-      if (victim === undefined || victim === this.#chain.keptFrom) {
-        throw new NoSpaceError(
-          `a snapshot needs at least ${wanted} bytes, ${this.#store.available()} can be had; raise the limit with: volsnap resize-store`,
-        );
-      }
-      const before = this.#store.available();
-      await this.#chain.removeThrough(victim, this.#copying, 'space');
-      await this.#chain.freed();
-      if (this.#store.available() <= before) {
-        throw new NoSpaceError(
-          `deleting snapshot ${victim.id} gave no space back in ${this.#store.name}; close the volume and open it again`,
-        );
-      }
+    patience: Patience,
+  ): Promise<'retry' | 'gone' | 'wait'> {
+    const newest = this.#chain.ownerOf(area);
+    if (newest === undefined) return 'gone';
+    if (isOutOfSpace(error)) {
+      // What went since the attempt began has made room already.
+      if (this.removals !== removals) return 'retry';
+      const full: Full = {
+        neededBytes: BLOCK_SIZE,
+        availableBytes: 0,
+        reason: 'host-full',
+        cause: error,
+      };
+      if ((await this.#overflow.act(newest, full, patience)) === 'wait') return 'wait';
+      return this.#chain.ownerOf(area) === undefined ? 'gone' : 'retry';
     }
-  }
-
-  /**
-   * Gets the space allocated down to `maximum` bytes (0: no limit): what the newest diff area does not use goes first, then
-   * the oldest snapshots.
-   */
-  async shrinkTo(maximum: ByteLength): Promise<void> {
-    const isOver = () => maximum !== 0 && this.#store.allocated() > maximum;
-    const { newestVisible: newest } = this.#chain;
-    if (isOver() && newest?.area !== undefined) await this.#trim(newest, newest.area);
-    while (isOver() && this.#chain.oldest !== undefined && this.#chain.oldest !== this.#chain.keptFrom) {
-      const before = this.#store.allocated();
-      await this.#chain.removeThrough(this.#chain.oldest, this.#copying, 'limit-lowered');
-      await this.#chain.freed();
-      if (this.#store.allocated() >= before) return; // that one's space comes back at the next opening
-    }
-  }
-
-  /** Does something to a diff area that must not be removed meanwhile; resolves to false if it is gone already. */
-  async #whileThere(record: SnapshotRecord, action: () => Promise<void>): Promise<boolean> {
-    return record.resizing.runExclusive(async () => {
-      // A stand-in has its size for good, and nothing of it is in the control file.
-      if (record.isGone || record.isLate) return false;
-      await action();
-      return true;
-    });
-  }
-
-  async #trim(record: SnapshotRecord, area: DiffArea): Promise<void> {
-    await this.#whileThere(record, () =>
-      area.trim((change) => this.#store.control.update(record.id, change)),
-    );
+    if (failures === 1) return 'retry';
+    // Older snapshots read the missing block through this one, so all are wrong without it. One that is held must not
+    // go: then the write fails instead.
+    if (!(await this.#overflow.give(newest, 'copy-failed', error))) throw error;
+    return 'gone';
   }
 
   /**
@@ -290,7 +338,8 @@ export class Space implements CopyOnWriteHost {
         await this.#grow(
           record,
           area,
-          Math.min(available, Math.max(needed, Math.min(ahead, this.#growth.maximum))),
+          Math.min(available, Math.max(needed, Math.min(ahead, this.#step.maximum))),
+          'merge',
         );
         return true;
       } catch (error) {
@@ -300,53 +349,22 @@ export class Space implements CopyOnWriteHost {
     });
   }
 
+  /** There may be room now for those who wait. */
+  relieved(): void {
+    this.#waiters.wake();
+  }
+
+  /** Bytes that copies could still take. A merge may need some to begin with, so that any snapshot can be deleted: those are left. */
+  get #forCopies(): ByteLength {
+    const available = this.#store.available();
+    if (!Number.isFinite(available)) return available;
+    const share = (available + this.#store.allocated()) * MERGE_SHARE;
+    return Math.max(0, available - wholeBlocks(Math.min(MERGE_RESERVE_MAX, share)));
+  }
+
   /** Bytes that diff areas could still take. */
   get available(): ByteLength {
     return this.#store.available();
-  }
-
-  /** Gives back the unused end of a diff area that no copies come to. */
-  async giveBackEnd(record: SnapshotRecord, area: DiffArea): Promise<void> {
-    await this.#whileThere(record, () =>
-      area.trimAll((change) => this.#store.control.update(record.id, change)),
-    );
-  }
-
-  /**
-   * No copies come to this one any more: what it has is recorded as durable, and its unused space goes back. Runs in the
-   * background.
-   */
-  retire(record: SnapshotRecord, area: DiffArea): void {
-    void this.#pools.background.add(async () => {
-      try {
-        await this.retireNow(record, area);
-      } catch (error) {
-        this.#emit('backgroundFailure', {
-          id: record.id,
-          what: 'giving back the unused end of its diff area',
-          error,
-        });
-      }
-    });
-  }
-
-  /** Task of the background pool. Where copies come again, or which is on its way out, it is left alone. */
-  async retireNow(record: SnapshotRecord, area: DiffArea): Promise<void> {
-    // The table is the commit pool's; it waits for nothing but devices.
-    const isRetired = await this.#pools.commit.add(
-      async () => (await record.whileThere(() => this.#writeMark(record, area))) === true,
-    );
-    if (isRetired === true) await this.giveBackEnd(record, area);
-  }
-
-  async #writeMark(record: SnapshotRecord, area: DiffArea): Promise<boolean> {
-    if (record.deleted !== undefined || this.#copying.takesCopies(area)) return false;
-    if (record.isLate || record.area !== area) return false;
-    // The mark vouches for all there is.
-    await area.writeEntries();
-    await area.flush();
-    await area.writeWatermark();
-    return true;
   }
 }
 

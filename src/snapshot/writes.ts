@@ -63,7 +63,7 @@ export class SnapshotWrites {
   async write(offset: ByteOffset, source: Uint8Array): Promise<void> {
     const record = this.#record;
     // What the volume goes back to, or back from, may not change.
-    if (this.#context.chain.isKept(record))
+    if (this.#context.chain.keeping.isNeeded(record))
       throw new RevertInProgressError(
         `snapshot ${record.id} can only be read while the volume is put back to it or an older one; wait for that, or cancel it`,
       );

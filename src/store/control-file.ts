@@ -31,6 +31,7 @@ import {
   type CleanRecord,
   decodeStartBlock,
   encodeStartBlock,
+  type SpaceRules,
   type StartBlock,
   type StartExtension,
 } from '../format/start-block.js';
@@ -45,6 +46,9 @@ export interface BitChange {
   readonly set?: number;
   readonly clear?: number;
 }
+
+/** What `update` may change. */
+export type AreaChange = Partial<Omit<DiffAreaItem, 'kind' | 'storeId'>>;
 
 /** Start block of one of our own stores. */
 export type OwnStartBlock = StartBlock & { readonly extension: StartExtension };
@@ -209,10 +213,10 @@ export class ControlFile {
   }
 
   /** Changes the diff-area item of a snapshot, unless that is gone meanwhile; durable when it returns. */
-  async update(storeId: Guid, change: Partial<Omit<DiffAreaItem, 'kind' | 'storeId'>>): Promise<void> {
+  async update(storeId: Guid, change: AreaChange | ((item: DiffAreaItem) => AreaChange)): Promise<void> {
     await this.#replace(storeId, ({ snapshot, diffArea }) => ({
       snapshot,
-      diffArea: { ...diffArea, ...change },
+      diffArea: { ...diffArea, ...(typeof change === 'function' ? change(diffArea) : change) },
     }));
   }
 
@@ -283,6 +287,11 @@ export class ControlFile {
   /** Changes the limit on diff-area space; durable when it returns. */
   async setMaximumSize(maximumSize: ByteLength): Promise<void> {
     await this.#changeStart((start) => ({ ...start, maximumSize }));
+  }
+
+  /** Changes what happens when there is no room; durable when it returns. */
+  async setSpaceRules(spaceRules: SpaceRules): Promise<void> {
+    await this.#changeExtension({ spaceRules });
   }
 
   /** Before the volume becomes longer: if that is cut off, it has either size. Durable when it returns. */

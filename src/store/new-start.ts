@@ -1,6 +1,6 @@
 /** The start block of a store that is being made. */
 import type { Environment } from '../environment.js';
-import type { StartExtension } from '../format/start-block.js';
+import { DEFAULT_SPACE_RULES, type StartExtension } from '../format/start-block.js';
 import type { ByteLength } from '../units.js';
 import type { OwnStartBlock } from './control-file.js';
 
@@ -29,6 +29,7 @@ export function newStart(
       layout,
       storeId: randomU64(environment),
       clean: undefined,
+      spaceRules: DEFAULT_SPACE_RULES,
     },
   };
 }

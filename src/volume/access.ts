@@ -1,16 +1,17 @@
 /** What can be asked of an open volume, be it open in this process or in the one that serves it. */
+import type { SpacePolicy } from '../format/start-block.js';
 import type { ScrubOptions, ScrubReport } from '../scrub/scrub.js';
 import type { CreateSnapshotOptions } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
 import type { SettledOptions } from '../snapshot/merging.js';
+import type { SpacePolicyOptions } from '../snapshot/overflow.js';
 import type { RevertOperation, RevertOptions } from '../snapshot/revert-operation.js';
 import type { ByteSource, Snapshot } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
-import type { ChangedExtent } from './changed-blocks.js';
+import type { ChangedBlocksOptions, ChangedExtent } from './changed-blocks.js';
 import type { CopyRangeOptions } from './copy-range.js';
 import type { VolumeFigures } from './history.js';
 import type { Recovery } from './open.js';
-import type { ChangedBlocksOptions } from './volume.js';
 
 /** See `Volume`, which says what each of these does and throws. */
 export interface VolumeAccess extends ByteSource {
@@ -32,6 +33,7 @@ export interface VolumeAccess extends ByteSource {
   settled(options?: SettledOptions): Promise<void>;
   changedBlocks(options: ChangedBlocksOptions): AsyncIterable<ChangedExtent>;
   setMaximumSize(maximumSize: ByteLength): Promise<void>;
+  setSpacePolicy(policy: SpacePolicy, options?: SpacePolicyOptions): Promise<void>;
   grow(size: ByteLength): Promise<void>;
   on<Name extends keyof VolumeEvents>(name: Name, listener: (...event: VolumeEvents[Name]) => void): unknown;
   close(): Promise<void>;

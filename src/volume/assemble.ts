@@ -6,9 +6,10 @@ import { Lifetime } from '../device/lifetime.js';
 import { type Environment, systemEnvironment } from '../environment.js';
 import { InvalidArgumentError, ReadOnlyError, UnsupportedError } from '../errors.js';
 import type { Emit } from '../snapshot/events.js';
+import type { SpaceWarning } from '../snapshot/forecast.js';
+import { DEFAULT_GROWTH, type Growth } from '../snapshot/growth.js';
 import { type LateOptions, lateLimitsOf } from '../snapshot/late-area.js';
 import type { ProtectedWritePolicy } from '../snapshot/protected-blocks.js';
-import { DEFAULT_GROWTH, type Growth } from '../snapshot/space.js';
 import type { AttachedStore, Store } from '../store/store.js';
 import type { ByteLength } from '../units.js';
 import { Engine } from './engine.js';
@@ -72,6 +73,8 @@ export interface VolumeOptions {
   /** Bytes that the buffer of `writeback` may hold; default 64 MiB. */
   readonly writeBackLimit?: ByteLength;
   readonly growth?: Growth;
+  /** When to tell that room runs low (the event `spaceLow`). */
+  readonly spaceWarning?: SpaceWarning;
   readonly environment?: Environment;
   /** @internal How copies are made beside the main thread; a simulation has its own way. */
   readonly apart?: Apart;
@@ -151,6 +154,7 @@ async function assemble(
     environment = systemEnvironment,
     memoryLimit = DEFAULT_MEMORY_LIMIT,
     growth = DEFAULT_GROWTH,
+    spaceWarning = {},
     onProtectedWrite = 'reject',
   } = options;
   checkWhole('memory limit', memoryLimit);
@@ -161,6 +165,7 @@ async function assemble(
     memoryLimit,
     writeBackLimit,
     growth,
+    spaceWarning,
     onProtectedWrite,
     apart: options.apart,
     emit,

@@ -66,7 +66,7 @@ function partsOf({ from, to, length }: Copying): Copying[] {
 async function whileNothingIsWritten({ gate, writes }: Engine, action: () => Promise<void>): Promise<void> {
   const failure = writes?.failure ?? gate.failure;
   if (failure !== undefined) throw failure;
-  writes?.plug();
+  writes?.plug(undefined);
   try {
     await writes?.drained();
     await gate.hold(undefined);

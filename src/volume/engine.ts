@@ -13,12 +13,14 @@ import type { Environment } from '../environment.js';
 import { Scrubs } from '../scrub/scrub.js';
 import { SnapshotChain } from '../snapshot/chain.js';
 import type { Emit } from '../snapshot/events.js';
+import type { SpaceWarning } from '../snapshot/forecast.js';
+import type { Growth } from '../snapshot/growth.js';
 import { LiveDevice } from '../snapshot/live-device.js';
 import { Merging } from '../snapshot/merging.js';
 import { ProtectedBlocks, type ProtectedWritePolicy } from '../snapshot/protected-blocks.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
 import { Reverts } from '../snapshot/revert.js';
-import { type Growth, Space } from '../snapshot/space.js';
+import { Space } from '../snapshot/space.js';
 import type { AttachedStore } from '../store/store.js';
 import type { ByteLength } from '../units.js';
 import type { LateAreas } from './late-areas.js';
@@ -33,6 +35,7 @@ export interface EngineOptions {
   /** Bytes that the write buffer may hold; `undefined`: there is none, the mode is `ordered`. */
   readonly writeBackLimit: ByteLength | undefined;
   readonly growth: Growth;
+  readonly spaceWarning: SpaceWarning;
   readonly onProtectedWrite: ProtectedWritePolicy;
   /** Default: a thread that works on files. */
   readonly apart: Apart | undefined;
@@ -74,8 +77,11 @@ export class Engine {
     this.emit = options.emit;
     this.life = options.life;
     this.gate = new WriteGate(options.environment.clock);
-    this.chain = new SnapshotChain(records, store.control, this.pools, options.emit);
-    this.space = new Space(store, this.chain, this.pools, options.emit, options.growth);
+    const { environment, growth } = options;
+    const { clock } = environment;
+    this.chain = new SnapshotChain(records, store.control, this.pools, options.emit, clock);
+    const warning = options.spaceWarning;
+    this.space = new Space(store, this.chain, this.pools, options.emit, { clock, growth, warning });
     const smallest = options.writeBackLimit === undefined ? APART_ORDERED : APART_WRITEBACK;
     const { memoryLimit, apart = { copier: new ThreadCopier(), smallest } } = options;
     this.copyOnWrite = new CopyOnWrite(device, this.pools, memoryLimit, this.space, apart);
@@ -83,14 +89,14 @@ export class Engine {
     this.chain.retarget(this.copyOnWrite);
     const { chain, space, pools, copyOnWrite: copying, emit } = this;
     this.merging = new Merging({ chain, space, pools, copyOnWrite: copying, control: store.control }, emit);
+    space.takeFrom(this.merging);
     chain.whenFreed(() => {
       this.merging.wake();
       this.reverts.resume();
     });
+    this.live = new LiveDevice(device);
     const { writeBackLimit: limit } = options;
     const { gate, copyOnWrite } = this;
-    const { clock } = options.environment;
-    this.live = new LiveDevice(device);
     this.writes =
       limit === undefined
         ? undefined

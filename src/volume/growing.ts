@@ -15,9 +15,9 @@ const isResizable = (device: BlockDevice): device is ResizableDevice => 'resize'
  */
 export async function growVolume({ device, store, chain }: Engine, size: ByteLength): Promise<void> {
   checkWhole('size', size);
-  if (chain.keptFrom !== undefined) {
+  if (chain.keeping.from !== undefined) {
     throw new RevertInProgressError(
-      `the volume is being put back to snapshot ${chain.keptFrom.id}; make it longer when that is over`,
+      `the volume is being put back to snapshot ${chain.keeping.from.id}; make it longer when that is over`,
     );
   }
   if (size < device.size) {

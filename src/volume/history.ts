@@ -5,6 +5,7 @@ import type { BlockDevice } from '../device/block-device.js';
 import type { ScrubStatus } from '../scrub/scrub.js';
 import type { RevertStatus } from '../snapshot/revert-operation.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
+import type { SpaceFigures } from '../snapshot/space.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { ChangedExtent } from './changed-blocks.js';
 
@@ -29,6 +30,8 @@ export interface VolumeFigures {
   readonly maximumBytes: ByteLength;
   /** The revert under way; `undefined`: there is none. */
   readonly revert?: RevertStatus | undefined;
+  /** Room for copies: policy, rate, forecast; `undefined` for a volume of Windows. */
+  readonly space: SpaceFigures | undefined;
   /** The scrub under way; `undefined`: there is none. */
   readonly scrub?: ScrubStatus | undefined;
   /** Memory that translation tables take. */

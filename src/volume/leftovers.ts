@@ -69,7 +69,7 @@ export async function settleLeftovers(engine: Engine, { completed, expired }: Le
   try {
     for (const { record, reason } of expired) {
       // What a revert needs goes when that is over. Of what older ones read through it is durable that it is to go.
-      if (chain.isKept(record)) record.expired = reason;
+      if (chain.keeping.isNeeded(record)) record.expired = reason;
       else await deleteSnapshot(engine, record, reason).catch(atNextOpening(record, reason, emit));
     }
   } finally {

@@ -14,8 +14,9 @@ import {
   VolumeChangedError,
 } from '../errors.js';
 import { START_BLOCK_OFFSET, START_BLOCK_SIZE } from '../format/constants.js';
-import { SnapshotState } from '../format/control-block.js';
+import { type DiffAreaItem, SnapshotState } from '../format/control-block.js';
 import { unknownReadOnlyBits } from '../format/extension.js';
+import { millisecondsFromFiletime } from '../format/filetime.js';
 import type { Guid } from '../format/guid.js';
 import { decodeStartBlock, isStartBlock } from '../format/start-block.js';
 import {
@@ -27,7 +28,7 @@ import {
   type LateOptions,
   standIn,
 } from '../snapshot/late-area.js';
-import { type DeletionReason, SnapshotRecord } from '../snapshot/record.js';
+import { type DeletionReason, type Hold, SnapshotRecord } from '../snapshot/record.js';
 import { isTarget } from '../snapshot/revert-state.js';
 import { type CatalogEntry, isDeleting } from '../store/catalog.js';
 import { DirectoryStore } from '../store/directory-store.js';
@@ -222,10 +223,16 @@ async function loadSnapshot(
   options: LoadOptions,
 ): Promise<LoadedSnapshot> {
   const loaded = await loadContent(store, entry, options);
+  loaded.record.hold = holdOf(entry.diffArea);
   // Older ones read through it until it is merged.
   if (isDeleting(entry)) loaded.record.markDeleted('requested');
   return loaded;
 }
+
+const holdOf = ({ state, heldUntil }: DiffAreaItem): Hold | undefined =>
+  (state & SnapshotState.held) === 0
+    ? undefined
+    : { until: heldUntil === 0n ? undefined : millisecondsFromFiletime(heldUntil) };
 
 async function loadContent(
   store: AttachedStore,
@@ -269,6 +276,7 @@ async function spreadDamage(records: SnapshotRecord[]): Promise<SnapshotRecord[]
     await record.area?.close();
     const damage = new FormatError(`it reads through snapshot ${records[newest]?.id}, which is damaged`);
     records[index] = new SnapshotRecord(record.item, { damage }, record.state);
+    records[index].hold = record.hold;
     if (record.deleted !== undefined) records[index].markDeleted(record.deleted);
   }
   return records.slice(0, newest + 1);

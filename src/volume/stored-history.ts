@@ -43,7 +43,7 @@ export class StoredHistory implements History {
   }
 
   get figures(): VolumeFigures {
-    const { store, chain, copyOnWrite, pools, gate, writes, merging, figures, reverts, scrubs } =
+    const { store, chain, copyOnWrite, pools, gate, space, writes, merging, figures, reverts, scrubs } =
       this.#engine;
     const areas = chain.records.flatMap(({ area }) => area ?? []);
     const deleted = chain.records.filter((record) => (record.deleted ?? record.expired) !== undefined);
@@ -54,6 +54,7 @@ export class StoredHistory implements History {
       allocatedBytes: store.allocated(),
       maximumBytes: store.control.start.maximumSize,
       revert: reverts.status,
+      space: space.figures,
       scrub: scrubs.status,
       tableMemoryBytes: areas.reduce(
         (sum, area) => sum + area.table.memoryBytes + (area.unused?.memoryBytes ?? 0),
@@ -83,7 +84,7 @@ export class StoredHistory implements History {
     if (until === undefined) await writes?.drained();
     const from = chain.indexOf(this.#recordOf(since));
     // Blocks that a revert has still to put back have changed too: those with a copy in its target or a newer snapshot.
-    const target = until === undefined ? chain.keptFrom : undefined;
+    const target = until === undefined ? chain.keeping.from : undefined;
     const first = target === undefined ? from : Math.min(from, chain.indexOf(target));
     const end = until === undefined ? chain.records.length : chain.indexOf(this.#recordOf(until));
     if (end < from) {
@@ -140,6 +141,8 @@ export class StoredHistory implements History {
         await this.#recordClean();
       }
     } finally {
+      writes?.close();
+      await copyOnWrite.idle();
       await pools.idle();
       await copyOnWrite.close();
       await closeAreas(chain.records);
@@ -156,7 +159,7 @@ export class StoredHistory implements History {
     try {
       for (const record of [...chain.records]) {
         if ((record.state & SnapshotState.autoRelease) === 0 || record.deleted !== undefined) continue;
-        if (!chain.isKept(record)) await deleteSnapshot(this.#engine, record, 'released');
+        if (chain.keeping.mayGo(record)) await deleteSnapshot(this.#engine, record, 'released');
       }
     } catch (error) {
       emit('backgroundFailure', { id: store.name, what: 'releasing snapshots', error });
@@ -178,7 +181,7 @@ export class StoredHistory implements History {
     for (const { area, isLate } of chain.latest) {
       // The flush of a stand-in would say that there are copies in it.
       if (area === undefined || area.isCut || isLate) continue;
-      await area.flush();
+      await area.settle();
       await area.writeWatermark();
       await area.flush();
     }

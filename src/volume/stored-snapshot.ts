@@ -5,15 +5,15 @@ import { type HeldRange, lessHeld } from '../copy-on-write/held-zeros.js';
 import { type AllocationExtent, merged } from '../device/allocation.js';
 import { writeZeros } from '../device/zeros.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
-import { IntegrityError, OfflineError, ReadOnlyError } from '../errors.js';
+import { IntegrityError, InvalidArgumentError, OfflineError, ReadOnlyError } from '../errors.js';
 import { SnapshotFlag, SnapshotState } from '../format/control-block.js';
 import { millisecondsFromFiletime } from '../format/filetime.js';
 import { NIL_GUID } from '../format/guid.js';
 import { snapshotAllocation } from '../snapshot/allocation.js';
 import { deleteSnapshot } from '../snapshot/delete.js';
 import { readSnapshot } from '../snapshot/reader.js';
-import type { SnapshotRecord } from '../snapshot/record.js';
-import type { DeleteSnapshotOptions, Snapshot, SnapshotChange } from '../snapshot/snapshot.js';
+import type { Hold, SnapshotRecord } from '../snapshot/record.js';
+import type { DeleteSnapshotOptions, HoldOptions, Snapshot, SnapshotChange } from '../snapshot/snapshot.js';
 import { SnapshotWrites } from '../snapshot/writes.js';
 import { BLOCK_SIZE, type ByteLength, type ByteOffset, blockOf } from '../units.js';
 import { extentsOf, runsOf } from './changed-blocks.js';
@@ -112,6 +112,15 @@ export class StoredSnapshot implements Snapshot {
 
   get problem() {
     return this.#record.deleted ?? this.#record.damage?.message;
+  }
+
+  get held() {
+    return this.#engine.chain.keeping.isHeld(this.#record);
+  }
+
+  get heldUntil() {
+    const until = this.#record.hold?.until;
+    return until === undefined || !this.held ? undefined : new Date(until);
   }
 
   async read(offset: ByteOffset, target: ByteLength | Uint8Array): Promise<Uint8Array> {
@@ -241,5 +250,27 @@ export class StoredSnapshot implements Snapshot {
     merging.wake();
     // Not as a call under way: a close does not wait for it, but ends it.
     if (wait) await merging.done(this.#record, { signal, onProgress });
+  }
+
+  async hold({ until }: HoldOptions = {}): Promise<void> {
+    const { clock } = this.#engine.environment;
+    if (until !== undefined && !(until.getTime() > clock.now())) {
+      throw new InvalidArgumentError(
+        `a snapshot is held until a date to come, got ${Number.isNaN(until.getTime()) ? 'no date' : until.toISOString()}`,
+      );
+    }
+    await this.#setHold({ until: until?.getTime() });
+  }
+
+  async release(): Promise<void> {
+    await this.#setHold(undefined);
+    // It may have rested because nothing that was left could go.
+    this.#engine.reverts.resume();
+  }
+
+  async #setHold(hold: Hold | undefined): Promise<void> {
+    if (!this.#writable) throw new ReadOnlyError('the volume is open for reading only');
+    const { chain, life } = this.#engine;
+    await life.run(() => chain.setHold(this.#record, hold));
   }
 }

@@ -14,10 +14,12 @@ import { giveBack, type Lent } from '../device/buffer-pool.js';
 import { systemEnvironment } from '../environment.js';
 import { ClosedError, ReadOnlyError } from '../errors.js';
 import type { Guid } from '../format/guid.js';
+import type { SpacePolicy } from '../format/start-block.js';
 import type { ScrubOptions, ScrubReport } from '../scrub/scrub.js';
 import type { CreateSnapshotOptions } from '../snapshot/create.js';
 import type { VolumeEvents } from '../snapshot/events.js';
 import type { SettledOptions } from '../snapshot/merging.js';
+import type { SpacePolicyOptions } from '../snapshot/overflow.js';
 import type { RevertOperation, RevertOptions } from '../snapshot/revert-operation.js';
 import { createSnapshot } from '../snapshot/set.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
@@ -31,6 +33,7 @@ import { type CopyRangeOptions, copyRange } from './copy-range.js';
 import { alignedExtents, extentsWithData, zerosOf } from './extents.js';
 import { growVolume } from './growing.js';
 import type { VolumeFigures } from './history.js';
+import { setMaximum, setPolicy } from './limits.js';
 import type { Recovery } from './open.js';
 import type { InitializeVolumeOptions } from './options.js';
 import { changesOf, storeWriterOf } from './writers.js';
@@ -149,7 +152,8 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
    * Writes any byte range. It is there for readers when this resolves, and durable after the next `flush`; in the mode
    * `ordered` it is in the volume then, in the mode `writeback` it may be in memory only.
    * Blocks that the newest snapshot needs are copied, durably, before the volume is written.
-   * @throws InvalidArgumentError, ReadOnlyError, ClosedError, DeviceError
+   * @throws NoSpaceError (no room for copies: nothing was done, but for parts of 32 MiB of a longer write),
+   *   InvalidArgumentError, ReadOnlyError, ClosedError, DeviceError
    */
   async write(offset: ByteOffset, source: Uint8Array): Promise<void> {
     const engine = this.#writing;
@@ -241,7 +245,7 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     return this.#runWriting((writer) => writer.engine.reverts.taking.runExclusive(() => action(writer)));
   }
 
-  /** Deletes the `count` oldest snapshots, one after the other; durable when it resolves. */
+  /** Deletes the `count` oldest snapshots; durable when it resolves. @throws HeldError (of one of them; none was deleted) */
   async deleteOldest(count = 1): Promise<void> {
     checkWhole('count', count);
     const { windows } = this.#opened;
@@ -284,6 +288,11 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     }
   }
 
+  /** What happens to a write when there is no room for its copies; kept in the store. @throws InvalidArgumentError, DeviceError */
+  async setSpacePolicy(policy: SpacePolicy, options: SpacePolicyOptions = {}): Promise<void> {
+    await this.#runWriting(({ engine }) => setPolicy(engine, policy, options));
+  }
+
   /**
    * Makes the volume longer, with its device; snapshots that were taken before keep their size. Durable when it resolves.
    * The new part reads as zeros. Users of the NBD exports see it when they connect again.
@@ -293,15 +302,9 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     await this.whileCreating(({ engine }) => growVolume(engine, size));
   }
 
-  /** Changes the limit on diff-area space, in bytes; 0: none. If more is in use, the oldest snapshots go. */
+  /** Changes the limit on diff-area space, in bytes; 0: none. If more is in use, the oldest snapshots go, as the policy lets them. */
   async setMaximumSize(maximumSize: ByteLength): Promise<void> {
-    checkWhole('maximum size', maximumSize);
-    await this.#runWriting(async ({ engine: { store, space, merging, reverts } }) => {
-      await store.control.setMaximumSize(maximumSize);
-      await space.shrinkTo(maximumSize);
-      merging.wake();
-      reverts.resume();
-    });
+    await this.#runWriting(({ engine }) => setMaximum(engine, maximumSize));
   }
 
   /**
@@ -327,7 +330,9 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
    * May be called repeatedly.
    */
   async close(): Promise<void> {
-    const { life, device, history } = this.#opened;
+    const { life, device, history, writer } = this.#opened;
+    // Who waits for room would be waited for.
+    writer?.engine.space.close();
     await life.close(async () => {
       try {
         await history.close();

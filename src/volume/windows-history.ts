@@ -72,6 +72,7 @@ export class WindowsHistory implements History {
       usedBytes: sum((snapshot) => snapshot.usedBytes),
       allocatedBytes: sum((snapshot) => snapshot.allocatedBytes),
       maximumBytes: this.#store.startBlock.maximumSize,
+      space: undefined,
       tableMemoryBytes: 0,
       copies: Object.assign(new CopyFigures(), this.#writer?.copies.figures),
       deletion: { snapshots: 0, allocatedBytes: 0, mergedSnapshots: 0, mergedBlocks: 0, mergedBytes: 0 },

@@ -15,6 +15,8 @@ export class WindowsSnapshot implements Snapshot {
   readonly applicationInfo = undefined;
   /** What Windows skips counts only while the snapshot is the newest; it is not counted. */
   readonly unusedBytes = 0;
+  readonly held = false;
+  readonly heldUntil = undefined;
   readonly inSet = false;
   readonly persistent = true;
   readonly autoRelease = false;
@@ -106,6 +108,15 @@ export class WindowsSnapshot implements Snapshot {
 
   setWritable(): Promise<void> {
     return this.write();
+  }
+
+  async hold(): Promise<void> {
+    throw new UnsupportedError('a shadow copy that Windows made cannot be held');
+  }
+
+  /** It is not held. */
+  async release(): Promise<void> {
+    // Nothing to do.
   }
 
   /** @throws UnsupportedError if it is not the oldest */

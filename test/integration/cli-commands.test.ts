@@ -90,6 +90,8 @@ describe('create and list', () => {
         allocatedBytes: expect.any(Number),
         state: 'ok',
         writable: false,
+        held: false,
+        heldUntil: null,
       },
       expect.objectContaining({ id: second.id, order: 2, label: null }),
     ]);
@@ -368,6 +370,28 @@ describe('delete and resize-store', () => {
     });
     expect(bench.json(['resize-store', 'a.img', '0'])).toMatchObject({ maximumBytes: 0 });
     expect(bench.json(['info', 'a.img'])).toMatchObject({ maximumBytes: 0, snapshots: 0 });
+  });
+});
+
+describe('hold, release and policy', () => {
+  test('keep a snapshot, and say what happens to writes without room', () => {
+    const bench = new Bench();
+    bench.volume('a.img', MEBIBYTE);
+    const id = bench.snapshot('a.img');
+    const heldUntil = '2099-01-31T18:00:00.000Z';
+    expect(bench.json(['hold', 'a.img', id, '--until', '2099-01-31T18:00Z'])).toMatchObject({
+      id,
+      heldUntil,
+    });
+    expect(bench.fails(['delete', 'a.img', '--oldest'], 1)).toContain(`volsnap release VOLUME ${id}`);
+    expect(bench.ok(['policy', 'a.img', 'hold-writes', '--wait', '300']).stdout).toContain('for up to 300 s');
+    expect(bench.json(['info', 'a.img'])).toMatchObject({
+      heldSnapshots: 1,
+      space: { policy: 'hold-writes', waitMs: 300_000, afterWait: 'fail-writes', isFull: false },
+    });
+    expect(bench.fails(['policy', 'a.img', 'fail-writes', '--wait', '3'], 2)).toContain('hold-writes only');
+    expect(bench.json(['release', 'a.img', id])).toMatchObject({ id, held: false, heldUntil: null });
+    expect(bench.json(['delete', 'a.img', id])).toEqual({ deleted: [id], merged: true });
   });
 });
 

@@ -14,7 +14,10 @@ const COMMANDS = [
   'diff',
   'map',
   'delete',
+  'hold',
+  'release',
   'resize-store',
+  'policy',
   'check',
   'serve',
 ];

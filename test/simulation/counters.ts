@@ -12,6 +12,10 @@ export interface RunCounters {
   snapshotsGivenUp: number;
   reverts: number;
   revertsCancelled: number;
+  /** Snapshots given up for lack of room where an older one had to stay. */
+  youngerGivenUp: number;
+  /** Writes that failed for lack of room, where the policy or a hold wanted it so. */
+  writesRefused: number;
   /** Deleted one by one, of any age; and those of them that older ones read through, merged to the end. */
   snapshotsDeleted: number;
   snapshotsMerged: number;
@@ -41,6 +45,8 @@ export const noCounters = (): RunCounters => ({
   snapshotsGivenUp: 0,
   reverts: 0,
   revertsCancelled: 0,
+  youngerGivenUp: 0,
+  writesRefused: 0,
   snapshotsDeleted: 0,
   snapshotsMerged: 0,
   blocksMerged: 0,

@@ -4,6 +4,7 @@
 import type { WriteMode } from '../../src/index.js';
 import { SeededRandom } from '../../src/testing/index.js';
 import { BLOCK_SIZE } from '../../src/units.js';
+import { CONTROL_FILE, type SpaceOperation, withSpaceOperations } from './plan-space.js';
 
 /** Bytes of the volume, whole sectors. */
 export interface Range {
@@ -31,7 +32,8 @@ export type Operation =
   | { readonly kind: 'limit'; readonly maximum: number }
   /** Puts the volume back to a snapshot; `keep`: the snapshot taken before stays when that is done. */
   | { readonly kind: 'revert'; readonly age: number; readonly keep: boolean }
-  | { readonly kind: 'cancel-revert' };
+  | { readonly kind: 'cancel-revert' }
+  | SpaceOperation;
 
 /** Ways in which a snapshot does not outlast the open volume. */
 export type Passing = 'not persistent' | 'released';
@@ -126,9 +128,6 @@ interface Style {
   readonly rot: boolean;
 }
 
-/** Bytes of a directory store without a snapshot. */
-const CONTROL_FILE = 10 * BLOCK_SIZE;
-
 export function drawPlan(seed: string, options: PlanOptions): Plan {
   const random = new SeededRandom(`plan ${seed}`);
   // Few plans have more blocks than fit into one table block: they take as long as twenty others.
@@ -170,20 +169,24 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
     // A volume made longer in a crash is not the volume that the model knows.
     crashesWhileInitializing: layout === 'directory' || noise ? crashesWhileInitializing : [],
     stragglers: random.pick([1 / 64, 1 / 64, 1 / 6]),
-    cycles: withCopies(
+    cycles: withSpaceOperations(
       seed,
-      style,
-      withSnapshotWrites(
+      withCopies(
         seed,
         style,
-        withReverts(
+        withSnapshotWrites(
           seed,
-          drawCycles(random, style, options.cycles, drawModes(seed))
-            .map(drawSkips(seed))
-            .map(drawPassing(seed))
-            .map(drawLate(seed, style, layout)),
+          style,
+          withReverts(
+            seed,
+            drawCycles(random, style, options.cycles, drawModes(seed))
+              .map(drawSkips(seed))
+              .map(drawPassing(seed))
+              .map(drawLate(seed, style, layout)),
+          ),
         ),
       ),
+      scarce,
     ),
   };
 }
@@ -359,7 +362,7 @@ function drawCopy(random: SeededRandom, style: Style): Operation {
 /** Kinds of operations that are drawn one by one; the others are drawn apart. */
 type Drawn = Exclude<
   Operation['kind'],
-  'revert' | 'cancel-revert' | 'write-snapshot' | 'flush-snapshot' | 'copy-range'
+  'revert' | 'cancel-revert' | 'write-snapshot' | 'flush-snapshot' | 'copy-range' | SpaceOperation['kind']
 >;
 type Weights = Readonly<Record<Drawn, number>>;
 

@@ -6,6 +6,7 @@ import { COPYING_BUGS } from './planted/copying.js';
 import { DELETION_BUGS } from './planted/deletion.js';
 import { MOVE_BUGS } from './planted/moves.js';
 import { REVERTING_BUGS } from './planted/reverting.js';
+import { ROOM_BUGS } from './planted/room.js';
 import { SET_BUGS } from './planted/sets.js';
 import { SNAPSHOT_WRITE_BUGS } from './planted/snapshot-writes.js';
 import { SNAPSHOT_BUGS } from './planted/snapshots.js';
@@ -19,6 +20,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   ...BUFFERING_BUGS,
   ...TABLE_BUGS,
   ...SPACE_BUGS,
+  ...ROOM_BUGS,
   ...SNAPSHOT_BUGS,
   ...DELETION_BUGS,
   ...UNUSED_BUGS,

@@ -4,9 +4,11 @@
  * Either `check` finds something, and then each read is right or fails with the code of damage; or it finds nothing,
  * and then everything is right and nothing fails, because the bits were in space that is not used.
  */
+
 import { checkVolume, type ErrorCode, VolsnapError, type Volume } from '../../src/index.js';
 import { ModelMismatch, type VolumeModel } from '../../src/testing/index.js';
-import { DAMAGED, labelOf, type Workload } from './workload.js';
+import { DAMAGED } from './calls.js';
+import { labelOf, type Workload } from './workload.js';
 import type { RunWorld } from './world.js';
 
 /** @param drop is what is damaged given up at the end? @throws ModelMismatch, or whatever the engine fails with that is not an error of damage */

@@ -6,12 +6,13 @@
  */
 import { checkVolume, VolsnapError, type Volume } from '../../src/index.js';
 import { ModelMismatch, VolumeModel } from '../../src/testing/index.js';
+import { DEVICE_FAILS } from './calls.js';
 import { noCounters, type RunCounters } from './counters.js';
 import type { LateDisk } from './late.js';
 import type { Cycle, Late, Plan } from './plan.js';
 import { findRot } from './rot.js';
 import { scrubMeanwhile } from './scrubbing.js';
-import { DEVICE_FAILS, labelOf, Workload } from './workload.js';
+import { labelOf, Workload } from './workload.js';
 import { RunWorld } from './world.js';
 
 /** The engine broke a promise. `cycle` says where. */
@@ -63,7 +64,10 @@ class Run {
     this.#counters = counters;
     this.#world = new RunWorld(plan);
     this.#model = new VolumeModel(this.#world.initial);
-    this.#workload = new Workload(this.#model, counters);
+    this.#workload = new Workload(this.#model, counters, {
+      now: () => this.#world.world.scheduler.clock.now(),
+      setHostSpace: (bytes) => this.#world.setHostSpace(bytes),
+    });
   }
 
   get traceHash(): number {
@@ -203,13 +207,15 @@ class Run {
         this.#timeUnknown = this.#world.plan.layout === 'in-volume';
       }
     } catch (error) {
-      if (!(error instanceof VolsnapError && this.#workload.tolerated.includes(error.code))) throw error;
+      const permitted = [...this.#workload.tolerated, ...(this.#workload.mayBeRefused ? ['NO_SPACE'] : [])];
+      if (!(error instanceof VolsnapError && permitted.includes(error.code))) throw error;
       await this.#crash('power-cut');
     }
   }
 
   async #verifyAfterOpening(volume: Volume): Promise<void> {
     this.#model.reconcileNames(volume.snapshots.map(labelOf));
+    this.#workload.verifySpace(volume);
     await this.#workload.verify(volume);
     // A revert that goes on lets diff areas grow; a merge moves space from one to the other.
     if (!isBusy(volume)) this.#verifySpace(volume);
@@ -219,6 +225,8 @@ class Run {
   #verifySpace(volume: Volume): void {
     const { snapshots, figures } = volume;
     const { deletion } = figures;
+    // One that rests may keep snapshots that expired, which nobody is shown.
+    if (figures.revert !== undefined) return;
     const visible = snapshots.reduce((sum, snapshot) => sum + snapshot.allocatedBytes, 0);
     const allocated = visible + deletion.allocatedBytes;
     if (allocated !== figures.allocatedBytes) {
@@ -264,5 +272,6 @@ function refusal(error: unknown): undefined {
 
 const isBusy = ({ figures }: Volume): boolean => {
   const { copy, commit, background } = figures.queues;
-  return copy + commit + background + (figures.writeBuffer?.entries ?? 0) > 0;
+  const { entries = 0, parked = 0 } = figures.writeBuffer ?? {};
+  return copy + commit + background + entries - parked > 0;
 };

@@ -4,6 +4,7 @@
  *
  * Besides what `run.ts` holds each volume to: a set has one moment for all, and after a crash all of its members or none.
  */
+
 import {
   checkVolume,
   createSnapshotSet,
@@ -17,11 +18,12 @@ import {
 } from '../../src/index.js';
 import { ModelMismatch, SeededRandom, SimulatedWorld, Ticks, VolumeModel } from '../../src/testing/index.js';
 import { BLOCK_SIZE } from '../../src/units.js';
+import { DEVICE_FAILS, type Permitted } from './calls.js';
 import { noCounters, type RunCounters } from './counters.js';
 import type { Operation, Plan, Writing } from './plan.js';
 import { PromiseBroken } from './run.js';
 import { drawUnused, providerOf } from './unused.js';
-import { DEVICE_FAILS, labelOf, type Permitted, Workload } from './workload.js';
+import { labelOf, Workload } from './workload.js';
 import { RunWorld } from './world.js';
 
 export interface SetRunOptions {

@@ -6,109 +6,98 @@
  */
 
 import { isOutOfSpace } from '../../src/errors.js';
-import {
-  AssertionError,
-  allocationOf,
-  type ErrorCode,
-  HoldTimeoutError,
-  NotFoundError,
-  RevertInProgressError,
-  type Snapshot,
-  VolsnapError,
-  type Volume,
-} from '../../src/index.js';
+import { HoldTimeoutError, RevertInProgressError, type Snapshot, type Volume } from '../../src/index.js';
 import { BlockLocks } from '../../src/nbd/client/block-locks.js';
-import { ModelMismatch, stampSectors, type VolumeModel } from '../../src/testing/index.js';
-import type { ModelRevert, PendingCall } from '../../src/testing/volume-model.js';
+import { stampSectors, type VolumeModel } from '../../src/testing/index.js';
 import { BLOCK_SIZE, blocksIn } from '../../src/units.js';
+import { Calls, DEVICE_FAILS, GONE, NO_ERROR, type Permitted } from './calls.js';
+import { checkZeros, compareChanges } from './comparing.js';
 import type { RunCounters } from './counters.js';
 import type { Cycle, Operation, Range } from './plan.js';
-import { drawUnused, NO_BLOCKS, providerOf, zeroBlocksOf } from './unused.js';
+import { REVERTING, RevertWork } from './revert-work.js';
+import { NO_WORLD, SpaceWork, type WorkloadWorld } from './space-work.js';
+import { drawUnused, providerOf } from './unused.js';
 
-/** Codes of the errors that a call may end in. */
-export type Permitted = readonly ErrorCode[];
-
-const NO_ERROR: Permitted = [];
-/** A snapshot may go at any moment. */
-const GONE: Permitted = ['SNAPSHOT_DELETED'];
-const REVERTING: Permitted = ['REVERT_IN_PROGRESS'];
 const NOT_CREATED: Permitted = ['HOLD_TIMEOUT', 'NO_SPACE', 'LIMIT', ...REVERTING];
-const NOT_REVERTED: Permitted = [...NOT_CREATED, ...GONE];
-const NOT_CANCELLED: Permitted = ['NOT_FOUND', 'HOLD_TIMEOUT'];
+/** One that is held, or that a revert needs, does not go. */
+const KEPT: Permitted = ['HELD', ...REVERTING];
 /** What moved within the volume is copied first. */
-const NOT_DELETED: Permitted = [...GONE, ...REVERTING, 'NO_SPACE'];
+const NOT_DELETED: Permitted = [...GONE, ...KEPT, 'NO_SPACE'];
 const NOT_WRITTEN: Permitted = [...GONE, ...REVERTING, 'NO_SPACE'];
 const NOT_MERGED: Permitted = ['NO_SPACE', 'CLOSED'];
-/** Besides the others, while devices fail. */
-export const DEVICE_FAILS: Permitted = ['DEVICE', 'NO_SPACE'];
-/** Besides the others, where the store is known to be damaged. */
-export const DAMAGED: Permitted = ['INTEGRITY', 'FORMAT', 'UNSUPPORTED'];
-
 type CreateOperation = Operation & { readonly kind: 'create' };
-
-interface AskedRevert {
-  readonly content: Uint8Array;
-  readonly asked: PendingCall;
-  readonly unused: ReadonlySet<number>;
-  seen?: ModelRevert;
-}
-
-/** How often something is in use. */
-class Tally<T> {
-  readonly #counts = new Map<T, number>();
-
-  has(item: T): boolean {
-    return (this.#counts.get(item) ?? 0) > 0;
-  }
-
-  add(item: T): void {
-    this.#counts.set(item, (this.#counts.get(item) ?? 0) + 1);
-  }
-
-  delete(item: T): void {
-    this.#counts.set(item, (this.#counts.get(item) ?? 1) - 1);
-  }
-}
 
 export class Workload {
   readonly #model: VolumeModel;
   readonly #counters: RunCounters;
+  readonly #calls = new Calls();
+  readonly #space: SpaceWork;
+  readonly #reverts: RevertWork;
   /** Keeps changes away from ranges that are copied. */
   #changing = new BlockLocks();
+  /** The one that is open. */
+  #volume: Volume | undefined;
   #sequence = 1;
   #label = 0;
   #comparisons = 0;
   #holdTimeoutMs = 10_000;
-  /** Errors that any call may end in for now, because of what is done to the devices. */
-  tolerated: Permitted = NO_ERROR;
-  /** Has a revert been asked for? Then what the volume's device holds need not be the volume. */
-  mayRevert = false;
   /** Was there no room for copies that a revert needs? Then writes, and with a buffer all that follows, may fail. */
   isShortOfSpace = false;
-  /** Reverts that have not begun, by the label of the snapshot that is taken first: what they go to, and since when that may be seen. */
-  readonly #reverts = new Map<string, AskedRevert>();
-  #isCancelling = false;
-  /** Snapshots that are being written, and those that a revert to is being asked for: it must be known what they hold. */
-  readonly #writes = new Tally<Snapshot>();
-  readonly #targets = new Tally<Snapshot>();
-  /** Snapshots that are to go with the revert that they were taken for. */
-  readonly #unwanted = new Set<string>();
   /** Snapshots that are to go when the volume is closed, or at the next opening. */
   readonly #passing = new Set<string>();
-  /** What was wrong besides the answers to calls. */
-  readonly complaints: string[] = [];
+  /** Those of them that somebody wanted to hold: they may stay. */
+  readonly #kept = new Set<string>();
   /** Are there snapshots whose diff areas have not arrived? Those that must be there when they have. */
   isWaiting = false;
   readonly #awaited = new Set<string>();
 
-  constructor(model: VolumeModel, counters: RunCounters) {
+  constructor(model: VolumeModel, counters: RunCounters, world: WorkloadWorld = NO_WORLD) {
     this.#model = model;
     this.#counters = counters;
+    const calls = this.#calls;
+    const space = new SpaceWork(calls, counters, world, {
+      // A revert that goes on at the opening may have told before anybody listened.
+      onNoSpace: () => this.#noteOverflow(),
+      onHold: (label) => {
+        this.#reverts.want(label);
+        this.#kept.add(label);
+      },
+    });
+    this.#space = space;
+    const read = (snapshot: Snapshot) => this.#readSnapshot(snapshot);
+    const errorOf: Calls['errorOf'] = (permitted, call) => space.errorOf(permitted, call);
+    const whileNothingIsCopied = (volume: Volume, action: () => Promise<void>) =>
+      this.#changing.run(0, volume.size, false, action);
+    this.#reverts = new RevertWork({ model, counters, calls, read, errorOf, whileNothingIsCopied });
+  }
+
+  /** Errors that any call may end in for now, because of what is done to the devices. */
+  get tolerated(): Permitted {
+    return this.#calls.tolerated;
+  }
+
+  set tolerated(permitted: Permitted) {
+    this.#calls.tolerated = permitted;
+  }
+
+  /** What was wrong besides the answers to calls. */
+  get complaints(): string[] {
+    return this.#calls.complaints;
+  }
+
+  /** Has a revert been asked for? Then what the volume's device holds need not be the volume. */
+  get mayRevert(): boolean {
+    return this.#reverts.mayRevert;
+  }
+
+  /** May a write fail for lack of room, by the policy or because of a hold? */
+  get mayBeRefused(): boolean {
+    return this.#space.expected.mayFail;
   }
 
   /** What another workload has left behind: snapshots that are to go with their revert, or with the open volume. */
   follow(other: Workload): void {
-    for (const label of other.#unwanted) this.#unwanted.add(label);
+    for (const label of other.#reverts.unwanted) this.#reverts.unwanted.add(label);
     for (const label of other.#passing) this.#passing.add(label);
   }
 
@@ -126,33 +115,35 @@ export class Workload {
 
   /** Must be called for each volume that is opened, at once: tells the model of snapshots that go. */
   listen(volume: Volume): void {
-    // What was under way before a crash never ends.
-    this.#reverts.clear();
-    this.#isCancelling = false;
-    // Opening deletes those whose revert is over, before anybody listens.
-    for (const label of this.#unwanted) if (this.#model.has(label)) this.#model.beginDelete(label);
+    this.#volume = volume;
+    this.#reverts.begin();
     this.#passAway(volume);
+    const { expected } = this.#space;
     const labels = new Map(volume.snapshots.map(({ id, label }) => [id, label ?? '']));
     volume.on('created', ({ id, label = '' }) => {
       labels.set(id, label);
-      const revert = this.#reverts.get(label);
-      if (revert === undefined) return;
-      // Writes are held: this is the moment. What it goes back to is seen, and may be durable, from now on.
-      this.#model.endSnapshot(label);
-      revert.seen = this.#model.beginRevert(revert.content, revert.asked, revert.unused);
+      this.#reverts.created(label);
     });
-    volume.on('overflow', () => this.#noteOverflow(volume));
-    volume.on('deleting', ({ id }) => {
+    volume.on('overflow', () => this.#noteOverflow());
+    volume.on('deleting', ({ id, reason }) => {
       const label = labels.get(id);
-      // Of one that nobody was shown, because it expired, that is known. Of those whose diff area is late each may be gone.
-      if (label === undefined) this.#awaited.clear();
-      else this.#model.beginDelete(label);
+      // One that expired while a revert needed it is shown to nobody.
+      // Or its diff area is late: nobody knows which, so each of them may be gone.
+      if (label === undefined) {
+        this.#awaited.clear();
+        return;
+      }
+      this.#model.beginDelete(label);
+      if (reason === 'space' && volume.snapshots[0]?.id !== id) this.#counters.youngerGivenUp++;
+      if (expected.isHeld(label)) this.#calls.complaints.push(`${label} is held and is deleted (${reason})`);
     });
     volume.on('deleted', ({ id, reason }) => {
       if (reason !== 'requested' && reason !== 'released') this.#counters.snapshotsGivenUp++;
       const label = labels.get(id);
-      if (label !== undefined) this.#model.drop(label);
       if (reason === 'late') this.isWaiting = false;
+      if (label === undefined) return;
+      expected.forget(label);
+      this.#model.drop(label);
     });
     volume.on('arrived', () => {
       this.#counters.lateArrivals++;
@@ -162,42 +153,36 @@ export class Workload {
       this.isWaiting = false;
     });
     volume.on('deleted', ({ reason, cause }) => {
-      if (reason === 'copy-failed') this.#expectFault('a snapshot was given up', cause);
+      if (reason === 'copy-failed') this.#calls.expectFault('a snapshot was given up', cause);
     });
     volume.on('merged', ({ blocks }) => {
       this.#counters.snapshotsMerged++;
       this.#counters.blocksMerged += blocks;
     });
     volume.on('backgroundFailure', ({ what, error }) => {
-      if (isOutOfSpace(error)) this.#noteOverflow(volume);
-      if (!isOutOfSpace(error)) this.#expectFault(what, error);
+      if (isOutOfSpace(error)) this.#noteOverflow();
+      else this.#calls.expectFault(what, error);
     });
     volume.on('unusedSpaceUnknown', ({ reason, error }) => {
-      if (!isOutOfSpace(error)) this.#expectFault(reason, error ?? reason);
+      if (!isOutOfSpace(error)) this.#calls.expectFault(reason, error ?? reason);
     });
-    volume.on('integrityFailure', ({ error }) => this.#expectFault('a copy is damaged', error));
+    volume.on('integrityFailure', ({ error }) => this.#calls.expectFault('a copy is damaged', error));
   }
 
   /** None that was to go with the volume as it was open before is there now. */
   #passAway({ snapshots }: Volume): void {
-    const left = snapshots.map(labelOf).filter((label) => this.#passing.has(label));
+    const mustGo = (label: string) => this.#passing.has(label) && !this.#kept.has(label);
+    const left = snapshots.map(labelOf).filter(mustGo);
     if (left.length > 0)
       this.complaints.push(`still there after the volume was opened again: ${left.join(', ')}`);
     for (const label of this.#passing) if (this.#model.has(label)) this.#model.beginDelete(label);
   }
 
   /** A revert needs its snapshots, so none of them makes room. */
-  #noteOverflow({ figures }: Volume): void {
-    if (figures.revert === undefined && this.#reverts.size === 0) return;
+  #noteOverflow(): void {
+    if (this.#volume === undefined || !this.#reverts.isAt(this.#volume)) return;
     this.isShortOfSpace = true;
     if (this.tolerated.length === 0) this.tolerated = DEVICE_FAILS;
-  }
-
-  /** Something happened that only failing devices or rot can cause. Listeners must not throw, so it is only noted. */
-  #expectFault(what: string, cause: unknown): void {
-    if (cause instanceof AssertionError) this.complaints.push(`${what}: ${cause}`);
-    else if (this.tolerated.length === 0)
-      this.complaints.push(`${what}, though nothing was done to the devices: ${cause}`);
   }
 
   async run(volume: Volume, { operations, clients }: Pick<Cycle, 'operations' | 'clients'>): Promise<void> {
@@ -223,6 +208,11 @@ export class Workload {
     }
   }
 
+  /** What was said of holds and policy before the volume was closed, or a crash came, is as it was. @throws ModelMismatch */
+  verifySpace(volume: Volume): void {
+    this.#space.expected.verify(volume);
+  }
+
   async #perform(volume: Volume, operation: Operation): Promise<void> {
     switch (operation.kind) {
       case 'write':
@@ -239,11 +229,11 @@ export class Workload {
       case 'create':
         return this.#create(volume, operation);
       case 'delete-oldest':
-        await this.#outcome(REVERTING, () => volume.deleteOldest());
+      case 'delete-all': {
+        const count = operation.kind === 'delete-all' ? volume.snapshots.length : 1;
+        await this.#calls.outcome(KEPT, () => volume.deleteOldest(count));
         return;
-      case 'delete-all':
-        await this.#outcome(REVERTING, () => volume.deleteOldest(volume.snapshots.length));
-        return;
+      }
       case 'delete':
         return this.#delete(volume, operation);
       case 'read-snapshot': {
@@ -265,12 +255,19 @@ export class Workload {
       case 'changed':
         return this.#changed(volume);
       case 'limit':
-        await this.#outcome(NO_ERROR, () => volume.setMaximumSize(operation.maximum));
+        await this.#calls.outcome(NO_ERROR, () => volume.setMaximumSize(operation.maximum));
         return;
-      case 'revert':
-        return this.#revert(volume, operation);
+      case 'revert': {
+        const options = { label: `s${this.#label++}`, holdTimeoutMs: this.#holdTimeoutMs };
+        return this.#reverts.revert(volume, { ...operation, ...options });
+      }
       case 'cancel-revert':
-        return this.#cancelRevert(volume);
+        return this.#reverts.cancel(volume);
+      case 'policy':
+      case 'hold':
+      case 'release':
+      case 'host-space':
+        return this.#space.perform(volume, operation);
       case 'shorten-hold':
         this.#holdTimeoutMs = this.#holdTimeoutMs === 1 ? 10_000 : 1;
     }
@@ -281,7 +278,7 @@ export class Workload {
     if (!zeros) stampSectors(bytes, offset, this.#sequence++);
     await this.#changing.run(offset, offset + length, false, async () => {
       const write = this.#model.beginWrite(offset, bytes);
-      this.#model.endWrite(write, await this.#outcome(NO_ERROR, () => volume.write(offset, bytes)));
+      this.#model.endWrite(write, await this.#space.change(() => volume.write(offset, bytes)));
     });
   }
 
@@ -290,10 +287,10 @@ export class Workload {
     const [start, end] = [Math.min(from, offset), Math.max(from, offset) + length];
     await this.#changing.run(start, end, true, async () => {
       const bytes = new Uint8Array(length);
-      if ((await this.#outcome(NO_ERROR, () => volume.read(from, bytes))) !== 'done') return;
+      if ((await this.#calls.outcome(NO_ERROR, () => volume.read(from, bytes))) !== 'done') return;
       const write = this.#model.beginWrite(offset, bytes);
       const call = () => volume.copyRange(from, offset, length);
-      this.#model.endWrite(write, await this.#outcome(NO_ERROR, call));
+      this.#model.endWrite(write, await this.#space.change(call));
     });
   }
 
@@ -302,19 +299,21 @@ export class Workload {
       const write = this.#model.beginDiscard(offset, length);
       const call = () =>
         kind === 'discard' ? volume.discard(offset, length) : volume.writeZeroes(offset, length);
-      this.#model.endWrite(write, await this.#outcome(NO_ERROR, call));
+      this.#model.endWrite(write, await this.#space.change(call));
     });
   }
 
   async #flush(volume: Volume): Promise<void> {
     const flush = this.#model.beginFlush();
-    this.#model.endFlush(flush, await this.#outcome(NO_ERROR, () => volume.flush()));
+    // What was acknowledged may wait for room.
+    const error = await this.#space.errorOf(NO_ERROR, () => volume.flush());
+    this.#model.endFlush(flush, error === undefined ? 'done' : 'failed');
   }
 
   async #read(volume: Volume, { offset, length }: Range): Promise<void> {
     const read = this.#model.beginRead();
     const bytes = new Uint8Array(length);
-    if ((await this.#outcome(NO_ERROR, () => volume.read(offset, bytes))) === 'done')
+    if ((await this.#calls.outcome(NO_ERROR, () => volume.read(offset, bytes))) === 'done')
       this.#model.endRead(read, offset, bytes);
     else this.#model.cancelRead(read);
   }
@@ -337,7 +336,7 @@ export class Workload {
       });
       if (snapshot.unusedBytes > 0) this.#counters.snapshotsSkipping++;
     };
-    const error = await this.#errorOf(NOT_CREATED, call);
+    const error = await this.#calls.errorOf(NOT_CREATED, call);
     if (error === undefined) this.#counters.snapshotsTaken++;
     // Gone already: it was deleted before its creation returned.
     if (!this.#model.has(label)) return;
@@ -346,84 +345,16 @@ export class Workload {
     this.#model.endSnapshot(label, error === undefined ? 'done' : failed);
   }
 
-  async #revert(volume: Volume, { age, keep }: { age: number; keep: boolean }): Promise<void> {
-    const target = snapshotOf(volume, { age });
-    // What is being written to it may be in what the volume goes back to, or not.
-    if (target === undefined || this.#writes.has(target)) return;
-    this.#targets.add(target);
-    await this.#revertTo(volume, target, keep);
-    this.#targets.delete(target);
-  }
-
-  async #revertTo(volume: Volume, target: Snapshot, keep: boolean): Promise<void> {
-    // Read, it holds one value in each sector and no other.
-    const content = await this.#readSnapshot(target);
-    if (content === undefined) return;
-    this.mayRevert = true;
-    const label = `s${this.#label++}`;
-    const unused = target.unusedBytes > 0 ? zeroBlocksOf(content) : NO_BLOCKS;
-    const revert: AskedRevert = { content, unused, asked: this.#model.tick() };
-    this.#reverts.set(label, revert);
-    if (!keep) this.#unwanted.add(label);
-    this.#model.beginSnapshot(label);
-    const call = async () => {
-      const holdTimeoutMs = this.#holdTimeoutMs;
-      await this.#whileNothingIsCopied(
-        volume,
-        () => volume.revert(target, { label, holdTimeoutMs, keepPrevious: keep }).begun,
-      );
-    };
-    const error = await this.#errorOf(NOT_REVERTED, call);
-    this.#reverts.delete(label);
-    if (revert.seen !== undefined) {
-      this.#model.endRevert(revert.seen, error === undefined ? 'done' : 'failed');
-      if (error === undefined) this.#counters.reverts++;
-    } else if (this.#model.has(label)) {
-      // It was one that was under way already, or nothing came of it; after an error of the device the next opening tells.
-      const isAbsent = error === undefined || error.code !== 'DEVICE';
-      this.#model.endSnapshot(label, isAbsent ? 'failed' : 'uncertain');
-    }
-  }
-
-  /** What a copy within the volume reads is what its model has read before. */
-  #whileNothingIsCopied(volume: Volume, action: () => Promise<void>): Promise<void> {
-    return this.#changing.run(0, volume.size, false, action);
-  }
-
-  /** All that was written since the revert began goes. */
-  async #cancelRevert(volume: Volume): Promise<void> {
-    const status = () => volume.figures.revert;
-    const { previousId, phase } = status() ?? {};
-    const previous = volume.snapshots.find(({ id }) => id === previousId);
-    if (previous === undefined || phase === 'cancelling' || this.#isCancelling) return;
-    this.#isCancelling = true;
-    const content = await this.#readSnapshot(previous);
-    if (content !== undefined && status()?.previousId === previousId) {
-      const seen = this.#model.beginRevert(content);
-      const error = await this.#errorOf(NOT_CANCELLED, () =>
-        this.#whileNothingIsCopied(volume, async () => {
-          if (status()?.previousId !== previousId) throw new NotFoundError('the revert is over');
-          await volume.reverting?.cancel();
-        }),
-      );
-      this.#model.endRevert(seen, error === undefined ? 'done' : 'failed');
-      if (error === undefined) this.#counters.revertsCancelled++;
-    }
-    this.#isCancelling = false;
-  }
-
   /** Snapshots that should have gone with a revert that is over. */
-  unwantedIn({ snapshots, figures }: Volume): string[] {
-    return figures.revert === undefined
-      ? snapshots.map(labelOf).filter((label) => this.#unwanted.has(label))
-      : [];
+  unwantedIn(volume: Volume): string[] {
+    return this.#reverts.unwantedIn(volume);
   }
 
   async #delete(volume: Volume, { age, wait }: { age: number; wait: boolean }): Promise<void> {
     const { snapshots } = volume;
     const snapshot = snapshots[age % Math.max(1, snapshots.length)];
     if (snapshot === undefined) return;
-    if ((await this.#outcome(NOT_DELETED, () => snapshot.delete())) !== 'done') return;
+    if ((await this.#calls.outcome(NOT_DELETED, () => snapshot.delete())) !== 'done') return;
     this.#counters.snapshotsDeleted++;
     // It may have to wait for room, or for the next opening.
     if (wait) await this.settle(volume);
@@ -431,7 +362,7 @@ export class Workload {
 
   /** Waits until what was deleted is merged, unless there is no room for that. */
   async settle(volume: Volume): Promise<void> {
-    await this.#outcome(NOT_MERGED, () => volume.settled());
+    await this.#calls.outcome(NOT_MERGED, () => volume.settled());
   }
 
   /** What comes back is right even if the snapshot was deleted meanwhile; it may also be refused then. */
@@ -441,14 +372,14 @@ export class Workload {
   ): Promise<Uint8Array | undefined> {
     const read = this.#model.beginSnapshotRead(labelOf(snapshot));
     const bytes = new Uint8Array(length);
-    const result = await this.#outcome(GONE, () => snapshot.read(offset, bytes));
+    const result = await this.#calls.outcome(GONE, () => snapshot.read(offset, bytes));
     if (read === undefined) return undefined;
     this.#model.endSnapshotRead(read, offset, result === 'done' ? bytes : undefined);
     if (result !== 'done') return undefined;
     this.#counters.snapshotsVerified++;
     // What is rotten may be zero at one moment and not at another.
     if (this.tolerated.length === 0)
-      await this.#outcome(GONE, () => checkZeros(snapshot, { offset, length }, bytes));
+      await this.#calls.outcome(GONE, () => checkZeros(snapshot, { offset, length }, bytes));
     return bytes;
   }
 
@@ -457,7 +388,7 @@ export class Workload {
     const bytes = new Uint8Array(length);
     if (!zeros) stampSectors(bytes, offset, this.#sequence++);
     if (!snapshot.writable) {
-      const result = await this.#outcome(GONE, () => snapshot.setWritable(true));
+      const result = await this.#calls.outcome(GONE, () => snapshot.setWritable(true));
       if (result !== 'done') return;
     }
     // So that the model knows what is there before.
@@ -465,17 +396,18 @@ export class Workload {
     const write = this.#model.beginSnapshotWrite(labelOf(snapshot), offset, bytes);
     if (write === undefined) return;
     const call = async () => {
-      if (this.#targets.has(snapshot)) throw new RevertInProgressError('a revert to it is being asked for');
+      if (this.#reverts.targets.has(snapshot))
+        throw new RevertInProgressError('a revert to it is being asked for');
       await (zeros ? snapshot.writeZeroes(offset, length) : snapshot.write(offset, bytes));
     };
-    this.#writes.add(snapshot);
-    this.#model.endSnapshotWrite(write, await this.#outcome(NOT_WRITTEN, call));
-    this.#writes.delete(snapshot);
+    this.#reverts.writes.add(snapshot);
+    this.#model.endSnapshotWrite(write, await this.#calls.outcome(NOT_WRITTEN, call));
+    this.#reverts.writes.delete(snapshot);
   }
 
   async #flushSnapshot(snapshot: Snapshot): Promise<void> {
     const flush = this.#model.beginSnapshotFlush(labelOf(snapshot));
-    const result = await this.#outcome(GONE, () => snapshot.flush());
+    const result = await this.#calls.outcome(GONE, () => snapshot.flush());
     if (flush !== undefined) this.#model.endSnapshotFlush(flush, result);
   }
 
@@ -484,54 +416,8 @@ export class Workload {
     const isUntilNow = this.#comparisons++ % 2 === 1;
     const [since, until] = volume.snapshots.slice(isUntilNow ? -1 : -2);
     if (since === undefined || (until === undefined && !isUntilNow)) return;
-    await this.#outcome(GONE, async () => {
-      // Read first: what is written meanwhile may be reported or not.
-      const after = await (until ?? volume).read(0, until?.size ?? volume.size);
-      const before = await since.read(0, since.size);
-      const changed = new Uint8Array(volume.size);
-      for await (const { offset, length } of volume.changedBlocks(until ? { since, until } : { since }))
-        changed.fill(1, offset, offset + length);
-      // That block is compared, and may be equal again by then.
-      const mayChange = isUntilNow || since.writable || until?.writable === true;
-      if (mayChange && volume.figures.layout === 'in-volume') changed.fill(1, 0, BLOCK_SIZE);
-      const missed = before.findIndex((byte, at) => byte !== after[at] && changed[at] === 0);
-      if (missed >= 0)
-        throw new ModelMismatch(
-          `byte ${missed} differs between ${since.label} and ${until?.label ?? 'now'}, but is not reported as changed`,
-        );
-    });
+    await this.#calls.outcome(GONE, () => compareChanges(volume, since, until));
   }
-
-  async #outcome(permitted: Permitted, call: () => Promise<unknown>): Promise<'done' | 'failed'> {
-    return (await this.#errorOf(permitted, call)) === undefined ? 'done' : 'failed';
-  }
-
-  /** Runs a call that may fail, but only in the ways that the documentation names. */
-  async #errorOf(permitted: Permitted, call: () => Promise<unknown>): Promise<VolsnapError | undefined> {
-    try {
-      await call();
-      return undefined;
-    } catch (error) {
-      if (!(error instanceof VolsnapError)) throw error;
-      if (permitted.includes(error.code) || this.tolerated.includes(error.code)) return error;
-      throw error;
-    }
-  }
-}
-
-/** What a snapshot knows to be zero reads as zeros, always: it does not change. */
-async function checkZeros(snapshot: Snapshot, { offset, length }: Range, bytes: Uint8Array): Promise<void> {
-  let at = 0;
-  for await (const extent of allocationOf(snapshot, offset, length)) {
-    const part = bytes.subarray(at, at + extent.length);
-    const wrong = extent.zero ? part.findIndex((byte) => byte !== 0) : -1;
-    if (wrong >= 0)
-      throw new ModelMismatch(
-        `byte ${offset + at + wrong} of ${snapshot.label} is not zero, but is said to be`,
-      );
-    at += extent.length;
-  }
-  if (at !== length) throw new ModelMismatch(`of ${length} bytes ${at} are described as zero or not`);
 }
 
 const blocksOf = (size: number): Range[] =>

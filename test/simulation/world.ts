@@ -200,6 +200,13 @@ export class RunWorld {
     faults.draw(faultRate);
   }
 
+  /** What the host has for the store from now on, in bytes; 0: as much as is wanted. Not less than is there. */
+  setHostSpace(bytes: number): void {
+    if (this.#inside) return;
+    const directory = this.world.directory('store');
+    directory.capacity = bytes === 0 ? Infinity : Math.max(bytes, directory.usedBytes);
+  }
+
   /** How many files there are in a directory store. */
   get fileCount(): number | undefined {
     return this.#inside ? undefined : this.world.directory(this.#storeName).fileNames.length;

@@ -1,8 +1,8 @@
 /** `volsnap cache`: cache images, and devices served through one. What the commands do is in `../cache-commands.ts`, loaded when one runs. */
 import { Command, Option } from 'commander';
 import type { ByteLength } from '../../index.js';
-import { type Address, parseAddress } from '../address.js';
 import { Status } from '../failure.js';
+import { type ListeningOptions, withListening } from '../listening.js';
 import type { Runner } from '../session.js';
 import { parseSize } from '../size.js';
 
@@ -13,12 +13,7 @@ export interface CacheCreateOptions {
   readonly uuid?: string;
 }
 
-export interface CacheServeOptions {
-  readonly socket?: string;
-  readonly listen?: Address;
-  readonly tlsCertificates?: string;
-  readonly tlsPsk?: string;
-  readonly insecure?: boolean;
+export interface CacheServeOptions extends ListeningOptions {
   readonly readOnly?: boolean;
   readonly policy: 'write-through' | 'write-around';
   readonly readAhead: ByteLength;
@@ -117,26 +112,16 @@ const compact = (run: Runner): Command =>
   );
 
 const serve = (run: Runner): Command =>
-  imageCommand(
-    'serve',
-    'serve a device through a cache image, over NBD',
-    'The export has the empty name; the URI is printed when clients can connect. While it is served nothing else may write the backing. Ends with Ctrl-C or SIGTERM.',
-    'volsnap cache serve disk.vci nbd://host/export',
-    'volsnap cache serve disk.vci nbds://host/export --socket /run/vm/disk.sock --policy write-around',
+  withListening(
+    imageCommand(
+      'serve',
+      'serve a device through a cache image, over NBD',
+      'The export has the empty name; the URI is printed when clients can connect. While it is served nothing else may write the backing. Ends with Ctrl-C or SIGTERM.',
+      'volsnap cache serve disk.vci nbd://host/export',
+      'volsnap cache serve disk.vci nbds://host/export --socket /run/vm/disk.sock --policy write-around',
+    ).argument('<BACKING>', 'what is cached: an NBD address, or the path of an image or a block device'),
+    'IMAGE.sock',
   )
-    .argument('<BACKING>', 'what is cached: an NBD address, or the path of an image or a block device')
-    .addOption(
-      new Option('--socket <PATH>', 'Unix socket to serve on (default: IMAGE.sock)').conflicts('listen'),
-    )
-    .option('--listen <HOST:PORT>', 'TCP address to serve on; needs TLS, or --insecure', parseAddress)
-    .addOption(
-      new Option(
-        '--tls-certificates <DIR>',
-        'clients need a certificate: folder with ca-cert.pem, server-cert.pem, server-key.pem',
-      ).conflicts('tlsPsk'),
-    )
-    .option('--tls-psk <FILE>', 'clients need a key: file with lines of USER:KEY')
-    .option('--insecure', 'allow TCP without TLS, on loopback only')
     .addOption(
       new Option('--policy <POLICY>', 'whether what is written is cached')
         .choices(['write-through', 'write-around'])

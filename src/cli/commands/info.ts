@@ -7,6 +7,7 @@ import {
   RemoteVolume,
   type RevertStatus,
   type ScrubStatus,
+  type SpaceFigures,
   type VolumeAccess,
 } from '../../index.js';
 import { formatAge } from '../age.js';
@@ -17,6 +18,7 @@ import { formatCount, formatShare, formatSize } from '../size.js';
 import { pairLines, shellWord } from '../text.js';
 import { reachOwner, readVolume } from '../volumes.js';
 import { watch as watchVolume } from '../watch.js';
+import { policyPhrase } from './policy.js';
 
 const LAYOUTS = {
   directory: 'a directory',
@@ -82,7 +84,8 @@ async function info(session: Session, path: string, options: InfoOptions): Promi
 type Facts = Awaited<ReturnType<typeof factsOf>>;
 
 async function factsOf(volume: VolumeAccess) {
-  const { layout, storeName, usedBytes, allocatedBytes, maximumBytes, tableMemoryBytes } = volume.figures;
+  const { layout, storeName, usedBytes, allocatedBytes, maximumBytes, tableMemoryBytes, space } =
+    volume.figures;
   const { snapshots, recovery } = volume;
   return {
     volume: volume.name,
@@ -90,6 +93,7 @@ async function factsOf(volume: VolumeAccess) {
     layout,
     storeName,
     snapshots: snapshots.length,
+    heldSnapshots: snapshots.filter(({ held }) => held).length,
     deletedSnapshots: volume.figures.deletion.snapshots,
     damagedSnapshots: snapshots.filter(({ state }) => state === 'damaged').length,
     oldestAt: timeOf(snapshots.at(0)?.createdAt),
@@ -101,6 +105,8 @@ async function factsOf(volume: VolumeAccess) {
     /** 0: no limit. */
     maximumBytes,
     hostFreeBytes: layout === 'directory' ? await freeBytes(storeName) : null,
+    /** What happens to writes when there is no room, how fast copies take it, and when it is used up at that rate. */
+    space: space === undefined ? null : spaceOf(space),
     tableMemoryBytes,
     closedCleanly: recovery.clean,
     /** The revert under way. */
@@ -110,6 +116,17 @@ async function factsOf(volume: VolumeAccess) {
     servedBy: servedBy(volume),
   };
 }
+
+const spaceOf = (space: SpaceFigures) => ({
+  policy: space.policy,
+  waitMs: space.waitMs,
+  afterWait: space.afterWait,
+  isFull: space.isFull,
+  waiting: space.waiting,
+  roomBytes: space.roomBytes ?? null,
+  bytesPerSecond: space.bytesPerSecond,
+  secondsToFull: space.secondsToFull ?? null,
+});
 
 /** The process that serves the volume, and where its clients find it. */
 const servedBy = (volume: VolumeAccess) =>
@@ -149,6 +166,7 @@ function pairsOf(facts: Facts, { colors }: Output): [string, string][] {
     pairs.push(['unused', `${formatSize(facts.unusedBytes)} that the newest snapshot leaves out`]);
   if (hostFreeBytes !== null)
     pairs.push(['free', `${formatSize(hostFreeBytes)} on the file system of the store`]);
+  if (facts.space !== null) pairs.push(['when full', policyPhrase(facts.space)], ...ratePairs(facts.space));
   if (facts.layout !== 'windows') {
     pairs.push(['tables', `${formatSize(facts.tableMemoryBytes)} of memory while it is open`]);
     if (facts.servedBy === null)
@@ -165,6 +183,19 @@ function revertPhrase({ phase, targetId, doneBytes, totalBytes, problem }: Rever
   return `${what}, ${state}${problem === undefined ? '' : `; it rests: ${problem}`}`;
 }
 
+/** Only of a volume that is being written. */
+function ratePairs({
+  bytesPerSecond,
+  secondsToFull,
+  isFull,
+}: ReturnType<typeof spaceOf>): [string, string][] {
+  const pairs: [string, string][] = [];
+  if (isFull) pairs.push(['full', 'writes wait or fail because there is no room for copies']);
+  if (bytesPerSecond === 0) return pairs;
+  const full =
+    secondsToFull === null ? '' : `, full ${formatAge(new Date(Date.now() + secondsToFull * 1000))}`;
+  return [...pairs, ['copies', `${formatSize(bytesPerSecond)} a second${full}`]];
+}
 const scrubPhrase = ({ doneBytes, totalBytes, problems }: ScrubStatus): string =>
   `${formatShare(doneBytes, totalBytes)} of the copies read, ${problems === 0 ? 'nothing found' : `${problems} found`}`;
 
@@ -173,12 +204,13 @@ const deletedPairs = ({ deletedSnapshots }: Facts): [string, string][] =>
   deletedSnapshots === 0 ? [] : [['deleted', `${deletedSnapshots}, being merged into older ones`]];
 
 function snapshotsPhrase(
-  { snapshots, damagedSnapshots, oldestAt, newestAt }: Facts,
+  { snapshots, heldSnapshots, damagedSnapshots, oldestAt, newestAt }: Facts,
   red: (text: string) => string,
 ): string {
   if (snapshots === 0) return 'none';
   const ages = [oldestAt, newestAt].flatMap((time) => (time === null ? [] : [formatAge(new Date(time))]));
   const [oldest, newest] = ages;
   const when = snapshots === 1 ? `taken ${oldest}` : `the oldest taken ${oldest}, the newest ${newest}`;
-  return `${snapshots}, ${when}${damagedSnapshots > 0 ? red(`, ${damagedSnapshots} damaged`) : ''}`;
+  const held = heldSnapshots > 0 ? `, ${heldSnapshots} held` : '';
+  return `${snapshots}, ${when}${held}${damagedSnapshots > 0 ? red(`, ${damagedSnapshots} damaged`) : ''}`;
 }

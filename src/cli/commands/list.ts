@@ -80,8 +80,10 @@ function linesOf(
   return [colors.dim(titles), ...lines];
 }
 
-function stateText({ state, hidden, offline }: Snapshot, colors: Output['colors']): string {
-  const notes = [...(hidden ? ['hidden'] : []), ...(offline ? ['offline'] : [])];
+/** `ok`, `ok, held`, `ok, held until 2030-01-31 00:00:00, hidden`. */
+function stateText({ state, held, heldUntil, hidden, offline }: Snapshot, colors: Output['colors']): string {
+  const hold = heldUntil === undefined ? 'held' : `held until ${formatMoment(heldUntil)}`;
+  const notes = [...(held ? [hold] : []), ...(hidden ? ['hidden'] : []), ...(offline ? ['offline'] : [])];
   const text = [state, ...notes].join(', ');
   return state === 'ok' ? colors.green(text) : colors.red(text);
 }

@@ -2,53 +2,37 @@
 import { once } from 'node:events';
 import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
-import { InvalidArgumentError, type NbdTls, Volume, VolumeServer, type WriteMode } from '../../index.js';
+import { InvalidArgumentError, Volume, VolumeServer, type WriteMode } from '../../index.js';
 import { type Address, parseAddress } from '../address.js';
 import { protectedBlocksOption, volumeCommand, type WritingOptions } from '../command.js';
 import { UsageError } from '../failure.js';
+import { type ListeningOptions, tlsOf, withListening } from '../listening.js';
 import type { Runner, Session } from '../session.js';
-import { readCertificates, readKeys } from '../tls-files.js';
 import { openDevice, openForChange, storeOf, tellRecovery } from '../volumes.js';
 
-interface ServeOptions extends WritingOptions {
-  readonly socket?: string;
-  readonly listen?: Address;
-  readonly tlsCertificates?: string;
-  readonly tlsPsk?: string;
-  readonly insecure?: boolean;
+interface ServeOptions extends WritingOptions, ListeningOptions {
   readonly readOnly?: boolean;
   readonly writeMode: WriteMode;
   readonly metrics?: Address;
 }
 
 export const serveCommand = (run: Runner): Command =>
-  volumeCommand({
-    name: 'serve',
-    summary: 'serve volumes and their snapshots over NBD',
-    details:
-      'Exports are live (also the empty name) and snapshot/ID; of several volumes, NAME/live and NAME/snapshot/ID. The URI is printed when clients can connect. Other commands work meanwhile. Ends with Ctrl-C or SIGTERM.',
-    examples: [
-      'volsnap serve disk.img',
-      'volsnap serve disk.img --socket /run/vm/disk.sock',
-      'volsnap serve disk.img --listen 0.0.0.0:10809 --tls-certificates /etc/pki/volsnap',
-    ],
-    writes: true,
-    several: true,
-  })
-    .addOption(
-      new Option('--socket <PATH>', 'Unix socket to serve on (default: nbd.sock in the store)').conflicts(
-        'listen',
-      ),
-    )
-    .option('--listen <HOST:PORT>', 'TCP address to serve on; needs TLS, or --insecure', parseAddress)
-    .addOption(
-      new Option(
-        '--tls-certificates <DIR>',
-        'clients need a certificate: folder with ca-cert.pem, server-cert.pem, server-key.pem',
-      ).conflicts('tlsPsk'),
-    )
-    .option('--tls-psk <FILE>', 'clients need a key: file with lines of USER:KEY')
-    .option('--insecure', 'allow TCP without TLS, on loopback only')
+  withListening(
+    volumeCommand({
+      name: 'serve',
+      summary: 'serve volumes and their snapshots over NBD',
+      details:
+        'Exports are live (also the empty name) and snapshot/ID; of several volumes, NAME/live and NAME/snapshot/ID. The URI is printed when clients can connect. Other commands work meanwhile. Ends with Ctrl-C or SIGTERM.',
+      examples: [
+        'volsnap serve disk.img',
+        'volsnap serve disk.img --socket /run/vm/disk.sock',
+        'volsnap serve disk.img --listen 0.0.0.0:10809 --tls-certificates /etc/pki/volsnap',
+      ],
+      writes: true,
+      several: true,
+    }),
+    'nbd.sock in the store',
+  )
     .addOption(
       new Option('--write-mode <MODE>', 'when a write is acknowledged: in memory, or in the volume')
         .choices(['writeback', 'ordered'])
@@ -100,11 +84,6 @@ async function serve(session: Session, paths: readonly string[], options: ServeO
   } finally {
     await closeAll();
   }
-}
-
-async function tlsOf({ tlsCertificates, tlsPsk }: ServeOptions): Promise<NbdTls | undefined> {
-  if (tlsCertificates !== undefined) return readCertificates(tlsCertificates);
-  return tlsPsk === undefined ? undefined : readKeys(tlsPsk);
 }
 
 async function openToServe(session: Session, path: string, options: ServeOptions): Promise<Volume> {

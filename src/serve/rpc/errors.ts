@@ -45,6 +45,7 @@ const CLASSES: Readonly<Record<errors.ErrorCode, new (message: string) => errors
   OFFLINE: errors.OfflineError,
   HOLD_TIMEOUT: errors.HoldTimeoutError,
   NO_SPACE: errors.NoSpaceError,
+  HELD: errors.HeldError,
   LIMIT: errors.LimitError,
   REVERT_IN_PROGRESS: errors.RevertInProgressError,
   WRITER_FAILED: errors.WriterFailedError,

@@ -2,6 +2,7 @@
 import type { PlantedBug } from './bug.js';
 
 const BUFFER = 'copy-on-write/write-buffer.ts';
+const READS = 'copy-on-write/buffered-reads.ts';
 const ENTRY = 'copy-on-write/buffered-write.ts';
 const HISTORY = 'volume/stored-history.ts';
 
@@ -40,7 +41,7 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
     breaks: 'an acknowledged write is not read',
     edits: [
       {
-        file: BUFFER,
+        file: READS,
         find: 'if (this.#index.isEmpty) return',
         replace: 'if (offset >= 0) return',
       },
@@ -51,7 +52,7 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
     breaks: 'an acknowledged write is not read, for a moment',
     edits: [
       {
-        file: BUFFER,
+        file: READS,
         find: 'for (const write of held) write.layOver(offset, target);',
         replace: "for (const write of held) if (write.state !== 'over') write.layOver(offset, target);",
       },
@@ -62,7 +63,7 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
     breaks: 'an acknowledged write is not read',
     edits: [
       {
-        file: BUFFER,
+        file: READS,
         find: 'for (const write of held) write.layOver(offset, target);',
         replace: 'for (const write of [...held].reverse()) write.layOver(offset, target);',
       },
@@ -72,13 +73,13 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
     name: 'memory is used again while a reader holds it',
     breaks: 'a read returns bytes of another place',
     edits: [
-      { file: BUFFER, find: 'for (const write of held) write.holders++;', replace: '' },
+      { file: READS, find: 'for (const write of held) write.holders++;', replace: '' },
       {
         file: BUFFER,
         find: 'giveBack(write.lent);',
         replace: 'write.lent.memory.fill(0xee);\n    giveBack(write.lent);',
       },
-      { file: BUFFER, find: 'for (const write of held) this.#release(write);', replace: '' },
+      { file: READS, find: 'for (const write of held) this.#release(write);', replace: '' },
     ],
   },
   {
@@ -87,7 +88,7 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: BUFFER,
-        find: 'this.#room.release(pooledSize(write.length));\n    giveBack(write.lent);',
+        find: 'if (write.isCounted) this.#room.release(pooledSize(write.length));',
         replace: '',
       },
     ],

@@ -89,7 +89,7 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
     breaks: 'a snapshot reads zeros in place of data',
     edits: [
       {
-        file: COPY_ON_WRITE,
+        file: 'copy-on-write/originals.ts',
         find: 'ZEROS.equals(data);',
         replace: 'ZEROS.subarray(0, 512).equals(data.subarray(0, 512));',
       },
@@ -111,7 +111,7 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
     breaks: 'a snapshot reads what was written later',
     edits: [
       {
-        file: COPY_ON_WRITE,
+        file: 'copy-on-write/room-aside.ts',
         find: 'Math.min(blockOf(offset + length - 1) + 1, table',
         replace: 'Math.min(Math.max(blockOf(offset + length), blockOf(offset) + 1), table',
       },
@@ -145,7 +145,7 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: 'snapshot/space.ts',
-        find: "await this.#chain.removeThrough(newest, this.#copying, 'copy-failed', error);\n",
+        find: "if (!(await this.#overflow.give(newest, 'copy-failed', error))) throw error;\n",
         replace: '',
       },
     ],
@@ -197,6 +197,6 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
   {
     name: 'slots of a failed batch are not given back',
     breaks: 'space is promised for ever to entries that never come',
-    edits: [{ file: COPY_ON_WRITE, find: 'area.cancel(reserved, blocks.length);', replace: '' }],
+    edits: [{ file: COPY_ON_WRITE, find: 'area.cancel(reserved, blocks.length, blocks);', replace: '' }],
   },
 ];

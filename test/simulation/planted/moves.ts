@@ -224,7 +224,7 @@ export const MOVE_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: 'copy-on-write/copy-on-write.ts',
-        find: '    if (!committed && appended) for (const copied of group) area.entered.note(copied);\n',
+        find: 'if (area.uncommitted.has(block)) return this.#commitAgain(area, block);',
         replace: '',
       },
     ],

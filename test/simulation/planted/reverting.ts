@@ -146,9 +146,9 @@ export const REVERTING_BUGS: readonly PlantedBug[] = [
     breaks: 'what was not put back is lost',
     edits: [
       {
-        file: 'snapshot/chain.ts',
-        find: 'return kept !== undefined && this.#records.indexOf(record) >= this.#records.indexOf(kept);',
-        replace: 'return kept === record && this.#records.length === 0;',
+        file: 'snapshot/keeping.ts',
+        find: 'return this.from !== undefined && this.#records.indexOf(record) >= this.#records.indexOf(this.from);',
+        replace: 'return this.from !== undefined && this.#records.indexOf(record) < 0;',
       },
     ],
   },

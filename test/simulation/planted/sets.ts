@@ -112,7 +112,7 @@ export const SET_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: 'volume/leftovers.ts',
-        find: 'if (chain.isKept(record)) record.expired = reason;',
+        find: 'if (chain.keeping.isNeeded(record)) record.expired = reason;',
         replace: 'if (chain.isKept(record) && reason === null) record.expired = reason;',
       },
     ],

@@ -176,6 +176,8 @@ export const SNAPSHOT_WRITE_BUGS: readonly PlantedBug[] = [
   {
     name: 'a snapshot is written while the volume is put back to it',
     breaks: 'the volume becomes a mixture',
-    edits: [{ file: WRITES, find: 'if (this.#context.chain.isKept(record))', replace: 'if (false)' }],
+    edits: [
+      { file: WRITES, find: 'if (this.#context.chain.keeping.isNeeded(record))', replace: 'if (false)' },
+    ],
   },
 ];

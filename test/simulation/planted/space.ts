@@ -2,8 +2,9 @@
 import type { PlantedBug } from './bug.js';
 
 const SLOTS = 'diff-area/area-slots.ts';
-const SPACE = 'snapshot/space.ts';
+const ENDS = 'snapshot/area-ends.ts';
 const CHAIN = 'snapshot/chain.ts';
+const FREEING = 'snapshot/freeing.ts';
 const IN_VOLUME = 'store/in-volume-store.ts';
 
 export const SPACE_BUGS: readonly PlantedBug[] = [
@@ -51,8 +52,8 @@ export const SPACE_BUGS: readonly PlantedBug[] = [
     breaks: 'copies lie outside of the file after a reopening',
     edits: [
       {
-        file: SPACE,
-        find: 'area.grow(length, (change) => this.#store.control.update(record.id, change)),',
+        file: ENDS,
+        find: 'area.grow(length, (change) => this.#control.update(record.id, change)),',
         replace: 'area.grow(length, async () => undefined),',
       },
     ],
@@ -131,7 +132,7 @@ export const SPACE_BUGS: readonly PlantedBug[] = [
   {
     name: 'a deleted snapshot grows once more',
     breaks: 'space that nobody owns',
-    edits: [{ file: SPACE, find: 'if (record.isGone) return false;', replace: '' }],
+    edits: [{ file: ENDS, find: 'if (record.isGone) return false;', replace: '' }],
   },
   {
     name: 'the space of a deleted snapshot is free before its deletion is durable',
@@ -141,11 +142,11 @@ export const SPACE_BUGS: readonly PlantedBug[] = [
         file: CHAIN,
         find: "if (wasVisible) this.#emit('deleting', { id: record.id, reason, cause });",
         replace:
-          "if (wasVisible) this.#emit('deleting', { id: record.id, reason, cause });\n    if (record.area !== undefined && copyOnWrite.target !== record.area) await this.#free(record, record.area, [record]);",
+          "if (wasVisible) this.#emit('deleting', { id: record.id, reason, cause });\n    if (record.area !== undefined && copyOnWrite.target !== record.area) await this.#freeing.now(record, record.area, [record]);",
       },
       {
         file: CHAIN,
-        find: 'else await this.#free(record, area, readers);',
+        find: 'else await this.#freeing.now(record, area, readers);',
         replace: '',
       },
     ],
@@ -154,7 +155,7 @@ export const SPACE_BUGS: readonly PlantedBug[] = [
     name: 'the space of a deleted snapshot is free while it is read',
     breaks: 'a reader sees damage instead of a deletion',
     edits: [
-      { file: CHAIN, find: 'await Promise.all(readers.map((reader) => reader.unread()));', replace: '' },
+      { file: FREEING, find: 'await Promise.all(readers.map((reader) => reader.unread()));', replace: '' },
     ],
   },
   {
@@ -165,7 +166,7 @@ export const SPACE_BUGS: readonly PlantedBug[] = [
   {
     name: 'the space of a deleted snapshot is never given back',
     breaks: 'space leaks',
-    edits: [{ file: CHAIN, find: 'await record.resizing.runExclusive(() => area.remove());', replace: '' }],
+    edits: [{ file: FREEING, find: 'await record.resizing.runExclusive(() => area.remove());', replace: '' }],
   },
   {
     name: 'a snapshot that could not be taken leaves its file behind',

@@ -30,7 +30,7 @@ export const ZERO_BUGS: readonly PlantedBug[] = [
     breaks: 'an acknowledged write comes back after a later discard',
     edits: [
       {
-        file: 'copy-on-write/write-buffer.ts',
+        file: 'copy-on-write/buffered-reads.ts',
         find: 'yield* lessHeld(allocationOf(this.#device, offset, length), offset, held);',
         replace: 'yield* lessHeld(allocationOf(this.#device, offset, length), offset, held.slice(0, 0));',
       },

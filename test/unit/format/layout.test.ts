@@ -61,7 +61,10 @@ test('no field of the format has moved', () => {
       136   8 cleanVolumeSize
       144   8 cleanModifiedAt
       152   4 checksum
-      156 216 reserved
+      156   4 spacePolicy
+      160   4 spaceAfterWait
+      164   4 spaceWaitMs
+      168 204 reserved
       372   8 growingTo
       380   4 setRecordCount
       384 128 setRecords

@@ -7,6 +7,7 @@ import {
   decodeStartBlock,
   encodeStartBlock,
   isStartBlock,
+  SPACE_POLICIES,
   type StartBlock,
 } from '../../../src/format/start-block.ts';
 import { BLOCK_SIZE } from '../../../src/units.ts';
@@ -21,6 +22,7 @@ const extension = {
   layout: 'directory',
   storeId: 77n,
   clean: { volumeSize: 10 * BLOCK_SIZE, modifiedAt: 1_700_000_000_123_456_789n },
+  spaceRules: { policy: 'hold-writes', waitMs: 5000, afterWait: 'delete-oldest' },
 } as const;
 const start: StartBlock = {
   version: 1,
@@ -48,6 +50,11 @@ const extensions = fc.record({
   layout: fc.constantFrom('directory' as const, 'in-volume' as const),
   storeId: u64,
   clean: fc.option(fc.record({ volumeSize: safe, modifiedAt: u64 }), { nil: undefined }),
+  spaceRules: fc.record({
+    policy: fc.constantFrom(...SPACE_POLICIES),
+    waitMs: u32,
+    afterWait: fc.constantFrom('fail-writes' as const, 'delete-oldest' as const),
+  }),
 });
 
 describe('a start block', () => {
@@ -123,6 +130,8 @@ describe('a start block', () => {
       (view) => view.setUint32(124, 0, true),
       'absent clean record, byte 137, is 0x80, must be zero',
     ],
+    ['a policy that there is not', (view) => view.setUint32(156, 3, true), 'space policy'],
+    ['no policy after the wait', (view) => view.setUint32(160, 2, true), 'space policy after the wait'],
     ['a reserved byte', (view) => view.setUint8(200, 1), 'start block, byte 200, is 0x1, must be zero'],
     [
       'a record of a set beyond their number',

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { FormatError, UnsupportedError } from '../../../src/errors.ts';
 import { type ControlItem, itemPosition } from '../../../src/format/control-block.ts';
-import { encodeStartBlock } from '../../../src/format/start-block.ts';
+import { DEFAULT_SPACE_RULES, encodeStartBlock } from '../../../src/format/start-block.ts';
 import { BLOCK_SIZE } from '../../../src/units.ts';
 import { copy, storeIdOf } from '../../interop/support/windows-image.ts';
 import { changed, open, PLAN, put, SIZE, shown, states, T, withSnapshots } from './fixtures.ts';
@@ -106,6 +106,7 @@ describe('opening', () => {
       layout: 'in-volume',
       storeId: 1n,
       clean: undefined,
+      spaceRules: DEFAULT_SPACE_RULES,
     } as const;
     const start = {
       version: 1,
