@@ -214,8 +214,9 @@ export class Space implements CopyOnWriteHost {
         return 'room';
       }
       if (record.isLate) {
-        await this.#chain.removeThrough(record, this.#copying, 'late', memoryIsFull(record));
-        return 'gone';
+        const full = memoryIsFull(record);
+        if (await this.#overflow.give(record, 'late', full)) return 'gone';
+        throw full;
       }
       this.#step.waited();
       const full = await this.#growNow(record, area, needed);

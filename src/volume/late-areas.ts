@@ -8,7 +8,7 @@
  * Shared state: `#looking`, one look at a time; everything else changes only in a look, or when none is under way.
  */
 import { type LoadedArea, loadDiffArea } from '../diff-area/load.js';
-import { DeviceError, HoldTimeoutError, NotFoundError } from '../errors.js';
+import { DeviceError, HeldError, HoldTimeoutError, NotFoundError } from '../errors.js';
 import { SnapshotState } from '../format/control-block.js';
 import { moveCopies } from '../snapshot/arrival.js';
 import { DEFAULT_HOLD_TIMEOUT_MS, whileHeld } from '../snapshot/hold.js';
@@ -118,13 +118,33 @@ export class LateAreas {
     for (const { opened } of gone) await opened?.file.close();
   }
 
-  /** @throws DeviceError if the control file cannot be changed; then they are waited for still */
+  /**
+   * Held ones stay, and are waited for still, until the memory is full: then writes fail.
+   * @throws DeviceError if the control file cannot be changed; then they are waited for, too
+   */
   async #giveUp(cause: unknown): Promise<void> {
     const { chain, copyOnWrite } = this.#engine;
     const newest = this.#waiting.at(-1)?.record;
-    if (newest !== undefined && !newest.isGone) await chain.removeThrough(newest, copyOnWrite, 'late', cause);
+    try {
+      if (newest !== undefined && !newest.isGone)
+        await chain.removeThrough(newest, copyOnWrite, 'late', cause);
+    } catch (error) {
+      await this.#loadAgain();
+      if (error instanceof HeldError) return;
+      throw error;
+    }
     await this.#forgetDeleted();
     for (const record of chain.records) record.isLate = false;
+  }
+
+  /** After a failure what is in an arrived one is in doubt. */
+  async #loadAgain(): Promise<void> {
+    for (const waiting of this.#waiting) {
+      const { opened } = waiting;
+      delete waiting.opened;
+      delete waiting.loaded;
+      await opened?.file.close();
+    }
   }
 
   #tell(error: unknown): void {

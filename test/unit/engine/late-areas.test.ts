@@ -1,7 +1,7 @@
 /** Diff areas that are not there when the volume is opened. */
 import { describe, expect, it } from 'vitest';
 import type { Folder } from '../../../src/device/folder.ts';
-import { FormatError, NotFoundError, OfflineError } from '../../../src/errors.ts';
+import { FormatError, NoSpaceError, NotFoundError, OfflineError } from '../../../src/errors.ts';
 import { FORMAT_SIGNATURE } from '../../../src/format/constants.ts';
 import { DirectoryStore } from '../../../src/store/directory-store.ts';
 import { BLOCK_SIZE } from '../../../src/units.ts';
@@ -156,6 +156,27 @@ describe('diff areas that arrive late', () => {
     expect(late.deleted).toEqual([`${first.id} late`, `${second.id} late`]);
     await late.arrive();
     expect(world.volume.snapshots).toEqual([]);
+    await world.expectRight();
+  });
+
+  it('waits on for one that is held, and lets writes fail when the memory is full', async () => {
+    const late = await LateWorld.create();
+    const { world } = late;
+    const first = await world.snapshot();
+    await first.hold();
+    await late.openLate(16 * BLOCK_SIZE);
+    await world.writeBlock(0);
+    await late.wait(LIMIT_MS + 200);
+    expect(late.deleted).toEqual([]);
+    const bytes = new Uint8Array(BLOCK_SIZE).fill(7);
+    const write = async (block: number) => world.write(block * BLOCK_SIZE, bytes);
+    const writeAll = async () => {
+      for (let block = 0; block < 40; block++) await write(block);
+    };
+    await expect(writeAll()).rejects.toThrow(NoSpaceError);
+    await late.arrive();
+    expect(world.volume.snapshots.map(({ id }) => id)).toEqual([first.id]);
+    await writeAll();
     await world.expectRight();
   });
 
