@@ -169,6 +169,11 @@ export class Workload {
     volume.on('integrityFailure', ({ error }) => this.#calls.expectFault('a copy is damaged', error));
   }
 
+  /** Is the snapshot to go when the volume is closed? Who opens it for reading then is not shown it any more. */
+  isPassing(label: string): boolean {
+    return this.#passing.has(label);
+  }
+
   /** None that was to go with the volume as it was open before is there now. */
   #passAway({ snapshots }: Volume): void {
     const mustGo = (label: string) => this.#passing.has(label) && !this.#kept.has(label);
