@@ -130,7 +130,10 @@ class Run {
       await this.#workload.verify(volume);
     }, steps);
     if (finished) await this.#close(volume);
-    else await this.#crash(crash);
+    else {
+      await this.#crash(crash);
+      this.#workload.loseAwaited();
+    }
     this.#world.late = undefined;
     this.#checkViolations();
   }

@@ -50,6 +50,8 @@ export class Workload {
   /** Are there snapshots whose diff areas have not arrived? Those that must be there when they have. */
   isWaiting = false;
   readonly #awaited = new Set<string>();
+  /** All that are not shown until then. */
+  readonly #hidden = new Set<string>();
 
   constructor(model: VolumeModel, counters: RunCounters, world: WorkloadWorld = NO_WORLD) {
     this.#model = model;
@@ -107,10 +109,18 @@ export class Workload {
     this.isWaiting = volume.recovery.warnings.some((text) => text.includes('has not arrived'));
     if (volume.snapshots.length > 0)
       this.complaints.push('snapshots are shown whose diff areas are not there');
+    this.#hidden.clear();
     for (const label of this.#model.snapshotNames) {
       this.#model.beginDelete(label);
+      this.#hidden.add(label);
       this.#awaited.add(label);
     }
+  }
+
+  /** A crash: copies in memory are lost, and with them even snapshots that were held. */
+  loseAwaited(): void {
+    for (const label of this.#hidden) this.#space.expected.forget(label);
+    this.#hidden.clear();
   }
 
   /** Must be called for each volume that is opened, at once: tells the model of snapshots that go. */
@@ -150,6 +160,7 @@ export class Workload {
       for (const { id, label = '' } of volume.snapshots) labels.set(id, label);
       for (const label of this.#awaited) this.#model.endDelete(label, 'failed');
       this.#awaited.clear();
+      this.#hidden.clear();
       this.isWaiting = false;
     });
     volume.on('deleted', ({ reason, cause }) => {
