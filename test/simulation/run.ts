@@ -126,14 +126,16 @@ class Run {
       await this.#workload.run(volume, { operations, clients: 2 });
       await this.#workload.verify(volume);
       disk.isThere = true;
-      while (this.#workload.isWaiting) await world.scheduler.pause(REST_STEPS);
+      // Held ones for whose copies the host has no room are waited for without end.
+      for (let looks = 0; looks < 500 && this.#workload.isWaiting; looks++)
+        await world.scheduler.pause(REST_STEPS);
       await this.#workload.verify(volume);
     }, steps);
     if (finished) await this.#close(volume);
     else {
       await this.#crash(crash);
-      this.#workload.loseAwaited();
     }
+    if (this.#workload.isWaiting) this.#workload.loseAwaited();
     this.#world.late = undefined;
     this.#checkViolations();
   }
