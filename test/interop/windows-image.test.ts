@@ -1,22 +1,20 @@
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { FileDevice } from '../../src/device/file-device.ts';
 import type { ForeignSnapshot } from '../../src/windows/foreign-snapshot.ts';
 import { ForeignStore } from '../../src/windows/foreign-store.ts';
 import { describeUnless } from './support/describe-unless.ts';
+import { DESCRIPTION, IMAGE, whyNoImage } from './support/real-volume.ts';
 
-const DATA = process.env.VOLSNAP_SHARED_DATA ?? resolve(import.meta.dirname, '../../../shared/data');
-const IMAGE = join(DATA, 'windows-vss.qcow2');
-const missing = whyNot();
+const missing = whyNoImage();
 
 describeUnless(missing, 'a volume of Windows', () => {
-  const expected =
-    missing === undefined ? JSON.parse(readFileSync(join(DATA, 'windows-vss.json'), 'utf8')) : undefined;
+  const expected = missing === undefined ? JSON.parse(readFileSync(DESCRIPTION, 'utf8')) : undefined;
   let folder = '';
   let device: FileDevice;
   let store: ForeignStore;
@@ -92,14 +90,4 @@ async function sha256Of(snapshot: ForeignSnapshot): Promise<string> {
     hash.update(part);
   }
   return hash.digest('hex');
-}
-
-function whyNot(): string | undefined {
-  if (!existsSync(IMAGE)) return `${IMAGE} is not there; set VOLSNAP_SHARED_DATA to its folder`;
-  try {
-    execFileSync('qemu-img', ['--version'], { stdio: 'ignore' });
-    return undefined;
-  } catch {
-    return 'qemu-img is not there (Debian package qemu-utils)';
-  }
 }

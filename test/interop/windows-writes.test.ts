@@ -1,10 +1,10 @@
 /** Volumes of Windows after volsnap wrote to them: libvshadow must find every shadow copy as it was, but for what Windows left undefined. */
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { FileDevice } from '../../src/device/file-device.ts';
 import { MemoryDevice } from '../../src/device/memory-device.ts';
@@ -17,9 +17,8 @@ import { readStoreMap, type StoreMap } from '../../src/windows/store-map.ts';
 import { describeUnless } from './support/describe-unless.ts';
 import { Libvshadow, whyNoLibvshadow } from './support/libvshadow.ts';
 import { randomWritableImage } from './support/random-windows-image.ts';
+import { DESCRIPTION, IMAGE, whyNoImage } from './support/real-volume.ts';
 
-const DATA = process.env.VOLSNAP_SHARED_DATA ?? resolve(import.meta.dirname, '../../../shared/data');
-const IMAGE = join(DATA, 'windows-vss.qcow2');
 const IMAGES = Number(process.env.VOLSNAP_WINDOWS_IMAGES ?? 10);
 const SEED = process.env.VOLSNAP_SEED ?? 'writes';
 const noLibvshadow = whyNoLibvshadow();
@@ -78,7 +77,7 @@ describeUnless(noLibvshadow ?? whyNoImage(), 'the volume of Windows', () => {
     for (let at = 0; newest !== undefined && at < newest.size; at += 2 ** 22)
       hash.update(await newest.read(at, 2 ** 22));
     await device.close();
-    const expected = JSON.parse(readFileSync(join(DATA, 'windows-vss.json'), 'utf8'));
+    const expected = JSON.parse(readFileSync(DESCRIPTION, 'utf8'));
     expect(hash.digest('hex')).toBe(expected.snapshots[1].sha256);
   });
 });
@@ -151,14 +150,4 @@ async function writeAbout(
     }
   }
   return volume.figures.copies.copiedBlocks;
-}
-
-function whyNoImage(): string | undefined {
-  if (!existsSync(IMAGE)) return `${IMAGE} is not there; set VOLSNAP_SHARED_DATA to its folder`;
-  try {
-    execFileSync('qemu-img', ['--version'], { stdio: 'ignore' });
-    return undefined;
-  } catch {
-    return 'qemu-img is not there (Debian package qemu-utils)';
-  }
 }
