@@ -37,6 +37,8 @@ export class CacheStore {
   readonly #environment: Environment;
   #catalog: Catalog;
   #reclaiming: Promise<void> | undefined;
+  /** A commit because much changed. */
+  #due: Promise<void> | undefined;
   #cancelTimer: (() => void) | undefined;
   #evicted = 0;
   #used = false;
@@ -253,7 +255,12 @@ export class CacheStore {
       this.#inBackground(this.commit());
     });
     const { nodes, deferred } = this.#catalog;
-    if (nodes.dirtyCount >= DIRTY_NODES_MAX || deferred.size >= DEFERRED_MAX) await this.commit();
+    if (nodes.dirtyCount < DIRTY_NODES_MAX && deferred.size < DEFERRED_MAX) return;
+    // One for all who notice it.
+    this.#due ??= this.commit().finally(() => {
+      this.#due = undefined;
+    });
+    await this.#due;
   }
 
   async #allocate(first: number, count: number, waits: boolean) {

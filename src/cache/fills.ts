@@ -12,6 +12,9 @@ import type { ByteLength } from '../units.js';
 import type { CacheStore } from './cache-store.js';
 import type { RangeInUse, RangesInUse } from './ranges-in-use.js';
 
+/** Most fills under way: each takes some memory besides its buffer, and they are looked through for every miss. */
+const FILLS_MAX = 512;
+
 interface Fill {
   readonly range: RangeInUse;
   readonly buffer: Uint8Array;
@@ -65,7 +68,8 @@ export class Fills {
   begin(first: number, end: number): boolean {
     const length = (end - first) * VCI_BLOCK_SIZE;
     const taken = pooledSize(length);
-    if (this.#bytes + taken > this.#limit || this.#store.failure !== undefined) return false;
+    if (this.#bytes + taken > this.#limit || this.#fills.size >= FILLS_MAX) return false;
+    if (this.#store.failure !== undefined) return false;
     this.#bytes += taken;
     const buffer = this.#pool.take(length);
     const bytes = buffer.subarray(0, length);

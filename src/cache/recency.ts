@@ -21,22 +21,25 @@ export class Recency {
   #older: Uint32Array = new Uint32Array(FIRST_CAPACITY);
   #newer: Uint32Array = new Uint32Array(FIRST_CAPACITY);
   #table: Uint32Array = new Uint32Array(2 * FIRST_CAPACITY);
-  readonly #spare: number[] = [];
+  /** The first place that is not used any more; the others follow as `#newer` says, to 0. */
+  #spare = 0;
   #places = 1;
+  #size = 0;
 
-  constructor(limit: number) {
+  /** @param expected extents, if that is known: there is room for them at once */
+  constructor(limit: number, expected = 0) {
     this.limit = limit;
+    if (expected >= FIRST_CAPACITY) this.#makeRoom(2 ** Math.ceil(Math.log2(expected + 1)));
   }
 
   get size(): number {
-    return this.#places - 1 - this.#spare.length;
+    return this.#size;
   }
 
   /** Adds the extent that begins with block `first`, as the one used last; or as if used just before another. */
   add(first: number, address: number, before?: number): void {
     const other = before === undefined ? 0 : this.#placeOf(before);
-    const place = this.#spare.pop() ?? this.#places++;
-    if (place >= this.#capacity) this.#grow();
+    const place = this.#takePlace();
     this.#firsts[place] = first;
     this.#addresses[place] = address;
     this.#link(place, other);
@@ -55,7 +58,9 @@ export class Recency {
     const place = this.#placeOf(first);
     this.#unlink(place);
     this.#leave(place);
-    this.#spare.push(place);
+    this.#newer[place] = this.#spare;
+    this.#spare = place;
+    this.#size--;
   }
 
   /** The extent that begins with block `from` now begins with block `to`, and its data elsewhere. */
@@ -85,10 +90,24 @@ export class Recency {
     return [older === 0 ? 0 : (this.#addresses[older] ?? 0), newer === 0 ? 0 : (this.#addresses[newer] ?? 0)];
   }
 
-  /** First blocks, the longest unused first. The list must not change meanwhile. */
-  *[Symbol.iterator](): Generator<number> {
+  /** First blocks, the longest unused first: as it is now. */
+  firsts(): Uint32Array {
+    const firsts = new Uint32Array(this.#size);
+    let at = 0;
     for (let place = this.#newer[0] ?? 0; place !== 0; place = this.#newer[place] ?? 0)
-      yield this.#firsts[place] ?? 0;
+      firsts[at++] = this.#firsts[place] ?? 0;
+    return firsts;
+  }
+
+  #takePlace(): number {
+    this.#size++;
+    const place = this.#spare;
+    if (place !== 0) {
+      this.#spare = this.#newer[place] ?? 0;
+      return place;
+    }
+    if (this.#places === this.#capacity) this.#makeRoom(2 * this.#capacity);
+    return this.#places++;
   }
 
   /** Puts `place` before `other`, in order of use; before the end if that is 0. */
@@ -147,8 +166,8 @@ export class Recency {
     this.#table[hole] = 0;
   }
 
-  #grow(): void {
-    this.#capacity *= 2;
+  #makeRoom(capacity: number): void {
+    this.#capacity = capacity;
     this.#firsts = grown(this.#firsts, this.#capacity);
     this.#addresses = grown(this.#addresses, this.#capacity);
     this.#older = grown(this.#older, this.#capacity);

@@ -8,12 +8,14 @@
  * Shared state: changed between awaits only. Nodes of the current epoch stay in memory until they are written, others up to a limit.
  */
 import type { BlockDevice } from '../device/block-device.js';
+import { BufferPool } from '../device/buffer-pool.js';
 import { assert } from '../errors.js';
 import { badField } from '../format/binary.js';
 import { VCI_BLOCK_SIZE } from '../format/vci.js';
-import { type AnyColumns, decodeNode, emptyColumns, NODE_BLOCKS, NODE_SIZE } from '../format/vci-node.js';
+import { type AnyColumns, decodeNode, NODE_BLOCKS, NODE_SIZE } from '../format/vci-node.js';
 import type { BlockMap } from './block-map.js';
 import type { Deferred } from './deferred.js';
+import { NodePool } from './node-pool.js';
 
 export interface TreeNode {
   readonly columns: AnyColumns;
@@ -32,6 +34,8 @@ const SPARE_WANTED = 48;
 export const SPARE_NEEDED = 32;
 /** Most that it takes to take an extent out. What is copied gives its old place back with the next commit, so there always is that much. */
 export const SPARE_NEEDED_TO_EVICT = 8;
+/** Buffers for reading nodes that are kept. */
+const BUFFERS_KEPT = 16;
 
 export class TreeNodes {
   readonly #device: BlockDevice;
@@ -40,6 +44,9 @@ export class TreeNodes {
   readonly #limit: number;
   readonly #sealed: boolean;
   readonly #nodes = new Map<number, TreeNode>();
+  /** For the columns of nodes: who lets a node go gives them back. */
+  readonly #memory = new NodePool();
+  readonly #buffers = new BufferPool(BUFFERS_KEPT * NODE_SIZE);
   /** What is being read; an entry that is taken away makes what was read void. */
   readonly #loading = new Map<number, Promise<void>>();
   readonly #spare: number[] = [];
@@ -109,12 +116,13 @@ export class TreeNodes {
   }
 
   async #read(address: number, isWanted: () => boolean): Promise<void> {
+    const bytes = this.#buffers.take(NODE_SIZE);
     try {
-      const bytes = new Uint8Array(NODE_SIZE);
       await this.#device.read(address * VCI_BLOCK_SIZE, bytes);
       // Whatever is there by now, the tree has gone on.
       if (!isWanted()) return;
-      const { node } = decodeNode(bytes, { offset: address * VCI_BLOCK_SIZE }, this.#sealed);
+      const context = { offset: address * VCI_BLOCK_SIZE };
+      const { node } = decodeNode(bytes, context, this.#sealed, this.#memory);
       for (let index = 0; index < node.size; index++) this.#checkInside(address, node, index);
       this.#keep({ columns: node, address, epoch: -1, dirty: false, used: true });
       this.#makeRoom();
@@ -122,6 +130,7 @@ export class TreeNodes {
       if (isWanted()) throw error;
     } finally {
       if (isWanted()) this.#loading.delete(address);
+      this.#buffers.give(bytes);
     }
   }
 
@@ -139,13 +148,13 @@ export class TreeNodes {
 
   /** A new, empty node. */
   create(kind: AnyColumns['kind']): TreeNode {
-    return this.#make(emptyColumns(kind));
+    return this.#make(this.#memory.take(kind));
   }
 
   /** A node that may be changed, with the content of this one, which it replaces: itself if it was made since the last commit. */
   writable(node: TreeNode): TreeNode {
     if (node.epoch === this.#epoch) return node;
-    const copy = emptyColumns(node.columns.kind);
+    const copy = this.#memory.take(node.columns.kind);
     copy.size = node.columns.size;
     copy.firsts.set(node.columns.firsts);
     copy.counts.set(node.columns.counts);
@@ -154,9 +163,10 @@ export class TreeNodes {
     return this.#make(copy);
   }
 
-  /** The node is no part of the tree any more. */
+  /** The node is no part of the tree any more, and its columns are another's: whoever calls this has what he needs of them. */
   release(node: TreeNode): void {
     this.#forget(node.address);
+    this.#memory.give(node.columns);
     if (node.epoch === this.#epoch) {
       this.#dirty.delete(node);
       this.#spare.push(node.address); // No commit knows it.
@@ -208,7 +218,7 @@ export class TreeNodes {
       if (node.dirty || node.used) {
         node.used = false;
         this.#nodes.set(address, node);
-      }
+      } else this.#memory.give(node.columns);
     }
   }
 }

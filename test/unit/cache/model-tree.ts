@@ -155,7 +155,7 @@ export class ModelTree {
     }
     same(blocks, this.#addresses.filter((address) => address !== 0).length, 'blocks cached');
     same(extents, recency.size, 'extents in the order of use');
-    same([...recency].length, extents, 'extents in the chain');
+    same(recency.firsts().length, extents, 'extents in the chain');
     const { free, metadata, data } = map.counts;
     same(free + metadata + data, IMAGE_BLOCKS, 'all blocks');
     same(data - deferred.blocksOf.data, blocks, 'data blocks');
