@@ -9,7 +9,7 @@
  */
 import { Mutex } from 'async-mutex';
 import { encodeBlockMapHeader, VCI_BLOCK_SIZE, type VciExtension, type VciHeader } from '../format/vci.js';
-import { encodeNode, NODE_BLOCKS, NODE_SIZE } from '../format/vci-node.js';
+import { emptyLinks, encodeNode, NODE_BLOCKS, NODE_SIZE } from '../format/vci-node.js';
 import { roundUp } from '../units.js';
 import type { Catalog } from './catalog.js';
 import type { ImageFile } from './image-file.js';
@@ -37,6 +37,7 @@ export class Commits {
   #count = 0;
   /** Nodes as they are written, one behind the other: memory that the next commit uses again. */
   #images = new Uint8Array(0);
+  readonly #links = emptyLinks();
   /** Makes durable what the backing was given: what is cached is what it would hold after a power cut. */
   settle: () => Promise<Settled> = async () => ({});
 
@@ -109,9 +110,9 @@ export class Commits {
     const isFit = this.#images.byteLength >= length && this.#images.byteLength <= IMAGES_KEPT;
     if (!isFit) this.#images = new Uint8Array(roundUp(length, IMAGES_STEP));
     nodes.forEach(({ columns }, index) => {
-      const linksOf = (entry: number) => recency.linksOf(columns.firsts[entry] ?? 0);
+      if (columns.kind === 'leaf') recency.linksOf(columns, this.#links);
       const at = index * NODE_SIZE;
-      encodeNode(columns, generation, linksOf, this.#images.subarray(at, at + NODE_SIZE));
+      encodeNode(columns, generation, this.#links, this.#images.subarray(at, at + NODE_SIZE));
     });
   }
 

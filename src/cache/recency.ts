@@ -7,9 +7,12 @@
  * Shared state: changed between awaits only.
  */
 import { assert } from '../errors.js';
+import type { NodeColumns, NodeLinks } from '../format/vci-node.js';
 import { grown } from './treap.js';
 
 const FIRST_CAPACITY = 64;
+/** Extents from which on there is room for all that there may be: memory that is not used yet costs nothing, but copies of it would. */
+const MANY = 65_536;
 
 export class Recency {
   /** Most extents that there may be. */
@@ -29,7 +32,9 @@ export class Recency {
   /** @param expected extents, if that is known: there is room for them at once */
   constructor(limit: number, expected = 0) {
     this.limit = limit;
-    if (expected >= FIRST_CAPACITY) this.#makeRoom(2 ** Math.ceil(Math.log2(expected + 1)));
+    if (expected < FIRST_CAPACITY) return;
+    this.#makeRoom(expected < MANY ? expected + 1 : limit + 1);
+    this.#table = new Uint32Array(2 ** Math.ceil(Math.log2(2 * expected)));
   }
 
   get size(): number {
@@ -82,12 +87,15 @@ export class Recency {
     return place === 0 ? undefined : this.#firsts[place];
   }
 
-  /** Addresses of the data of the extent used before this one, and after it; 0: none. */
-  linksOf(first: number): readonly [number, number] {
-    const place = this.#placeOf(first);
-    const older = this.#older[place] ?? 0;
-    const newer = this.#newer[place] ?? 0;
-    return [older === 0 ? 0 : (this.#addresses[older] ?? 0), newer === 0 ? 0 : (this.#addresses[newer] ?? 0)];
+  /** Which extents were used before, and after, those of a leaf. @param links that are filled, as many as the leaf has extents */
+  linksOf({ firsts, size }: NodeColumns, links: NodeLinks): void {
+    for (let index = 0; index < size; index++) {
+      const place = this.#placeOf(firsts[index] ?? 0);
+      const older = this.#older[place] ?? 0;
+      const newer = this.#newer[place] ?? 0;
+      links.previous[index] = older === 0 ? 0 : (this.#addresses[older] ?? 0);
+      links.next[index] = newer === 0 ? 0 : (this.#addresses[newer] ?? 0);
+    }
   }
 
   /** First blocks, the longest unused first: as it is now. */
@@ -106,7 +114,10 @@ export class Recency {
       this.#spare = this.#newer[place] ?? 0;
       return place;
     }
-    if (this.#places === this.#capacity) this.#makeRoom(2 * this.#capacity);
+    if (this.#places === this.#capacity) {
+      const isLarge = MANY <= this.#capacity && this.#capacity <= this.limit;
+      this.#makeRoom(isLarge ? this.limit + 1 : 2 * this.#capacity);
+    }
     return this.#places++;
   }
 
@@ -141,6 +152,7 @@ export class Recency {
   }
 
   #enter(place: number): void {
+    if (2 * this.#size > this.#table.length) this.#growTable();
     const mask = this.#table.length - 1;
     const first = this.#firsts[place] ?? 0;
     let at = hash(first) & mask;
@@ -166,15 +178,18 @@ export class Recency {
     this.#table[hole] = 0;
   }
 
+  #growTable(): void {
+    const old = this.#table;
+    this.#table = new Uint32Array(2 * old.length);
+    for (const place of old) if (place !== 0) this.#enter(place);
+  }
+
   #makeRoom(capacity: number): void {
     this.#capacity = capacity;
     this.#firsts = grown(this.#firsts, this.#capacity);
     this.#addresses = grown(this.#addresses, this.#capacity);
     this.#older = grown(this.#older, this.#capacity);
     this.#newer = grown(this.#newer, this.#capacity);
-    const old = this.#table;
-    this.#table = new Uint32Array(2 * this.#capacity);
-    for (const place of old) if (place !== 0) this.#enter(place);
   }
 }
 

@@ -24,6 +24,8 @@ export interface TreeNode {
   readonly epoch: number;
   /** Not written yet. */
   dirty: boolean;
+  /** Where it stands among those of the current epoch. */
+  place: number;
   /** Used since the last search for nodes that can go. */
   used: boolean;
 }
@@ -50,7 +52,8 @@ export class TreeNodes {
   /** What is being read; an entry that is taken away makes what was read void. */
   readonly #loading = new Map<number, Promise<void>>();
   readonly #spare: number[] = [];
-  #dirty = new Set<TreeNode>();
+  /** Those of the current epoch, in no order. */
+  #dirty: TreeNode[] = [];
   #epoch = 0;
 
   /** @param limit nodes that stay in memory, besides those not written yet @param sealed nodes have checksums */
@@ -67,7 +70,7 @@ export class TreeNodes {
   }
 
   get dirtyCount(): number {
-    return this.#dirty.size;
+    return this.#dirty.length;
   }
 
   /** Blocks that are kept for nodes and hold none. */
@@ -96,7 +99,7 @@ export class TreeNodes {
   clear(): void {
     this.#loading.clear();
     this.#nodes.clear();
-    this.#dirty.clear();
+    this.#dirty = [];
   }
 
   /** The node at this address, if it is in memory. */
@@ -124,7 +127,7 @@ export class TreeNodes {
       const context = { offset: address * VCI_BLOCK_SIZE };
       const { node } = decodeNode(bytes, context, this.#sealed, this.#memory);
       for (let index = 0; index < node.size; index++) this.#checkInside(address, node, index);
-      this.#keep({ columns: node, address, epoch: -1, dirty: false, used: true });
+      this.#keep({ columns: node, address, epoch: -1, dirty: false, place: -1, used: true });
       this.#makeRoom();
     } catch (error) {
       if (isWanted()) throw error;
@@ -168,15 +171,19 @@ export class TreeNodes {
     this.#forget(node.address);
     this.#memory.give(node.columns);
     if (node.epoch === this.#epoch) {
-      this.#dirty.delete(node);
+      const last = this.#dirty.pop();
+      if (last !== undefined && last !== node) {
+        this.#dirty[node.place] = last;
+        last.place = node.place;
+      }
       this.#spare.push(node.address); // No commit knows it.
     } else this.#deferred.add(node.address, NODE_BLOCKS, 'metadata');
   }
 
   /** The nodes of this epoch, which are not to be changed from now on: the next epoch begins. */
   freeze(): TreeNode[] {
-    const nodes = [...this.#dirty];
-    this.#dirty = new Set();
+    const nodes = this.#dirty;
+    this.#dirty = [];
     this.#epoch++;
     return nodes;
   }
@@ -190,8 +197,9 @@ export class TreeNodes {
   #make(columns: AnyColumns): TreeNode {
     const address = this.#spare.pop();
     assert(address !== undefined, () => 'the tree was changed without places for its nodes');
-    const node = { columns, address, epoch: this.#epoch, dirty: true, used: true };
-    this.#dirty.add(node);
+    const place = this.#dirty.length;
+    const node = { columns, address, epoch: this.#epoch, dirty: true, place, used: true };
+    this.#dirty.push(node);
     this.#keep(node);
     return node;
   }
@@ -213,7 +221,7 @@ export class TreeNodes {
   #makeRoom(): void {
     let looks = this.#nodes.size;
     for (const [address, node] of this.#nodes) {
-      if (this.#nodes.size <= this.#limit + this.#dirty.size || looks-- === 0) return;
+      if (this.#nodes.size <= this.#limit + this.#dirty.length || looks-- === 0) return;
       this.#nodes.delete(address);
       if (node.dirty || node.used) {
         node.used = false;

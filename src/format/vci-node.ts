@@ -85,18 +85,21 @@ export interface NodeMemory {
 const capacityOf = (kind: AnyColumns['kind']): number =>
   kind === 'leaf' ? EXTENTS_PER_LEAF : CHILDREN_PER_NODE;
 
-/** Empty columns; there is room for one entry more than the image has, for a node that is about to be split. */
-export function emptyColumns(kind: AnyColumns['kind']): AnyColumns {
+/** Numbers that the columns of a node take. */
+export const wordsOf = (kind: AnyColumns['kind']): number => 3 * (capacityOf(kind) + 1);
+
+/**
+ * Empty columns; there is room for one entry more than the image has, for a node that is about to be split.
+ * @param words where they are, from `at` on: nodes of which there may be thousands share a piece of memory
+ */
+export function emptyColumns(
+  kind: AnyColumns['kind'],
+  words: Uint32Array = new Uint32Array(wordsOf(kind)),
+  at = 0,
+): AnyColumns {
   const capacity = capacityOf(kind) + 1;
-  // One piece of memory: there may be many thousands of nodes.
-  const words = new Uint32Array(3 * capacity);
-  return {
-    kind,
-    size: 0,
-    firsts: words.subarray(0, capacity),
-    counts: words.subarray(capacity, 2 * capacity),
-    addresses: words.subarray(2 * capacity),
-  };
+  const column = (index: number) => words.subarray(at + index * capacity, at + (index + 1) * capacity);
+  return { kind, size: 0, firsts: column(0), counts: column(1), addresses: column(2) };
 }
 
 export const emptyLinks = (): NodeLinks => ({
@@ -104,17 +107,19 @@ export const emptyLinks = (): NodeLinks => ({
   next: new Uint32Array(EXTENTS_PER_LEAF),
 });
 
+const NO_LINKS = emptyLinks();
+
 /** Memory that is used once. */
-const newMemory = (): NodeMemory => ({ take: emptyColumns, links: emptyLinks() });
+const newMemory = (): NodeMemory => ({ take: (kind) => emptyColumns(kind), links: emptyLinks() });
 
 /**
- * @param linksOf previous and next extent, in order of use, of the one at this index; by address, 0 for none
+ * @param links of a leaf; an internal node has none
  * @param bytes of a node, that are filled
  */
 export function encodeNode(
   node: AnyColumns,
   generation: number,
-  linksOf: (index: number) => readonly [number, number],
+  { previous, next }: NodeLinks = NO_LINKS,
   bytes: Uint8Array = new Uint8Array(NODE_SIZE),
 ): Uint8Array {
   assert(node.size <= capacityOf(node.kind), () => `${node.size} entries do not fit a ${node.kind} node`);
@@ -128,9 +133,8 @@ export function encodeNode(
     if (node.kind === 'leaf') {
       const base = ENTRIES_AT + index * EXTENT_SIZE;
       const { at } = VCI_EXTENT;
-      const [previous, next] = linksOf(index);
-      writeU64(view, base + at.previous, previous);
-      writeU64(view, base + at.next, next);
+      writeU64(view, base + at.previous, previous[index] ?? 0);
+      writeU64(view, base + at.next, next[index] ?? 0);
       writeU64(view, base + at.first, first);
       view.setUint32(base + at.count, count, true);
       writeU64(view, base + at.address, address);
