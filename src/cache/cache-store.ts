@@ -290,13 +290,18 @@ export class CacheStore {
   }
 
   async #evictAndCommit(count: number): Promise<void> {
-    const { map, recency, deferred, reserve } = this.#catalog;
+    const { map, recency, deferred, nodes, reserve } = this.#catalog;
     const wanted = Math.min(map.blocks, reserve + 2 * count + Math.floor(map.blocks / 16));
     const extentsMax = Math.floor(recency.limit * 0.95) - 2;
     const isEnough = () => map.free + deferred.blocks >= wanted && recency.size <= extentsMax;
     for (let oldest = recency.oldest; oldest !== undefined && !isEnough(); oldest = recency.oldest) {
       if (this.#catalog.missing(oldest, oldest) !== 0) {
         await this.#load(oldest, oldest);
+        continue;
+      }
+      // What is evicted lies all over the tree: without this nearly every node would be in memory, changed.
+      if (nodes.dirtyCount >= DIRTY_NODES_MAX) {
+        await this.commit();
         continue;
       }
       if (!this.#catalog.isReadyToEvict()) {
