@@ -8,9 +8,9 @@
  * Shared state: the tree is frozen between awaits; one commit at a time, under a mutex. After one that failed nothing is known for certain, and none follows.
  */
 import { Mutex } from 'async-mutex';
+import { pooledSize } from '../device/buffer-pool.js';
 import { encodeBlockMapHeader, VCI_BLOCK_SIZE, type VciExtension, type VciHeader } from '../format/vci.js';
 import { emptyLinks, encodeNode, NODE_BLOCKS, NODE_SIZE } from '../format/vci-node.js';
-import { roundUp } from '../units.js';
 import type { Catalog } from './catalog.js';
 import type { ImageFile } from './image-file.js';
 import type { TreeNode } from './tree-nodes.js';
@@ -23,9 +23,8 @@ export interface Settled {
 
 /** Nodes not written yet from which on a commit is due; their bytes are all in memory then. */
 export const DIRTY_NODES_MAX = 1024;
-/** Bytes by which the memory for them grows, and that are kept for the next commit: those of somewhat more nodes, as changes go on until it begins. */
-const IMAGES_STEP = 64 * NODE_SIZE;
-const IMAGES_KEPT = 1.25 * DIRTY_NODES_MAX * NODE_SIZE;
+/** Bytes of their images that are kept for the next commit: of more nodes, as changes that have begun go on until it begins. */
+const IMAGES_KEPT = 2 * DIRTY_NODES_MAX * NODE_SIZE;
 /** Bytes of the bitmap that are written at once. */
 const BITMAP_STEP = 65_536;
 
@@ -107,8 +106,10 @@ export class Commits {
   /** Puts the nodes into `#images`, in this order. */
   #encode(nodes: readonly TreeNode[], generation: number, { recency }: Catalog): void {
     const length = nodes.length * NODE_SIZE;
-    const isFit = this.#images.byteLength >= length && this.#images.byteLength <= IMAGES_KEPT;
-    if (!isFit) this.#images = new Uint8Array(roundUp(length, IMAGES_STEP));
+    const kept = this.#images.byteLength;
+    // What is too much for ever is given up by the next commit that can do with less.
+    const isFit = kept >= length && (kept <= IMAGES_KEPT || length > IMAGES_KEPT);
+    if (!isFit) this.#images = new Uint8Array(length > IMAGES_KEPT ? length : pooledSize(length));
     nodes.forEach(({ columns }, index) => {
       if (columns.kind === 'leaf') recency.linksOf(columns, this.#links);
       const at = index * NODE_SIZE;

@@ -14,6 +14,7 @@
  */
 import { Mutex } from 'async-mutex';
 import type { BlockDevice } from '../device/block-device.js';
+import { isZero } from '../format/binary.js';
 import { VCI_BLOCK_SIZE } from '../format/vci.js';
 
 /** Blocks of a region: 64 KiB. */
@@ -96,7 +97,7 @@ export class Intents {
   /** Is any bit set? */
   get isEmpty(): boolean {
     const { now, before } = this.#intended;
-    return now.every((byte) => byte === 0) && before.every((byte) => byte === 0);
+    return isZero(now) && isZero(before);
   }
 
   /**
@@ -165,10 +166,9 @@ export class Intents {
   #sector(sector: number): Uint8Array {
     const from = sector * VCI_BLOCK_SIZE;
     const { now, before } = this.#intended;
-    return Uint8Array.from(
-      { length: VCI_BLOCK_SIZE },
-      (_, at) => (now[from + at] ?? 0) | (before[from + at] ?? 0),
-    );
+    const bytes = new Uint8Array(VCI_BLOCK_SIZE);
+    for (let at = 0; at < VCI_BLOCK_SIZE; at++) bytes[at] = (now[from + at] ?? 0) | (before[from + at] ?? 0);
+    return bytes;
   }
 
   #write(sector: number, bytes: Uint8Array): Promise<void> {

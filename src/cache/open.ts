@@ -20,9 +20,9 @@ import { TreeNodes } from './tree-nodes.js';
 
 /** Memory for the tree and the order of use, unless told otherwise, bytes. */
 export const DEFAULT_MEMORY = 48 * 1024 * 1024;
-/** Bytes that an extent takes in the order of use, and a node in memory. */
+/** Bytes that an extent takes in the order of use; and a node in memory, with what the collector lets pile up for its objects. */
 const BYTES_PER_EXTENT = 24;
-const BYTES_PER_NODE = 4096;
+const BYTES_PER_NODE = 5120;
 const EXTENTS_MIN = 1024;
 const NODES_MIN = 128;
 

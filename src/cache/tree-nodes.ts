@@ -36,6 +36,8 @@ const SPARE_WANTED = 48;
 export const SPARE_NEEDED = 32;
 /** Most that it takes to take an extent out. What is copied gives its old place back with the next commit, so there always is that much. */
 export const SPARE_NEEDED_TO_EVICT = 8;
+/** Nodes that may stay in memory besides those of the current epoch, however many those are. */
+const CLEAN_NODES_MIN = 128;
 /** Buffers for reading nodes that are kept. */
 const BUFFERS_KEPT = 16;
 
@@ -56,7 +58,7 @@ export class TreeNodes {
   #dirty: TreeNode[] = [];
   #epoch = 0;
 
-  /** @param limit nodes that stay in memory, besides those not written yet @param sealed nodes have checksums */
+  /** @param limit nodes that stay in memory; more only if many are not written yet @param sealed nodes have checksums */
   constructor(device: BlockDevice, map: BlockMap, deferred: Deferred, limit: number, sealed: boolean) {
     this.#device = device;
     this.#map = map;
@@ -220,8 +222,9 @@ export class TreeNodes {
    */
   #makeRoom(): void {
     let looks = this.#nodes.size;
+    const most = Math.max(this.#limit, this.#dirty.length + Math.min(this.#limit, CLEAN_NODES_MIN));
     for (const [address, node] of this.#nodes) {
-      if (this.#nodes.size <= this.#limit + this.#dirty.length || looks-- === 0) return;
+      if (this.#nodes.size <= most || looks-- === 0) return;
       this.#nodes.delete(address);
       if (node.dirty || node.used) {
         node.used = false;

@@ -94,8 +94,8 @@ async function run(): Promise<MemoryUsed> {
   };
   while (options.round === 'filling' && image.figures.extents < options.extents) await miss();
   for (let more = 0; more < options.more; more++) await miss();
-  const { extents, evictedExtents, commits } = image.figures;
   await device.close();
+  const { extents, evictedExtents, commits } = image.figures;
   const seconds = (performance.now() - started) / 1000;
   return {
     extents,
