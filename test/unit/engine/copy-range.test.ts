@@ -96,6 +96,34 @@ describe.each(LAYOUTS.flatMap((layout) => MODES.map((writeMode) => ({ layout, wr
       await world.volume.close();
     });
 
+    test('what is merged while content is copied brings copies of sources, which then do not move', async () => {
+      const world = await create();
+      await world.snapshot();
+      await world.writeBlock(9);
+      const deleted = await world.snapshot();
+      await world.writeBlock(2);
+      await world.volume.flush();
+      const copied = signal();
+      let settled: Promise<void> | undefined;
+      world.hooks.before = ({ kind, target, offset, length }) => {
+        if (kind !== 'write' || length !== BLOCK_SIZE) return undefined;
+        // The merge waits until it is known that block 2 may move; its copy then, until the merge is over.
+        if (target !== 'volume' || offset >= world.size)
+          return settled === undefined ? copied.promise : undefined;
+        if (offset !== 9 * BLOCK_SIZE) return undefined;
+        settled = world.volume.settled();
+        copied.fire();
+        return settled;
+      };
+      await deleted.delete();
+      await move(world, 2, 9);
+      expect(settled).toBeDefined();
+      expect(live(world)).toEqual([]);
+      await world.writeBlock(9);
+      await expectSound(world);
+      await world.volume.close();
+    });
+
     test('a newer snapshot does not skip what a block of an older one moved to', async () => {
       const world = await create();
       await world.snapshot();
