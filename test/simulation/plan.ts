@@ -4,6 +4,7 @@
 import type { WriteMode } from '../../src/index.js';
 import { SeededRandom } from '../../src/testing/index.js';
 import { BLOCK_SIZE } from '../../src/units.js';
+import { type GrowthOperation, withGrowth } from './plan-growth.js';
 import { CONTROL_FILE, type SpaceOperation, withSpaceOperations } from './plan-space.js';
 
 /** Bytes of the volume, whole sectors. */
@@ -33,6 +34,7 @@ export type Operation =
   /** Puts the volume back to a snapshot; `keep`: the snapshot taken before stays when that is done. */
   | { readonly kind: 'revert'; readonly age: number; readonly keep: boolean }
   | { readonly kind: 'cancel-revert' }
+  | GrowthOperation
   | SpaceOperation;
 
 /** Ways in which a snapshot does not outlast the open volume. */
@@ -143,7 +145,7 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
   };
   const crashes = random.chance(0.4) ? 1 + random.below(4) : 0;
   const crashesWhileInitializing = Array.from({ length: crashes }, () => random.below(50));
-  return {
+  return withGrowth({
     seed,
     atOnce: options.atOnce ?? false,
     layout,
@@ -175,7 +177,7 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
       ),
       scarce,
     ),
-  };
+  });
 }
 
 /** Steps that an operation takes, more or less: a crash should come while there is work. */
@@ -323,7 +325,13 @@ function drawCopy(random: SeededRandom, style: Style): Operation {
 /** Kinds of operations that are drawn one by one; the others are drawn apart. */
 type Drawn = Exclude<
   Operation['kind'],
-  'revert' | 'cancel-revert' | 'write-snapshot' | 'flush-snapshot' | 'copy-range' | SpaceOperation['kind']
+  | 'revert'
+  | 'cancel-revert'
+  | 'write-snapshot'
+  | 'flush-snapshot'
+  | 'copy-range'
+  | GrowthOperation['kind']
+  | SpaceOperation['kind']
 >;
 type Weights = Readonly<Record<Drawn, number>>;
 

@@ -187,6 +187,7 @@ class Run {
   }
 
   async #verifyAfterOpening(volume: Volume): Promise<void> {
+    this.#model.opened(volume.size);
     this.#model.reconcileNames(volume.snapshots.map(labelOf));
     this.#workload.verifySpace(volume);
     await this.#workload.verify(volume);

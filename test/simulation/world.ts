@@ -57,7 +57,8 @@ export class RunWorld {
     const { noise, atOnce } = plan;
     const room = noise ? roundUp(plan.volumeSize, BLOCK_SIZE) + plan.reserve : plan.volumeSize;
     const areas = roundUp(plan.volumeSize, BLOCK_SIZE) + (CONTROL_BLOCKS + 1) * BLOCK_SIZE;
-    this.world.addDisk(this.volumeName, { size: room, strictOverlap: areas, noise, atOnce });
+    const strictOverlap = this.#inside && areas;
+    this.world.addDisk(this.volumeName, { size: room, strictOverlap, noise, atOnce });
     if (!this.#inside) {
       const capacity = plan.hostSpace === 0 ? Infinity : plan.hostSpace;
       this.world.addDirectory(this.#storeName, { strictOverlap: true, capacity, atOnce });
@@ -158,8 +159,9 @@ export class RunWorld {
   /** The volume as its users see it, past the engine: for after a crash. */
   peekVolume(): Uint8Array {
     const disk = this.world.disk(this.volumeName);
+    if (!this.#inside) return disk.peek();
     const bytes = disk.peek(0, this.plan.volumeSize);
-    if (this.#inside && bytes.byteLength >= START_SECTOR + SECTOR_SIZE) {
+    if (bytes.byteLength >= START_SECTOR + SECTOR_SIZE) {
       const kept = roundUp(this.plan.volumeSize, BLOCK_SIZE) + CONTROL_BLOCKS * BLOCK_SIZE;
       bytes.set(disk.peek(kept, SECTOR_SIZE), START_SECTOR);
     }
