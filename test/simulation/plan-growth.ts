@@ -13,11 +13,12 @@ export interface GrowthOperation {
 const LENGTHS = [1, 8, 32, 33, 64];
 
 /** In some plans the volume grows, and what is done then is done at its end. Drawn apart, so that the others stay as they are. */
-export function withGrowth({ seed, layout, volumeSize, cycles, ...plan }: Plan): Plan {
+export function withGrowth(plan: Plan, always: boolean): Plan {
+  const { seed, layout, volumeSize } = plan;
   const random = new SeededRandom(`growth ${seed}`);
-  if (layout !== 'directory' || !random.chance(0.2)) return { ...plan, seed, layout, volumeSize, cycles };
+  if (layout !== 'directory' || !(random.chance(0.2) || always)) return plan;
   let size = volumeSize;
-  const grown = cycles.map((cycle): Cycle => {
+  const cycles = plan.cycles.map((cycle): Cycle => {
     const operations = [...cycle.operations];
     const put = (operation: Operation) =>
       operations.splice(random.below(operations.length + 1), 0, operation);
@@ -30,7 +31,7 @@ export function withGrowth({ seed, layout, volumeSize, cycles, ...plan }: Plan):
     for (let left = random.below(12); left > 0; left--) put(drawAtEnd(random, from, size));
     return { ...cycle, operations };
   });
-  return { ...plan, seed, layout, volumeSize, cycles: grown };
+  return { ...plan, cycles };
 }
 
 /** It may lie behind the end; then as much is done as there is. */

@@ -103,7 +103,14 @@ export interface PlanOptions {
   readonly rot: boolean;
   /** Do devices read and write at the call, now and then? */
   readonly atOnce?: boolean;
+  /** What every plan is about; else few are about each of these. */
+  readonly about?: Topic | undefined;
 }
+
+/** A volume that grows, or a store in runs of a file inside the volume. */
+export type Topic = 'growth' | 'inside';
+
+export const TOPICS: readonly Topic[] = ['growth', 'inside'];
 
 /** What the cycles of one plan have in common. */
 interface Style {
@@ -129,7 +136,10 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
   const tight = !large && random.chance(0.4);
   const scarce = (12 + random.below(6 * blocks)) * BLOCK_SIZE;
   const initial = (1 + random.below(random.pick([3, 12, 32]))) * BLOCK_SIZE;
-  const layout = random.chance(0.5) ? 'directory' : 'in-volume';
+  const isDirectory = random.chance(0.5);
+  const layout = (options.about === undefined ? isDirectory : options.about === 'growth')
+    ? 'directory'
+    : 'in-volume';
   const byHost = tight && layout === 'directory' && random.chance(0.4);
   const noise = layout === 'in-volume' && random.chance(0.5);
   // Noise costs time for every byte; and with less room it is used again and again.
@@ -145,7 +155,7 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
   };
   const crashes = random.chance(0.4) ? 1 + random.below(4) : 0;
   const crashesWhileInitializing = Array.from({ length: crashes }, () => random.below(50));
-  return withGrowth({
+  const plan: Plan = {
     seed,
     atOnce: options.atOnce ?? false,
     layout,
@@ -177,7 +187,8 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
       ),
       scarce,
     ),
-  });
+  };
+  return withGrowth(plan, options.about === 'growth');
 }
 
 /** Steps that an operation takes, more or less: a crash should come while there is work. */

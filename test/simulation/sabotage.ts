@@ -131,6 +131,7 @@ export async function hunt(bug: PlantedBug, { seed, runs, cycles }: Hunt): Promi
           bug.sets ? 'sets.ts' : 'simulate.ts',
           ...['--seed', seed, '--runs', runs, '--cycles', cycles, '--progress', 1],
           ...(bug.rot ? ['--rot'] : []),
+          ...(bug.about === undefined ? [] : ['--about', bug.about]),
         )
       : await run(
           'exhaustive.ts',

@@ -1,3 +1,5 @@
+import type { Topic } from '../plan.js';
+
 /** A sabotage of the engine: a mistake that somebody could make, and the promise that it breaks. */
 export interface PlantedBug {
   readonly name: string;
@@ -10,6 +12,8 @@ export interface PlantedBug {
   readonly rot?: boolean;
   /** Shows only where snapshot sets are taken over several volumes: see `sets.ts`. */
   readonly sets?: boolean;
+  /** Looked for in plans that are about this, because few of the others are. */
+  readonly about?: Topic;
   /** Looked for in every crash of a history, because random runs meet it too seldom. */
   readonly history?: BugHistory;
 }

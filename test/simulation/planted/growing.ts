@@ -3,7 +3,7 @@ import type { PlantedBug } from './bug.js';
 
 const GROWING = 'volume/growing.ts';
 
-export const GROWING_BUGS: readonly PlantedBug[] = [
+const BUGS: readonly PlantedBug[] = [
   {
     name: 'a growth is not announced',
     breaks: 'a volume whose growth was cut off is not known any more',
@@ -109,3 +109,5 @@ export const GROWING_BUGS: readonly PlantedBug[] = [
     ],
   },
 ];
+
+export const GROWING_BUGS: readonly PlantedBug[] = BUGS.map((bug) => ({ ...bug, about: 'growth' }));
