@@ -117,6 +117,16 @@ export class SectorHistory {
     if (!failed) this.#ended.push(write);
   }
 
+  /** A write in flight is known to have done nothing. */
+  withdraw(write: WriteRecord): void {
+    const last = lastSectorOf(write);
+    for (let sector = write.offset / SECTOR_SIZE; sector <= last; sector++) {
+      const writes = this.#writes.get(sector)?.filter((other) => other !== write) ?? [];
+      if (writes.length > 0) this.#writes.set(sector, writes);
+      else this.#writes.delete(sector);
+    }
+  }
+
   /**
    * Whatever ended before `start` is durable.
    * @param horizon nobody asks any more what was to be seen before it

@@ -102,9 +102,10 @@ export class VolumeModel {
     return this.#history.begin(offset, bytes, this.ticks.next());
   }
 
-  /** A write or discard returned, or failed: then each of its sectors may be old or new. */
-  endWrite(write: WriteRecord, result: 'done' | 'failed' = 'done'): void {
-    this.#history.end(write, this.ticks.next(), result === 'failed');
+  /** A write or discard returned, or failed: then each of its sectors may be old or new; or it was refused, and did nothing. */
+  endWrite(write: WriteRecord, result: 'done' | 'failed' | 'refused' = 'done'): void {
+    if (result === 'refused') this.#history.withdraw(write);
+    else this.#history.end(write, this.ticks.next(), result === 'failed');
     if (result === 'done') this.#likely.set(write.bytes, write.offset);
   }
 

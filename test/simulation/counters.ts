@@ -22,6 +22,8 @@ export interface RunCounters {
   blocksMerged: number;
   /** Times that the volume was made longer. */
   growths: number;
+  /** Writes over a store inside the volume that were refused. */
+  writesOverStore: number;
   /** Times that `check` read the whole store and found nothing. */
   checks: number;
   /** Scrubs of a volume in use that came to their end, and found nothing. */
@@ -50,6 +52,7 @@ export const noCounters = (): RunCounters => ({
   snapshotsMerged: 0,
   blocksMerged: 0,
   growths: 0,
+  writesOverStore: 0,
   checks: 0,
   scrubs: 0,
   faults: 0,

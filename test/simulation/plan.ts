@@ -5,6 +5,7 @@ import type { WriteMode } from '../../src/index.js';
 import { SeededRandom } from '../../src/testing/index.js';
 import { BLOCK_SIZE } from '../../src/units.js';
 import { type GrowthOperation, withGrowth } from './plan-growth.js';
+import { type InsidePlan, withInside } from './plan-inside.js';
 import { CONTROL_FILE, type SpaceOperation, withSpaceOperations } from './plan-space.js';
 
 /** Bytes of the volume, whole sectors. */
@@ -80,6 +81,8 @@ export interface Plan {
   readonly volumeSize: number;
   /** In-volume: bytes of the reserve. */
   readonly reserve: number;
+  /** In-volume: the store lies inside the volume; none: in a reserve behind it. */
+  readonly inside?: InsidePlan;
   /** In-volume: is the reserve full of noise at first, instead of zeros? */
   readonly noise: boolean;
   readonly maximumSize: number;
@@ -188,7 +191,8 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
       scarce,
     ),
   };
-  return withGrowth(plan, options.about === 'growth');
+  if (options.rot) return withGrowth(plan, options.about === 'growth');
+  return withInside(withGrowth(plan, options.about === 'growth'), options.about === 'inside');
 }
 
 /** Steps that an operation takes, more or less: a crash should come while there is work. */

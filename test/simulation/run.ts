@@ -66,6 +66,7 @@ class Run {
     this.#workload = new Workload(this.#model, counters, {
       now: () => this.#world.world.scheduler.clock.now(),
       setHostSpace: (bytes) => this.#world.setHostSpace(bytes),
+      inside: plan.inside,
     });
   }
 

@@ -8,13 +8,14 @@
 import { isOutOfSpace } from '../../src/errors.js';
 import { HoldTimeoutError, RevertInProgressError, type Snapshot, type Volume } from '../../src/index.js';
 import { BlockLocks } from '../../src/nbd/client/block-locks.js';
-import { stampSectors, type VolumeModel } from '../../src/testing/index.js';
+import { stampSectors, type VolumeModel, type WriteRecord } from '../../src/testing/index.js';
 import { BLOCK_SIZE, blocksIn } from '../../src/units.js';
 import { Calls, DEVICE_FAILS, GONE, NO_ERROR, type Permitted } from './calls.js';
 import { checkZeros, compareChanges } from './comparing.js';
 import type { RunCounters } from './counters.js';
 import { GrowthWork } from './growth-work.js';
 import type { Cycle, Operation, Range } from './plan.js';
+import { ProtectedWork } from './protected-work.js';
 import { REVERTING, RevertWork } from './revert-work.js';
 import { NO_WORLD, SpaceWork, type WorkloadWorld } from './space-work.js';
 import { drawUnused, providerOf } from './unused.js';
@@ -37,6 +38,7 @@ export class Workload {
   /** Keeps changes away from ranges that are copied. */
   #changing = new BlockLocks();
   #growth: GrowthWork;
+  readonly #protected: ProtectedWork;
   /** The one that is open. */
   #volume: Volume | undefined;
   #sequence = 1;
@@ -64,6 +66,7 @@ export class Workload {
     });
     this.#space = space;
     this.#growth = new GrowthWork(model, calls, counters);
+    this.#protected = new ProtectedWork(world.inside, counters);
     const read = (snapshot: Snapshot) => this.#readSnapshot(snapshot);
     const errorOf: Calls['errorOf'] = (permitted, call) => space.errorOf(permitted, call);
     const whileNothingIsCopied = (volume: Volume, action: () => Promise<void>) =>
@@ -268,7 +271,7 @@ export class Workload {
     if (!zeros) stampSectors(bytes, offset, this.#sequence++);
     await this.#changing.run(offset, offset + length, false, async () => {
       const write = this.#model.beginWrite(offset, bytes);
-      this.#model.endWrite(write, await this.#space.change(() => volume.write(offset, bytes)));
+      await this.#change(write, () => volume.write(offset, bytes));
     });
   }
 
@@ -283,10 +286,20 @@ export class Workload {
       if ((await this.#calls.outcome(NO_ERROR, () => volume.read(from, bytes))) !== 'done') return;
       const write = this.#model.beginWrite(offset, bytes);
       const call = () => volume.copyRange(from, offset, length);
-      this.#model.endWrite(write, await this.#space.change(call));
+      // Onto itself it writes nothing, wherever that is.
+      await this.#change(write, call, from !== offset);
     });
   }
 
+  /** What is refused because the store lies there has never been. */
+  async #change(write: WriteRecord, call: () => Promise<unknown>, mayMeet = true): Promise<void> {
+    const range = { offset: write.offset, length: mayMeet ? write.bytes.byteLength : 0 };
+    const error = await this.#space.change(this.#protected.permitted(range), call);
+    const failed = this.#protected.isRefused(range, error) ? 'refused' : 'failed';
+    this.#model.endWrite(write, error === undefined ? 'done' : failed);
+  }
+
+  /** Zeros may be written where the store lies: it reads as that. */
   async #clear(volume: Volume, range: Range, kind: 'discard' | 'zeroes'): Promise<void> {
     const { offset, length } = within(range, volume.size);
     if (length === 0) return;
@@ -294,7 +307,8 @@ export class Workload {
       const write = this.#model.beginDiscard(offset, length);
       const call = () =>
         kind === 'discard' ? volume.discard(offset, length) : volume.writeZeroes(offset, length);
-      this.#model.endWrite(write, await this.#space.change(call));
+      const error = await this.#space.change(NO_ERROR, call);
+      this.#model.endWrite(write, error === undefined ? 'done' : 'failed');
     });
   }
 
@@ -400,7 +414,8 @@ export class Workload {
       await (zeros ? snapshot.writeZeroes(offset, length) : snapshot.write(offset, bytes));
     };
     this.#reverts.writes.add(snapshot);
-    this.#model.calls.endWrite(write, await this.#calls.outcome(NOT_WRITTEN, call));
+    const refused = this.#protected.permittedOfSnapshot({ offset, length }, zeros);
+    this.#model.calls.endWrite(write, await this.#calls.outcome([...NOT_WRITTEN, ...refused], call));
     this.#reverts.writes.delete(snapshot);
   }
 
