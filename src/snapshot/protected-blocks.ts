@@ -42,7 +42,7 @@ export class ProtectedBlocks {
   /**
    * Must be asked before a range of the volume is written.
    * @returns `undefined`: it may be; else a promise that resolves when it may be
-   * @throws the promise: ReadOnlyError, RevertInProgressError; DeviceError
+   * @throws the promise: ReadOnlyError, HeldError, RevertInProgressError; DeviceError
    */
   admit(offset: ByteOffset, length: ByteLength): Promise<void> | undefined {
     if (this.#context.store.inside?.storeWithin(offset, length) === undefined) return undefined;
