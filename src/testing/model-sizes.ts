@@ -15,10 +15,6 @@ export class ModelSizes {
     this.#possible = new Set(possible);
   }
 
-  get possible(): ReadonlySet<ByteLength> {
-    return this.#possible;
-  }
-
   clone(): ModelSizes {
     return new ModelSizes(this.#possible);
   }

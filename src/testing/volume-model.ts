@@ -136,11 +136,9 @@ export class VolumeModel {
     this.#spare.length = 0;
   }
 
-  /** It has become so long, durably; or is as long as it was; or it is not known. */
-  endGrow(size: ByteLength, result: CallResult = 'done'): void {
-    if (result === 'done') this.#sizes.settle(size);
-    else if (result === 'failed')
-      this.#sizes = new ModelSizes([...this.#sizes.possible].filter((known) => known !== size));
+  /** It has become so long, durably. What failed, or was cut off, may show until the next opening. */
+  endGrow(size: ByteLength): void {
+    this.#sizes.settle(size);
   }
 
   /** The volume was opened, and has so many bytes: durably from now on. @throws ModelMismatch */

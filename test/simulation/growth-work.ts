@@ -23,16 +23,16 @@ export class GrowthWork {
   async grow(volume: Volume, size: number): Promise<void> {
     if (this.#isGrowing) return;
     this.#isGrowing = true;
+    const isMore = size > volume.size;
     const isLess = size < volume.size;
-    if (!isLess) this.#model.beginGrow(size);
+    if (isMore) this.#model.beginGrow(size);
     const permitted = [...NOT_GROWN, ...(isLess ? LESS : NO_ERROR)];
     const error = await this.#calls.errorOf(permitted, () => volume.grow(size));
-    if (error === undefined) this.#counters.growths++;
-    if (!isLess) {
-      // After an error of the device it has the old size or the new one.
-      const failed = error !== undefined && NOT_GROWN.includes(error.code) ? 'failed' : 'uncertain';
-      this.#model.endGrow(size, error === undefined ? 'done' : failed);
-    } else if (error === undefined) this.#calls.complaints.push(`the volume was cut to ${size} bytes`);
+    if (error === undefined && isLess) this.#calls.complaints.push(`the volume was cut to ${size} bytes`);
+    if (error === undefined && isMore) {
+      this.#model.endGrow(size);
+      this.#counters.growths++;
+    }
     this.#isGrowing = false;
   }
 }
