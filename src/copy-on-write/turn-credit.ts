@@ -26,7 +26,7 @@ export class TurnCredit {
   /** Whether turns are to be short. */
   set short(short: boolean) {
     this.#bytes = short ? SHORT_TURN_BYTES : TURN_BYTES;
-    this.#left = Math.min(this.#left, this.#bytes);
+    this.#left = short ? Math.min(this.#left, this.#bytes) : this.#bytes;
   }
 
   /** When a write of so many bytes may be acknowledged; `undefined`, and mostly so: at once. */
