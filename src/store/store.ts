@@ -22,6 +22,8 @@ export interface InitializeOptions {
   readonly environment: Environment;
   /** Bytes that diff areas may take in all; 0: no limit. */
   readonly maximumSize: ByteLength;
+  /** In-volume: the start block that Windows wrote gives way, because its shadow copies are taken over. Default: it is refused. */
+  readonly overWindows?: boolean;
 }
 
 /** A place for the snapshots of one volume. */

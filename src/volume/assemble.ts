@@ -25,6 +25,7 @@ import {
 } from './open.js';
 import { announceStore, type SetResolver } from './set-outcome.js';
 import { StoredHistory } from './stored-history.js';
+import { TakenOver } from './taken-over.js';
 import { WindowsEngine } from './windows-engine.js';
 import { WindowsHistory } from './windows-history.js';
 
@@ -118,7 +119,7 @@ async function openStore(
     loaded = await loadStore(store, { clock: environment.clock, writable, onVolumeChanged, onDamaged });
     if (loaded.drop.length === 0) return await assemble(device, store, loaded, writable, options, emit);
     // Before anything says that the volume is in use: a crash in between must find the same reason again.
-    for (const { id } of loaded.drop) await store.control.remove(id);
+    for (const { id } of [...loaded.dropBefore, ...loaded.drop]) await store.control.remove(id);
   } catch (error) {
     await closeAreas(loaded?.records ?? []);
     await store.close();
@@ -129,7 +130,7 @@ async function openStore(
   // From the beginning: of the space of what is damaged nothing is known but by its absence. Whether the volume was
   // changed is settled; in-volume the removal itself has changed it since.
   const parts = await openStore(device, place, writable, { ...options, onVolumeChanged: 'keep' }, emit);
-  const droppedSnapshots = [...loaded.drop, ...parts.recovery.droppedSnapshots];
+  const droppedSnapshots = [...loaded.dropBefore, ...loaded.drop, ...parts.recovery.droppedSnapshots];
   return { ...parts, recovery: { ...loaded.recovery, droppedSnapshots } };
 }
 
@@ -151,6 +152,8 @@ async function assemble(
   checkWhole('memory limit', memoryLimit);
   const writeBackLimit = writable ? writeBackLimitOf(options) : undefined;
   const life = new Lifetime(device.name);
+  const { onDamaged = 'refuse' } = options;
+  const elders = await TakenOver.open(device, store, loaded.records, { writable, onDamaged, emit });
   const engine = new Engine(store.volume, store, loaded.records, {
     environment,
     memoryLimit,
@@ -161,15 +164,17 @@ async function assemble(
     apart: options.apart,
     emit,
     life,
+    elders,
   });
+  elders?.readThrough(engine);
   const leftovers = await findLeftovers(loaded.records, {
     environment,
     writable,
     onUndecidedSet: options.onUndecidedSet ?? 'pending',
   });
-  const warnings = [...loaded.recovery.warnings, ...leftovers.warnings];
+  const warnings = [...loaded.recovery.warnings, ...(elders?.notes ?? []), ...leftovers.warnings];
   engine.reverts.restore();
-  const history = new StoredHistory(engine, writable);
+  const history = new StoredHistory(engine, writable, elders);
   if (!writable) {
     passOverLeftovers(leftovers);
     return { device, life, history, writer: undefined, recovery: { ...loaded.recovery, warnings } };
@@ -179,7 +184,10 @@ async function assemble(
   await engine.reverts.goOn();
   engine.merging.wake();
   history.onClose = announceStore(environment, device, store);
-  const droppedSnapshots = leftovers.expired.map(({ record, reason }) => ({ id: record.id, reason }));
+  const droppedSnapshots = [
+    ...(elders?.dropped ?? []).map(({ storeId }) => ({ id: storeId, reason: 'damaged' as const })),
+    ...leftovers.expired.map(({ record, reason }) => ({ id: record.id, reason })),
+  ];
   return {
     device,
     life,

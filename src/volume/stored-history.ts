@@ -11,6 +11,7 @@ import type { Engine } from './engine.js';
 import type { ChangedOptions, History, VolumeFigures } from './history.js';
 import { closeAreas } from './open.js';
 import { StoredSnapshot } from './stored-snapshot.js';
+import type { TakenOver } from './taken-over.js';
 
 export class StoredHistory implements History {
   readonly #engine: Engine;
@@ -18,10 +19,13 @@ export class StoredHistory implements History {
   /** Called once, before anything is closed. */
   onClose: () => void = () => undefined;
   readonly #handles = new WeakMap<SnapshotRecord, StoredSnapshot>();
+  /** Shadow copies of Windows, older than all that the engine has. */
+  readonly #takenOver: TakenOver | undefined;
 
-  constructor(engine: Engine, writable: boolean) {
+  constructor(engine: Engine, writable: boolean, takenOver?: TakenOver) {
     this.#engine = engine;
     this.#writable = writable;
+    this.#takenOver = takenOver;
   }
 
   get volume() {
@@ -29,7 +33,8 @@ export class StoredHistory implements History {
   }
 
   get snapshots(): readonly Snapshot[] {
-    return this.#engine.chain.visible.map((record) => this.handleOf(record));
+    const own = this.#engine.chain.visible.map((record) => this.handleOf(record));
+    return [...(this.#takenOver?.snapshots ?? []), ...own];
   }
 
   /** Always the same object for the same snapshot. */
@@ -82,28 +87,32 @@ export class StoredHistory implements History {
     const { chain, store, live, writes } = this.#engine;
     // The tables know of what is in the volume, not of what is in the buffer.
     if (until === undefined) await writes?.drained();
-    const from = chain.indexOf(this.#recordOf(since));
+    // All shadow copies of Windows are older than the first snapshot of volsnap.
+    const elders = this.#takenOver?.changed(since, until) ?? [];
+    const placeOf = (side: Snapshot) =>
+      this.#takenOver?.find(side) === undefined ? chain.indexOf(this.#recordOf(side)) : -1;
+    const from = placeOf(since);
     // Blocks that a revert has still to put back have changed too: those with a copy in its target or a newer snapshot.
     const target = until === undefined ? chain.keeping.from : undefined;
     const first = target === undefined ? from : Math.min(from, chain.indexOf(target));
-    const end = until === undefined ? chain.records.length : chain.indexOf(this.#recordOf(until));
+    const end = until === undefined ? chain.records.length : placeOf(until);
     if (end < from) {
       throw new InvalidArgumentError(
         `snapshot ${since.id} is newer than ${until?.id}; give the older one first`,
       );
     }
     const areas = (some: readonly SnapshotRecord[]) => some.flatMap(({ area }) => area ?? []);
-    const later = until === undefined ? [] : chain.records.slice(end);
-    const passed = areas(chain.records.slice(first, end));
+    const later = until === undefined ? [] : chain.records.slice(Math.max(0, end));
+    const passed = areas(chain.records.slice(Math.max(0, first), Math.max(0, end)));
     // What was written to either side itself shows there alone; what was written to the target of a revert, in the volume too.
     const sides = since.storeId === until?.storeId ? [] : [since, until];
-    const written = [...sides.map((side) => side && this.#recordOf(side)), target].flatMap(
+    const written = [...sides.map((side) => side && chain.find(side.storeId)), target].flatMap(
       (record) => record?.area?.overlays ?? [],
     );
     const changed =
       copiedOnly === true
-        ? passed.map(({ table }) => table)
-        : [...blocksChanged(passed, areas(later)), ...written];
+        ? [...elders, ...passed.map(({ table }) => table)]
+        : [...elders, ...blocksChanged(passed, areas(later)), ...written];
     const size = until?.size ?? live.size;
     for (const extent of changedExtents(changed, { sizeBefore: since.size, size, offset, length })) {
       // Such a store keeps a copy of block 0 in every snapshot, changed or not.

@@ -36,6 +36,7 @@ import type { VolumeFigures } from './history.js';
 import { setMaximum, setPolicy } from './limits.js';
 import type { Recovery } from './open.js';
 import type { InitializeVolumeOptions } from './options.js';
+import { initializeStore } from './taking-over.js';
 import { changesOf, storeWriterOf } from './writers.js';
 
 export type { VolumeOptions } from './assemble.js';
@@ -54,9 +55,9 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
    */
   static async initialize(device: BlockDevice, options: InitializeVolumeOptions): Promise<void> {
     if (!device.writable) throw new ReadOnlyError(`${device.name} is open for reading only`);
-    const { store, maximumSize = 0, environment = systemEnvironment } = options;
+    const { maximumSize = 0, environment = systemEnvironment } = options;
     checkWhole('maximum size', maximumSize);
-    await store.initialize(device, { environment, maximumSize });
+    await initializeStore(device, { ...options, maximumSize, environment });
   }
 
   /**
@@ -216,6 +217,7 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     const engine = this.#writing;
     await engine.life.run(async () => {
       checkRange(offset, length, engine.device.size);
+      await engine.protectedBlocks?.admitClearing(offset, length);
       await clear(engine, { offset, length }, action);
     });
   }

@@ -122,7 +122,10 @@ export class WindowsHistory implements History {
  * Ascending.
  * @throws FormatError where one of them cannot be read
  */
-function writtenBlocks(passed: readonly ForeignSnapshot[], last: ForeignSnapshot | undefined): BlockNumber[] {
+export function writtenBlocks(
+  passed: readonly ForeignSnapshot[],
+  last: ForeignSnapshot | undefined,
+): BlockNumber[] {
   for (const { reason } of last === undefined ? passed : [...passed, last])
     if (reason !== undefined) throw new FormatError(reason);
   const blocks = new Set<BlockNumber>();
@@ -131,7 +134,7 @@ function writtenBlocks(passed: readonly ForeignSnapshot[], last: ForeignSnapshot
   return [...blocks].sort((a, b) => a - b);
 }
 
-function indexIn(snapshots: readonly Snapshot[], snapshot: Snapshot): number {
+export function indexIn(snapshots: readonly Snapshot[], snapshot: Snapshot): number {
   if (snapshot.state === 'deleted') throw new SnapshotDeletedError(`snapshot ${snapshot.id} is gone`);
   const index = snapshots.indexOf(snapshot);
   if (index < 0) throw new InvalidArgumentError(`snapshot ${snapshot.id} is not one of this volume`);

@@ -6,7 +6,11 @@ import type { DeletionReason } from '../snapshot/record.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { ForeignSnapshot } from '../windows/foreign-snapshot.js';
-import type { ForeignWriter } from '../windows/foreign-writer.js';
+
+/** What takes it out of its store, if it is the oldest. @throws UnsupportedError if it is not */
+interface Remover {
+  remove(snapshot: ForeignSnapshot): Promise<void>;
+}
 
 export class WindowsSnapshot implements Snapshot {
   readonly writable = false;
@@ -25,12 +29,12 @@ export class WindowsSnapshot implements Snapshot {
   readonly offline = false;
   /** Why it is gone; `undefined` while it is not. */
   deleted: DeletionReason | undefined;
-  readonly #writer: ForeignWriter | undefined;
+  readonly #writer: Remover | undefined;
 
   /** @param writer of the volume, if that is open for writing */
   constructor(
     readonly foreign: ForeignSnapshot,
-    writer: ForeignWriter | undefined,
+    writer: Remover | undefined,
   ) {
     this.#writer = writer;
   }

@@ -81,7 +81,7 @@ export const WINDOWS_BUGS: readonly WindowsBug[] = [
   ),
   bug(
     'the newest goes first',
-    'foreign-writer.ts',
+    'foreign-removals.ts',
     'const [oldest, ...others] = this.#left;',
     'const oldest = this.#left.at(-1);\n      const others = this.#left.slice(0, -1);',
   ),
