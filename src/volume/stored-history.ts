@@ -1,8 +1,9 @@
 /** The snapshots of a volume in a store of volsnap. */
-import { InvalidArgumentError, SnapshotDeletedError } from '../errors.js';
+import { InvalidArgumentError, SnapshotDeletedError, UnsupportedError } from '../errors.js';
 import { SnapshotState } from '../format/control-block.js';
 import { deleteSnapshot } from '../snapshot/delete.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
+import type { RevertOperation, RevertOptions } from '../snapshot/revert-operation.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import { BLOCK_SIZE } from '../units.js';
 import { blocksChanged, type ChangedExtent, changedExtents } from './changed-blocks.js';
@@ -45,6 +46,15 @@ export class StoredHistory implements History {
       this.#handles.set(record, handle);
     }
     return handle;
+  }
+
+  /** @throws UnsupportedError for a shadow copy of Windows; else see `RevertOperation` */
+  revert(snapshot: Snapshot, options: RevertOptions): RevertOperation {
+    if (this.#takenOver?.find(snapshot) !== undefined)
+      throw new UnsupportedError(
+        `the volume cannot be put back to shadow copy ${snapshot.id}, which Windows made; copy it out with: volsnap export`,
+      );
+    return this.#engine.reverts.start(snapshot.storeId, options);
   }
 
   get figures(): VolumeFigures {

@@ -69,7 +69,7 @@ export class TakenOver implements Elders {
     device: BlockDevice,
     store: AttachedStore,
     records: readonly SnapshotRecord[],
-    options: TakenOverOptions,
+    options: TakenOverOptions = { writable: false, onDamaged: 'refuse', emit: () => undefined },
   ): Promise<TakenOver | undefined> {
     const { control } = store;
     if (control.shadowCopies.length === 0) return undefined;

@@ -319,7 +319,7 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
 
   /** Puts the volume back to a snapshot, usable at once. @throws ReadOnlyError, ClosedError; else see `RevertOperation` */
   revert(snapshot: Snapshot, options: RevertOptions = {}): RevertOperation {
-    return storeWriterOf(this.#opened).engine.reverts.start(snapshot.storeId, options);
+    return storeWriterOf(this.#opened).history.revert(snapshot, options);
   }
 
   /** The revert under way, if there is one and the volume is open for writing; `figures.revert` tells how far it is. */
