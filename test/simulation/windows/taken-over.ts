@@ -199,7 +199,7 @@ class TakenOverRun {
     if (!finished) this.#counters.cutOff++;
     else if (isOwn(this.#world.disk('volume').peek())) {
       // Without shadow copies there is none.
-      const mayBeEmpty = this.#expected.all.some(({ state }) => state === 'deleting');
+      const mayBeEmpty = this.#expected.all.some(({ state }) => state !== 'there');
       this.#model.endSnapshot(BASE, mayBeEmpty ? 'uncertain' : 'done');
     }
   }
