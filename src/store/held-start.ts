@@ -12,22 +12,11 @@ import type { ByteLength, ByteOffset } from '../units.js';
 export class HeldStart implements BlockDevice {
   readonly #device: BlockDevice;
   #start: Uint8Array | undefined;
-  #modifiedAt: bigint | undefined;
-  // These are there if the device has them.
-  readonly modifiedAt?: NonNullable<BlockDevice['modifiedAt']>;
-  readonly setModifiedAt?: NonNullable<BlockDevice['setModifiedAt']>;
+  /** There if the device has it. It has no time of change: the last write makes it another one than a store could record. */
   readonly resize?: ResizableDevice['resize'];
 
   constructor(device: BlockDevice) {
     this.#device = device;
-    const { modifiedAt, setModifiedAt } = device;
-    if (modifiedAt !== undefined) this.modifiedAt = () => modifiedAt.call(device);
-    if (setModifiedAt !== undefined) {
-      this.setModifiedAt = async (time) => {
-        this.#modifiedAt = time;
-        await setModifiedAt.call(device, time);
-      };
-    }
     if (isResizable(device)) this.resize = (size) => device.resize(size);
   }
 
@@ -63,8 +52,6 @@ export class HeldStart implements BlockDevice {
     await this.#device.flush();
     await this.#device.write(START_BLOCK_OFFSET, this.#start);
     await this.#device.flush();
-    // What the start block says of the time is about everything but itself.
-    if (this.#modifiedAt !== undefined) await this.#device.setModifiedAt?.(this.#modifiedAt);
   }
 
   /** Leaves the device open. */

@@ -388,7 +388,12 @@ class TakenOverRun {
     const own = volume.snapshots.filter(({ storeId }) => this.#expected.find(storeId) === undefined);
     const { snapshots } = volume;
     const snapshot = random.pick([...own, random.pick([...snapshots, undefined]), undefined]);
-    if (snapshot !== undefined) await this.#attemptKept(() => snapshot.delete());
+    if (snapshot === undefined) return;
+    await this.#attemptKept(async () => {
+      const isNeeded = snapshot.label === BASE && this.#expected.all.some(({ state }) => state === 'there');
+      await snapshot.delete();
+      if (isNeeded) throw new ModelMismatch('the snapshot that shadow copies are read through was deleted');
+    });
   }
 
   /** What is held stays, and so do the base and all shadow copies but the oldest. */
