@@ -27,7 +27,6 @@ import {
 import { identify, SIGNATURE_BYTES } from '../filesystem/signature.js';
 import { START_BLOCK_OFFSET, START_BLOCK_SIZE } from '../format/constants.js';
 import type { DiffAreaItem } from '../format/control-block.js';
-import { IncompatibleFeature } from '../format/extension.js';
 import { guidFrom } from '../format/guid.js';
 import { decodeStartBlock, isStartBlock } from '../format/start-block.js';
 import { BLOCK_SIZE, type ByteLength, type ByteOffset, blockOf, blocksIn, roundUp } from '../units.js';
@@ -96,7 +95,7 @@ export class InVolumeStore implements Store {
   }
 
   async initialize(device: BlockDevice, options: InitializeOptions): Promise<void> {
-    const { environment, maximumSize, overWindows = false } = options;
+    const { environment, maximumSize, overWindows = false, incompatible = 0 } = options;
     const start = new Uint8Array(START_BLOCK_SIZE);
     if (device.size < START_BLOCK_OFFSET + START_BLOCK_SIZE) {
       throw new UnsupportedError(`${device.name} is smaller than the 8 KiB boot area; use a directory store`);
@@ -116,7 +115,6 @@ export class InVolumeStore implements Store {
     const controlOffset = inside?.controlOffset ?? roundUp(protectedSize, BLOCK_SIZE);
     const volumeId = guidFrom(environment.random);
     const layout = 'in-volume';
-    const incompatible = overWindows ? IncompatibleFeature.shadowCopies : 0;
     const created = newStart(environment, { volumeId, maximumSize, protectedSize, layout, incompatible });
     await device.write(sectorAfter(controlOffset), start);
     if (inside !== undefined)

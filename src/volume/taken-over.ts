@@ -8,7 +8,7 @@ import type { BlockDevice } from '../device/block-device.js';
 import { SliceDevice } from '../device/slice-device.js';
 import { BLOCKS_PER_PAGE } from '../diff-area/presence.js';
 import type { PagedBlocks } from '../diff-area/unused-blocks.js';
-import { FormatError, InvalidArgumentError, SnapshotDeletedError } from '../errors.js';
+import { FormatError, IntegrityError, InvalidArgumentError, SnapshotDeletedError } from '../errors.js';
 import { SnapshotState } from '../format/control-block.js';
 import { twice } from '../snapshot/doubt.js';
 import type { Elders } from '../snapshot/elders.js';
@@ -208,9 +208,14 @@ class Base implements ReadSource {
     const [record, engine] = [this.#record, this.engine];
     if (record === undefined || engine === undefined)
       throw new SnapshotDeletedError('there is no snapshot that the shadow copies could be read through');
-    const { chain, device, life } = engine;
-    await life.run(() =>
-      record.whileReading(() => readSnapshot(() => chain.areasFrom(record), device, offset, target)),
-    );
+    const { chain, device, life, emit } = engine;
+    try {
+      await life.run(() =>
+        record.whileReading(() => readSnapshot(() => chain.areasFrom(record), device, offset, target)),
+      );
+    } catch (error) {
+      if (error instanceof IntegrityError) emit('integrityFailure', { id: record.id, error });
+      throw error;
+    }
   }
 }

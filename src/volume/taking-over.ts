@@ -14,6 +14,7 @@ import type { Environment } from '../environment.js';
 import { FormatError, InvalidArgumentError, UnsupportedError } from '../errors.js';
 import { START_BLOCK_OFFSET, START_BLOCK_SIZE } from '../format/constants.js';
 import { type DiffAreaItem, type SnapshotItem, SnapshotState } from '../format/control-block.js';
+import { IncompatibleFeature } from '../format/extension.js';
 import { decodeStartBlock, isStartBlock } from '../format/start-block.js';
 import { createSnapshot } from '../snapshot/set.js';
 import type { CatalogEntry } from '../store/catalog.js';
@@ -66,7 +67,8 @@ async function takeOver(
   const held = new HeldStart(device);
   const size = device.size;
   try {
-    await store.initialize(held, { environment, maximumSize, overWindows: true });
+    const incompatible = catalog.length > 0 ? IncompatibleFeature.shadowCopies : 0;
+    await store.initialize(held, { environment, maximumSize, overWindows: true, incompatible });
     if (catalog.length > 0) {
       await takeBase(held, store, catalog.at(-1)?.snapshot, options);
       await nameAll(held, store, catalog, environment);
