@@ -41,6 +41,7 @@ export interface VolumeOptions {
   /**
    * Must be given to open a volume with shadow copies of Windows for writing. They are kept right either way. A write that there is no
    * room for in their store, or that would overwrite the store: `keep` refuses it; `drop` deletes all shadow copies, as Windows does.
+   * A store of volsnap that has taken them over (`InitializeVolumeOptions.shadowCopies`) does not ask: there the hold of its oldest snapshot says it.
    */
   readonly shadowCopies?: 'keep' | 'drop';
   /**

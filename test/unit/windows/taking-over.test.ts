@@ -225,6 +225,24 @@ test('the stores of the shadow copies are not written from above, or all of thos
   await dropped.volume.close();
 });
 
+test('what is written to the base itself is not seen in shadow copies, and it is younger than they whatever the clock says', async () => {
+  const { bytes } = buildWindowsImage(PLAN);
+  const before = await contentOf(bytes);
+  const content = new MemoryContent(bytes);
+  const clock = { ...systemEnvironment.clock, now: () => 1000 };
+  const environment = { ...systemEnvironment, clock };
+  const store = new InVolumeStore({ reserve: RESERVE });
+  await Volume.initialize(new MemoryDevice(content), { store, shadowCopies: 'keep', environment });
+  await using volume = await open(content, { environment });
+  const [, newer, base] = volume.snapshots;
+  expect(Number(base?.createdAt)).toBeGreaterThanOrEqual(Number(newer?.createdAt));
+  await base?.setWritable(true);
+  await base?.write(7 * BLOCK_SIZE, ONES);
+  await base?.flush();
+  await expectCopies(volume, before);
+  expect(await volume.createSnapshot()).toMatchObject({ order: 4 });
+});
+
 test('what changed since a shadow copy is everything that differs', async () => {
   const { volume } = await taken();
   await volume.write(7 * BLOCK_SIZE, ONES);
