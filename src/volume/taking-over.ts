@@ -10,7 +10,7 @@
  * nobody's by then: where it lies in the midst of the volume, what shadow copies need of those blocks is copied into the newest one's store first.
  */
 import type { BlockDevice, ResizableDevice } from '../device/block-device.js';
-import type { Environment } from '../environment.js';
+import { type Environment, systemEnvironment } from '../environment.js';
 import { FormatError, InvalidArgumentError, UnsupportedError } from '../errors.js';
 import { START_BLOCK_OFFSET, START_BLOCK_SIZE } from '../format/constants.js';
 import { type DiffAreaItem, type SnapshotItem, SnapshotState } from '../format/control-block.js';
@@ -47,6 +47,21 @@ interface TakingOverOptions {
 const BASE_LABEL = 'as volsnap found it';
 /** Blocks of the reserve that are looked at together. */
 const PART_BLOCKS = 256;
+
+/**
+ * Makes a store, and takes shadow copies over if that is wished and Windows has a store there.
+ * @throws as `Volume.initialize`
+ */
+export async function initializeStore(device: BlockDevice, options: InitializeVolumeOptions): Promise<void> {
+  const { store, shadowCopies, maximumSize = 0, environment = systemEnvironment } = options;
+  if (shadowCopies === undefined || !(await hasWindowsStore(device)))
+    return store.initialize(device, { environment, maximumSize });
+  if (!(store instanceof InVolumeStore))
+    throw new InvalidArgumentError(
+      'shadow copies of Windows can be taken over by a store inside their volume only',
+    );
+  await takeOver(device, store, { shadowCopies, environment, maximumSize });
+}
 
 /**
  * @throws AlreadyInitializedError, InvalidArgumentError (the reserve), UnsupportedError (what cannot be taken over), FormatError (damaged),
@@ -197,28 +212,6 @@ async function nameAll(
   } finally {
     await attached.close();
   }
-}
-
-/**
- * Makes the store, and takes shadow copies over if that is wished and there is a store of Windows.
- * @throws as `Volume.initialize`
- */
-export async function initializeStore(
-  device: BlockDevice,
-  {
-    store,
-    shadowCopies,
-    maximumSize,
-    environment,
-  }: Required<Omit<InitializeVolumeOptions, 'shadowCopies'>> & Pick<InitializeVolumeOptions, 'shadowCopies'>,
-): Promise<void> {
-  if (shadowCopies === undefined || !(await hasWindowsStore(device)))
-    return store.initialize(device, { environment, maximumSize });
-  if (!(store instanceof InVolumeStore))
-    throw new InvalidArgumentError(
-      'shadow copies of Windows can be taken over by a store inside their volume only',
-    );
-  await takeOver(device, store, { shadowCopies, environment, maximumSize });
 }
 
 async function hasWindowsStore(device: BlockDevice): Promise<boolean> {

@@ -55,9 +55,8 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
    */
   static async initialize(device: BlockDevice, options: InitializeVolumeOptions): Promise<void> {
     if (!device.writable) throw new ReadOnlyError(`${device.name} is open for reading only`);
-    const { maximumSize = 0, environment = systemEnvironment } = options;
-    checkWhole('maximum size', maximumSize);
-    await initializeStore(device, { ...options, maximumSize, environment });
+    checkWhole('maximum size', options.maximumSize ?? 0);
+    await initializeStore(device, options);
   }
 
   /**
