@@ -25,6 +25,7 @@ import { openTakenOver } from '../windows/foreign-store.js';
 import { Notes } from '../windows/notes.js';
 import { mapStores } from '../windows/store-map.js';
 import type { Engine } from './engine.js';
+import type { Recovery } from './open.js';
 import { indexIn, writtenBlocks } from './windows-history.js';
 import { WindowsSnapshot } from './windows-snapshot.js';
 
@@ -38,14 +39,14 @@ export class TakenOver implements Elders {
   /** What was odd about them but does no harm. */
   readonly notes: readonly string[];
   /** Those that went when the volume was opened, because they could not be read. */
-  readonly dropped: readonly ForeignSnapshot[];
+  readonly dropped: Recovery['droppedSnapshots'];
   readonly #all: readonly WindowsSnapshot[];
   readonly #base: Base;
   /** `undefined`: the volume is open for reading. */
   readonly #removals: ForeignRemovals<DeletionReason> | undefined;
 
   private constructor(
-    found: { readonly notes: readonly string[]; readonly dropped: readonly ForeignSnapshot[] },
+    found: Pick<TakenOver, 'notes' | 'dropped'>,
     snapshots: readonly ForeignSnapshot[],
     base: Base,
     removals: ForeignRemovals<DeletionReason> | undefined,
@@ -90,6 +91,7 @@ export class TakenOver implements Elders {
         `${damaged.at(-1)?.reason}. Open the volume read-only to save what can be read, or give the shadow copies that cannot up with: volsnap check --repair`,
       );
     for (const { storeId } of damaged) await control.remove(storeId);
+    const dropped = damaged.map((snapshot) => ({ id: idOf(snapshot), reason: 'damaged' as const }));
     if (damaged.length > 0) snapshots = await read();
     const all = new Map<ForeignSnapshot, WindowsSnapshot>();
     const removals = new ForeignRemovals<DeletionReason>({
@@ -113,7 +115,7 @@ export class TakenOver implements Elders {
         },
       },
     });
-    const takenOver = new TakenOver({ notes: notes.list, dropped: damaged }, snapshots, base, removals);
+    const takenOver = new TakenOver({ notes: notes.list, dropped }, snapshots, base, removals);
     for (const snapshot of takenOver.#all) all.set(snapshot.foreign, snapshot);
     return takenOver;
   }

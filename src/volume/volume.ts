@@ -11,7 +11,6 @@ import { asTarget, checkRange, checkWhole, lengthOf } from '../arguments.js';
 import { type AllocationExtent, allocationOf } from '../device/allocation.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { giveBack, type Lent } from '../device/buffer-pool.js';
-import { systemEnvironment } from '../environment.js';
 import { ClosedError, ReadOnlyError } from '../errors.js';
 import type { Guid } from '../format/guid.js';
 import type { SpacePolicy } from '../format/start-block.js';
