@@ -182,7 +182,8 @@ export class ForeignSnapshot {
   /** @returns where each block was read */
   async #readOnce(offset: ByteOffset, target: Uint8Array): Promise<Source[]> {
     const content = new DeviceReads(this.#device);
-    const below = new DeviceReads(this.#below);
+    // What lies on one device is read side by side.
+    const below = this.#below === this.#device ? content : new DeviceReads(this.#below);
     const overlays = new DeviceReads(this.#device);
     const places: Source[] = [];
     const end = offset + target.byteLength;
