@@ -27,7 +27,7 @@ import { mapStores } from '../windows/store-map.js';
 import type { Engine } from './engine.js';
 import type { Recovery } from './open.js';
 import { indexIn, writtenBlocks } from './windows-history.js';
-import { WindowsSnapshot } from './windows-snapshot.js';
+import { announcing, idOf, WindowsSnapshot } from './windows-snapshot.js';
 
 export interface TakenOverOptions {
   readonly writable: boolean;
@@ -93,30 +93,20 @@ export class TakenOver implements Elders {
     for (const { storeId } of damaged) await control.remove(storeId);
     const dropped = damaged.map((snapshot) => ({ id: idOf(snapshot), reason: 'damaged' as const }));
     if (damaged.length > 0) snapshots = await read();
-    const all = new Map<ForeignSnapshot, WindowsSnapshot>();
+    const handles = new Map<ForeignSnapshot, WindowsSnapshot>();
+    const diffAreas = control.shadowCopies.map(
+      ({ snapshot, diffArea }) => [snapshot.storeId, diffArea] as const,
+    );
     const removals = new ForeignRemovals<DeletionReason>({
       map: await mapStores(windows, snapshots, {
         controlBlocks: [],
-        pairs: new Map(
-          control.shadowCopies.map(({ snapshot, diffArea }) => [
-            snapshot.storeId,
-            { diffAreaItem: diffArea },
-          ]),
-        ),
+        pairs: new Map(diffAreas.map(([storeId, diffAreaItem]) => [storeId, { diffAreaItem }])),
       }),
       free: ({ snapshot }) => twice(() => control.remove(snapshot.storeId)),
-      listener: {
-        removing: (snapshot, reason, cause) =>
-          options.emit('deleting', { id: idOf(snapshot), reason, cause }),
-        removed: (snapshot, reason, cause) => {
-          const gone = all.get(snapshot);
-          if (gone !== undefined) gone.deleted = reason;
-          options.emit('deleted', { id: idOf(snapshot), reason, cause });
-        },
-      },
+      listener: announcing(options.emit, handles),
     });
     const takenOver = new TakenOver({ notes: notes.list, dropped }, snapshots, base, removals);
-    for (const snapshot of takenOver.#all) all.set(snapshot.foreign, snapshot);
+    for (const snapshot of takenOver.#all) handles.set(snapshot.foreign, snapshot);
     return takenOver;
   }
 
@@ -165,8 +155,6 @@ export class TakenOver implements Elders {
     return length > 0 && this.#removals?.guard.meetsStore(offset, length) !== undefined;
   }
 }
-
-const idOf = ({ snapshotId, storeId }: ForeignSnapshot) => snapshotId ?? storeId;
 
 /** @param blocks ascending */
 function pagesOf(blocks: readonly BlockNumber[]): PagedBlocks {

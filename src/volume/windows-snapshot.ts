@@ -1,10 +1,12 @@
 /** A shadow copy that Windows made, as a snapshot like any other. */
 import { asTarget } from '../arguments.js';
 import { ReadOnlyError, SnapshotDeletedError, UnsupportedError } from '../errors.js';
-import { NIL_GUID } from '../format/guid.js';
+import { type Guid, NIL_GUID } from '../format/guid.js';
+import type { Emit } from '../snapshot/events.js';
 import type { DeletionReason } from '../snapshot/record.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
+import type { RemovalListener } from '../windows/foreign-removals.js';
 import type { ForeignSnapshot } from '../windows/foreign-snapshot.js';
 
 /** What takes it out of its store, if it is the oldest. @throws UnsupportedError if it is not */
@@ -40,7 +42,7 @@ export class WindowsSnapshot implements Snapshot {
   }
 
   get id() {
-    return this.foreign.snapshotId ?? this.foreign.storeId;
+    return idOf(this.foreign);
   }
 
   get storeId() {
@@ -131,3 +133,19 @@ export class WindowsSnapshot implements Snapshot {
     await writer.remove(this.foreign);
   }
 }
+
+/** Names a shadow copy: by its own id, or where that is damaged by that of its store. */
+export const idOf = ({ snapshotId, storeId }: ForeignSnapshot): Guid => snapshotId ?? storeId;
+
+/** Tells of shadow copies that go, and marks those of `handles`, which may be filled later. */
+export const announcing = <Reason extends DeletionReason>(
+  emit: Emit,
+  handles: ReadonlyMap<ForeignSnapshot, WindowsSnapshot>,
+): RemovalListener<Reason> => ({
+  removing: (snapshot, reason, cause) => emit('deleting', { id: idOf(snapshot), reason, cause }),
+  removed: (snapshot, reason, cause) => {
+    const gone = handles.get(snapshot);
+    if (gone !== undefined) gone.deleted = reason;
+    emit('deleted', { id: idOf(snapshot), reason, cause });
+  },
+});

@@ -179,8 +179,9 @@ async function storeFor(device: Device, options: InitOptions): Promise<Store> {
 /** The device is closed afterwards. */
 async function tellTakenOver({ output }: Session, device: Device): Promise<void> {
   await using volume = await Volume.open(device, { readOnly: true });
-  const count = volume.snapshots.filter(({ storeId, id }) => storeId !== id).length;
-  const [base] = volume.snapshots.slice(count);
+  // The newest is the one that was just taken.
+  const base = volume.snapshots.at(-1);
+  const count = volume.snapshots.length - 1;
   if (base === undefined) await output.print('There were no shadow copies of Windows to take over.');
   else
     await output.print(
