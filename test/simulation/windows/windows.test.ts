@@ -24,13 +24,13 @@ test('a run is a function of its seed', async () => {
   expect(one).toBe(two);
 });
 
-test('six seeds in which a store of volsnap takes them over leave them, and its own snapshots, as they were', async () => {
+test('four seeds in which a store of volsnap takes them over leave them, and its own snapshots, as they were', async () => {
   const counters = noTakenOverCounters();
-  for (let seed = 1; seed <= 6; seed++) await runTakenOver(seed, { cycles: 4, faults: true }, counters);
-  expect(counters.crashes).toBe(24);
-  expect(counters.taken).toBeGreaterThan(5);
+  for (let seed = 1; seed <= 4; seed++) await runTakenOver(seed, { cycles: 4, faults: true }, counters);
+  expect(counters.crashes).toBe(16);
+  expect(counters.taken).toBeGreaterThan(3);
   expect(counters.copies).toBeGreaterThan(20);
-  expect(counters.blocksCompared).toBeGreaterThan(2000);
+  expect(counters.blocksCompared).toBeGreaterThan(1500);
 });
 
 test('what planted bugs change is there, once each', async () => {
