@@ -8,6 +8,7 @@
  */
 import type { Mutex } from 'async-mutex';
 import type { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
+import { isZeros } from '../device/zeros.js';
 import { InvalidArgumentError, ReadOnlyError } from '../errors.js';
 import type { AttachedStore } from '../store/store.js';
 import type { ByteLength, ByteOffset } from '../units.js';
@@ -43,7 +44,7 @@ export class ProtectedBlocks {
   /**
    * Must be asked before a range of the volume is written.
    * @returns `undefined`: it may be; else a promise that resolves when it may be
-   * @throws the promise: ReadOnlyError, RevertInProgressError; DeviceError
+   * @throws the promise: ReadOnlyError, HeldError, RevertInProgressError; DeviceError
    */
   admit(offset: ByteOffset, length: ByteLength): Promise<void> | undefined {
     const { store, elders } = this.#context;
@@ -55,6 +56,18 @@ export class ProtectedBlocks {
   /** The same before a range is made zero: what lies in a store of volsnap reads as zeros anyway. */
   admitClearing(offset: ByteOffset, length: ByteLength): Promise<void> | undefined {
     return this.#context.elders.areWithin(offset, length) ? this.#meet(offset, length, false) : undefined;
+  }
+
+  /**
+   * Must be asked before a range of a snapshot itself is written: the volume could not be put back to what lies where a store is. Zeros
+   * may be written over that of volsnap, that is what is there. Whatever the policy, snapshots do not go for that. @throws ReadOnlyError
+   */
+  checkSnapshotWrite(offset: ByteOffset, source: Uint8Array): void {
+    const length = source.byteLength;
+    const { store, elders } = this.#context;
+    const isStore = store.inside?.storeWithin(offset, length) !== undefined && !isZeros(source);
+    if (isStore || elders.areWithin(offset, length))
+      throw this.#refusal(offset, length, 'the volume could not be put back to this snapshot');
   }
 
   async #meet(offset: ByteOffset, length: ByteLength, isStore: boolean): Promise<void> {

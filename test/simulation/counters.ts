@@ -20,6 +20,10 @@ export interface RunCounters {
   snapshotsDeleted: number;
   snapshotsMerged: number;
   blocksMerged: number;
+  /** Times that the volume was made longer. */
+  growths: number;
+  /** Writes over a store inside the volume that were refused. */
+  writesOverStore: number;
   /** Times that `check` read the whole store and found nothing. */
   checks: number;
   /** Scrubs of a volume in use that came to their end, and found nothing. */
@@ -47,6 +51,8 @@ export const noCounters = (): RunCounters => ({
   snapshotsDeleted: 0,
   snapshotsMerged: 0,
   blocksMerged: 0,
+  growths: 0,
+  writesOverStore: 0,
   checks: 0,
   scrubs: 0,
   faults: 0,

@@ -66,6 +66,7 @@ class Run {
     this.#workload = new Workload(this.#model, counters, {
       now: () => this.#world.world.scheduler.clock.now(),
       setHostSpace: (bytes) => this.#world.setHostSpace(bytes),
+      inside: plan.inside,
     });
   }
 
@@ -187,6 +188,7 @@ class Run {
   }
 
   async #verifyAfterOpening(volume: Volume): Promise<void> {
+    this.#model.opened(volume.size);
     this.#model.reconcileNames(volume.snapshots.map(labelOf));
     this.#workload.verifySpace(volume);
     await this.#workload.verify(volume);

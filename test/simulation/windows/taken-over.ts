@@ -503,12 +503,12 @@ class TakenOverRun {
       this.#expected.check(copy, offset, await snapshot.read(offset, length));
       return;
     }
-    const read = this.#model.beginSnapshotRead(snapshot.label ?? '');
+    const read = this.#model.calls.beginRead(snapshot.label ?? '');
     let bytes: Uint8Array | undefined;
     try {
       bytes = await snapshot.read(offset, length);
     } finally {
-      if (read !== undefined) this.#model.endSnapshotRead(read, offset, bytes);
+      if (read !== undefined) this.#model.calls.endRead(read, offset, bytes);
     }
   }
 
