@@ -210,10 +210,10 @@ test('the stores of the shadow copies are not written from above, or all of thos
   ])
     await expect(change).rejects.toThrow(ReadOnlyError);
   // Nor is a snapshot where the volume could not be put back to it.
-  const [, , base] = kept.volume.snapshots;
-  await base?.setWritable(true);
-  await expect(base?.write(at, ONES)).rejects.toThrow(ReadOnlyError);
-  await expect(base?.writeZeroes(at, 512)).rejects.toThrow(ReadOnlyError);
+  const [, , writable] = kept.volume.snapshots;
+  await writable?.setWritable(true);
+  await expect(writable?.write(at, ONES)).rejects.toThrow(ReadOnlyError);
+  await expect(writable?.writeZeroes(at, 512)).rejects.toThrow(ReadOnlyError);
   // The start block is the store's own, and what users see there is an ordinary sector.
   await kept.volume.write(0x1e00, ONES.subarray(0, 512));
   await expectCopies(kept.volume, kept.before);
