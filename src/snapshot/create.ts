@@ -7,6 +7,7 @@
  * the power failed, older snapshots would miss the copies that went to a snapshot that does not exist.
  */
 import type { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
+import type { Pools } from '../copy-on-write/pools.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { createDiffArea } from '../diff-area/create.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
@@ -66,6 +67,7 @@ export interface CreateContext extends HoldContext {
   readonly copyOnWrite: CopyOnWrite;
   readonly chain: SnapshotChain;
   readonly space: Space;
+  readonly pools: Pools;
 }
 
 /** What a snapshot shares with the others of its set. */
