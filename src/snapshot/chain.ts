@@ -15,12 +15,13 @@ import type { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
 import type { Pools } from '../copy-on-write/pools.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import type { Clock } from '../environment.js';
-import { assert, NotFoundError } from '../errors.js';
+import { assert, NotFoundError, UnsupportedError } from '../errors.js';
 import { SnapshotState } from '../format/control-block.js';
 import { filetimeFromMilliseconds } from '../format/filetime.js';
 import type { Guid } from '../format/guid.js';
 import type { ControlFile } from '../store/control-file.js';
 import { twice } from './doubt.js';
+import { type Elders, NO_ELDERS } from './elders.js';
 import type { Emit } from './events.js';
 import { Freeing } from './freeing.js';
 import { Keeping } from './keeping.js';
@@ -42,6 +43,7 @@ export class SnapshotChain {
   onRelief: () => void = () => undefined;
   readonly #areasFrom = new Map<SnapshotRecord, readonly DiffArea[]>();
   readonly #freeing: Freeing;
+  readonly #elders: Elders;
   #onFreed: () => void = () => undefined;
 
   constructor(
@@ -50,8 +52,10 @@ export class SnapshotChain {
     pools: Pools,
     emit: Emit,
     clock: Clock,
+    elders = NO_ELDERS,
   ) {
     this.#records = [...records];
+    this.#elders = elders;
     this.#control = control;
     this.#emit = emit;
     this.keeping = new Keeping(clock, this.#records);
@@ -187,12 +191,17 @@ export class SnapshotChain {
    * Deletes one snapshot, whatever its age: durable when it resolves. Of one that is not the oldest the space becomes free later.
    * Use `deleteSnapshot`, which settles moves before.
    * @returns `false`, having done nothing, if there are moves to settle
-   * @throws SnapshotDeletedError; HeldError, RevertInProgressError, DeviceError if the control file cannot be changed; then it exists still
+   * @throws SnapshotDeletedError; HeldError, RevertInProgressError, UnsupportedError (elders are read through it), DeviceError if the control
+   *   file cannot be changed; then it exists still
    */
   remove(record: SnapshotRecord, copyOnWrite: CopyOnWrite, reason: DeletionReason): Promise<boolean> {
     return this.#removing.runExclusive(async () => {
       const index = this.indexOf(record);
       if (this.toSettle(record).length > 0) return false;
+      if (index === 0 && this.#elders.count > 0)
+        throw new UnsupportedError(
+          `the shadow copies of Windows are read through snapshot ${record.id}; delete them first, oldest first`,
+        );
       if (index === 0) await this.#removeOldest(record, copyOnWrite, reason, undefined);
       else await this.#hide(record, copyOnWrite, reason);
       await this.#removeUnneeded(copyOnWrite);
@@ -244,11 +253,13 @@ export class SnapshotChain {
     });
   }
 
-  /** Removes the `count` oldest, or as many as there are; none if one of them is held. @throws as `removeThrough` */
+  /** Removes the `count` oldest, elders first, or as many as there are; none if one of them is held. @throws as `removeThrough` */
   async removeOldest(count: number, copyOnWrite: CopyOnWrite, reason: DeletionReason): Promise<void> {
     await this.#removing.runExclusive(async () => {
-      this.keeping.check(this.undeleted.slice(0, count));
-      for (let i = 0; i < count; i++) {
+      const elders = Math.min(count, this.#elders.count);
+      this.keeping.check(this.undeleted.slice(0, count - elders));
+      await this.#elders.removeOldest(elders, reason);
+      for (let i = elders; i < count; i++) {
         await this.#removeUnneeded(copyOnWrite);
         const record = this.#records[0];
         if (record === undefined) return;
@@ -299,6 +310,8 @@ export class SnapshotChain {
     reason: DeletionReason,
     cause: unknown,
   ): Promise<void> {
+    // They are read through it.
+    await this.#elders.removeOldest(Infinity, reason, cause);
     const wasVisible = record.deleted === undefined;
     if (wasVisible) this.#emit('deleting', { id: record.id, reason, cause });
     await twice(() => this.#control.remove(record.id));

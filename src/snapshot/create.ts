@@ -82,6 +82,8 @@ export interface SetMembership {
 export interface SnapshotPurpose {
   /** `SnapshotState`s. */
   readonly state: number;
+  /** What it is younger than, where the store has no snapshot yet. */
+  readonly after?: Pick<SnapshotItem, 'order' | 'createdAt'> | undefined;
   /** Before the snapshot exists. */
   prepare(area: DiffArea): Promise<void>;
   /** Once it does; it stays even if this fails. */
@@ -228,14 +230,14 @@ export class Creation {
     const { chain, device, store } = this.#context;
     const area = this.#ready;
     this.#endOrder = await chain.ordered();
-    const { newest } = chain;
+    const newest = chain.newest?.item ?? this.#purpose?.after;
     this.#item = {
       kind: 'snapshot',
       volumeSize: device.size,
       storeId: area.storeId,
-      order: (newest?.item.order ?? 0) + 1,
+      order: (newest?.order ?? 0) + 1,
       flags: this.#flags,
-      createdAt: laterThan(newest?.item.createdAt ?? 0n, this.#createdAt),
+      createdAt: laterThan(newest?.createdAt ?? 0n, this.#createdAt),
     };
     await store.control.publish({
       snapshot: this.#item,

@@ -82,6 +82,8 @@ export interface LoadedStore {
   readonly change: string | undefined;
   /** Snapshots that have to go before the volume may be written, oldest first. */
   readonly drop: readonly { readonly id: Guid; readonly reason: DeletionReason }[];
+  /** Shadow copies of Windows that go before those, oldest first, because they are read through them. */
+  readonly dropBefore: LoadedStore['drop'];
   /** What `putRight` has to write. */
   readonly repairs: readonly (() => Promise<void>)[];
 }
@@ -134,9 +136,11 @@ export async function loadStore(store: AttachedStore, options: LoadOptions): Pro
       `${why} The volume is being put back to snapshot ${revertTarget.snapshot.storeId}; without its snapshots it would stay between two states, so none can be given up. Keep them, or save what can be read (open it read-only)`,
     );
   }
-  const isInvalid = writable && change !== undefined && options.onVolumeChanged === 'invalidate';
-  const gone = (some: readonly SnapshotRecord[], reason: DeletionReason) =>
-    some.map(({ id }) => ({ id, reason }));
+  const reason: DeletionReason = dropsAll ? 'volume-changed' : 'damaged';
+  const gone = (ids: readonly Guid[]) => (writable ? ids.map((id) => ({ id, reason })) : []);
+  const drop = gone((dropsAll ? records : damaged).map(({ id }) => id));
+  // All through one go, or none: the oldest is always among them.
+  const readThrough = drop.length === 0 ? [] : control.shadowCopies;
   return {
     records,
     change,
@@ -147,7 +151,8 @@ export async function loadStore(store: AttachedStore, options: LoadOptions): Pro
       droppedSnapshots: [],
       warnings,
     },
-    drop: isInvalid ? gone(records, 'volume-changed') : writable ? gone(damaged, 'damaged') : [],
+    drop,
+    dropBefore: gone(readThrough.map(({ snapshot }) => snapshot.storeId)),
     repairs: loaded.map(({ repair }) => repair),
   };
 }
