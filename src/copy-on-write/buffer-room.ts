@@ -3,7 +3,7 @@
  *
  * A longer queue does not make the device faster, only flushes slower and snapshots later to take. So usually a share of the
  * whole is given out; all of it while a snapshot is being taken, when nothing is passed on; and little just before, so
- * that not much is left to be written then. From more to less it goes smoothly: a quarter of what becomes free is given
+ * that not much is left to be written then. From more to less it goes smoothly: a 16th of what becomes free is given
  * out again, so that writers get slower instead of standing still.
  *
  * Shared state: changes between awaits only.
@@ -12,10 +12,10 @@ import { assert } from '../errors.js';
 import type { ByteLength } from '../units.js';
 
 /** Parts of the whole. */
-const USUAL = 1 / 32;
+const USUAL = 1 / 8;
 const LOW = 1 / 64;
 /** Share of what becomes free that is given out while there is too much. */
-const REUSED = 1 / 4;
+const REUSED = 1 / 16;
 
 export type RoomLevel = 'low' | 'usual' | 'all';
 

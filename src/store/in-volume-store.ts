@@ -89,6 +89,11 @@ export class InVolumeStore implements Store {
     this.#options = options;
   }
 
+  /** Where the volume is to end, if the rest of the device becomes the reserve. */
+  get endOfVolume(): ByteLength | undefined {
+    return this.#options.protectedSize;
+  }
+
   /** For whoever has to look at them before they are used. @throws InvalidArgumentError if they are no runs of the device */
   blocksInside(device: BlockDevice): Extents {
     return this.#insideOf(device)?.blocks ?? new Extents();

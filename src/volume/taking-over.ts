@@ -45,6 +45,9 @@ interface TakingOverOptions {
 
 /** What people see of the base. */
 const BASE_LABEL = 'as volsnap found it';
+/** Of a shadow copy: snapshots with higher numbers and later times have to be possible. */
+const ORDER_MAX = Number.MAX_SAFE_INTEGER - 2 ** 32;
+const CREATED_MAX = 2n ** 64n - 2n ** 48n;
 /** Blocks of the reserve that are looked at together. */
 const PART_BLOCKS = 256;
 
@@ -76,7 +79,7 @@ async function takeOver(
   if (shadowCopies !== 'keep' && shadowCopies !== 'drop')
     throw new InvalidArgumentError(`shadowCopies must be keep or drop, got ${String(shadowCopies)}`);
   const reserve = store.blocksInside(device);
-  await checkMayBeTaken(device, reserve);
+  await checkMayBeTaken(device, reserve, store.endOfVolume ?? device.size);
   if (reserve.total > 0) await emptyReserve(device, reserve, shadowCopies);
   const catalog = await catalogOf(device);
   const held = new HeldStart(device);
@@ -99,7 +102,7 @@ async function takeOver(
 const isResizable = (device: BlockDevice): device is ResizableDevice => 'resize' in device;
 
 /** @throws UnsupportedError, FormatError, InvalidArgumentError */
-async function checkMayBeTaken(device: BlockDevice, reserve: Extents): Promise<void> {
+async function checkMayBeTaken(device: BlockDevice, reserve: Extents, end: ByteLength): Promise<void> {
   const store = await ForeignStore.open(device);
   checkKeptHere(device, store.startBlock);
   const damaged = store.snapshots.findLast(({ reason }) => reason !== undefined);
@@ -118,6 +121,13 @@ async function checkMayBeTaken(device: BlockDevice, reserve: Extents): Promise<v
       throw new InvalidArgumentError(
         `the run at ${start * BLOCK_SIZE} holds what belongs to the shadow copies of ${device.name}`,
       );
+  const sizes = (await catalogOf(device)).map(({ snapshot }) => snapshot.volumeSize);
+  const last = Math.min((taken.list.at(-1)?.end ?? 0) * BLOCK_SIZE, device.size);
+  const least = Math.max(last, ...sizes);
+  if (end < least)
+    throw new InvalidArgumentError(
+      `a protected size of ${end} cuts off what shadow copies of ${device.name} need; give at least ${least}`,
+    );
 }
 
 /** What the shadow copies read from the blocks of the reserve gets copies, as before any other write. */
@@ -164,7 +174,13 @@ function isPlain(snapshot: SnapshotItem, diffArea: DiffAreaItem): boolean {
     diffArea.previousBitmapOffset,
   ];
   const numbers = [snapshot.volumeSize, snapshot.order, snapshot.flags, diffArea.allocatedSize, ...offsets];
-  return numbers.every(Number.isSafeInteger) && offsets.every((offset) => offset % BLOCK_SIZE === 0);
+  return (
+    numbers.every(Number.isSafeInteger) &&
+    offsets.every((offset) => offset % BLOCK_SIZE === 0) &&
+    // Younger ones come after it.
+    snapshot.order <= ORDER_MAX &&
+    snapshot.createdAt <= CREATED_MAX
+  );
 }
 
 /** Takes the base, younger than all shadow copies. */

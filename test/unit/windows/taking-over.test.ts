@@ -316,6 +316,30 @@ test('a reserve in the midst of the volume is emptied first: what shadow copies 
   expect(await checkVolume(new MemoryDevice(content), { scrub: true })).toEqual([]);
 });
 
+test('the volume does not end before what the shadow copies need', async () => {
+  const content = new MemoryContent(buildWindowsImage(PLAN).bytes);
+  content.resize(400 * BLOCK_SIZE);
+  const taking = (protectedSize: number) =>
+    Volume.initialize(new MemoryDevice(content), {
+      store: new InVolumeStore({ protectedSize }),
+      shadowCopies: 'keep',
+    });
+  const before = content.bytes.slice();
+  for (const size of [SIZE - 512, 40 * BLOCK_SIZE, BLOCK_SIZE])
+    await expect(taking(size)).rejects.toThrow(`give at least ${SIZE}`);
+  expect(content.bytes).toEqual(before);
+  await taking(SIZE);
+});
+
+test('numbers and times that leave no room for younger snapshots are refused', async () => {
+  const snapshots = PLAN.snapshots.map((plan) => ({ ...plan, createdAt: 2n ** 64n - 1n }));
+  const content = new MemoryContent(buildWindowsImage({ ...PLAN, snapshots }).bytes);
+  const store = new InVolumeStore({ reserve: RESERVE });
+  await expect(Volume.initialize(new MemoryDevice(content), { store, shadowCopies: 'keep' })).rejects.toThrow(
+    UnsupportedError,
+  );
+});
+
 test('it is asked for, in a store inside the volume, and once', async () => {
   const { bytes } = buildWindowsImage(PLAN);
   const device = () => new MemoryDevice(bytes.slice());
