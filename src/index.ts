@@ -43,6 +43,7 @@ export type { CreateSnapshotOptions } from './snapshot/create.js';
 export type { FullReason, VolumeEvents } from './snapshot/events.js';
 export type { SpaceForecast, SpaceWarning } from './snapshot/forecast.js';
 export type { Growth } from './snapshot/growth.js';
+export type { LateOptions } from './snapshot/late-area.js';
 export type { SettledOptions } from './snapshot/merging.js';
 export type { SpacePolicyOptions } from './snapshot/overflow.js';
 export { explainProblem, type Problem } from './snapshot/problem.js';

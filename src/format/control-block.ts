@@ -58,6 +58,8 @@ export const SnapshotState = {
   dropAfterRevert: 0x40,
   /** It is the commit record of its set, and other members may still be pending. */
   setRecord: 0x80,
+  /** Copies for it were made in memory while its diff area had not arrived: without them it is worth nothing. */
+  copiesInMemory: 0x100,
 } as const;
 
 const KNOWN_STATE = Object.values(SnapshotState).reduce((all, bit) => all | bit, 0);

@@ -24,6 +24,7 @@ import { twice } from './doubt.js';
 import type { Emit } from './events.js';
 import { Freeing } from './freeing.js';
 import { Keeping } from './keeping.js';
+import { checkArrived } from './late-area.js';
 import type { DeletionReason, Hold, SnapshotRecord } from './record.js';
 
 /** What a snapshot goes with. */
@@ -73,7 +74,12 @@ export class SnapshotChain {
 
   /** Oldest first: those that there are for users. */
   get visible(): SnapshotRecord[] {
-    return this.undeleted.filter(({ pending, expired }) => !pending && expired === undefined);
+    return this.undeleted.filter(({ isShown }) => isShown);
+  }
+
+  /** Are there any whose diff areas have not arrived? They are the oldest. */
+  get isLate(): boolean {
+    return this.#records[0]?.isLate === true;
   }
 
   /** Oldest first, with those that nobody is shown yet, or any more, and without those that are being deleted. */
@@ -105,21 +111,17 @@ export class SnapshotChain {
 
   /** The newest visible one and deleted ones after it: what was copied last is there. */
   get latest(): readonly SnapshotRecord[] {
-    return this.#records.slice(
-      Math.max(
-        0,
-        this.#records.findLastIndex(({ deleted }) => deleted === undefined),
-      ),
-    );
+    const target = this.#records.findLastIndex(({ deleted }) => deleted === undefined);
+    return this.#records.slice(Math.max(0, target));
   }
 
-  /** The oldest that is being deleted, and the one before it, which is not, if there is one. */
+  /** The oldest that is being deleted, and the one before it, if any, which is not; nothing is merged while diff areas are late. */
   get nextToMerge():
     | { readonly deleted: SnapshotRecord; readonly elder: SnapshotRecord | undefined }
     | undefined {
     const index = this.#records.findIndex((record) => record.deleted !== undefined);
     const deleted = this.#records[index];
-    return deleted === undefined ? undefined : { deleted, elder: this.#records[index - 1] };
+    return deleted === undefined || this.isLate ? undefined : { deleted, elder: this.#records[index - 1] };
   }
 
   /** Snapshots removed since the volume was opened. */
@@ -157,8 +159,9 @@ export class SnapshotChain {
     return this.#ordering.acquire();
   }
 
-  /** Tells copy-on-write for which snapshot copies are made now. */
+  /** The list has changed: tells copy-on-write for which snapshot copies are made now. */
   retarget(copyOnWrite: CopyOnWrite): void {
+    this.#areasFrom.clear();
     const { newestVisible } = this;
     const newer = newestVisible === undefined ? [] : this.latest.slice(1);
     copyOnWrite.redirect(
@@ -210,6 +213,7 @@ export class SnapshotChain {
     this.keeping.check([record]);
     const elder = older.findLast(({ deleted }) => deleted === undefined);
     if (elder === undefined) return [];
+    checkArrived(elder);
     return [record, elder].filter(({ area }) => area?.moves.isSettled === false);
   }
 
@@ -218,7 +222,6 @@ export class SnapshotChain {
     this.#emit('deleting', { id: record.id, reason, cause: undefined });
     await twice(() => this.#control.setState(record.id, { set: SnapshotState.deleting }));
     record.markDeleted(reason);
-    this.#areasFrom.delete(record);
     this.retarget(copyOnWrite);
     this.#emit('deleted', { id: record.id, reason, cause: undefined });
   }
@@ -305,7 +308,6 @@ export class SnapshotChain {
     record.markGone(reason);
     this.#records.shift();
     this.#removals++;
-    this.#areasFrom.clear();
     this.onRelief();
     const { area } = record;
     const mayBeWaiting = area !== undefined && copyOnWrite.takesCopies(area);
@@ -339,7 +341,6 @@ export class SnapshotChain {
       });
       if (!isOut) return false;
       this.#removals++;
-      this.#areasFrom.clear();
       this.retarget(copyOnWrite);
       const { area } = record;
       const readers = [...this.readersThrough(elder), record];

@@ -80,6 +80,8 @@ export interface VolumeEvents {
   reverted: [{ readonly id: Guid; readonly previousId: Guid; readonly outcome: 'reverted' | 'cancelled' }];
   /** What is unused could not be told for certain, so the snapshot skips nothing; `error` if something failed. */
   unusedSpaceUnknown: [{ readonly id: Guid; readonly reason: string; readonly error: unknown }];
+  /** Diff areas that had not been there have arrived, and the copies made in memory meanwhile are in them. */
+  arrived: [{ readonly ids: readonly Guid[]; readonly copies: number }];
   holdTimedOut: [{ readonly limitMs: number }];
   /** Work in the background failed without harm; it is tried again when there is a reason to. */
   backgroundFailure: [{ readonly id: Guid; readonly what: string; readonly error: unknown }];

@@ -29,6 +29,7 @@ import type { SnapshotChain } from './chain.js';
 import type { Emit } from './events.js';
 import { type SpaceForecast, SpaceMonitor, type SpaceWarning } from './forecast.js';
 import { type Growth, GrowthStep } from './growth.js';
+import { memoryIsFull } from './late-area.js';
 import { type Full, type MergesAtWork, Overflow, type SpacePolicyOptions } from './overflow.js';
 import type { SnapshotRecord } from './record.js';
 import { RoomByDeletion } from './room-by-deletion.js';
@@ -171,7 +172,7 @@ export class Space implements CopyOnWriteHost {
     // Ahead of need only a share is taken: what is left serves the next snapshot.
     const length = wholeBlocks(Math.min(this.#step.bytes, this.#forCopies / 4));
     const record = this.#chain.ownerOf(area);
-    if (length === 0 || record === undefined) return;
+    if (length === 0 || record === undefined || record.isLate) return;
     this.#growingAhead = true;
     void this.#pools.background.add(async () => {
       try {
@@ -211,6 +212,11 @@ export class Space implements CopyOnWriteHost {
       if (needed === 0) {
         this.#overflow.isOver(record);
         return 'room';
+      }
+      if (record.isLate) {
+        const full = memoryIsFull(record);
+        if (await this.#overflow.give(record, 'late', full)) return 'gone';
+        throw full;
       }
       this.#step.waited();
       const full = await this.#growNow(record, area, needed);

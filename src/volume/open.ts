@@ -19,6 +19,15 @@ import { unknownReadOnlyBits } from '../format/extension.js';
 import { millisecondsFromFiletime } from '../format/filetime.js';
 import type { Guid } from '../format/guid.js';
 import { decodeStartBlock, isStartBlock } from '../format/start-block.js';
+import {
+  canStandIn,
+  checkCopies,
+  holdBack,
+  isWithoutCopies,
+  type LateArea,
+  type LateOptions,
+  standIn,
+} from '../snapshot/late-area.js';
 import { type DeletionReason, type Hold, SnapshotRecord } from '../snapshot/record.js';
 import { isTarget } from '../snapshot/revert-state.js';
 import { type CatalogEntry, isDeleting } from '../store/catalog.js';
@@ -72,6 +81,8 @@ export interface LoadOptions {
   readonly writable: boolean;
   readonly onVolumeChanged: 'refuse' | 'keep' | 'invalidate';
   readonly onDamaged: 'refuse' | 'drop';
+  /** `undefined`: a diff area that is not there is damage. */
+  readonly late?: Required<LateOptions> | undefined;
 }
 
 export interface LoadedStore {
@@ -82,6 +93,8 @@ export interface LoadedStore {
   readonly change: string | undefined;
   /** Snapshots that have to go before the volume may be written, oldest first. */
   readonly drop: readonly { readonly id: Guid; readonly reason: DeletionReason }[];
+  /** Diff areas that are not there yet, oldest first. */
+  readonly late: readonly LateArea[];
   /** What `putRight` has to write. */
   readonly repairs: readonly (() => Promise<void>)[];
 }
@@ -111,14 +124,16 @@ export async function loadStore(store: AttachedStore, options: LoadOptions): Pro
     warnings.push(change);
   }
   const revertTarget = revertTargetOf(control.entries);
-  const loaded = await loadSnapshots(store, options);
+  // What a revert needs it needs at once.
+  const canWait = writable && revertTarget === undefined;
+  const loaded = await loadSnapshots(store, canWait ? options : { ...options, late: undefined });
   const records = loaded.map(({ record }) => record);
   const droppedCopies = loaded.reduce((sum, { dropped }) => sum + dropped, 0);
   const damaged = await spreadDamage(records).catch(closing(records));
   const newestDamaged = damaged.at(-1);
   if (newestDamaged !== undefined) {
     const text = damaged.map((record) => `${record.id}: ${record.damage?.message}`).join('; ');
-    if (writable && options.onDamaged === 'refuse') {
+    if (writable && options.onDamaged === 'refuse' && !isWithoutCopies(newestDamaged)) {
       await closeAreas(records);
       throw new FormatError(
         `snapshots that cannot be read: ${text}. Open it read-only to save the others, or remove them with: volsnap check --repair`,
@@ -126,6 +141,8 @@ export async function loadStore(store: AttachedStore, options: LoadOptions): Pro
     }
     warnings.push(`cannot be read: ${text}`);
   }
+  const late = loaded.flatMap(({ late }) => late ?? []);
+  if (late.length > 0) warnings.push(holdBack(records));
   const dropsAll = change !== undefined && options.onVolumeChanged === 'invalidate';
   if (writable && revertTarget !== undefined && (dropsAll || newestDamaged !== undefined)) {
     await closeAreas(records);
@@ -147,7 +164,12 @@ export async function loadStore(store: AttachedStore, options: LoadOptions): Pro
       droppedSnapshots: [],
       warnings,
     },
-    drop: isInvalid ? gone(records, 'volume-changed') : writable ? gone(damaged, 'damaged') : [],
+    drop: isInvalid
+      ? gone(records, 'volume-changed')
+      : writable
+        ? gone(damaged, newestDamaged !== undefined && isWithoutCopies(newestDamaged) ? 'late' : 'damaged')
+        : [],
+    late,
     repairs: loaded.map(({ repair }) => repair),
   };
 }
@@ -169,6 +191,8 @@ function revertTargetOf(entries: readonly CatalogEntry[]): CatalogEntry | undefi
 interface LoadedSnapshot {
   readonly record: SnapshotRecord;
   readonly dropped: number;
+  /** Its diff area is not there yet. */
+  readonly late?: LateArea;
   /** See `LoadedArea`. */
   readonly repair: () => Promise<void>;
 }
@@ -213,10 +237,11 @@ const holdOf = ({ state, heldUntil }: DiffAreaItem): Hold | undefined =>
 async function loadContent(
   store: AttachedStore,
   entry: CatalogEntry,
-  { writable, clock }: LoadOptions,
+  { writable, clock, late }: LoadOptions,
 ): Promise<LoadedSnapshot> {
   const { snapshot, diffArea } = entry;
   try {
+    checkCopies(diffArea);
     const opened = await store.openArea(diffArea);
     try {
       const { area, dropped, repair } = await loadDiffArea(opened, diffArea, snapshot.volumeSize, clock);
@@ -226,6 +251,8 @@ async function loadContent(
       throw error;
     }
   } catch (error) {
+    if (late !== undefined && error instanceof NotFoundError && canStandIn(store, entry))
+      return await standIn(store, entry, late);
     // What cannot be read today may be read tomorrow: a device error is damage only to those who change nothing.
     const isDamage =
       error instanceof FormatError ||

@@ -123,14 +123,16 @@ export class StoredHistory implements History {
   }
 
   async close(): Promise<void> {
-    const { gate, writes, pools, chain, store, merging, copyOnWrite, reverts, scrubs } = this.#engine;
+    const { gate, writes, pools, chain, store, merging, copyOnWrite, reverts, scrubs, late } = this.#engine;
     this.onClose();
     merging.stop();
     try {
+      await late?.stop();
       await scrubs.stop();
       await reverts.stop();
       // If that fails, acknowledged writes are lost: the close is not a clean one, and says so.
       await writes?.drained();
+      await late?.giveUpCopies();
       if (this.#writable) await this.#flushSnapshots();
       if (this.#writable && gate.failure === undefined) {
         await this.#release();
@@ -176,8 +178,9 @@ export class StoredHistory implements History {
   async #recordClean(): Promise<void> {
     const { chain, store, device } = this.#engine;
     // Those that took copies last: the newest there is, and deleted ones after it.
-    for (const { area } of chain.latest) {
-      if (area === undefined || area.isCut) continue;
+    for (const { area, isLate } of chain.latest) {
+      // The flush of a stand-in would say that there are copies in it.
+      if (area === undefined || area.isCut || isLate) continue;
       await area.settle();
       await area.writeWatermark();
       await area.flush();

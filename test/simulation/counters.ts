@@ -20,6 +20,9 @@ export interface RunCounters {
   snapshotsDeleted: number;
   snapshotsMerged: number;
   blocksMerged: number;
+  /** Openings without the diff areas; those after which they arrived, and the snapshots were there. */
+  lateOpenings: number;
+  lateArrivals: number;
   /** Times that `check` read the whole store and found nothing. */
   checks: number;
   /** Scrubs of a volume in use that came to their end, and found nothing. */
@@ -47,6 +50,8 @@ export const noCounters = (): RunCounters => ({
   snapshotsDeleted: 0,
   snapshotsMerged: 0,
   blocksMerged: 0,
+  lateOpenings: 0,
+  lateArrivals: 0,
   checks: 0,
   scrubs: 0,
   faults: 0,

@@ -45,9 +45,21 @@ export interface Writing {
   readonly limit: number;
 }
 
+/** What is done while the diff areas are not there. */
+export interface Late {
+  readonly operations: readonly Operation[];
+  /** Bytes for copies in memory. */
+  readonly memoryLimit: number;
+  /** Steps after which a crash comes, before or after they arrive; `Infinity`: none does. */
+  readonly steps: number;
+  readonly crash: 'kill' | 'power-cut';
+}
+
 /** From one opening to the next: what is done, and how it ends. */
 export interface Cycle {
   readonly writing: Writing;
+  /** Before that it is opened without its diff areas, which arrive later, and closed again. */
+  readonly late?: Late;
   readonly operations: readonly Operation[];
   /** Operations in flight at a time. */
   readonly clients: number;
@@ -169,7 +181,8 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
             seed,
             drawCycles(random, style, options.cycles, drawModes(seed))
               .map(drawSkips(seed))
-              .map(drawPassing(seed)),
+              .map(drawPassing(seed))
+              .map(drawLate(seed, style, layout)),
           ),
         ),
       ),
@@ -214,6 +227,32 @@ function drawPassing(seed: string): (cycle: Cycle) => Cycle {
       : operation;
   return (cycle) => ({ ...cycle, operations: cycle.operations.map(pass) });
 }
+
+/** In some plans the diff areas arrive later than the volume: drawn apart, too. A revert would need them at once. */
+function drawLate(seed: string, style: Style, layout: Plan['layout']): (cycle: Cycle) => Cycle {
+  const random = new SeededRandom(`late ${seed}`);
+  const share = layout === 'directory' && !style.rot ? random.pick([0, 0, 0.3, 0.8]) : 0;
+  return (cycle) => {
+    if (!random.chance(share)) return cycle;
+    const operations = Array.from({ length: random.below(16) }, () => drawWhileLate(random, style));
+    const steps = random.chance(0.4) ? random.below(400) : Infinity;
+    const memoryLimit = random.pick([12, 40, 2000]) * BLOCK_SIZE;
+    return { ...cycle, late: { operations, memoryLimit, steps, crash: random.pick(['kill', 'power-cut']) } };
+  };
+}
+
+function drawWhileLate(random: SeededRandom, style: Style): Operation {
+  const kind = random.pick(['write', 'write', 'write', 'discard', 'flush', 'create', 'copy-range'] as const);
+  if (kind === 'flush' || kind === 'create') return { kind };
+  const range = drawRange(random, style);
+  if (kind === 'copy-range') return { kind, from: range.offset, ...drawRangeOf(random, style, range.length) };
+  return kind === 'write' ? { kind, ...range, zeros: random.chance(0.1) } : { kind, ...range };
+}
+
+const drawRangeOf = (random: SeededRandom, { sectors }: Style, length: number): Range => ({
+  offset: random.below(sectors - length / 512 + 1) * 512,
+  length,
+});
 
 function drawCycles(random: SeededRandom, style: Style, count: number, writing: () => Writing): Cycle[] {
   const cycles: Cycle[] = [];

@@ -8,7 +8,8 @@ import { checkVolume, VolsnapError, type Volume } from '../../src/index.js';
 import { ModelMismatch, VolumeModel } from '../../src/testing/index.js';
 import { DEVICE_FAILS } from './calls.js';
 import { noCounters, type RunCounters } from './counters.js';
-import type { Cycle, Plan } from './plan.js';
+import type { LateDisk } from './late.js';
+import type { Cycle, Late, Plan } from './plan.js';
 import { findRot } from './rot.js';
 import { scrubMeanwhile } from './scrubbing.js';
 import { labelOf, Workload } from './workload.js';
@@ -83,6 +84,7 @@ class Run {
     this.#counters.cycles++;
     this.#world.writing = cycle.writing;
     if (cycle.check) await this.#check();
+    if (cycle.late !== undefined && !this.#workload.mayRevert) await this.#openLate(cycle.late);
     for (const { steps, end } of cycle.crashesWhileOpening) {
       const outcome = await world.runSteps(() => this.#open(), steps);
       if (outcome.finished) await this.#close(outcome.value);
@@ -106,6 +108,36 @@ class Run {
     this.#workload.isShortOfSpace = false;
     this.#checkViolations();
     return cycle.rot > 0 ? this.#rot(cycle.rot, cycle.dropDamaged) : 'sound';
+  }
+
+  /** The diff areas are not there when the volume is opened; they arrive, or a crash comes first, or there is no room for copies. */
+  async #openLate({ operations, memoryLimit, steps, crash }: Late): Promise<void> {
+    const { world } = this.#world;
+    const disk: LateDisk = { isThere: false, options: { memoryLimit, intervalMs: 1, timeLimitMs: 600_000 } };
+    this.#world.late = disk;
+    const volume = await world.run(() => this.#open().catch(refusal));
+    if (volume === undefined) {
+      this.#world.late = undefined;
+      return;
+    }
+    this.#counters.lateOpenings++;
+    this.#workload.waitFor(volume);
+    const { finished } = await world.runSteps(async () => {
+      await this.#workload.run(volume, { operations, clients: 2 });
+      await this.#workload.verify(volume);
+      disk.isThere = true;
+      // Held ones for whose copies the host has no room are waited for without end.
+      for (let looks = 0; looks < 500 && this.#workload.isWaiting; looks++)
+        await world.scheduler.pause(REST_STEPS);
+      await this.#workload.verify(volume);
+    }, steps);
+    if (finished) await this.#close(volume);
+    else {
+      await this.#crash(crash);
+    }
+    if (this.#workload.isWaiting) this.#workload.loseAwaited();
+    this.#world.late = undefined;
+    this.#checkViolations();
   }
 
   /** Bits rot; unless the damaged snapshots are given up then, the bits are put right again afterwards. */
@@ -236,6 +268,11 @@ class Run {
     while (isBusy(volume)) await this.#world.world.scheduler.pause(REST_STEPS);
     this.#verifySpace(volume);
   }
+}
+
+/** Without the newest diff area the volume does not open if that is one of a snapshot that is being deleted. */
+function refusal(error: unknown): undefined {
+  if (!(error instanceof VolsnapError && error.code === 'FORMAT')) throw error;
 }
 
 const isBusy = ({ figures }: Volume): boolean => {

@@ -47,6 +47,11 @@ export class Workload {
   readonly #passing = new Set<string>();
   /** Those of them that somebody wanted to hold: they may stay. */
   readonly #kept = new Set<string>();
+  /** Are there snapshots whose diff areas have not arrived? Those that must be there when they have. */
+  isWaiting = false;
+  readonly #awaited = new Set<string>();
+  /** All that are not shown until then. */
+  readonly #hidden = new Set<string>();
 
   constructor(model: VolumeModel, counters: RunCounters, world: WorkloadWorld = NO_WORLD) {
     this.#model = model;
@@ -98,6 +103,26 @@ export class Workload {
     for (const label of other.#passing) this.#passing.add(label);
   }
 
+  /** After `listen`, of a volume without its diff areas: until they have arrived a crash may take the snapshots. */
+  waitFor(volume: Volume): void {
+    this.#awaited.clear();
+    this.isWaiting = volume.recovery.warnings.some((text) => text.includes('has not arrived'));
+    if (volume.snapshots.length > 0)
+      this.complaints.push('snapshots are shown whose diff areas are not there');
+    this.#hidden.clear();
+    for (const label of this.#model.snapshotNames) {
+      this.#model.beginDelete(label);
+      this.#hidden.add(label);
+      this.#awaited.add(label);
+    }
+  }
+
+  /** A crash: copies in memory are lost, and with them even snapshots that were held. */
+  loseAwaited(): void {
+    for (const label of this.#hidden) this.#space.expected.forget(label);
+    this.#hidden.clear();
+  }
+
   /** Must be called for each volume that is opened, at once: tells the model of snapshots that go. */
   listen(volume: Volume): void {
     this.#volume = volume;
@@ -113,7 +138,11 @@ export class Workload {
     volume.on('deleting', ({ id, reason }) => {
       const label = labels.get(id);
       // One that expired while a revert needed it is shown to nobody.
-      if (label === undefined) return;
+      // Or its diff area is late: nobody knows which, so each of them may be gone.
+      if (label === undefined) {
+        this.#awaited.clear();
+        return;
+      }
       this.#model.beginDelete(label);
       if (reason === 'space' && volume.snapshots[0]?.id !== id) this.#counters.youngerGivenUp++;
       if (expected.isHeld(label)) this.#calls.complaints.push(`${label} is held and is deleted (${reason})`);
@@ -121,9 +150,18 @@ export class Workload {
     volume.on('deleted', ({ id, reason }) => {
       if (reason !== 'requested' && reason !== 'released') this.#counters.snapshotsGivenUp++;
       const label = labels.get(id);
+      if (reason === 'late') this.isWaiting = false;
       if (label === undefined) return;
       expected.forget(label);
       this.#model.drop(label);
+    });
+    volume.on('arrived', () => {
+      this.#counters.lateArrivals++;
+      for (const { id, label = '' } of volume.snapshots) labels.set(id, label);
+      for (const label of this.#awaited) this.#model.endDelete(label, 'failed');
+      this.#awaited.clear();
+      this.#hidden.clear();
+      this.isWaiting = false;
     });
     volume.on('deleted', ({ reason, cause }) => {
       if (reason === 'copy-failed') this.#calls.expectFault('a snapshot was given up', cause);

@@ -19,6 +19,7 @@ import {
 } from '../../src/testing/index.js';
 import { BLOCK_SIZE, roundUp, SECTOR_SIZE } from '../../src/units.js';
 import { SimulatedApart } from './apart.js';
+import { type LateDisk, withoutAreas } from './late.js';
 import type { Cycle, Plan, Writing } from './plan.js';
 
 const START_SECTOR = 0x1e00;
@@ -42,6 +43,8 @@ export class RunWorld {
   readonly initial: Uint8Array;
   /** How it is opened the next time. */
   writing: Writing = ORDERED;
+  /** The diff areas of a directory store, while their device is not there; `undefined`: it is, and nobody waits. */
+  late: LateDisk | undefined;
   readonly #member: Member | undefined;
   readonly volumeName: string;
   readonly #storeName: string;
@@ -81,7 +84,10 @@ export class RunWorld {
   }
 
   store(): Store {
-    if (!this.#inside) return new DirectoryStore(this.world.folder(this.#storeName));
+    if (!this.#inside) {
+      const folder = this.world.folder(this.#storeName);
+      return new DirectoryStore(this.late === undefined ? folder : withoutAreas(folder, this.late));
+    }
     const { noise, volumeSize, reserve } = this.plan;
     return new InVolumeStore(noise ? { protectedSize: volumeSize } : { reserve });
   }
@@ -142,6 +148,7 @@ export class RunWorld {
       onVolumeChanged,
       onDamaged,
       onUndecidedSet,
+      ...(this.late === undefined ? {} : { lateAreas: this.late.options }),
     });
   }
 
