@@ -81,6 +81,7 @@ export type { WriteMode } from './volume/assemble.js';
 export type { ChangedExtent } from './volume/changed-blocks.js';
 export type { CopyRangeOptions } from './volume/copy-range.js';
 export type { DeletionFigures, VolumeFigures } from './volume/history.js';
+export type { LateFigures } from './volume/late-areas.js';
 export { findStore, type Recovery } from './volume/open.js';
 export {
   findSetOutcome,

@@ -36,7 +36,7 @@ export class AreaEnds {
   async #whileThere(record: SnapshotRecord, action: () => Promise<void>): Promise<boolean> {
     return record.resizing.runExclusive(async () => {
       // A stand-in has its size for good, and nothing of it is in the control file.
-      if (record.isGone || record.isLate) return false;
+      if (record.isGone || record.hasStandIn) return false;
       await action();
       return true;
     });
@@ -89,7 +89,7 @@ export class AreaEnds {
 
   async #writeMark(record: SnapshotRecord, area: DiffArea): Promise<boolean> {
     if (record.deleted !== undefined || this.#copying().takesCopies(area)) return false;
-    if (record.isLate || record.area !== area) return false;
+    if (record.hasStandIn || record.area !== area) return false;
     // Also what an earlier commit could not write: a watermark covers all entries.
     await area.settle();
     await area.writeWatermark();

@@ -115,13 +115,15 @@ export class SnapshotChain {
     return this.#records.slice(Math.max(0, target));
   }
 
-  /** The oldest that is being deleted, and the one before it, if any, which is not; nothing is merged while diff areas are late. */
+  /** The oldest that is being deleted, and the one before it, if any, which is not. One whose diff area is late, or its elder's, waits. */
   get nextToMerge():
     | { readonly deleted: SnapshotRecord; readonly elder: SnapshotRecord | undefined }
     | undefined {
-    const index = this.#records.findIndex((record) => record.deleted !== undefined);
+    const index = this.#records.findIndex(
+      ({ deleted, isLate }, i) => deleted !== undefined && !isLate && this.#records[i - 1]?.isLate !== true,
+    );
     const deleted = this.#records[index];
-    return deleted === undefined || this.isLate ? undefined : { deleted, elder: this.#records[index - 1] };
+    return deleted && { deleted, elder: this.#records[index - 1] };
   }
 
   /** Snapshots removed since the volume was opened. */
@@ -206,15 +208,25 @@ export class SnapshotChain {
   /**
    * Snapshots whose moves stand in the way of deleting `record`: itself, because moves are not merged, and its elder, whose moves ask
    * for content in this one. The oldest is asked by nobody.
-   * @throws SnapshotDeletedError; RevertInProgressError if it cannot go
+   * @throws SnapshotDeletedError; HeldError, RevertInProgressError if it cannot go; OfflineError if it cannot yet, see `hasLateElder`
    */
   toSettle(record: SnapshotRecord): SnapshotRecord[] {
-    const older = this.#records.slice(0, this.indexOf(record));
+    this.indexOf(record);
     this.keeping.check([record]);
-    const elder = older.findLast(({ deleted }) => deleted === undefined);
+    const elder = this.#elderOf(record);
     if (elder === undefined) return [];
     checkArrived(elder);
     return [record, elder].filter(({ area }) => area?.moves.isSettled === false);
+  }
+
+  /** Is the one that it would be merged into one that waits for a diff area? Then it cannot be deleted yet. */
+  hasLateElder(record: SnapshotRecord): boolean {
+    return this.#elderOf(record)?.isLate === true;
+  }
+
+  #elderOf(record: SnapshotRecord): SnapshotRecord | undefined {
+    const older = this.#records.slice(0, this.#records.indexOf(record));
+    return older.findLast(({ deleted }) => deleted === undefined);
   }
 
   /** From now on nobody sees it, and it takes no new copies. */
@@ -247,9 +259,12 @@ export class SnapshotChain {
     });
   }
 
-  /** Removes the `count` oldest, or as many as there are; none if one of them is held. @throws as `removeThrough` */
+  /** Removes the `count` oldest, or as many as there are; none if one of them is held. @throws as `removeThrough`; OfflineError if one is late */
   async removeOldest(count: number, copyOnWrite: CopyOnWrite, reason: DeletionReason): Promise<void> {
     await this.#removing.runExclusive(async () => {
+      // Nobody is shown those, so nobody can mean them.
+      const [oldest] = this.#records;
+      if (oldest !== undefined && count > 0) checkArrived(oldest);
       this.keeping.check(this.undeleted.slice(0, count));
       for (let i = 0; i < count; i++) {
         await this.#removeUnneeded(copyOnWrite);

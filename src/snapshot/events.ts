@@ -7,8 +7,8 @@ import type { SpaceForecast } from './forecast.js';
 import type { Problem } from './problem.js';
 import type { DeletionReason } from './record.js';
 
-/** Why there is no room: the limit of the store (its reserve, in-volume), or the file system that it is on. */
-export type FullReason = 'limit' | 'host-full';
+/** Why there is no room: the limit of the store (its reserve, in-volume), the file system that it is on, or the memory for a late diff area. */
+export type FullReason = 'limit' | 'host-full' | 'memory';
 
 export interface VolumeEvents {
   created: [{ readonly id: Guid; readonly label: string | undefined }];

@@ -6,46 +6,92 @@
  * it arrives (`volume/late-areas.ts`).
  *
  * What is in memory only dies with the process. So before the first block is overwritten whose copy is there, the control file says so, durably:
- * commit flushes the stand-in, and the flush writes that. An opening that finds it there gives the snapshot up.
+ * commit flushes the stand-in, and the flush writes that. An opening that finds it there gives the snapshot up. A hold promises that nothing
+ * gives a snapshot up, so where copies would be in memory that one which is held needs, the volume does not open.
  */
 import { checkWhole } from '../arguments.js';
 import { MemoryDevice } from '../device/memory-device.js';
 import { AREA_SIZE_MIN, createDiffArea } from '../diff-area/create.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
-import { FormatError, NoSpaceError, OfflineError } from '../errors.js';
+import { FormatError, InvalidArgumentError, NoSpaceError, OfflineError } from '../errors.js';
 import { type DiffAreaItem, SnapshotState } from '../format/control-block.js';
 import { type Guid, NIL_GUID } from '../format/guid.js';
 import { type CatalogEntry, isDeleting } from '../store/catalog.js';
 import type { ControlFile } from '../store/control-file.js';
 import { type Piece, Runs } from '../store/runs.js';
+import type { SpaceBudget } from '../store/space-budget.js';
 import type { AreaFile, AttachedStore } from '../store/store.js';
 import { BLOCK_SIZE, type ByteLength, blocksIn, roundUp } from '../units.js';
 import { SnapshotRecord } from './record.js';
 
 export interface LateOptions {
-  /** How long they are waited for, in milliseconds; default one minute. */
+  /** How long they are waited for, in milliseconds, at most a day; default one minute. */
   readonly timeLimitMs?: number;
   /** Bytes of memory for copies, some of them for the table; default 64 MiB. */
   readonly memoryLimit?: ByteLength;
-  /** Milliseconds between two looks; default one second. */
+  /** Milliseconds between two looks, at most a day; default one second. */
   readonly intervalMs?: number;
 }
+
+const TIME_LIMIT_MS = 60_000;
+const MEMORY_LIMIT: ByteLength = 64 * 1024 * 1024;
+const INTERVAL_MS = 1000;
+const DAY_MS = 86_400_000;
 
 /** A snapshot whose diff area is waited for. */
 export interface LateArea {
   readonly record: SnapshotRecord;
-  readonly item: DiffAreaItem;
   /** In memory. */
   readonly standIn: DiffArea;
+  /** What that is in. */
+  readonly memory: StandInDevice;
+  readonly space: LateSpace;
+}
+
+/** What the limit of the store counts for a diff area that is not there: what the control file says that it has. */
+export class LateSpace {
+  readonly #budget: SpaceBudget;
+  #bytes: ByteLength;
+  /** Is its file open, which gives them back itself? */
+  #isInFile = false;
+
+  constructor(budget: SpaceBudget, bytes: ByteLength) {
+    this.#budget = budget;
+    this.#bytes = bytes;
+    budget.count(bytes);
+  }
+
+  get bytes(): ByteLength {
+    return this.#bytes;
+  }
+
+  /** For `AttachedStore.openArea`. */
+  handOver(): ByteLength {
+    this.#isInFile = true;
+    return this.#bytes;
+  }
+
+  /** The file, which has so many bytes, is not open any more, or never was. */
+  takeBack(bytes: ByteLength): void {
+    this.#isInFile = false;
+    this.#bytes = bytes;
+  }
+
+  /** The snapshot is gone. */
+  free(): void {
+    if (!this.#isInFile) this.#budget.giveBack(this.#bytes);
+    this.#bytes = 0;
+  }
 }
 
 /** With defaults. @throws InvalidArgumentError */
 export function lateLimitsOf(options: LateOptions | undefined): Required<LateOptions> | undefined {
   if (options === undefined) return undefined;
-  const { timeLimitMs = 60_000, memoryLimit = 64 * 1024 * 1024, intervalMs = 1000 } = options;
-  checkWhole('lateAreas.timeLimitMs', timeLimitMs);
+  const { timeLimitMs = TIME_LIMIT_MS, memoryLimit = MEMORY_LIMIT, intervalMs = INTERVAL_MS } = options;
   checkWhole('lateAreas.memoryLimit', memoryLimit);
-  checkWhole('lateAreas.intervalMs', intervalMs);
+  for (const [name, value] of Object.entries({ timeLimitMs, intervalMs }))
+    if (!(value > 0 && value <= DAY_MS))
+      throw new InvalidArgumentError(`lateAreas.${name} must be above 0 and at most ${DAY_MS}, got ${value}`);
   return { timeLimitMs, memoryLimit, intervalMs };
 }
 
@@ -54,12 +100,18 @@ const targetOf = ({ control }: AttachedStore): CatalogEntry | undefined =>
   control.entries.findLast((entry) => !isDeleting(entry));
 
 /**
- * Not for one that is being deleted and newer than the one that copies are made for: that needs none of blocks that the deleted one has,
- * and which those are is not known.
+ * Not for one that is being deleted and newer than the one that copies are made for: that needs none of the blocks that the deleted one
+ * has, and which those are is not known. Nor for one that a revert needs, which reads it at once.
+ * @param revertTarget what the volume is being put back to
  */
-export function canStandIn(store: AttachedStore, { snapshot }: CatalogEntry): boolean {
+export function canStandIn(
+  store: AttachedStore,
+  { snapshot }: CatalogEntry,
+  revertTarget: CatalogEntry | undefined,
+): boolean {
   const target = targetOf(store);
-  return target !== undefined && snapshot.order <= target.snapshot.order;
+  const isOlder = revertTarget === undefined || snapshot.order < revertTarget.snapshot.order;
+  return isOlder && target !== undefined && snapshot.order <= target.snapshot.order;
 }
 
 /** A snapshot with a stand-in for its diff area. */
@@ -71,7 +123,8 @@ export async function standIn(
   // Only the newest snapshot takes copies: while its elder is late it cannot be deleted.
   const isTarget = targetOf(store)?.snapshot.storeId === snapshot.storeId;
   const length = Math.max(AREA_SIZE_MIN, isTarget ? roundUp(memoryLimit, BLOCK_SIZE) : 0);
-  const file = new MemoryArea(length, store.control, snapshot.storeId);
+  const space = new LateSpace(store.budget, diffArea.allocatedSize);
+  const file = new MemoryArea(length, store.control, snapshot.storeId, space);
   const area = await createDiffArea(file, {
     storeId: snapshot.storeId,
     epoch: 1n,
@@ -82,7 +135,9 @@ export async function standIn(
   area.moves.bar();
   file.device.holdsCopies = true;
   const record = new SnapshotRecord(snapshot, { area }, diffArea.state);
-  const late: LateArea = { record, item: diffArea, standIn: area };
+  record.isLate = true;
+  record.hasStandIn = true;
+  const late: LateArea = { record, standIn: area, memory: file.device, space };
   return { record, dropped: 0, late, repair: async () => undefined };
 }
 
@@ -99,10 +154,13 @@ const NO_INFORMATION = {
 };
 
 /** Memory whose flush says in the control file that there are copies in it. */
-class StandInDevice extends MemoryDevice {
+export class StandInDevice extends MemoryDevice {
   /** Not before the diff area is laid out. */
   holdsCopies = false;
+  /** Does the control file say so, durably? */
   #isNoted = false;
+  /** May it say so? An attempt that failed may have reached the device. */
+  #mayBeNoted = false;
 
   constructor(
     length: ByteLength,
@@ -115,8 +173,17 @@ class StandInDevice extends MemoryDevice {
   override async flush(): Promise<void> {
     await super.flush();
     if (!this.holdsCopies || this.#isNoted) return;
+    this.#mayBeNoted = true;
     await this.control.setState(this.storeId, { set: SnapshotState.copiesInMemory });
     this.#isNoted = true;
+  }
+
+  /** All copies are elsewhere, durably: takes that back. If it fails, the next flush says it again. @throws DeviceError */
+  async forgetCopies(): Promise<void> {
+    if (!this.#mayBeNoted) return;
+    this.#isNoted = false;
+    await this.control.setState(this.storeId, { clear: SnapshotState.copiesInMemory });
+    this.#mayBeNoted = false;
   }
 }
 
@@ -125,7 +192,12 @@ class MemoryArea implements AreaFile {
   readonly device: StandInDevice;
   readonly runs = new Runs([]);
 
-  constructor(length: ByteLength, control: ControlFile, storeId: Guid) {
+  constructor(
+    length: ByteLength,
+    control: ControlFile,
+    storeId: Guid,
+    private readonly space: LateSpace,
+  ) {
     this.device = new StandInDevice(length, control, storeId);
   }
 
@@ -143,7 +215,9 @@ class MemoryArea implements AreaFile {
     await this.device.close();
   }
 
+  /** The snapshot is gone. Its file, wherever it is, is nobody's: the next opening that finds it removes it. */
   async remove(): Promise<void> {
+    this.space.free();
     await this.close();
   }
 }
@@ -162,22 +236,34 @@ export function checkCopies(item: DiffAreaItem): void {
 
 /** Hides what cannot be read until late diff areas arrive; returns a warning. @param records oldest first */
 export function holdBack(records: readonly SnapshotRecord[]): string {
-  const newest = records.findLastIndex((record) => isStandIn(record));
+  const newest = records.findLastIndex(({ hasStandIn }) => hasStandIn);
   const hidden = records.slice(0, newest + 1);
   for (const record of hidden) record.isLate = true;
   return `snapshots that wait for a diff area that has not arrived: ${hidden.map(({ id }) => id).join(', ')}`;
 }
 
-const isStandIn = ({ area }: SnapshotRecord): boolean => area?.file instanceof MemoryArea;
+/**
+ * May copies be made in memory? Not if one of the snapshots that need them is held: a crash would take it.
+ * @param records oldest first @param now in milliseconds since 1970 @returns why not; `undefined`: they may
+ */
+export function whyHeldInTheWay(records: readonly SnapshotRecord[], now: number): OfflineError | undefined {
+  const target = records.findLast(({ deleted }) => deleted === undefined);
+  if (target?.hasStandIn !== true) return undefined;
+  const held = records.find((record) => record.deleted === undefined && record.isHeldAt(now));
+  if (held === undefined) return undefined;
+  return new OfflineError(
+    `snapshot ${held.id} is held, and the diff area of ${target.id}, which it needs, is not there. What is written now would have to be copied into memory, and lost with the process, so the volume is not opened for writing. Bring the device of the diff area back; or open read-only; or give the snapshots up with: volsnap check --repair`,
+  );
+}
 
-/** @throws OfflineError for a snapshot that nothing can be merged into yet */
+/** Must a deletion of a younger one wait, because nothing can be merged into this one yet? @throws OfflineError */
 export function checkArrived(elder: SnapshotRecord): void {
   if (elder.isLate)
     throw new OfflineError(
-      `snapshot ${elder.id}, the next older one, waits for a diff area that has not arrived; delete it later: nothing was deleted`,
+      `an older snapshot, ${elder.id}, waits for a diff area that has not arrived; delete later: nothing was deleted`,
     );
 }
 
-/** Why snapshots are given up when no more copies can be kept for this one. */
+/** Why no more copies can be made for this one, in words. */
 export const memoryIsFull = ({ id }: SnapshotRecord): NoSpaceError =>
   new NoSpaceError(`the diff area of snapshot ${id} has not arrived, and the memory for its copies is full`);

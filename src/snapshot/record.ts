@@ -51,8 +51,10 @@ export class SnapshotRecord {
   hold: Hold | undefined;
   /** Its creation has not returned yet, or failed with the snapshot left in doubt: nobody is shown it. */
   pending = false;
-  /** Its diff area, or that of a newer one, has not arrived: nobody is shown it. Its own may be a stand-in in memory. */
+  /** Its diff area, or that of a newer one, has not arrived: nobody is shown it. */
   isLate = false;
+  /** Its own has not arrived: `area` is in memory, of a fixed size. */
+  hasStandIn = false;
   /** Why it is to go as soon as no revert needs it; nobody is shown it. */
   expired: DeletionReason | undefined;
   #deleted: DeletionReason | undefined;
@@ -97,6 +99,7 @@ export class SnapshotRecord {
   /** Its diff area has arrived: `area` is the one on the device, and has the copies of the stand-in. */
   arrive(area: DiffArea): void {
     this.#content = { area };
+    this.hasStandIn = false;
   }
 
   get damage(): VolsnapError | undefined {

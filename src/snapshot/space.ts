@@ -29,7 +29,6 @@ import type { SnapshotChain } from './chain.js';
 import type { Emit } from './events.js';
 import { type SpaceForecast, SpaceMonitor, type SpaceWarning } from './forecast.js';
 import { type Growth, GrowthStep } from './growth.js';
-import { memoryIsFull } from './late-area.js';
 import { type Full, type MergesAtWork, Overflow, type SpacePolicyOptions } from './overflow.js';
 import type { SnapshotRecord } from './record.js';
 import { RoomByDeletion } from './room-by-deletion.js';
@@ -172,7 +171,7 @@ export class Space implements CopyOnWriteHost {
     // Ahead of need only a share is taken: what is left serves the next snapshot.
     const length = wholeBlocks(Math.min(this.#step.bytes, this.#forCopies / 4));
     const record = this.#chain.ownerOf(area);
-    if (length === 0 || record === undefined || record.isLate) return;
+    if (length === 0 || record === undefined || record.hasStandIn) return;
     this.#growingAhead = true;
     void this.#pools.background.add(async () => {
       try {
@@ -213,10 +212,9 @@ export class Space implements CopyOnWriteHost {
         this.#overflow.isOver(record);
         return 'room';
       }
-      if (record.isLate) {
-        const full = memoryIsFull(record);
-        if (await this.#overflow.give(record, 'late', full)) return 'gone';
-        throw full;
+      if (record.hasStandIn) {
+        await this.#overflow.actForLate(record, needed);
+        continue;
       }
       this.#step.waited();
       const full = await this.#growNow(record, area, needed);
@@ -350,8 +348,9 @@ export class Space implements CopyOnWriteHost {
     });
   }
 
-  /** There may be room now for those who wait. */
-  relieved(): void {
+  /** There may be room now for those who wait. @param arrived for its copies there is, which had been made in memory */
+  relieved(arrived?: SnapshotRecord): void {
+    if (arrived !== undefined) this.#overflow.isOver(arrived);
     this.#waiters.wake();
   }
 

@@ -1,157 +1,239 @@
 /**
  * Waits for diff areas that were not there when the volume was opened; `snapshot/late-area.ts` says what happens meanwhile.
  *
- * It looks now and then. When all are there, writes are held, what the stand-ins have and the real ones lack is copied over and made
- * durable, the record that copies are in memory is taken back, and the real ones take their place. When the time is over first,
- * or something fails, the snapshots are given up: the newest late one and all older ones, which read through it.
+ * It looks now and then. When all are there, what the stand-ins have and the real ones lack is copied over and made durable, first
+ * while writes go on and then, of what has come since, with writes held; the record that copies are in memory is taken back; and the real
+ * ones take their place. What stands in the way (no room, a device that fails, writes that do not end) is told and tried again at the next
+ * look. When the time is over the snapshots are given up: the newest late one and all older ones, which read through it.
  *
- * Shared state: `#looking`, one look at a time; everything else changes only in a look, or when none is under way.
+ * One that is held is never given up. No copies are in memory then, so nothing is lost by waiting on: for as long again, which is told.
+ *
+ * Shared state: `#looking`, one look at a time; `#waiting` changes only in a look, or when none is under way.
  */
-import { type LoadedArea, loadDiffArea } from '../diff-area/load.js';
-import { DeviceError, HeldError, HoldTimeoutError, NotFoundError } from '../errors.js';
-import { SnapshotState } from '../format/control-block.js';
+import type { DiffArea } from '../diff-area/diff-area.js';
+import { loadDiffArea } from '../diff-area/load.js';
+import { isOutOfSpace, NotFoundError } from '../errors.js';
+import type { Guid } from '../format/guid.js';
 import { moveCopies } from '../snapshot/arrival.js';
+import { deleteSnapshot } from '../snapshot/delete.js';
 import { DEFAULT_HOLD_TIMEOUT_MS, whileHeld } from '../snapshot/hold.js';
 import type { LateArea, LateOptions } from '../snapshot/late-area.js';
-import type { OpenedArea } from '../store/store.js';
+import { BLOCK_SIZE, type ByteLength } from '../units.js';
 import type { Engine } from './engine.js';
+import { closeLateFiles, type LateFile, openLateFiles } from './late-files.js';
 
-/** How far it has come. */
-interface Waiting extends LateArea {
-  opened?: OpenedArea;
-  loaded?: LoadedArea;
+/** Snapshots whose diff areas have not arrived. */
+export interface LateFigures {
+  /** They, and older ones, which read through them; the oldest first. None of them is shown. */
+  readonly ids: readonly Guid[];
+  /** Bytes of the volume whose copies are in memory. */
+  readonly copiedBytes: ByteLength;
+  /** Bytes of memory for copies, with the table that finds them. */
+  readonly memoryLimit: ByteLength;
+  /** Bytes that the limit of the store counts for the diff areas of what is hidden. */
+  readonly allocatedBytes: ByteLength;
+  /** Milliseconds until they are given up. */
+  readonly leftMs: number;
+}
+
+/** One whose diff area is loaded. */
+interface Loaded extends LateFile {
+  readonly area: DiffArea;
 }
 
 export class LateAreas {
   readonly #engine: Engine;
-  #waiting: Waiting[];
-  readonly #intervalMs: number;
+  readonly #limits: Required<LateOptions>;
+  /** Oldest first. */
+  #waiting: readonly LateArea[];
   /** By the monotonic clock, in milliseconds. */
-  readonly #deadline: number;
+  #deadline: number;
   #cancel: () => void = () => undefined;
   #looking: Promise<void> = Promise.resolve();
   #isStopped = false;
+  /** What stood in the way at the last look. */
+  #obstacle: unknown;
 
   /** @param late oldest first, at least one */
-  constructor(engine: Engine, late: readonly LateArea[], { timeLimitMs, intervalMs }: Required<LateOptions>) {
+  constructor(engine: Engine, late: readonly LateArea[], limits: Required<LateOptions>) {
     this.#engine = engine;
-    this.#waiting = late.map((one) => ({ ...one }));
-    this.#intervalMs = intervalMs;
-    this.#deadline = engine.environment.clock.monotonic() + timeLimitMs;
+    this.#waiting = late;
+    this.#limits = limits;
+    this.#deadline = this.#now + limits.timeLimitMs;
     this.#lookLater();
   }
 
+  get #now(): number {
+    return this.#engine.environment.clock.monotonic();
+  }
+
+  /** `undefined`: none is waited for any more. */
+  get figures(): LateFigures | undefined {
+    const waiting = this.#waiting.filter(({ record }) => !record.isGone);
+    if (waiting.length === 0) return undefined;
+    const hidden = this.#engine.chain.records.filter(({ isLate }) => isLate);
+    const there = hidden.flatMap(({ area, hasStandIn }) => (hasStandIn ? [] : (area ?? [])));
+    return {
+      ids: hidden.filter(({ deleted }) => deleted === undefined).map(({ id }) => id),
+      copiedBytes: waiting.reduce((sum, { standIn }) => sum + standIn.table.size, 0) * BLOCK_SIZE,
+      memoryLimit: this.#limits.memoryLimit,
+      allocatedBytes:
+        waiting.reduce((sum, { space }) => sum + space.bytes, 0) +
+        there.reduce((sum, { allocatedBytes }) => sum + allocatedBytes, 0),
+      leftMs: Math.max(0, this.#deadline - this.#now),
+    };
+  }
+
   #lookLater(): void {
-    const { clock } = this.#engine.environment;
-    const left = this.#deadline - clock.monotonic();
-    this.#cancel = clock.after(left > 0 ? Math.min(left, this.#intervalMs) : this.#intervalMs, () => {
-      this.#looking = this.#look();
-    });
+    const left = this.#deadline - this.#now;
+    const { intervalMs } = this.#limits;
+    this.#cancel = this.#engine.environment.clock.after(
+      left > 0 ? Math.min(left, intervalMs) : intervalMs,
+      () => {
+        this.#looking = this.#look();
+      },
+    );
   }
 
   /** Never rejects. */
   async #look(): Promise<void> {
-    const { clock } = this.#engine.environment;
-    try {
-      if (await this.#isThere()) await this.#arrive();
-      else if (clock.monotonic() >= this.#deadline)
-        await this.#giveUp(new NotFoundError('the diff area did not arrive in time'));
-    } catch (error) {
-      // The volume is too busy: that may pass.
-      if (!(error instanceof HoldTimeoutError) || clock.monotonic() >= this.#deadline)
-        await this.#giveUp(error).catch((failure: unknown) => this.#tell(failure));
-    }
+    this.#forgetDeleted();
+    const isOver = this.#waiting.length === 0 || (await this.#arriveIfThere());
+    if (!isOver && this.#now >= this.#deadline)
+      await this.#giveUp(this.#obstacle ?? new NotFoundError('the diff area did not arrive in time'));
     if (this.#waiting.length > 0 && !this.#isStopped) this.#lookLater();
   }
 
-  /** Are all there that are waited for still? What a device cannot read now it may read later. */
-  async #isThere(): Promise<boolean> {
-    const { store, environment } = this.#engine;
-    await this.#forgetDeleted();
-    for (const waiting of this.#waiting) {
-      if (waiting.loaded !== undefined) continue;
-      const { item, record } = waiting;
-      try {
-        waiting.opened ??= await store.openArea(item);
-        const { volumeSize } = record.item;
-        waiting.loaded = await loadDiffArea(waiting.opened, item, volumeSize, environment.clock);
-      } catch (error) {
-        if (error instanceof NotFoundError || error instanceof DeviceError) return false;
-        throw error;
-      }
-    }
-    return true;
-  }
-
-  async #arrive(): Promise<void> {
-    const { reverts, chain, copyOnWrite, store, emit, merging } = this.#engine;
-    for (const { loaded } of this.#waiting) await loaded?.repair();
-    let copies = 0;
-    // No snapshot is taken meanwhile: it would become the target of copies, and be held itself.
-    await reverts.taking.runExclusive(() =>
-      whileHeld(this.#engine, DEFAULT_HOLD_TIMEOUT_MS, async () => {
-        for (const { record, standIn, loaded } of this.#waiting) {
-          if (record.isGone || loaded === undefined) continue;
-          copies += await moveCopies(standIn, loaded.area, (change) =>
-            store.control.update(record.id, change),
-          );
-          await store.control.setState(record.id, { clear: SnapshotState.copiesInMemory });
+  /** @returns whether none is waited for any more. Never rejects. */
+  async #arriveIfThere(): Promise<boolean> {
+    const { store, space } = this.#engine;
+    try {
+      for (;;) {
+        const files = await openLateFiles(store, this.#waiting);
+        if (files === undefined) return false;
+        try {
+          await this.#arrive(files);
+          return true;
+        } catch (error) {
+          await closeLateFiles(files);
+          const newest = this.#waiting.at(-1)?.record;
+          // Each time one snapshot less: it ends.
+          const isRoomMade =
+            isOutOfSpace(error) && newest !== undefined && (await space.byDeletion.forArrival(newest));
+          if (!isRoomMade) throw error;
+          this.#forgetDeleted();
         }
-        await this.#forgetDeleted();
-        for (const { record, loaded } of this.#waiting) if (loaded !== undefined) record.arrive(loaded.area);
-        for (const record of chain.records) record.isLate = false;
-        chain.retarget(copyOnWrite);
-      }),
-    );
-    const arrived = this.#waiting;
-    this.#waiting = [];
-    for (const { standIn } of arrived) await standIn.close();
-    emit('arrived', { ids: arrived.map(({ record }) => record.id), copies });
-    merging.wake();
+      }
+    } catch (error) {
+      this.#obstruct(error);
+      this.#forgetDeleted();
+      return this.#waiting.length === 0;
+    }
   }
 
-  /** Some may have been deleted, by number or for lack of room. */
-  async #forgetDeleted(): Promise<void> {
+  /** Told once, not at each look. */
+  #obstruct(error: unknown): void {
+    const isNew = String(error) !== String(this.#obstacle);
+    this.#obstacle = error;
+    if (isNew) this.#tell('taking up a diff area that has arrived', error);
+  }
+
+  /** @throws NoSpaceError, HoldTimeoutError, FormatError, DeviceError; then the files may be closed and opened again */
+  async #arrive(files: readonly LateFile[]): Promise<void> {
+    const { chain, copyOnWrite, environment, reverts, emit } = this.#engine;
+    const loaded: Loaded[] = [];
+    for (const file of files) {
+      const { opened, item, record } = file;
+      const { area, repair } = await loadDiffArea(opened, item, record.item.volumeSize, environment.clock);
+      await repair();
+      loaded.push({ ...file, area });
+    }
+    let copies = await this.#moveCopies(loaded);
+    const takeOver = async () => {
+      copies += await this.#moveCopies(loaded);
+      // What the control file says of memory is taken back: they are on the device.
+      for (const { memory } of loaded) await memory.forgetCopies();
+      // From here to the end nothing is waited for.
+      for (const { record, area } of loaded) if (!record.isGone) record.arrive(area);
+      for (const record of chain.records) record.isLate = false;
+      chain.retarget(copyOnWrite);
+    };
+    const target = loaded.find(({ standIn }) => copyOnWrite.target === standIn);
+    // One that takes no copies any more gets none again. A new snapshot would be the target, and the hold is its own.
+    if (target === undefined) await takeOver();
+    else
+      await reverts.taking.runExclusive(() =>
+        whileHeld(this.#engine, DEFAULT_HOLD_TIMEOUT_MS, takeOver, target.area),
+      );
+    this.#waiting = [];
+    const there = loaded.filter(({ record, area }) => record.area === area);
+    const gone = loaded.filter((one) => !there.includes(one));
+    await closeLateFiles(gone).catch((error: unknown) => this.#tell('removing its diff area', error));
+    for (const { standIn } of there) await standIn.close();
+    if (there.length > 0) emit('arrived', { ids: there.map(({ record }) => record.id), copies });
+    this.#end();
+  }
+
+  /** @returns blocks copied */
+  async #moveCopies(loaded: readonly Loaded[]): Promise<number> {
+    const { control } = this.#engine.store;
+    let copies = 0;
+    for (const { record, standIn, area } of loaded)
+      copies +=
+        (await record.whileThere(() =>
+          moveCopies(standIn, area, (change) => control.update(record.id, change)),
+        )) ?? 0;
+    return copies;
+  }
+
+  /** Some may have been deleted: by name, for lack of room, or because the memory is full. */
+  #forgetDeleted(): void {
+    if (this.#waiting.length === 0) return;
     const gone = this.#waiting.filter(({ record }) => record.isGone);
     this.#waiting = this.#waiting.filter(({ record }) => !record.isGone);
-    // The next opening removes the files: nothing names them any more.
-    for (const { opened } of gone) await opened?.file.close();
+    for (const { space } of gone) space.free();
+    if (this.#waiting.length === 0) this.#end();
   }
 
-  /**
-   * Held ones stay, and are waited for still, until the memory is full: then writes fail.
-   * @throws DeviceError if the control file cannot be changed; then they are waited for, too
-   */
+  /** Never rejects; what stands in the way of it is told. */
   async #giveUp(cause: unknown): Promise<void> {
     const { chain, copyOnWrite } = this.#engine;
     const newest = this.#waiting.at(-1)?.record;
     try {
-      if (newest !== undefined && !newest.isGone)
-        await chain.removeThrough(newest, copyOnWrite, 'late', cause);
+      if (newest !== undefined) await chain.removeThrough(newest, copyOnWrite, 'late', cause);
     } catch (error) {
-      await this.#loadAgain();
-      if (error instanceof HeldError) return;
-      throw error;
+      this.#tell('giving up snapshots that wait for a diff area', error);
+      this.#deadline = this.#now + this.#limits.timeLimitMs;
     }
-    await this.#forgetDeleted();
+    this.#forgetDeleted();
+  }
+
+  /** None is waited for any more: what had to wait for that goes on. */
+  #end(): void {
+    const { chain, merging, space } = this.#engine;
     for (const record of chain.records) record.isLate = false;
+    space.relieved(chain.newestVisible);
+    merging.wake();
+    if (!this.#isStopped) void this.#deleteExpired();
   }
 
-  /** After a failure what is in an arrived one is in doubt. */
-  async #loadAgain(): Promise<void> {
-    for (const waiting of this.#waiting) {
-      const { opened } = waiting;
-      delete waiting.opened;
-      delete waiting.loaded;
-      await opened?.file.close();
+  /** Snapshots that were not to outlast the last opening, but could not be merged into a late one. Never rejects. */
+  async #deleteExpired(): Promise<void> {
+    const { chain, merging, life } = this.#engine;
+    for (const record of chain.undeleted) {
+      if (record.expired === undefined || !chain.keeping.mayGo(record)) continue;
+      await life
+        .run(() => deleteSnapshot(this.#engine, record, record.expired))
+        .catch((error: unknown) => this.#tell('deleting a snapshot that was not to stay', error));
     }
+    merging.wake();
   }
 
-  #tell(error: unknown): void {
-    const { emit, store } = this.#engine;
+  #tell(what: string, error: unknown): void {
+    const { emit, store, chain } = this.#engine;
     emit('backgroundFailure', {
-      id: store.name,
-      what: 'giving up snapshots that wait for a diff area',
+      id: this.#waiting.at(-1)?.record.id ?? chain.oldest?.id ?? store.name,
+      what,
       error,
     });
   }
@@ -163,10 +245,14 @@ export class LateAreas {
     await this.#looking;
   }
 
-  /** At a close: copies that are in memory only will be lost, and the snapshots that need them go. @throws DeviceError */
+  /**
+   * At a close, after `stop` and the last write: copies that are in memory only will be lost. If the diff areas are there now they take
+   * them, else the snapshots go. Where neither can be, the next opening gives them up. Never rejects.
+   */
   async giveUpCopies(): Promise<void> {
-    const needed = this.#waiting.filter(({ record, standIn }) => !record.isGone && standIn.table.size > 0);
-    if (needed.length > 0) await this.#giveUp(new NotFoundError('the volume was closed before it arrived'));
-    for (const { opened } of this.#waiting) await opened?.file.close();
+    this.#forgetDeleted();
+    const isNeeded = this.#waiting.some(({ standIn }) => standIn.table.size > 0);
+    if (!isNeeded || (await this.#arriveIfThere())) return;
+    await this.#giveUp(this.#obstacle ?? new NotFoundError('the volume was closed before it arrived'));
   }
 }

@@ -27,6 +27,7 @@ import {
   type LateArea,
   type LateOptions,
   standIn,
+  whyHeldInTheWay,
 } from '../snapshot/late-area.js';
 import { type DeletionReason, type Hold, SnapshotRecord } from '../snapshot/record.js';
 import { isTarget } from '../snapshot/revert-state.js';
@@ -124,9 +125,7 @@ export async function loadStore(store: AttachedStore, options: LoadOptions): Pro
     warnings.push(change);
   }
   const revertTarget = revertTargetOf(control.entries);
-  // What a revert needs it needs at once.
-  const canWait = writable && revertTarget === undefined;
-  const loaded = await loadSnapshots(store, canWait ? options : { ...options, late: undefined });
+  const loaded = await loadSnapshots(store, options, revertTarget);
   const records = loaded.map(({ record }) => record);
   const droppedCopies = loaded.reduce((sum, { dropped }) => sum + dropped, 0);
   const damaged = await spreadDamage(records).catch(closing(records));
@@ -142,9 +141,17 @@ export async function loadStore(store: AttachedStore, options: LoadOptions): Pro
     warnings.push(`cannot be read: ${text}`);
   }
   const late = loaded.flatMap(({ late }) => late ?? []);
-  if (late.length > 0) warnings.push(holdBack(records));
+  if (late.length > 0) {
+    const held = whyHeldInTheWay(records, options.clock.now());
+    if (held !== undefined) {
+      await closeAreas(records);
+      throw held;
+    }
+    warnings.push(holdBack(records));
+  }
   const dropsAll = change !== undefined && options.onVolumeChanged === 'invalidate';
-  if (writable && revertTarget !== undefined && (dropsAll || newestDamaged !== undefined)) {
+  const isTargetDamaged = damaged.some(({ id }) => id === revertTarget?.snapshot.storeId);
+  if (writable && revertTarget !== undefined && (dropsAll || isTargetDamaged)) {
     await closeAreas(records);
     const why = dropsAll ? change : newestDamaged?.damage?.message;
     throw new FormatError(
@@ -197,10 +204,18 @@ interface LoadedSnapshot {
   readonly repair: () => Promise<void>;
 }
 
-async function loadSnapshots(store: AttachedStore, options: LoadOptions): Promise<LoadedSnapshot[]> {
+async function loadSnapshots(
+  store: AttachedStore,
+  options: LoadOptions,
+  revertTarget: CatalogEntry | undefined,
+): Promise<LoadedSnapshot[]> {
   const loaded: LoadedSnapshot[] = [];
+  const late = options.writable ? options.late : undefined;
   try {
-    for (const entry of store.control.entries) loaded.push(await loadSnapshot(store, entry, options));
+    for (const entry of store.control.entries) {
+      const mayWait = canStandIn(store, entry, revertTarget);
+      loaded.push(await loadSnapshot(store, entry, { ...options, late: mayWait ? late : undefined }));
+    }
   } catch (error) {
     return closing(loaded.map(({ record }) => record))(error);
   }
@@ -251,8 +266,7 @@ async function loadContent(
       throw error;
     }
   } catch (error) {
-    if (late !== undefined && error instanceof NotFoundError && canStandIn(store, entry))
-      return await standIn(store, entry, late);
+    if (late !== undefined && error instanceof NotFoundError) return await standIn(store, entry, late);
     // What cannot be read today may be read tomorrow: a device error is damage only to those who change nothing.
     const isDamage =
       error instanceof FormatError ||

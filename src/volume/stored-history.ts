@@ -45,8 +45,12 @@ export class StoredHistory implements History {
   get figures(): VolumeFigures {
     const { store, chain, copyOnWrite, pools, gate, space, writes, merging, figures, reverts, scrubs } =
       this.#engine;
-    const areas = chain.records.flatMap(({ area }) => area ?? []);
-    const deleted = chain.records.filter((record) => (record.deleted ?? record.expired) !== undefined);
+    // What is in memory in place of diff areas takes no space of the store.
+    const records = chain.records.filter(({ hasStandIn }) => !hasStandIn);
+    const areas = records.flatMap(({ area }) => area ?? []);
+    const deleted = records.filter(
+      ({ deleted, expired, isLate }) => !isLate && (deleted ?? expired) !== undefined,
+    );
     return {
       layout: store.layout,
       storeName: store.name,
@@ -56,6 +60,7 @@ export class StoredHistory implements History {
       revert: reverts.status,
       space: space.figures,
       scrub: scrubs.status,
+      late: this.#engine.late?.figures,
       tableMemoryBytes: areas.reduce(
         (sum, area) => sum + area.table.memoryBytes + (area.unused?.memoryBytes ?? 0),
         0,
@@ -178,9 +183,9 @@ export class StoredHistory implements History {
   async #recordClean(): Promise<void> {
     const { chain, store, device } = this.#engine;
     // Those that took copies last: the newest there is, and deleted ones after it.
-    for (const { area, isLate } of chain.latest) {
+    for (const { area, hasStandIn } of chain.latest) {
       // The flush of a stand-in would say that there are copies in it.
-      if (area === undefined || area.isCut || isLate) continue;
+      if (area === undefined || area.isCut || hasStandIn) continue;
       await area.settle();
       await area.writeWatermark();
       await area.flush();

@@ -245,7 +245,7 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     return this.#runWriting((writer) => writer.engine.reverts.taking.runExclusive(() => action(writer)));
   }
 
-  /** Deletes the `count` oldest snapshots; durable when it resolves. @throws HeldError (of one of them; none was deleted) */
+  /** Deletes the `count` oldest snapshots; durable when it resolves. @throws HeldError (of one of them), OfflineError (diff areas are late); none was deleted */
   async deleteOldest(count = 1): Promise<void> {
     checkWhole('count', count);
     const { windows } = this.#opened;

@@ -23,6 +23,8 @@ export interface RunCounters {
   /** Openings without the diff areas; those after which they arrived, and the snapshots were there. */
   lateOpenings: number;
   lateArrivals: number;
+  /** Those that were refused, because a held snapshot would have needed copies in memory. */
+  lateRefused: number;
   /** Times that `check` read the whole store and found nothing. */
   checks: number;
   /** Scrubs of a volume in use that came to their end, and found nothing. */
@@ -52,6 +54,7 @@ export const noCounters = (): RunCounters => ({
   blocksMerged: 0,
   lateOpenings: 0,
   lateArrivals: 0,
+  lateRefused: 0,
   checks: 0,
   scrubs: 0,
   faults: 0,

@@ -48,6 +48,12 @@ export interface Writing {
 /** What is done while the diff areas are not there. */
 export interface Late {
   readonly operations: readonly Operation[];
+  /** Steps after which they arrive; `Infinity`: they do not, and the time limit ends. */
+  readonly arrivesAfter: number;
+  readonly timeLimitMs: number;
+  /** Share of device operations that fail, and whether the control file fails besides. */
+  readonly faultRate: number;
+  readonly controlFaults: boolean;
   /** Bytes for copies in memory. */
   readonly memoryLimit: number;
   /** Steps after which a crash comes, before or after they arrive; `Infinity`: none does. */
@@ -228,25 +234,58 @@ function drawPassing(seed: string): (cycle: Cycle) => Cycle {
   return (cycle) => ({ ...cycle, operations: cycle.operations.map(pass) });
 }
 
-/** In some plans the diff areas arrive later than the volume: drawn apart, too. A revert would need them at once. */
+/** In some plans the diff areas arrive later than the volume: drawn apart, too. */
 function drawLate(seed: string, style: Style, layout: Plan['layout']): (cycle: Cycle) => Cycle {
   const random = new SeededRandom(`late ${seed}`);
   const share = layout === 'directory' && !style.rot ? random.pick([0, 0, 0.3, 0.8]) : 0;
   return (cycle) => {
     if (!random.chance(share)) return cycle;
-    const operations = Array.from({ length: random.below(16) }, () => drawWhileLate(random, style));
-    const steps = random.chance(0.4) ? random.below(400) : Infinity;
-    const memoryLimit = random.pick([12, 40, 2000]) * BLOCK_SIZE;
-    return { ...cycle, late: { operations, memoryLimit, steps, crash: random.pick(['kill', 'power-cut']) } };
+    const operations = Array.from({ length: random.below(24) }, () => drawWhileLate(random, style));
+    const late: Late = {
+      operations,
+      arrivesAfter: random.chance(0.15)
+        ? Infinity
+        : random.below(20 + operations.length * STEPS_PER_OPERATION),
+      // Nearly always they are there before that, unless they do not come at all.
+      timeLimitMs: random.pick([5, 500, 5000]),
+      faultRate: style.faulty && random.chance(0.4) ? random.pick([0.002, 0.02]) : 0,
+      controlFaults: random.chance(0.5),
+      memoryLimit: random.pick([12, 40, 2000]) * BLOCK_SIZE,
+      steps: random.chance(0.4) ? random.below(500) : Infinity,
+      crash: random.pick(['kill', 'power-cut']),
+    };
+    return { ...cycle, late };
   };
 }
 
+const WHILE_LATE = [
+  ...(['write', 'write', 'write', 'write', 'write', 'write', 'write', 'write'] as const),
+  ...(['discard', 'flush', 'flush', 'create', 'create', 'copy-range', 'copy-range'] as const),
+  ...(['delete', 'delete-oldest', 'read-snapshots', 'changed', 'hold', 'revert'] as const),
+];
+
 function drawWhileLate(random: SeededRandom, style: Style): Operation {
-  const kind = random.pick(['write', 'write', 'write', 'discard', 'flush', 'create', 'copy-range'] as const);
-  if (kind === 'flush' || kind === 'create') return { kind };
-  const range = drawRange(random, style);
-  if (kind === 'copy-range') return { kind, from: range.offset, ...drawRangeOf(random, style, range.length) };
-  return kind === 'write' ? { kind, ...range, zeros: random.chance(0.1) } : { kind, ...range };
+  const kind = random.pick(WHILE_LATE);
+  switch (kind) {
+    case 'create':
+      return random.chance(0.5) ? { kind } : { kind, free: random.below(2 ** 31) };
+    case 'delete':
+      return { kind, age: random.below(64), wait: random.chance(0.3) };
+    case 'hold':
+      return { kind, age: random.below(64), forMs: random.chance(0.3) ? undefined : 1 + random.below(50) };
+    case 'revert':
+      return { kind, age: random.below(64), keep: random.chance(0.6) };
+    case 'copy-range': {
+      const range = drawRange(random, style);
+      return { kind, from: range.offset, ...drawRangeOf(random, style, range.length) };
+    }
+    case 'write':
+      return { kind, ...drawRange(random, style), zeros: random.chance(0.1) };
+    case 'discard':
+      return { kind, ...drawRange(random, style) };
+    default:
+      return { kind };
+  }
 }
 
 const drawRangeOf = (random: SeededRandom, { sectors }: Style, length: number): Range => ({

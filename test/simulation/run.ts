@@ -49,6 +49,8 @@ export async function runPlan(plan: Plan, counters: RunCounters = noCounters()):
 const CLOSING_STEPS = 60;
 /** Steps between two looks whether the engine is at rest. */
 const REST_STEPS = 32;
+/** Milliseconds between two looks whether late diff areas are there. */
+const LATE_LOOK_MS = 5;
 
 class Run {
   readonly #counters: RunCounters;
@@ -84,7 +86,7 @@ class Run {
     this.#counters.cycles++;
     this.#world.writing = cycle.writing;
     if (cycle.check) await this.#check();
-    if (cycle.late !== undefined && !this.#workload.mayRevert) await this.#openLate(cycle.late);
+    if (cycle.late !== undefined) await this.#openLate(cycle.late);
     for (const { steps, end } of cycle.crashesWhileOpening) {
       const outcome = await world.runSteps(() => this.#open(), steps);
       if (outcome.finished) await this.#close(outcome.value);
@@ -110,34 +112,61 @@ class Run {
     return cycle.rot > 0 ? this.#rot(cycle.rot, cycle.dropDamaged) : 'sound';
   }
 
-  /** The diff areas are not there when the volume is opened; they arrive, or a crash comes first, or there is no room for copies. */
-  async #openLate({ operations, memoryLimit, steps, crash }: Late): Promise<void> {
+  /** The diff areas are not there when the volume is opened; they arrive, or are given up after a time, or a crash comes first. */
+  async #openLate(late: Late): Promise<void> {
     const { world } = this.#world;
-    const disk: LateDisk = { isThere: false, options: { memoryLimit, intervalMs: 1, timeLimitMs: 600_000 } };
+    const { memoryLimit, timeLimitMs, faultRate } = late;
+    const disk: LateDisk = { isThere: false, options: { memoryLimit, timeLimitMs, intervalMs: 1 } };
     this.#world.late = disk;
-    const volume = await world.run(() => this.#open().catch(refusal));
-    if (volume === undefined) {
-      this.#world.late = undefined;
-      return;
+    const volume = await world.run(() => this.#open().catch((error: unknown) => this.#refusal(error)));
+    if (volume !== undefined) {
+      this.#counters.lateOpenings++;
+      this.#workload.waitFor(volume);
+      this.#leftovers = faultRate > 0;
+      this.#workload.tolerated = faultRate > 0 ? DEVICE_FAILS : [];
+      if (faultRate > 0) this.#world.drawFaults(late);
+      const { finished } = await world.runSteps(() => this.#workLate(volume, late, disk), late.steps);
+      world.faults.clear();
+      if (finished) await this.#close(volume);
+      else await this.#crash(faultRate > 0 || this.#workload.isShortOfSpace ? 'power-cut' : late.crash);
     }
-    this.#counters.lateOpenings++;
-    this.#workload.waitFor(volume);
-    const { finished } = await world.runSteps(async () => {
-      await this.#workload.run(volume, { operations, clients: 2 });
-      await this.#workload.verify(volume);
-      disk.isThere = true;
-      // Held ones for whose copies the host has no room are waited for without end.
-      for (let looks = 0; looks < 500 && this.#workload.isWaiting; looks++)
-        await world.scheduler.pause(REST_STEPS);
-      await this.#workload.verify(volume);
-    }, steps);
-    if (finished) await this.#close(volume);
-    else {
-      await this.#crash(crash);
-    }
-    if (this.#workload.isWaiting) this.#workload.loseAwaited();
     this.#world.late = undefined;
+    this.#workload.isWaiting = false;
+    this.#workload.tolerated = [];
+    this.#workload.isShortOfSpace = false;
     this.#checkViolations();
+  }
+
+  async #workLate(volume: Volume, late: Late, disk: LateDisk): Promise<void> {
+    const { scheduler } = this.#world.world;
+    const { operations, arrivesAfter, timeLimitMs, faultRate } = late;
+    const arrival =
+      arrivesAfter === Infinity
+        ? undefined
+        : scheduler.pause(arrivesAfter).then(() => {
+            disk.isThere = true;
+          });
+    await this.#workload.run(volume, { operations, clients: 2 });
+    if (faultRate === 0) await this.#workload.verify(volume);
+    await arrival;
+    // Nobody waits without end. Where devices fail, or a hold is in the way, time may begin anew once.
+    for (let left = 3 * timeLimitMs + 100; left > 0 && this.#workload.isWaiting; left -= LATE_LOOK_MS)
+      await new Promise<void>((resolve) => scheduler.clock.after(LATE_LOOK_MS, resolve));
+    if (this.#workload.isWaiting && faultRate === 0)
+      throw new ModelMismatch('diff areas that are late are waited for without end');
+    if (faultRate > 0) return;
+    await this.#workload.verify(volume);
+    while (isBusy(volume)) await scheduler.pause(REST_STEPS);
+    this.#verifySpace(volume);
+  }
+
+  /** A volume does not open without what a revert needs, or without diff areas of deleted snapshots; nor where one is held. */
+  #refusal(error: unknown): undefined {
+    if (!(error instanceof VolsnapError)) throw error;
+    const isPermitted =
+      error.code === 'FORMAT' || (error.code === 'OFFLINE' && this.#workload.holds('possible'));
+    if (!isPermitted) throw error;
+    if (error.code === 'OFFLINE') this.#counters.lateRefused++;
   }
 
   /** Bits rot; unless the damaged snapshots are given up then, the bits are put right again afterwards. */
@@ -233,12 +262,14 @@ class Run {
     // One that rests may keep snapshots that expired, which nobody is shown.
     if (figures.revert !== undefined) return;
     const visible = snapshots.reduce((sum, snapshot) => sum + snapshot.allocatedBytes, 0);
-    const allocated = visible + deletion.allocatedBytes;
+    const allocated = visible + deletion.allocatedBytes + (figures.late?.allocatedBytes ?? 0);
     if (allocated !== figures.allocatedBytes) {
       throw new ModelMismatch(
         `snapshots have ${allocated} bytes allocated, the store counts ${figures.allocatedBytes}`,
       );
     }
+    // Files of late ones that were given up are found at the next opening.
+    if (this.#world.late !== undefined) return;
     const { fileCount } = this.#world;
     const count = snapshots.length + deletion.snapshots;
     if (fileCount !== undefined && fileCount !== 1 + count)
@@ -268,11 +299,6 @@ class Run {
     while (isBusy(volume)) await this.#world.world.scheduler.pause(REST_STEPS);
     this.#verifySpace(volume);
   }
-}
-
-/** Without the newest diff area the volume does not open if that is one of a snapshot that is being deleted. */
-function refusal(error: unknown): undefined {
-  if (!(error instanceof VolsnapError && error.code === 'FORMAT')) throw error;
 }
 
 const isBusy = ({ figures }: Volume): boolean => {

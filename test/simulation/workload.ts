@@ -25,6 +25,8 @@ const KEPT: Permitted = ['HELD', ...REVERTING];
 const NOT_DELETED: Permitted = [...GONE, ...KEPT, 'NO_SPACE'];
 const NOT_WRITTEN: Permitted = [...GONE, ...REVERTING, 'NO_SPACE'];
 const NOT_MERGED: Permitted = ['NO_SPACE', 'CLOSED'];
+/** Older ones are not there yet. */
+const LATE: Permitted = ['OFFLINE'];
 type CreateOperation = Operation & { readonly kind: 'create' };
 
 export class Workload {
@@ -50,8 +52,6 @@ export class Workload {
   /** Are there snapshots whose diff areas have not arrived? Those that must be there when they have. */
   isWaiting = false;
   readonly #awaited = new Set<string>();
-  /** All that are not shown until then. */
-  readonly #hidden = new Set<string>();
 
   constructor(model: VolumeModel, counters: RunCounters, world: WorkloadWorld = NO_WORLD) {
     this.#model = model;
@@ -103,24 +103,26 @@ export class Workload {
     for (const label of other.#passing) this.#passing.add(label);
   }
 
-  /** After `listen`, of a volume without its diff areas: until they have arrived a crash may take the snapshots. */
-  waitFor(volume: Volume): void {
-    this.#awaited.clear();
-    this.isWaiting = volume.recovery.warnings.some((text) => text.includes('has not arrived'));
-    if (volume.snapshots.length > 0)
-      this.complaints.push('snapshots are shown whose diff areas are not there');
-    this.#hidden.clear();
-    for (const label of this.#model.snapshotNames) {
-      this.#model.beginDelete(label);
-      this.#hidden.add(label);
-      this.#awaited.add(label);
-    }
+  /** Is one of the snapshots held: for certain, or perhaps? */
+  holds(degree: 'certain' | 'possible'): boolean {
+    const { expected } = this.#space;
+    return degree === 'possible'
+      ? expected.mayBeHeld
+      : this.#model.snapshotNames.some((label) => expected.isHeld(label));
   }
 
-  /** A crash: copies in memory are lost, and with them even snapshots that were held. */
-  loseAwaited(): void {
-    for (const label of this.#hidden) this.#space.expected.forget(label);
-    this.#hidden.clear();
+  /** After `listen`, of a volume without its diff areas: until they have arrived a crash may take the snapshots, but none that is held. */
+  waitFor(volume: Volume): void {
+    this.#awaited.clear();
+    this.isWaiting = volume.figures.late !== undefined;
+    if (this.isWaiting && this.holds('certain'))
+      this.complaints.push('copies are made in memory that a held snapshot needs');
+    if (volume.snapshots.length > 0)
+      this.complaints.push('snapshots are shown whose diff areas are not there');
+    for (const label of this.#model.snapshotNames) {
+      this.#model.beginDelete(label);
+      this.#awaited.add(label);
+    }
   }
 
   /** Must be called for each volume that is opened, at once: tells the model of snapshots that go. */
@@ -160,7 +162,6 @@ export class Workload {
       for (const { id, label = '' } of volume.snapshots) labels.set(id, label);
       for (const label of this.#awaited) this.#model.endDelete(label, 'failed');
       this.#awaited.clear();
-      this.#hidden.clear();
       this.isWaiting = false;
     });
     volume.on('deleted', ({ reason, cause }) => {
@@ -250,7 +251,8 @@ export class Workload {
       case 'delete-oldest':
       case 'delete-all': {
         const count = operation.kind === 'delete-all' ? volume.snapshots.length : 1;
-        await this.#calls.outcome(KEPT, () => volume.deleteOldest(count));
+        const permitted = this.isWaiting ? [...KEPT, ...LATE] : KEPT;
+        await this.#calls.outcome(permitted, () => volume.deleteOldest(count));
         return;
       }
       case 'delete':
@@ -373,7 +375,8 @@ export class Workload {
     const { snapshots } = volume;
     const snapshot = snapshots[age % Math.max(1, snapshots.length)];
     if (snapshot === undefined) return;
-    if ((await this.#calls.outcome(NOT_DELETED, () => snapshot.delete())) !== 'done') return;
+    const permitted = this.isWaiting ? [...NOT_DELETED, ...LATE] : NOT_DELETED;
+    if ((await this.#calls.outcome(permitted, () => snapshot.delete())) !== 'done') return;
     this.#counters.snapshotsDeleted++;
     // It may have to wait for room, or for the next opening.
     if (wait) await this.settle(volume);

@@ -83,10 +83,11 @@ export class RunWorld {
     return this.plan.layout === 'in-volume';
   }
 
-  store(): Store {
+  /** @param late where its diff areas may not be there */
+  store(late?: LateDisk): Store {
     if (!this.#inside) {
       const folder = this.world.folder(this.#storeName);
-      return new DirectoryStore(this.late === undefined ? folder : withoutAreas(folder, this.late));
+      return new DirectoryStore(late === undefined ? folder : withoutAreas(folder, late));
     }
     const { noise, volumeSize, reserve } = this.plan;
     return new InVolumeStore(noise ? { protectedSize: volumeSize } : { reserve });
@@ -138,7 +139,7 @@ export class RunWorld {
     onUndecidedSet: NonNullable<VolumeOptions['onUndecidedSet']> = 'pending',
   ): Promise<Volume> {
     return Volume.open(this.world.device(this.volumeName), {
-      store: this.store(),
+      store: this.store(this.late),
       environment: this.#environment(),
       growth: this.plan.growth,
       memoryLimit: this.plan.memoryLimit,
