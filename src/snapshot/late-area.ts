@@ -52,8 +52,8 @@ export interface LateArea {
 export class LateSpace {
   readonly #budget: SpaceBudget;
   #bytes: ByteLength;
-  /** Is its file open, which gives them back itself? */
   #isInFile = false;
+  #isFree = false;
 
   constructor(budget: SpaceBudget, bytes: ByteLength) {
     this.#budget = budget;
@@ -65,7 +65,12 @@ export class LateSpace {
     return this.#bytes;
   }
 
-  /** For `AttachedStore.openArea`. */
+  /** Is its file open for a look? */
+  get isInFile(): boolean {
+    return this.#isInFile;
+  }
+
+  /** For `AttachedStore.openArea`: now it is the file that gives them back. */
   handOver(): ByteLength {
     this.#isInFile = true;
     return this.#bytes;
@@ -74,13 +79,15 @@ export class LateSpace {
   /** The file, which has so many bytes, is not open any more, or never was. */
   takeBack(bytes: ByteLength): void {
     this.#isInFile = false;
+    if (this.#isFree) this.#budget.giveBack(bytes - this.#bytes);
     this.#bytes = bytes;
   }
 
   /** The snapshot is gone. */
   free(): void {
-    if (!this.#isInFile) this.#budget.giveBack(this.#bytes);
-    this.#bytes = 0;
+    if (this.#isFree) return;
+    this.#isFree = true;
+    this.#budget.giveBack(this.#bytes);
   }
 }
 
@@ -124,7 +131,7 @@ export async function standIn(
   const isTarget = targetOf(store)?.snapshot.storeId === snapshot.storeId;
   const length = Math.max(AREA_SIZE_MIN, isTarget ? roundUp(memoryLimit, BLOCK_SIZE) : 0);
   const space = new LateSpace(store.budget, diffArea.allocatedSize);
-  const file = new MemoryArea(length, store.control, snapshot.storeId, space);
+  const file = new MemoryArea(length, store, snapshot.storeId, space);
   const area = await createDiffArea(file, {
     storeId: snapshot.storeId,
     epoch: 1n,
@@ -194,11 +201,11 @@ class MemoryArea implements AreaFile {
 
   constructor(
     length: ByteLength,
-    control: ControlFile,
-    storeId: Guid,
+    private readonly store: AttachedStore,
+    private readonly storeId: Guid,
     private readonly space: LateSpace,
   ) {
-    this.device = new StandInDevice(length, control, storeId);
+    this.device = new StandInDevice(length, store.control, storeId);
   }
 
   async take(length: ByteLength): Promise<Piece[]> {
@@ -215,10 +222,11 @@ class MemoryArea implements AreaFile {
     await this.device.close();
   }
 
-  /** The snapshot is gone. Its file, wherever it is, is nobody's: the next opening that finds it removes it. */
+  /** The snapshot is gone, and its file, if that is there. Who has it open removes it; else the next opening that finds it. */
   async remove(): Promise<void> {
     this.space.free();
     await this.close();
+    if (!this.space.isInFile) await this.store.removeArea(this.storeId);
   }
 }
 

@@ -176,6 +176,16 @@ class AttachedDirectory implements AttachedStore {
     }
   }
 
+  async removeArea(storeId: Guid): Promise<void> {
+    try {
+      await this.folder.remove(areaFileName(storeId));
+    } catch (error) {
+      if (error instanceof NotFoundError) return;
+      throw error;
+    }
+    await this.folder.sync();
+  }
+
   async orphans(): Promise<string[]> {
     const wanted = new Set(this.control.entries.map((entry) => areaFileName(entry.snapshot.storeId)));
     const names = await this.folder.list();

@@ -338,6 +338,10 @@ class AttachedInVolume implements AttachedStore {
     }
   }
 
+  async removeArea(): Promise<void> {
+    // There are no files.
+  }
+
   async orphans(): Promise<string[]> {
     return [];
   }

@@ -66,6 +66,8 @@ export interface AttachedStore {
    * @throws FormatError, NotFoundError, DeviceError; then `budget` is as it was
    */
   openArea(item: DiffAreaItem, counted?: ByteLength): Promise<OpenedArea>;
+  /** Removes the file of a diff area that no item of the control file names any more, durably, if it is there. @throws DeviceError */
+  removeArea(storeId: Guid): Promise<void>;
   /** Files that no item of the control file names. */
   orphans(): Promise<string[]>;
   /** Removes those files, durably; returns their names. Called once after opening. */

@@ -12,7 +12,7 @@
  */
 import type { DiffArea } from '../diff-area/diff-area.js';
 import { loadDiffArea } from '../diff-area/load.js';
-import { isOutOfSpace, NotFoundError } from '../errors.js';
+import { ClosedError, isOutOfSpace, NotFoundError } from '../errors.js';
 import type { Guid } from '../format/guid.js';
 import { moveCopies } from '../snapshot/arrival.js';
 import { deleteSnapshot } from '../snapshot/delete.js';
@@ -115,7 +115,7 @@ export class LateAreas {
           await this.#arrive(files);
           return true;
         } catch (error) {
-          await closeLateFiles(files);
+          await closeLateFiles(store, files);
           const newest = this.#waiting.at(-1)?.record;
           // Each time one snapshot less: it ends.
           const isRoomMade =
@@ -140,7 +140,7 @@ export class LateAreas {
 
   /** @throws NoSpaceError, HoldTimeoutError, FormatError, DeviceError; then the files may be closed and opened again */
   async #arrive(files: readonly LateFile[]): Promise<void> {
-    const { chain, copyOnWrite, environment, reverts, emit } = this.#engine;
+    const { store, chain, copyOnWrite, environment, reverts, emit } = this.#engine;
     const loaded: Loaded[] = [];
     for (const file of files) {
       const { opened, item, record } = file;
@@ -168,7 +168,7 @@ export class LateAreas {
     this.#waiting = [];
     const there = loaded.filter(({ record, area }) => record.area === area);
     const gone = loaded.filter((one) => !there.includes(one));
-    await closeLateFiles(gone).catch((error: unknown) => this.#tell('removing its diff area', error));
+    await closeLateFiles(store, gone).catch((error: unknown) => this.#tell('removing its diff area', error));
     for (const { standIn } of there) await standIn.close();
     if (there.length > 0) emit('arrived', { ids: there.map(({ record }) => record.id), copies });
     this.#end();
@@ -224,7 +224,10 @@ export class LateAreas {
       if (record.expired === undefined || !chain.keeping.mayGo(record)) continue;
       await life
         .run(() => deleteSnapshot(this.#engine, record, record.expired))
-        .catch((error: unknown) => this.#tell('deleting a snapshot that was not to stay', error));
+        .catch((error: unknown) => {
+          // The next opening does it.
+          if (!(error instanceof ClosedError)) this.#tell('deleting a snapshot that was not to stay', error);
+        });
     }
     merging.wake();
   }

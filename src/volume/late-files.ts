@@ -31,8 +31,7 @@ export async function openLateFiles(
       files.push({ ...late, item, opened: await store.openArea(item, counted) });
     } catch (error) {
       late.space.takeBack(counted);
-      if (late.record.isGone) late.space.free();
-      await closeLateFiles(files);
+      await closeLateFiles(store, files);
       if (error instanceof NotFoundError || error instanceof DeviceError) return undefined;
       throw error;
     }
@@ -41,11 +40,11 @@ export async function openLateFiles(
 }
 
 /** Closes them again. One whose snapshot has gone meanwhile is removed. @throws the first DeviceError, when all have been tried */
-export async function closeLateFiles(files: readonly LateFile[]): Promise<void> {
+export async function closeLateFiles(store: AttachedStore, files: readonly LateFile[]): Promise<void> {
   const close = async ({ record, opened: { file }, space }: LateFile) => {
-    if (record.isGone) return file.remove();
-    space.takeBack(file.runs.size);
     await file.close();
+    space.takeBack(file.runs.size);
+    if (record.isGone) await store.removeArea(record.id);
   };
   for (const result of await Promise.allSettled(files.map(close)))
     if (result.status === 'rejected') throw result.reason;

@@ -10,15 +10,25 @@ export interface LateDisk {
 
 /** The control file is where it always is; diff areas that were made before are on the disk that may not be there. */
 export function withoutAreas(folder: Folder, disk: LateDisk): Folder {
+  const made = new Set<string>();
+  const has = (name: string) => disk.isThere || made.has(name) || name.startsWith(`{${FORMAT_SIGNATURE}}`);
+  const check = (name: string) => {
+    if (!has(name)) throw new NotFoundError(`there is no ${name}`);
+  };
   return {
     name: folder.name,
-    list: () => folder.list(),
-    create: (name) => folder.create(name),
-    remove: (name) => folder.remove(name),
+    list: async () => (await folder.list()).filter(has),
     sync: () => folder.sync(),
+    create: async (name) => {
+      made.add(name);
+      return folder.create(name);
+    },
+    remove: async (name) => {
+      check(name);
+      return folder.remove(name);
+    },
     open: async (name, options) => {
-      if (!disk.isThere && !name.startsWith(`{${FORMAT_SIGNATURE}}`))
-        throw new NotFoundError(`there is no ${name}`);
+      check(name);
       return folder.open(name, options);
     },
   };

@@ -51,6 +51,8 @@ const CLOSING_STEPS = 60;
 const REST_STEPS = 32;
 /** Milliseconds between two looks whether late diff areas are there. */
 const LATE_LOOK_MS = 5;
+/** Milliseconds for which a look may hold writes, and some to go on with. */
+const HOLD_MS = 11_000;
 
 class Run {
   readonly #counters: RunCounters;
@@ -131,7 +133,6 @@ class Run {
       else await this.#crash(faultRate > 0 || this.#workload.isShortOfSpace ? 'power-cut' : late.crash);
     }
     this.#world.late = undefined;
-    this.#workload.isWaiting = false;
     this.#workload.tolerated = [];
     this.#workload.isShortOfSpace = false;
     this.#checkViolations();
@@ -150,7 +151,7 @@ class Run {
     if (faultRate === 0) await this.#workload.verify(volume);
     await arrival;
     // Nobody waits without end. Where devices fail, or a hold is in the way, time may begin anew once.
-    for (let left = 3 * timeLimitMs + 100; left > 0 && this.#workload.isWaiting; left -= LATE_LOOK_MS)
+    for (let left = 3 * timeLimitMs + HOLD_MS; left > 0 && this.#workload.isWaiting; left -= LATE_LOOK_MS)
       await new Promise<void>((resolve) => scheduler.clock.after(LATE_LOOK_MS, resolve));
     if (this.#workload.isWaiting && faultRate === 0)
       throw new ModelMismatch('diff areas that are late are waited for without end');

@@ -49,8 +49,7 @@ export class Workload {
   readonly #passing = new Set<string>();
   /** Those of them that somebody wanted to hold: they may stay. */
   readonly #kept = new Set<string>();
-  /** Are there snapshots whose diff areas have not arrived? Those that must be there when they have. */
-  isWaiting = false;
+  /** Snapshots that must be there when late diff areas have arrived. */
   readonly #awaited = new Set<string>();
 
   constructor(model: VolumeModel, counters: RunCounters, world: WorkloadWorld = NO_WORLD) {
@@ -103,6 +102,11 @@ export class Workload {
     for (const label of other.#passing) this.#passing.add(label);
   }
 
+  /** Are there snapshots whose diff areas have not arrived? */
+  get isWaiting(): boolean {
+    return this.#volume?.figures.late !== undefined;
+  }
+
   /** Is one of the snapshots held: for certain, or perhaps? */
   holds(degree: 'certain' | 'possible'): boolean {
     const { expected } = this.#space;
@@ -114,7 +118,6 @@ export class Workload {
   /** After `listen`, of a volume without its diff areas: until they have arrived a crash may take the snapshots, but none that is held. */
   waitFor(volume: Volume): void {
     this.#awaited.clear();
-    this.isWaiting = volume.figures.late !== undefined;
     if (this.isWaiting && this.holds('certain'))
       this.complaints.push('copies are made in memory that a held snapshot needs');
     if (volume.snapshots.length > 0)
@@ -152,7 +155,6 @@ export class Workload {
     volume.on('deleted', ({ id, reason }) => {
       if (reason !== 'requested' && reason !== 'released') this.#counters.snapshotsGivenUp++;
       const label = labels.get(id);
-      if (reason === 'late') this.isWaiting = false;
       if (label === undefined) return;
       expected.forget(label);
       this.#model.drop(label);
@@ -162,7 +164,6 @@ export class Workload {
       for (const { id, label = '' } of volume.snapshots) labels.set(id, label);
       for (const label of this.#awaited) this.#model.endDelete(label, 'failed');
       this.#awaited.clear();
-      this.isWaiting = false;
     });
     volume.on('deleted', ({ reason, cause }) => {
       if (reason === 'copy-failed') this.#calls.expectFault('a snapshot was given up', cause);
