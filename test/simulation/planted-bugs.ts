@@ -4,6 +4,7 @@ import { BUFFERING_BUGS } from './planted/buffering.js';
 import type { PlantedBug } from './planted/bug.js';
 import { COPYING_BUGS } from './planted/copying.js';
 import { DELETION_BUGS } from './planted/deletion.js';
+import { LATE_BUGS } from './planted/late.js';
 import { MOVE_BUGS } from './planted/moves.js';
 import { REVERTING_BUGS } from './planted/reverting.js';
 import { ROOM_BUGS } from './planted/room.js';
@@ -29,4 +30,5 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   ...SET_BUGS,
   ...SNAPSHOT_WRITE_BUGS,
   ...MOVE_BUGS,
+  ...LATE_BUGS,
 ];
