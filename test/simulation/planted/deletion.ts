@@ -102,13 +102,13 @@ export const DELETION_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: CHAIN,
-        find: 'this.#areasFrom.delete(record);\n    this.retarget(copyOnWrite);',
-        replace: 'this.#areasFrom.delete(record);',
+        find: 'record.markDeleted(reason);\n    this.retarget(copyOnWrite);',
+        replace: 'record.markDeleted(reason);\n    this.#areasFrom.clear();',
       },
       {
         file: CHAIN,
-        find: 'this.#areasFrom.clear();\n      this.retarget(copyOnWrite);',
-        replace: 'this.#areasFrom.clear();',
+        find: 'this.#removals++;\n      this.retarget(copyOnWrite);',
+        replace: 'this.#removals++;\n      this.#areasFrom.clear();',
       },
     ],
   },
