@@ -19,13 +19,14 @@ import type { BlockDevice } from '../device/block-device.js';
 import { BufferPool } from '../device/buffer-pool.js';
 import { FixedSlot } from '../diff-area/area-slots.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
-import { type Move, moveEntry } from '../diff-area/moves.js';
+import type { Move } from '../diff-area/moves.js';
 import { assert } from '../errors.js';
 import { type BlockNumber, type ByteLength, type ByteOffset, blockOf } from '../units.js';
-import { Attempts, ifNoSpace } from './attempts.js';
+import { Attempts } from './attempts.js';
 import { allDone, BATCH_BLOCKS_MAX, Batch, blocksOf, type CopiedBatch, GROUP_BLOCKS } from './batch.js';
 import { type Apart, CopyFigures, type CopyOnWriteHost } from './copy-host.js';
 import { MemoryBudget } from './memory-budget.js';
+import { MoveRecords } from './move-records.js';
 import { isZeroBlock, readBlocks, ZEROS } from './originals.js';
 import type { Pools } from './pools.js';
 import { endOf } from './room-aside.js';
@@ -40,8 +41,7 @@ export class CopyOnWrite {
   readonly #attempts: Attempts;
   readonly #inFlight = new Map<BlockNumber, Batch>();
   #copied: CopiedBatch[] = [];
-  /** Moves that are being recorded: batches without blocks. */
-  readonly #recording = new Set<Batch>();
+  readonly #moves: MoveRecords;
   /** Copies under way in another thread. */
   readonly #beingCopied = new Set<Promise<unknown>>();
   #collecting: Batch | undefined;
@@ -64,6 +64,14 @@ export class CopyOnWrite {
     this.#host = host;
     this.#apart = apart;
     this.#attempts = new Attempts(host, this.figures, (batch, error) => this.#end(batch, error));
+    this.#moves = new MoveRecords({
+      pools,
+      attempts: this.#attempts,
+      figures: this.figures,
+      reserve: (area, entries) => this.#reserve(area, 0, entries),
+      // What is being merged into it may have other content of the targets: then the sources are copied as ever.
+      takesMoves: (area) => area === this.#target && this.#merging.length === 0,
+    });
   }
 
   /** The diff area that copies go to: that of the newest snapshot. */
@@ -315,36 +323,9 @@ export class CopyOnWrite {
     });
   }
 
-  /**
-   * Records, durably, that content was copied within the volume, so that its sources need no copy. Nothing else is being
-   * written, the targets are protected, and what they hold now is on stable storage.
-   * @throws if not even the snapshot can be given up; then the targets are kept for their sources, which get no benefit
-   */
-  async commitMoves(area: DiffArea, moves: readonly Move[]): Promise<void> {
-    if (moves.length === 0 || (await this.#reserve(area, 0, moves.length).catch(ifNoSpace)) === undefined)
-      return;
-    const batch = new Batch(area);
-    this.#recording.add(batch);
-    let appended = false;
-    const record = async () => {
-      // What is being merged into it may have other content of the targets: then the sources are copied as ever.
-      if (area !== this.#target || this.#merging.length > 0 || area.moves.isBarred) return false;
-      if (!appended) area.appendEntries(moves.map(moveEntry));
-      appended = true;
-      await area.flushProven();
-      area.publishUncommitted();
-      for (const move of moves) area.moves.add(move);
-      this.figures.movedBlocks += moves.length;
-      return true;
-    };
-    // The pool is not kept while the host decides: see `#commit`.
-    const inPool = async () => (await this.#pools.commit.add(record)) === true;
-    const committed = await this.#attempts.make([batch], inPool);
-    if (committed) batch.finish();
-    else if (appended) for (const move of moves) area.moves.addInDoubt(move);
-    else area.cancel([], moves.length);
-    this.#recording.delete(batch);
-    await batch.done;
+  /** See `MoveRecords.commit`. */
+  commitMoves(area: DiffArea, moves: readonly Move[]): Promise<void> {
+    return this.#moves.commit(area, moves);
   }
 
   /** The batch is over: its writers go on, or fail with `error`. */
@@ -371,7 +352,7 @@ export class CopyOnWrite {
 
   /** Resolves when no batch of `area`, which is the target no longer, is under way, and no moves are. Never rejects. */
   async drained(area: DiffArea): Promise<void> {
-    const all = [...this.#inFlight.values(), ...this.#recording];
+    const all = [...this.#inFlight.values(), ...this.#moves.underWay];
     const batches = new Set(all.filter((batch) => batch.area === area));
     await Promise.allSettled([...batches].map((batch) => batch.done));
   }

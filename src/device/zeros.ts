@@ -13,9 +13,15 @@ export async function writeZeros(
     await write(offset + done, ZEROS.subarray(0, Math.min(ZEROS.byteLength, length - done)));
 }
 
-/** Finds zeros fast: a comparison of the C library, many times as fast as a loop. @param bytes at most 1 MiB */
-export const isZeros = (bytes: Uint8Array): boolean =>
-  Buffer.compare(bytes, ZEROS.subarray(0, bytes.byteLength)) === 0;
+/** Finds zeros fast: a comparison of the C library, many times as fast as a loop. */
+export function isZeros(bytes: Uint8Array): boolean {
+  for (let at = 0; at < bytes.byteLength; at += ZEROS.byteLength) {
+    const part =
+      at === 0 && bytes.byteLength <= ZEROS.byteLength ? bytes : bytes.subarray(at, at + ZEROS.byteLength);
+    if (Buffer.compare(part, ZEROS.subarray(0, part.byteLength)) !== 0) return false;
+  }
+  return true;
+}
 
 /** Small, so that it stays in the processor's cache while it is written again and again. */
 const PIECE = ZEROS.subarray(0, 65_536);

@@ -22,7 +22,7 @@ export class PendingBlocks {
     this.add(moves, table.blockCount);
     for (const block of uncommitted.blocks) {
       this.#addBlock(block);
-      this.#addBlock(moves.ownerOfCopy(block));
+      this.#addBlock(moves.sourceOf(block) ?? block);
     }
   }
 

@@ -45,13 +45,33 @@ export async function settleMoves(context: SettleContext, record: SnapshotRecord
   if (area === undefined) return;
   while (!area.moves.isEmpty && record.deleted === undefined) {
     const moves = area.moves.some(GROUP_MAX);
+    if (!(await hasRoom(context, record, area, moves.length))) return;
     if (context.copyOnWrite.target === area) await protectTargets(context, moves);
     else await copyGroup(context, record, area, moves);
   }
   if (area.moves.isInDoubt) await commit(context, record, area, undefined);
 }
 
-/** As a write of the targets would. */
+/**
+ * Makes room for as many copies. Nothing is given up for it, whatever the policy: a deletion must not cost another snapshot, least of
+ * all one at an opening, of which nobody could be told.
+ * @returns false if the snapshot is gone
+ * @throws NoSpaceError
+ */
+async function hasRoom(
+  { space }: SettleContext,
+  record: SnapshotRecord,
+  area: DiffArea,
+  count: number,
+): Promise<boolean> {
+  if (await space.roomToMerge(record, area, { slots: count, entries: count, ahead: 0 })) return true;
+  if (record.isGone) return false;
+  throw new NoSpaceError(
+    `${count} blocks that moved within the volume (copyRange) have to be copied into snapshot ${record.id} first, and there is no room; delete an older one, or give the store more with: volsnap resize-store`,
+  );
+}
+
+/** As a write of the targets would. The room is there, unless other writes are faster: then the policy says what they, and this, do. */
 async function protectTargets({ gate, copyOnWrite }: SettleContext, moves: readonly Move[]): Promise<void> {
   const entered = gate.enter();
   const shift = typeof entered === 'number' ? entered : await entered;
@@ -71,12 +91,6 @@ async function copyGroup(
   moves: readonly Move[],
 ): Promise<void> {
   const count = moves.length;
-  if (!(await context.space.roomToMerge(record, area, { slots: count, entries: count, ahead: 0 }))) {
-    if (record.isGone) return;
-    throw new NoSpaceError(
-      `${count} blocks that moved within the volume (copyRange) have to be copied into snapshot ${record.id} first, and there is no room; delete an older one, or give the store more with: volsnap resize-store`,
-    );
-  }
   const slots = area.reserve(count, count);
   if (slots === undefined) return; // others were faster
   let copies: Copies;

@@ -15,7 +15,7 @@ import { bitmapSlotsFor } from '../diff-area/bitmap-chain.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import { bitsOf, foundIn } from '../diff-area/unused-blocks.js';
 import type { Clock, Environment } from '../environment.js';
-import { DeviceError, InvalidArgumentError } from '../errors.js';
+import { DeviceError, InvalidArgumentError, NoSpaceError } from '../errors.js';
 import { autoFreeSpace } from '../filesystem/auto.js';
 import type { FreeSpaceProvider } from '../filesystem/free-space.js';
 import type { AttachedStore } from '../store/store.js';
@@ -80,7 +80,11 @@ export async function skipUnused(
   provider: FreeSpaceProvider,
 ): Promise<void> {
   const { chain, store, copyOnWrite } = context;
-  if (slots === undefined) return tellUnknown(context, record, 'there is no room for its bitmaps');
+  if (slots === undefined) {
+    // It was made longer by as much; but where that had to be in many pieces, the list of these took some.
+    const why = 'there is no room for its bitmaps';
+    return tellUnknown(context, record, why, new NoSpaceError(`snapshot ${record.id}: ${why}`));
+  }
   const free = await askProvider(context, record, provider);
   if (free === undefined) {
     area.cancel(slots, 0);

@@ -5,6 +5,7 @@
  *   0 magic | 1 volume | 2 sector | 3 sequence of the write | 4 hash of words 0..3 | 5.. noise, xor that hash
  * As the noise is fixed, every bit of a sector follows from words 1 to 3: it is checked against all of it, not by a CRC.
  */
+import { isZeros } from '../device/zeros.js';
 import { type ByteOffset, SECTOR_SIZE } from '../units.js';
 import { SeededRandom } from './seeded-random.js';
 
@@ -55,7 +56,7 @@ function compose({ volume, sector, sequence }: Stamp): void {
 
 /** Reads what a sector says about itself: all zeros, a stamp, or neither. */
 export function readStamp(bytes: Uint8Array): Stamp | 'zeros' | 'corrupt' {
-  if (bytes.every((byte) => byte === 0)) return 'zeros';
+  if (isZeros(bytes)) return 'zeros';
   if (bytes.byteLength !== SECTOR_SIZE) return 'corrupt';
   const [, volume = 0, sector = 0, sequence = 0] = new Uint32Array(new Uint8Array(bytes).buffer);
   const stamp: Stamp = { volume, sector, sequence };

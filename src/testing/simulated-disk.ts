@@ -4,7 +4,9 @@
  * The engine sees it through a `SimulatedDevice`, one for each `open`. A crash ends all devices opened before: what
  * they still ask for never happens and never returns. See `cached-content.ts` for what a crash keeps.
  */
+
 import type { AllocationExtent } from '../device/allocation.js';
+import { isZeros } from '../device/zeros.js';
 import { AssertionError } from '../errors.js';
 import { type ByteLength, type ByteOffset, SECTOR_SIZE } from '../units.js';
 import { CachedContent, type SavedContent } from './cached-content.js';
@@ -114,7 +116,7 @@ export class SimulatedDisk {
     const extents: AllocationExtent[] = [];
     for (let at = 0; at < length; ) {
       const end = Math.min(length, at + ZERO_UNIT - ((offset + at) % ZERO_UNIT));
-      const isZero = bytes.subarray(at, end).every((byte) => byte === 0);
+      const isZero = isZeros(bytes.subarray(at, end));
       extents.push({ length: end - at, zero: isZero && !this.random.chance(UNKNOWN_ZEROS) });
       at = end;
     }

@@ -5,17 +5,19 @@ import type { BlockDevice } from '../device/block-device.js';
 import { Lifetime } from '../device/lifetime.js';
 import { type Environment, systemEnvironment } from '../environment.js';
 import { InvalidArgumentError, ReadOnlyError, UnsupportedError } from '../errors.js';
-import type { Emit } from '../snapshot/events.js';
+import type { Guid } from '../format/guid.js';
+import type { Emit, VolumeEvents } from '../snapshot/events.js';
 import type { SpaceWarning } from '../snapshot/forecast.js';
 import { DEFAULT_GROWTH, type Growth } from '../snapshot/growth.js';
 import { type LateOptions, lateLimitsOf } from '../snapshot/late-area.js';
 import type { ProtectedWritePolicy } from '../snapshot/protected-blocks.js';
+import type { DeletionReason } from '../snapshot/record.js';
 import type { AttachedStore, Store } from '../store/store.js';
 import type { ByteLength } from '../units.js';
 import { Engine } from './engine.js';
 import type { History } from './history.js';
 import { LateAreas } from './late-areas.js';
-import { findLeftovers, passOverLeftovers, settleLeftovers } from './leftovers.js';
+import { findLeftovers, type Leftovers, passOverLeftovers, settleLeftovers } from './leftovers.js';
 import {
   closeAreas,
   FOREIGN,
@@ -160,6 +162,7 @@ async function assemble(
   checkWhole('memory limit', memoryLimit);
   const writeBackLimit = writable ? writeBackLimitOf(options) : undefined;
   const life = new Lifetime(device.name);
+  const deletions = new DeletionsWhileOpening(emit);
   const engine = new Engine(store.volume, store, loaded.records, {
     environment,
     memoryLimit,
@@ -168,7 +171,7 @@ async function assemble(
     spaceWarning,
     onProtectedWrite,
     apart: options.apart,
-    emit,
+    emit: deletions.emit,
     life,
   });
   const leftovers = await findLeftovers(loaded.records, {
@@ -191,7 +194,7 @@ async function assemble(
   if (limits !== undefined && loaded.late.length > 0)
     engine.late = new LateAreas(engine, loaded.late, limits);
   history.onClose = announceStore(environment, device, store);
-  const droppedSnapshots = leftovers.expired.map(({ record, reason }) => ({ id: record.id, reason }));
+  const droppedSnapshots = deletions.with(leftovers);
   return {
     device,
     life,
@@ -199,6 +202,34 @@ async function assemble(
     writer: { engine, history },
     recovery: { ...loaded.recovery, warnings, removedFiles, droppedSnapshots },
   };
+}
+
+/** Notes which snapshots go while a volume is opened, whatever for: nobody can listen to its events yet. */
+class DeletionsWhileOpening {
+  /** Of those told while it opens; `undefined`: it is open. */
+  #reasons: Map<Guid, DeletionReason> | undefined = new Map();
+  readonly emit: Emit;
+
+  constructor(emit: Emit) {
+    this.emit = (name, ...event) => {
+      if (name === 'deleted') this.#note(event as VolumeEvents['deleted']);
+      emit(name, ...event);
+    };
+  }
+
+  #note([{ id, reason }]: VolumeEvents['deleted']): void {
+    this.#reasons?.set(id, reason);
+  }
+
+  /** It is open: those that went, and those that are to go and nobody is shown. */
+  with({ expired }: Leftovers): Recovery['droppedSnapshots'] {
+    const reasons = new Map([
+      ...expired.map(({ record, reason }) => [record.id, reason] as const),
+      ...(this.#reasons ?? []),
+    ]);
+    this.#reasons = undefined;
+    return [...reasons].map(([id, reason]) => ({ id, reason }));
+  }
 }
 
 /** @throws InvalidArgumentError */

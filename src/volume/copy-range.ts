@@ -91,18 +91,21 @@ async function copyPart({ live, device, gate, copyOnWrite }: Engine, part: Copyi
   await live.write(to, data);
   if (area === undefined || moves.length === 0) return;
   await device.flush();
+  let cause: unknown;
   try {
     await copyOnWrite.commitMoves(area, moves);
   } catch (error) {
+    cause = error;
+    throw error;
+  } finally {
     // Whose a further copy would be, cannot be told.
-    if (area.moves.isUnsure)
+    if (area.moves.isUnsure && copyOnWrite.target === area)
       gate.shut(
         new DeviceError(
           'the store failed while moves were recorded, and whether it has them cannot be told; writes are refused. Close the volume, mend the store, and open again',
-          { cause: error },
+          { cause },
         ),
       );
-    throw error;
   }
 }
 

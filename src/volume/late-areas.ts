@@ -12,7 +12,7 @@
  */
 import type { DiffArea } from '../diff-area/diff-area.js';
 import { loadDiffArea } from '../diff-area/load.js';
-import { ClosedError, isOutOfSpace, NotFoundError } from '../errors.js';
+import { ClosedError, isOutOfSpace, NotFoundError, SnapshotDeletedError } from '../errors.js';
 import type { Guid } from '../format/guid.js';
 import { moveCopies } from '../snapshot/arrival.js';
 import { deleteSnapshot } from '../snapshot/delete.js';
@@ -225,8 +225,9 @@ export class LateAreas {
       await life
         .run(() => deleteSnapshot(this.#engine, record, record.expired))
         .catch((error: unknown) => {
-          // The next opening does it.
-          if (!(error instanceof ClosedError)) this.#tell('deleting a snapshot that was not to stay', error);
+          // It is gone, or the next opening does it.
+          const isSettled = error instanceof SnapshotDeletedError || error instanceof ClosedError;
+          if (!isSettled) this.#tell('deleting a snapshot that was not to stay', error);
         });
     }
     merging.wake();

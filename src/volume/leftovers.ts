@@ -3,7 +3,7 @@
  * owner has gone, and members of sets that were being taken in a crash.
  */
 import type { Environment } from '../environment.js';
-import { IntegrityError, NoSpaceError, OfflineError } from '../errors.js';
+import { IntegrityError, NoSpaceError, OfflineError, SnapshotDeletedError } from '../errors.js';
 import { SnapshotState } from '../format/control-block.js';
 import { deleteSnapshot } from '../snapshot/delete.js';
 import type { Emit } from '../snapshot/events.js';
@@ -68,6 +68,8 @@ export async function settleLeftovers(engine: Engine, { completed, expired }: Le
   }
   try {
     for (const { record, reason } of expired) {
+      // It may have gone with another, whose copies could not be kept.
+      if (record.deleted !== undefined) continue;
       // What a revert needs goes when that is over. Of what older ones read through it is durable that it is to go.
       if (chain.keeping.isNeeded(record)) record.expired = reason;
       else await deleteSnapshot(engine, record, reason).catch(atNextOpening(record, reason, emit));
@@ -81,6 +83,7 @@ export async function settleLeftovers(engine: Engine, { completed, expired }: Le
 const atNextOpening =
   (record: SnapshotRecord, reason: DeletionReason, emit: Emit) =>
   (error: unknown): void => {
+    if (error instanceof SnapshotDeletedError) return;
     const isTolerable =
       error instanceof NoSpaceError || error instanceof IntegrityError || error instanceof OfflineError;
     if (!isTolerable) throw error;

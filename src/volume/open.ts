@@ -44,7 +44,7 @@ export interface Recovery {
   readonly droppedCopies: number;
   /** Files of snapshots that were half created or half deleted. */
   readonly removedFiles: readonly string[];
-  /** Snapshots that were given up because of what was found. */
+  /** Snapshots that went while the volume was opened, whatever for; and those that are to go, and nobody is shown, as soon as nothing needs them. */
   readonly droppedSnapshots: readonly { readonly id: Guid; readonly reason: DeletionReason }[];
   /** What a user should know, in words. */
   readonly warnings: readonly string[];

@@ -1,6 +1,8 @@
 /** Copies beside the main thread, as a simulated world makes them: some of them, one device operation after the other. */
+
 import type { Apart } from '../../src/copy-on-write/copy-host.js';
 import type { ApartCopier, ThreadCopied } from '../../src/copy-on-write/thread-copies.js';
+import { isZeros } from '../../src/device/zeros.js';
 import type { SeededRandom } from '../../src/testing/index.js';
 import { BLOCK_SIZE, offsetOfBlock } from '../../src/units.js';
 
@@ -25,7 +27,7 @@ export class SimulatedApart implements Apart {
           const offset = offsetOfBlock(block);
           const data = new Uint8Array(BLOCK_SIZE);
           await volume.read(offset, data.subarray(0, Math.min(BLOCK_SIZE, volume.size - offset)));
-          if (data.every((byte) => byte === 0)) {
+          if (isZeros(data)) {
             zeros.push(i);
             continue;
           }

@@ -1,5 +1,7 @@
 /** A seed that breaks a promise, and how to see it again. */
+import { ENTRIES_PER_TABLE_BLOCK } from '../../src/format/constants.js';
 import type { PlanOptions } from './plan.js';
+import { SMALL_TABLE_ENTRIES } from './planted/bug.js';
 
 export interface SeedOptions extends PlanOptions {
   readonly seed: number;
@@ -11,6 +13,8 @@ export function replayOf({ seed, cycles, faults, rot, atOnce }: SeedOptions): st
     ...(faults ? [] : ['--no-faults']),
     ...(rot ? ['--rot'] : []),
     ...(atOnce ? ['--at-once'] : []),
+    // This runs in the copy then.
+    ...(ENTRIES_PER_TABLE_BLOCK === SMALL_TABLE_ENTRIES ? ['--small-blocks'] : []),
   ];
   return ['npm run simulate --', `--seed ${seed} --runs 1 --cycles ${cycles}`, ...flags].join(' ');
 }

@@ -1,4 +1,5 @@
 /** What nothing uses in a simulated volume. */
+import { isZeros } from '../../src/device/zeros.js';
 import type { FreeSpaceProvider } from '../../src/index.js';
 import { SeededRandom } from '../../src/testing/index.js';
 import { BLOCK_SIZE, blocksIn } from '../../src/units.js';
@@ -10,7 +11,7 @@ export function zeroBlocksOf(bytes: Uint8Array): ReadonlySet<number> {
   const blocks = new Set<number>();
   for (let block = 0; block < blocksIn(bytes.byteLength); block++) {
     const part = bytes.subarray(block * BLOCK_SIZE, (block + 1) * BLOCK_SIZE);
-    if (part.every((byte) => byte === 0)) blocks.add(block);
+    if (isZeros(part)) blocks.add(block);
   }
   return blocks;
 }

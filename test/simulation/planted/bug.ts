@@ -31,6 +31,8 @@ export interface Edit {
   readonly replace: string;
 }
 
+export const SMALL_TABLE_ENTRIES = 20;
+
 /**
  * Not a bug: a format of the same kind with blocks that are soon full, so that chains of them come up all the time. Table
  * blocks hold 20 entries (two sectors), location blocks 2 runs, batches 3 copies.
@@ -39,7 +41,7 @@ export const SMALL_BLOCKS: readonly Edit[] = [
   {
     file: 'format/constants.ts',
     find: 'PAYLOAD_SIZE / ENTRY_SIZE;',
-    replace: '20;',
+    replace: `${SMALL_TABLE_ENTRIES};`,
   },
   {
     file: 'format/constants.ts',

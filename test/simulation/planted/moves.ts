@@ -21,7 +21,7 @@ export const MOVE_BUGS: readonly PlantedBug[] = [
     breaks: 'a snapshot reads the target before it was written',
     edits: [
       {
-        file: 'copy-on-write/copy-on-write.ts',
+        file: 'copy-on-write/move-records.ts',
         find: 'await area.flushProven();',
         replace: 'void area.flushProven();',
       },
@@ -50,6 +50,17 @@ export const MOVE_BUGS: readonly PlantedBug[] = [
     breaks: 'the source reads what was written to the target later',
     edits: [
       { file: AREA, find: '    if (this.moves.sourceOf(block) !== undefined) return true;\n', replace: '' },
+    ],
+  },
+  {
+    name: 'what a merge brought a copy of meanwhile moves all the same',
+    breaks: 'its copy is replaced by what the target holds later',
+    edits: [
+      {
+        file: 'copy-on-write/move-records.ts',
+        find: 'moves.filter((move) => mayMove(area, move))',
+        replace: 'moves',
+      },
     ],
   },
   {
@@ -265,6 +276,6 @@ export const MOVE_BUGS: readonly PlantedBug[] = [
   {
     name: 'content moves while a newer snapshot is being merged',
     breaks: 'the elder reads the former content of the target',
-    edits: [{ file: 'copy-on-write/copy-on-write.ts', find: ' || this.#merging.length > 0', replace: '' }],
+    edits: [{ file: 'copy-on-write/copy-on-write.ts', find: ' && this.#merging.length === 0', replace: '' }],
   },
 ];

@@ -3,11 +3,12 @@ import { describe, expect, test } from 'vitest';
 import { checkVolume } from '../../../src/check/check.ts';
 import { checkServedVolume } from '../../../src/check/served.ts';
 import type { DiffArea } from '../../../src/diff-area/diff-area.ts';
-import { InvalidArgumentError } from '../../../src/errors.ts';
+import { InvalidArgumentError, NoSpaceError } from '../../../src/errors.ts';
 import type { FreeSpaceProvider } from '../../../src/filesystem/free-space.ts';
+import type { CreateSnapshotOptions } from '../../../src/snapshot/create.ts';
 import { SeededRandom } from '../../../src/testing/seeded-random.ts';
 import { BLOCK_SIZE } from '../../../src/units.ts';
-import { signal } from './hooks.ts';
+import { signal, systemFailure } from './hooks.ts';
 import { LAYOUTS, World, type WorldOptions } from './world.ts';
 
 /** Says that these blocks are unused. */
@@ -95,6 +96,34 @@ describe.each(LAYOUTS.flatMap((layout) => MODES.map((writeMode) => ({ layout, wr
       await world.volume.close();
     });
 
+    test('what is merged while content is copied brings copies of sources, which then do not move', async () => {
+      const world = await create();
+      await world.snapshot();
+      await world.writeBlock(9);
+      const deleted = await world.snapshot();
+      await world.writeBlock(2);
+      await world.volume.flush();
+      const copied = signal();
+      let settled: Promise<void> | undefined;
+      world.hooks.before = ({ kind, target, offset, length }) => {
+        if (kind !== 'write' || length !== BLOCK_SIZE) return undefined;
+        // The merge waits until it is known that block 2 may move; its copy then, until the merge is over.
+        if (target !== 'volume' || offset >= world.size)
+          return settled === undefined ? copied.promise : undefined;
+        if (offset !== 9 * BLOCK_SIZE) return undefined;
+        settled = world.volume.settled();
+        copied.fire();
+        return settled;
+      };
+      await deleted.delete();
+      await move(world, 2, 9);
+      expect(settled).toBeDefined();
+      expect(live(world)).toEqual([]);
+      await world.writeBlock(9);
+      await expectSound(world);
+      await world.volume.close();
+    });
+
     test('a newer snapshot does not skip what a block of an older one moved to', async () => {
       const world = await create();
       await world.snapshot();
@@ -160,6 +189,81 @@ describe.each(LAYOUTS.flatMap((layout) => MODES.map((writeMode) => ({ layout, wr
       await world.snapshot();
       await world.writeBlock(2, 8);
       await world.volume.snapshots.find(({ id }) => id === second.id)?.delete({ wait: true });
+      await expectSound(world);
+      await world.volume.close();
+    });
+
+    describe('without room for copies of what moved', () => {
+      /** Two snapshots, the newer one with moves, and a store that cannot grow. */
+      const full = async (options: CreateSnapshotOptions = {}) => {
+        const world = await create();
+        await world.snapshot();
+        const { id } = await world.snapshot(options);
+        await move(world, 10, 40, 6);
+        await world.writeBlock(10, 6);
+        await world.volume.setSpacePolicy('fail-writes');
+        await world.volume.setMaximumSize(BLOCK_SIZE); // nothing that is not used is left
+        await world.volume.setSpacePolicy('delete-oldest');
+        return { world, id };
+      };
+
+      test('the newest snapshot cannot be deleted, and no other goes for it', async () => {
+        const { world, id } = await full();
+        const newest = world.volume.snapshots[1];
+        await expect(newest?.delete()).rejects.toThrow(NoSpaceError);
+        expect(world.volume.snapshots).toHaveLength(2);
+        expect(world.volume.figures.space?.isFull).toBe(false);
+        await world.expectRight();
+        await world.volume.setMaximumSize(0);
+        await newest?.delete({ wait: true });
+        expect(world.volume.snapshots.map((snapshot) => snapshot.id)).not.toContain(id);
+        await expectSound(world);
+        await world.volume.close();
+      });
+
+      test.each(['kill', 'reopen'] as const)(
+        'one that its owner leaves (%s) waits, and no other goes for it',
+        async (end) => {
+          const { world, id } = await full({ autoRelease: true });
+          for (let opening = 0; opening < 2; opening++) {
+            await world[end]();
+            expect(world.volume.snapshots.map((snapshot) => snapshot.id)).not.toContain(id);
+            expect(world.volume.snapshots).toHaveLength(1);
+            expect(world.volume.recovery.droppedSnapshots).toEqual([{ id, reason: 'released' }]);
+            await world.expectRight();
+          }
+          await world.volume.setMaximumSize(0);
+          await world.reopen();
+          await world.volume.settled();
+          expect(world.volume.figures.deletion.snapshots).toBe(0);
+          await expectSound(world);
+          await world.volume.close();
+        },
+      );
+    });
+
+    test('an opening tells which snapshots went because copies could not be kept', async () => {
+      const world = await create();
+      const older = await world.snapshot();
+      const released = [
+        await world.snapshot({ autoRelease: true }),
+        await world.snapshot({ autoRelease: true }),
+      ];
+      await move(world, 10, 40, 2);
+      await world.writeBlock(10, 2);
+      await world.volume.flush();
+      const opening = world.kill();
+      world.hooks.before = ({ kind, length }) => {
+        if (kind === 'write' && length > BLOCK_SIZE) throw systemFailure('EIO');
+        return undefined;
+      };
+      await opening;
+      expect(world.volume.snapshots).toEqual([]);
+      expect(world.volume.recovery.droppedSnapshots.map(({ id }) => id).sort()).toEqual(
+        [older, ...released].map(({ id }) => id).sort(),
+      );
+      expect(world.volume.recovery.droppedSnapshots).toContainEqual({ id: older.id, reason: 'copy-failed' });
+      world.hooks.before = () => undefined;
       await expectSound(world);
       await world.volume.close();
     });

@@ -8,9 +8,10 @@ import { checkServedVolume } from '../../../src/check/served.ts';
 import { allocationOf } from '../../../src/device/allocation.ts';
 import { FileDevice } from '../../../src/device/file-device.ts';
 import { FixedSlot } from '../../../src/diff-area/area-slots.ts';
-import { InvalidArgumentError } from '../../../src/errors.ts';
+import { InvalidArgumentError, NoSpaceError } from '../../../src/errors.ts';
 import type { FreeSpaceProvider } from '../../../src/filesystem/free-space.ts';
 import type { Snapshot } from '../../../src/snapshot/snapshot.ts';
+import { skipUnused } from '../../../src/snapshot/unused-space.ts';
 import { DirectoryStore } from '../../../src/store/directory-store.ts';
 import { BLOCK_SIZE, blocksIn } from '../../../src/units.ts';
 import { type ChangedBlocksOptions, Volume } from '../../../src/volume/volume.ts';
@@ -283,6 +284,20 @@ test('a snapshot that is deleted before it is decided is gone', async () => {
   expect(world.volume.snapshots).toEqual([]);
   await world.reopen();
   expect(world.volume.snapshots).toEqual([]);
+});
+
+test('where there is no room for bitmaps, that is told as what it is', async () => {
+  const world = await World.create();
+  await world.snapshot();
+  const told: unknown[] = [];
+  world.volume.on('unusedSpaceUnknown', ({ error }) => told.push(error));
+  const engine = world.volume.parts.writer?.engine;
+  const record = engine?.chain.newest;
+  if (engine === undefined || record?.area === undefined) throw new Error('no snapshot');
+  await skipUnused(engine, record, record.area, undefined, freeing([1]));
+  expect(told).toEqual([expect.any(NoSpaceError)]);
+  await world.writeBlock(1);
+  await world.expectRight();
 });
 
 test('bitmaps of a large volume take several blocks, and memory only where they are mixed', async () => {
