@@ -62,7 +62,8 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
   /**
    * Opens the volume on `device`, which belongs to it from then on: closing the volume, or failing to open it, closes it.
    * To open a volume with shadow copies made by Windows for writing takes the option `shadowCopies`.
-   * @throws NotInitializedError, VolumeChangedError, FormatError (damaged), UnsupportedError, ReadOnlyError, DeviceError
+   * @throws NotInitializedError, VolumeChangedError, FormatError (damaged), OfflineError (late diff areas, and a snapshot is held),
+   *   UnsupportedError, ReadOnlyError, DeviceError
    */
   static async open(device: BlockDevice, options: VolumeOptions = {}): Promise<Volume> {
     const volume = new Volume();
