@@ -42,8 +42,8 @@ export async function openLateFiles(
 /** Closes them again. One whose snapshot has gone meanwhile is removed. @throws the first DeviceError, when all have been tried */
 export async function closeLateFiles(store: AttachedStore, files: readonly LateFile[]): Promise<void> {
   const close = async ({ record, opened: { file }, space }: LateFile) => {
-    await file.close();
     space.takeBack(file.runs.size);
+    await file.close();
     if (record.isGone) await store.removeArea(record.id);
   };
   for (const result of await Promise.allSettled(files.map(close)))
