@@ -12,15 +12,21 @@ import { grown, Treap } from './treap.js';
 
 export type BlockKind = 'metadata' | 'data';
 
+export interface BlockRange {
+  readonly start: number;
+  readonly count: number;
+}
+
 const FIRST_CAPACITY = 64;
 
 export class BlockMap {
   readonly blocks: number;
   #starts: Uint32Array = new Uint32Array(FIRST_CAPACITY);
   #lengths: Uint32Array = new Uint32Array(FIRST_CAPACITY);
-  /** Elements of the two arrays above that are not used; 0 never is. */
-  readonly #spare: number[] = [];
-  #ranges = 1;
+  /** The first element of the two arrays above that is not used any more; the others follow as `#starts` says, to 0, which never is used. */
+  #spare = 0;
+  #elements = 1;
+  #ranges = 0;
   readonly #byAddress = new Treap((a, b) => this.#start(a) - this.#start(b));
   readonly #byLength = new Treap(
     (a, b) => this.#length(a) - this.#length(b) || this.#start(a) - this.#start(b),
@@ -47,7 +53,7 @@ export class BlockMap {
 
   /** How many ranges the free blocks make up. */
   get freeRangeCount(): number {
-    return this.#ranges - 1 - this.#spare.length;
+    return this.#ranges;
   }
 
   /** Blocks of the longest free range. */
@@ -127,16 +133,26 @@ export class BlockMap {
     this.#used.data = 0;
   }
 
-  /** The ranges in use, ascending, but for those of `kept`; the map must not change meanwhile. */
-  *usedRanges(kept: readonly { readonly start: number; readonly count: number }[] = []) {
-    const gaps = [...this.freeRanges(), ...kept, { start: this.blocks, count: 0 }].sort(
-      (a, b) => a.start - b.start,
-    );
+  /** The ranges in use, ascending, but for those of `kept`, which are in use; the map must not change meanwhile. */
+  *usedRanges(kept: readonly BlockRange[] = []): Generator<BlockRange> {
     let at = 0;
-    for (const { start, count } of gaps) {
+    for (const { start, count } of this.#gaps(kept)) {
       if (at < start) yield { start: at, count: start - at };
       at = start + count;
     }
+  }
+
+  /** The free ranges and others, ascending; the last one is the end. There may be too many for a list of them. */
+  *#gaps(others: readonly BlockRange[]): Generator<BlockRange> {
+    const left = [...others, { start: this.blocks, count: 0 }].sort((a, b) => b.start - a.start);
+    for (const free of this.freeRanges()) {
+      for (let next = left.at(-1); next !== undefined && next.start < free.start; next = left.at(-1)) {
+        yield next;
+        left.pop();
+      }
+      yield free;
+    }
+    yield* left.reverse();
   }
 
   /** Are all of these blocks free? */
@@ -146,7 +162,7 @@ export class BlockMap {
   }
 
   /** The free ranges from `from` on, ascending; the map must not change meanwhile. */
-  *freeRanges(from = 0): Generator<{ readonly start: number; readonly count: number }> {
+  *freeRanges(from = 0): Generator<BlockRange> {
     let at = this.#rangeAt(from) || this.#byAddress.first((element) => this.#start(element) >= from);
     while (at !== 0) {
       const start = this.#start(at);
@@ -193,24 +209,36 @@ export class BlockMap {
   }
 
   #add(start: number, count: number): void {
-    const element = this.#spare.pop() ?? this.#ranges++;
-    if (element >= this.#starts.length) {
-      const capacity = 2 * this.#starts.length;
-      this.#starts = grown(this.#starts, capacity);
-      this.#lengths = grown(this.#lengths, capacity);
-      this.#byAddress.grow(capacity);
-      this.#byLength.grow(capacity);
-    }
+    const element = this.#takeElement();
     this.#starts[element] = start;
     this.#lengths[element] = count;
     this.#byAddress.insert(element);
     this.#byLength.insert(element);
   }
 
+  #takeElement(): number {
+    this.#ranges++;
+    const element = this.#spare;
+    if (element !== 0) {
+      this.#spare = this.#starts[element] ?? 0;
+      return element;
+    }
+    if (this.#elements === this.#starts.length) {
+      const capacity = 2 * this.#starts.length;
+      this.#starts = grown(this.#starts, capacity);
+      this.#lengths = grown(this.#lengths, capacity);
+      this.#byAddress.grow(capacity);
+      this.#byLength.grow(capacity);
+    }
+    return this.#elements++;
+  }
+
   #drop(element: number): void {
     this.#byAddress.remove(element);
     this.#byLength.remove(element);
-    this.#spare.push(element);
+    this.#starts[element] = this.#spare;
+    this.#spare = element;
+    this.#ranges--;
   }
 }
 

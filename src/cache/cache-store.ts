@@ -37,6 +37,8 @@ export class CacheStore {
   readonly #environment: Environment;
   #catalog: Catalog;
   #reclaiming: Promise<void> | undefined;
+  /** A commit because much changed. */
+  #due: Promise<void> | undefined;
   #cancelTimer: (() => void) | undefined;
   #evicted = 0;
   #used = false;
@@ -253,7 +255,12 @@ export class CacheStore {
       this.#inBackground(this.commit());
     });
     const { nodes, deferred } = this.#catalog;
-    if (nodes.dirtyCount >= DIRTY_NODES_MAX || deferred.size >= DEFERRED_MAX) await this.commit();
+    if (nodes.dirtyCount < DIRTY_NODES_MAX && deferred.size < DEFERRED_MAX) return;
+    // One for all who notice it.
+    this.#due ??= this.commit().finally(() => {
+      this.#due = undefined;
+    });
+    await this.#due;
   }
 
   async #allocate(first: number, count: number, waits: boolean) {
@@ -283,13 +290,18 @@ export class CacheStore {
   }
 
   async #evictAndCommit(count: number): Promise<void> {
-    const { map, recency, deferred, reserve } = this.#catalog;
+    const { map, recency, deferred, nodes, reserve } = this.#catalog;
     const wanted = Math.min(map.blocks, reserve + 2 * count + Math.floor(map.blocks / 16));
     const extentsMax = Math.floor(recency.limit * 0.95) - 2;
     const isEnough = () => map.free + deferred.blocks >= wanted && recency.size <= extentsMax;
     for (let oldest = recency.oldest; oldest !== undefined && !isEnough(); oldest = recency.oldest) {
       if (this.#catalog.missing(oldest, oldest) !== 0) {
         await this.#load(oldest, oldest);
+        continue;
+      }
+      // What is evicted lies all over the tree: without this nearly every node would be in memory, changed.
+      if (nodes.dirtyCount >= DIRTY_NODES_MAX) {
+        await this.commit();
         continue;
       }
       if (!this.#catalog.isReadyToEvict()) {

@@ -8,9 +8,9 @@
  * Shared state: the tree is frozen between awaits; one commit at a time, under a mutex. After one that failed nothing is known for certain, and none follows.
  */
 import { Mutex } from 'async-mutex';
-import { writeAll } from '../device/block-device.js';
+import { pooledSize } from '../device/buffer-pool.js';
 import { encodeBlockMapHeader, VCI_BLOCK_SIZE, type VciExtension, type VciHeader } from '../format/vci.js';
-import { encodeNode, NODE_BLOCKS } from '../format/vci-node.js';
+import { emptyLinks, encodeNode, NODE_BLOCKS, NODE_SIZE } from '../format/vci-node.js';
 import type { Catalog } from './catalog.js';
 import type { ImageFile } from './image-file.js';
 import type { TreeNode } from './tree-nodes.js';
@@ -23,6 +23,8 @@ export interface Settled {
 
 /** Nodes not written yet from which on a commit is due; their bytes are all in memory then. */
 export const DIRTY_NODES_MAX = 1024;
+/** Bytes of their images that are kept for the next commit: of more nodes, as changes that have begun go on until it begins. */
+const IMAGES_KEPT = 2 * DIRTY_NODES_MAX * NODE_SIZE;
 /** Bytes of the bitmap that are written at once. */
 const BITMAP_STEP = 65_536;
 
@@ -32,6 +34,9 @@ export class Commits {
   #failure: Error | undefined;
   #begun: Promise<void> | undefined;
   #count = 0;
+  /** Nodes as they are written, one behind the other: memory that the next commit uses again. */
+  #images = new Uint8Array(0);
+  readonly #links = emptyLinks();
   /** Makes durable what the backing was given: what is cached is what it would hold after a power cut. */
   settle: () => Promise<Settled> = async () => ({});
 
@@ -80,11 +85,11 @@ export class Commits {
     const generation = this.#file.header.extension.generation + 1;
     // Frozen here, without an await in between.
     const treeRoot = catalog.tree.root;
-    const nodes = catalog.nodes.freeze();
-    const images = nodes.map((node) => this.#encode(node, generation, catalog));
+    const nodes = catalog.nodes.freeze().sort((a, b) => a.address - b.address);
+    this.#encode(nodes, generation, catalog);
     const release = catalog.deferred.take();
     catalog.intents.freeze();
-    await this.#writeNodes(nodes, images);
+    await this.#writeNodes(nodes);
     const settled = await this.settle();
     await device.flush();
     await this.#file.update(
@@ -98,25 +103,33 @@ export class Commits {
     await catalog.intents.committed();
   }
 
-  #encode({ columns }: TreeNode, generation: number, { recency }: Catalog): Uint8Array {
-    return encodeNode(columns, generation, (index) => recency.linksOf(columns.firsts[index] ?? 0));
+  /** Puts the nodes into `#images`, in this order. */
+  #encode(nodes: readonly TreeNode[], generation: number, { recency }: Catalog): void {
+    const length = nodes.length * NODE_SIZE;
+    const kept = this.#images.byteLength;
+    // What is too much for ever is given up by the next commit that can do with less.
+    const isFit = kept >= length && (kept <= IMAGES_KEPT || length > IMAGES_KEPT);
+    if (!isFit) this.#images = new Uint8Array(length > IMAGES_KEPT ? length : pooledSize(length));
+    nodes.forEach(({ columns }, index) => {
+      if (columns.kind === 'leaf') recency.linksOf(columns, this.#links);
+      const at = index * NODE_SIZE;
+      encodeNode(columns, generation, this.#links, this.#images.subarray(at, at + NODE_SIZE));
+    });
   }
 
-  /** Nodes that lie one behind the other in one write. */
-  async #writeNodes(nodes: readonly TreeNode[], images: readonly Uint8Array[]): Promise<void> {
-    const order = [...nodes.keys()].sort((a, b) => (nodes[a]?.address ?? 0) - (nodes[b]?.address ?? 0));
-    const runs: { readonly address: number; readonly bytes: Uint8Array[] }[] = [];
-    for (const index of order) {
-      const address = nodes[index]?.address ?? 0;
-      const bytes = images[index] ?? new Uint8Array(0);
+  /** Nodes that lie one behind the other in one write. @param nodes as they were encoded, ascending */
+  async #writeNodes(nodes: readonly TreeNode[]): Promise<void> {
+    const { device } = this.#file;
+    const runs: { readonly address: number; readonly from: number; to: number }[] = [];
+    for (const [index, { address }] of nodes.entries()) {
       const run = runs.at(-1);
-      if (run !== undefined && run.address + run.bytes.length * NODE_BLOCKS === address)
-        run.bytes.push(bytes);
-      else runs.push({ address, bytes: [bytes] });
+      if (run !== undefined && run.address + (run.to - run.from) * NODE_BLOCKS === address)
+        run.to = index + 1;
+      else runs.push({ address, from: index, to: index + 1 });
     }
-    for (const { address, bytes } of runs) await this.#file.reach(address + bytes.length * NODE_BLOCKS);
-    const writes = runs.map(({ address, bytes }) =>
-      writeAll(this.#file.device, address * VCI_BLOCK_SIZE, bytes),
+    for (const { address, from, to } of runs) await this.#file.reach(address + (to - from) * NODE_BLOCKS);
+    const writes = runs.map(({ address, from, to }) =>
+      device.write(address * VCI_BLOCK_SIZE, this.#images.subarray(from * NODE_SIZE, to * NODE_SIZE)),
     );
     await allOf(writes);
   }
@@ -128,11 +141,12 @@ export class Commits {
     await this.#file.reach(header.blockMap + header.blockMapSize);
     await device.write(header.blockMap * VCI_BLOCK_SIZE, encodeBlockMapHeader(catalog.map.counts));
     const bytes = (header.blockMapSize - 1) * VCI_BLOCK_SIZE;
+    const memory = { wanted: new Uint8Array(BITMAP_STEP), stored: new Uint8Array(BITMAP_STEP) };
     for (let at = 0; at < bytes; at += BITMAP_STEP) {
-      const wanted = new Uint8Array(Math.min(BITMAP_STEP, bytes - at));
+      const wanted = memory.wanted.subarray(0, bytes - at);
+      const stored = memory.stored.subarray(0, bytes - at);
       catalog.map.fillBitmap(8 * at, wanted);
       const offset = (header.blockMap + 1) * VCI_BLOCK_SIZE + at;
-      const stored = new Uint8Array(wanted.byteLength);
       await device.read(offset, stored);
       // Most of a large map stays as it is, and what is a hole of the file stays one.
       if (Buffer.compare(stored, wanted) !== 0) await device.write(offset, wanted);

@@ -25,7 +25,7 @@ export async function compact(store: CacheStore, signal?: AbortSignal): Promise<
     const border = map.blocks - map.free;
     if (map.usedEnd <= border + border / 16) break;
     let moved = 0;
-    for (const first of [...store.catalog.recency]) {
+    for (const first of store.catalog.recency.firsts()) {
       signal?.throwIfAborted();
       const { extent } = await store.find(first);
       if (extent?.first === first && extent.address + extent.count > border && (await store.move(extent)))

@@ -69,7 +69,7 @@ export async function createCacheImage(device: BlockDevice, options: CreateCache
     await writeZeros((offset, source) => device.write(offset, source), at, Math.min(STEP, zeros - at));
     options.onProgress?.(Math.min(zeros, at + STEP), zeros);
   }
-  const root = encodeNode(emptyColumns('leaf'), 1, () => [0, 0]);
+  const root = encodeNode(emptyColumns('leaf'), 1);
   await device.write(header.treeRoot * VCI_BLOCK_SIZE, root);
   await writeBlockMap(device, header);
   // Before the header there is no image.

@@ -10,7 +10,10 @@ import { BufferPool, pooledSize } from '../device/buffer-pool.js';
 import { VCI_BLOCK_SIZE } from '../format/vci.js';
 import type { ByteLength } from '../units.js';
 import type { CacheStore } from './cache-store.js';
-import type { RangeInUse, RangesInUse } from './ranges-in-use.js';
+import { type RangeInUse, type RangesInUse, removeFrom } from './ranges-in-use.js';
+
+/** Most fills under way: each takes some memory besides its buffer, and they are looked through for every miss. */
+const FILLS_MAX = 256;
 
 interface Fill {
   readonly range: RangeInUse;
@@ -19,6 +22,8 @@ interface Fill {
   readonly read: Promise<void>;
   /** Who is to copy from the buffer yet, and the fill itself. */
   users: number;
+  /** When it is over. */
+  end: Promise<void>;
 }
 
 export class Fills {
@@ -27,8 +32,8 @@ export class Fills {
   readonly #ranges: RangesInUse;
   readonly #limit: ByteLength;
   readonly #pool: BufferPool;
-  readonly #fills = new Set<Fill>();
-  readonly #ends = new Set<Promise<void>>();
+  /** In no order. */
+  readonly #fills: Fill[] = [];
   #bytes = 0;
 
   /** @param limit bytes of fills under way */
@@ -65,36 +70,38 @@ export class Fills {
   begin(first: number, end: number): boolean {
     const length = (end - first) * VCI_BLOCK_SIZE;
     const taken = pooledSize(length);
-    if (this.#bytes + taken > this.#limit || this.#store.failure !== undefined) return false;
+    if (this.#bytes + taken > this.#limit || this.#fills.length >= FILLS_MAX) return false;
+    if (this.#store.failure !== undefined) return false;
     this.#bytes += taken;
     const buffer = this.#pool.take(length);
     const bytes = buffer.subarray(0, length);
     const range = this.#ranges.begin(first, end, false);
-    const fill = { range, buffer, read: this.#backing.read(first * VCI_BLOCK_SIZE, bytes), users: 1 };
-    this.#fills.add(fill);
-    const ended = this.#finish(fill, bytes).finally(() => {
-      this.#ends.delete(ended);
-      this.#fills.delete(fill);
-      this.#ranges.end(range);
-      this.#bytes -= taken;
-    });
-    this.#ends.add(ended);
+    const read = this.#backing.read(first * VCI_BLOCK_SIZE, bytes);
+    const fill: Fill = { range, buffer, read, users: 1, end: DONE };
+    this.#fills.push(fill);
+    fill.end = this.#finish(fill, bytes, taken);
     return true;
   }
 
-  async #finish(fill: Fill, bytes: Uint8Array): Promise<void> {
-    const { range, read } = fill;
+  async #finish(fill: Fill, bytes: Uint8Array, taken: ByteLength): Promise<void> {
     try {
-      await read;
-    } catch {
-      return; // Told to whoever waits for these bytes; who does not will read them himself.
+      if (await isRead(fill.read)) {
+        await this.#cache(fill.range, bytes);
+        this.#leave(fill);
+      }
+    } finally {
+      removeFrom(this.#fills, fill);
+      this.#ranges.end(fill.range);
+      this.#bytes -= taken;
     }
+  }
+
+  async #cache(range: RangeInUse, bytes: Uint8Array): Promise<void> {
     try {
       if (!range.void) await this.#store.put(range.first, bytes, () => range.void, false);
     } catch (error) {
       this.#store.fail(error);
     }
-    this.#leave(fill);
   }
 
   /** The buffer is used again once nobody needs it. */
@@ -118,6 +125,15 @@ export class Fills {
 
   /** When all are over. */
   async idle(): Promise<void> {
-    while (this.#ends.size > 0) await Promise.all(this.#ends);
+    while (this.#fills.length > 0) await Promise.all(this.#fills.map(({ end }) => end));
   }
 }
+
+const DONE = Promise.resolve();
+
+/** An error is told to whoever waits for these bytes; who does not will read them himself. */
+const isRead = (read: Promise<void>): Promise<boolean> =>
+  read.then(
+    () => true,
+    () => false,
+  );

@@ -23,6 +23,8 @@ const GROWTH = 4 * 1024 * 1024;
 export const isResizable = (device: BlockDevice): device is ResizableDevice =>
   'resize' in device && typeof device.resize === 'function';
 
+const DONE = Promise.resolve();
+
 /** The header of the image in a device. @throws FormatError if there is none, or it is damaged; DeviceError */
 export async function readHeader(device: BlockDevice): Promise<VciHeader> {
   const bytes = new Uint8Array(Math.min(VCI_HEADER.size, device.size));
@@ -62,10 +64,10 @@ export class ImageFile {
   }
 
   /** Makes the file long enough for blocks up to `end`. */
-  async reach(end: number): Promise<void> {
+  reach(end: number): Promise<void> {
     const { device } = this;
-    if (device.size >= end * VCI_BLOCK_SIZE && !this.#growing.isLocked()) return;
-    await this.#growing.runExclusive(async () => {
+    if (device.size >= end * VCI_BLOCK_SIZE && !this.#growing.isLocked()) return DONE;
+    return this.#growing.runExclusive(async () => {
       const wanted = end * VCI_BLOCK_SIZE;
       if (device.size >= wanted || !isResizable(device)) return;
       await device.resize(Math.min(this.#header.size * VCI_BLOCK_SIZE, roundUp(wanted, GROWTH)));

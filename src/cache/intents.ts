@@ -14,6 +14,7 @@
  */
 import { Mutex } from 'async-mutex';
 import type { BlockDevice } from '../device/block-device.js';
+import { isZero } from '../format/binary.js';
 import { VCI_BLOCK_SIZE } from '../format/vci.js';
 
 /** Blocks of a region: 64 KiB. */
@@ -96,7 +97,7 @@ export class Intents {
   /** Is any bit set? */
   get isEmpty(): boolean {
     const { now, before } = this.#intended;
-    return now.every((byte) => byte === 0) && before.every((byte) => byte === 0);
+    return isZero(now) && isZero(before);
   }
 
   /**
@@ -141,24 +142,33 @@ export class Intents {
       this.#gone.before.fill(0);
       const cleared: [number, Uint8Array][] = [];
       for (let sector = 0; sector < this.#bits / BITS_PER_SECTOR; sector++) {
+        if (!this.#hasNeedless(sector)) continue;
         const bytes = this.#sector(sector);
-        const durable = this.#durable.subarray(sector * VCI_BLOCK_SIZE, (sector + 1) * VCI_BLOCK_SIZE);
-        if (durable.every((byte, at) => (byte & ~(bytes[at] ?? 0)) === 0)) continue;
-        for (let at = 0; at < VCI_BLOCK_SIZE; at++) durable[at] = (durable[at] ?? 0) & (bytes[at] ?? 0);
+        const from = sector * VCI_BLOCK_SIZE;
+        for (let at = 0; at < VCI_BLOCK_SIZE; at++)
+          this.#durable[from + at] = (this.#durable[from + at] ?? 0) & (bytes[at] ?? 0);
         cleared.push([sector, bytes]);
       }
       await Promise.all(cleared.map(([sector, bytes]) => this.#write(sector, bytes)));
     });
   }
 
+  /** Is a bit of this sector set in the image that need not be? After each commit that is asked of all sectors. */
+  #hasNeedless(sector: number): boolean {
+    const { now, before } = this.#intended;
+    const end = (sector + 1) * VCI_BLOCK_SIZE;
+    for (let at = sector * VCI_BLOCK_SIZE; at < end; at++)
+      if (((this.#durable[at] ?? 0) & ~((now[at] ?? 0) | (before[at] ?? 0))) !== 0) return true;
+    return false;
+  }
+
   /** What the image has to hold of a sector of bits. */
   #sector(sector: number): Uint8Array {
     const from = sector * VCI_BLOCK_SIZE;
     const { now, before } = this.#intended;
-    return Uint8Array.from(
-      { length: VCI_BLOCK_SIZE },
-      (_, at) => (now[from + at] ?? 0) | (before[from + at] ?? 0),
-    );
+    const bytes = new Uint8Array(VCI_BLOCK_SIZE);
+    for (let at = 0; at < VCI_BLOCK_SIZE; at++) bytes[at] = (now[from + at] ?? 0) | (before[from + at] ?? 0);
+    return bytes;
   }
 
   #write(sector: number, bytes: Uint8Array): Promise<void> {

@@ -11,12 +11,15 @@ import { decodeBlockMapHeader, VCI_BLOCK_SIZE, VCI_HEADER_BLOCKS, type VciHeader
 import { type DecodedNode, decodeNode, NODE_BLOCKS, NODE_SIZE } from '../format/vci-node.js';
 import { BlockMap } from './block-map.js';
 import { readHeader } from './image-file.js';
+import { NodePool } from './node-pool.js';
 import { Recency } from './recency.js';
 
 /** Levels of a tree; four hold more extents than any image. */
 const LEVELS_MAX = 8;
-/** Extents that may be counted in a key of `Usage`. */
-export const EXTENTS_MAX = 2 ** 21 - 1;
+/** What the index of an extent takes of a key of `Usage`, and how much is left in it for an age. */
+const INDEXES = 2 ** 21;
+const AGES = 2 ** 31;
+export const EXTENTS_MAX = INDEXES - 1;
 const COUNT_LIMIT = 2 ** 20;
 /** Bytes of the bitmap that are compared at once. */
 const BITMAP_STEP = 65_536;
@@ -37,9 +40,8 @@ export async function loadImage(device: BlockDevice, extentsMax: number): Promis
   const usage = new Usage(header, extentsMax);
   await new Walk(device, header, usage).run();
   const map = usage.map();
-  const isClean = !header.unclean;
-  if (isClean) await checkBlockMap(device, header, map);
-  return { header, map, recency: usage.order(isClean), intents };
+  if (!header.unclean) await checkBlockMap(device, header, map);
+  return { header, map, recency: usage.order(), intents };
 }
 
 async function readBlocks(
@@ -61,6 +63,9 @@ class Walk {
   readonly #device: BlockDevice;
   readonly #header: VciHeader;
   readonly #usage: Usage;
+  /** Memory for the nodes on the way, used again for others. */
+  readonly #memory = new NodePool();
+  readonly #bytes = new Uint8Array(NODE_SIZE);
   #leafLevel: number | undefined;
 
   constructor(device: BlockDevice, header: VciHeader, usage: Usage) {
@@ -81,9 +86,8 @@ class Walk {
     const offset = address * VCI_BLOCK_SIZE;
     const context = { offset };
     this.#usage.addNode(address, context);
-    const bytes = new Uint8Array(NODE_SIZE);
-    await readBlocks(this.#device, address, bytes, 'tree nodes');
-    const decoded = decodeNode(bytes, context, this.#header.extension !== undefined);
+    await readBlocks(this.#device, address, this.#bytes, 'tree nodes');
+    const decoded = decodeNode(this.#bytes, context, this.#header.extension !== undefined, this.#memory);
     const { node, generation } = decoded;
     const newest = this.#header.extension?.generation ?? 0;
     if (generation > newest)
@@ -105,6 +109,7 @@ class Walk {
       if (level !== this.#leafLevel)
         throw badField(context, 'level of the leaf', level, `${this.#leafLevel}, as of the others`);
       this.#usage.addLeaf(decoded, context);
+      this.#memory.give(node);
       return;
     }
     if (level + 1 >= LEVELS_MAX)
@@ -115,6 +120,7 @@ class Walk {
         throw badField(context, `child ${index}: address`, child, `within ${this.#header.size} blocks`);
       await this.#visit(child, level + 1, { first: node.firsts[index] ?? 0, count: node.counts[index] ?? 0 });
     }
+    this.#memory.give(node);
   }
 }
 
@@ -122,6 +128,8 @@ class Walk {
 class Usage {
   readonly #header: VciHeader;
   readonly #extentsMax: number;
+  /** Does the order of use follow from the links? If not, from when nodes were written. Only what it follows from is kept. */
+  readonly #isLinked: boolean;
   /** (address * 2^20 + count) * 2 + 1 for data. */
   readonly #ranges = new Column((length) => new Float64Array(length));
   readonly #firsts = new Column((length) => new Uint32Array(length));
@@ -133,6 +141,7 @@ class Usage {
 
   constructor(header: VciHeader, extentsMax: number) {
     this.#header = header;
+    this.#isLinked = !header.unclean;
     this.#extentsMax = Math.min(extentsMax, EXTENTS_MAX);
     const { blockMap, blockMapSize, extension } = header;
     this.#add(0, VCI_HEADER_BLOCKS, 0);
@@ -167,9 +176,10 @@ class Usage {
       this.#add(address, count, 1);
       this.#firsts.push(node.firsts[index] ?? 0);
       this.#addresses.push(address);
-      this.#previous.push(previous[index] ?? 0);
-      this.#next.push(next[index] ?? 0);
-      this.#generations.push(generation);
+      if (this.#isLinked) {
+        this.#previous.push(previous[index] ?? 0);
+        this.#next.push(next[index] ?? 0);
+      } else this.#generations.push(generation);
     }
   }
 
@@ -179,7 +189,7 @@ class Usage {
       this.#ranges.push((from * COUNT_LIMIT + Math.min(left, COUNT_LIMIT - 1)) * 2 + kind);
   }
 
-  /** @throws FormatError if two take the same block */
+  /** May be asked once. @throws FormatError if two take the same block */
   map(): BlockMap {
     const map = new BlockMap(this.#header.size);
     const keys = this.#ranges.all.sort();
@@ -202,21 +212,26 @@ class Usage {
       end = start + count;
     }
     take();
+    this.#ranges.clear();
     return map;
   }
 
   /** The extents in order of use: as linked, or, where that is not to be relied on, those of nodes written last. */
-  order(isLinked: boolean): Recency {
-    const recency = new Recency(this.#extentsMax);
-    const order = isLinked ? this.#linked() : this.#byGeneration();
+  order(): Recency {
+    const order = this.#isLinked ? this.#linked() : this.#byGeneration();
+    const recency = new Recency(this.#extentsMax, order.length);
     for (const index of order) recency.add(this.#firsts.at(index), this.#addresses.at(index));
     return recency;
   }
 
   #byGeneration(): Uint32Array {
-    const indexes = new Uint32Array(this.#firsts.length);
-    for (let index = 0; index < indexes.length; index++) indexes[index] = index;
-    return indexes.sort((a, b) => this.#generations.at(a) - this.#generations.at(b) || a - b);
+    const newest = this.#header.extension?.generation ?? 0;
+    // Sorting with a comparison would take a list of them, and much memory: generation and index are one number. Who is older than all that fit is the oldest.
+    const keys = this.#generations.all;
+    keys.forEach((generation, index) => {
+      keys[index] = (AGES - Math.min(AGES, newest - generation)) * INDEXES + index;
+    });
+    return Uint32Array.from(keys.sort(), (key) => key % INDEXES);
   }
 
   /** @throws FormatError unless the links lead through all extents */
@@ -224,18 +239,18 @@ class Usage {
     const count = this.#firsts.length;
     const byAddress = new Float64Array(count);
     for (let index = 0; index < count; index++)
-      byAddress[index] = this.#addresses.at(index) * 2 ** 21 + index;
+      byAddress[index] = this.#addresses.at(index) * INDEXES + index;
     byAddress.sort();
     const indexOf = (address: number): number => {
       let low = 0;
       let high = byAddress.length;
       while (low < high) {
         const middle = (low + high) >> 1;
-        if ((byAddress[middle] ?? 0) < address * 2 ** 21) low = middle + 1;
+        if ((byAddress[middle] ?? 0) < address * INDEXES) low = middle + 1;
         else high = middle;
       }
       const key = byAddress[low] ?? -1;
-      return Math.floor(key / 2 ** 21) === address ? key % 2 ** 21 : -1;
+      return Math.floor(key / INDEXES) === address ? key % INDEXES : -1;
     };
     const order = new Uint32Array(count);
     let done = 0;
@@ -284,6 +299,11 @@ class Column<Numbers extends Float64Array | Uint32Array> {
     return this.#numbers[index] ?? 0;
   }
 
+  clear(): void {
+    this.#numbers = this.#make(0);
+    this.#length = 0;
+  }
+
   push(value: number): void {
     if (this.#length === this.#numbers.length) {
       const longer = this.#make(2 * this.#length);
@@ -310,10 +330,11 @@ async function checkBlockMap(device: BlockDevice, header: VciHeader, map: BlockM
         `${actual[field]}, as in the tree`,
       );
   const bytes = (header.blockMapSize - 1) * VCI_BLOCK_SIZE;
+  const memory = { stored: new Uint8Array(BITMAP_STEP), expected: new Uint8Array(BITMAP_STEP) };
   for (let at = 0; at < bytes; at += BITMAP_STEP) {
-    const stored = new Uint8Array(Math.min(BITMAP_STEP, bytes - at));
+    const stored = memory.stored.subarray(0, bytes - at);
+    const expected = memory.expected.subarray(0, bytes - at);
     await readBlocks(device, header.blockMap + 1 + at / VCI_BLOCK_SIZE, stored, 'block map');
-    const expected = new Uint8Array(stored.byteLength);
     map.fillBitmap(8 * at, expected);
     if (Buffer.compare(stored, expected) === 0) continue;
     const wrong = stored.findIndex((byte, index) => byte !== expected[index]);

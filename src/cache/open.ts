@@ -20,9 +20,9 @@ import { TreeNodes } from './tree-nodes.js';
 
 /** Memory for the tree and the order of use, unless told otherwise, bytes. */
 export const DEFAULT_MEMORY = 48 * 1024 * 1024;
-/** Bytes that an extent takes in the order of use, and a node in memory. */
+/** Bytes that an extent takes in the order of use; and a node in memory, with what the collector lets pile up for its objects. */
 const BYTES_PER_EXTENT = 24;
-const BYTES_PER_NODE = 4096;
+const BYTES_PER_NODE = 5120;
 const EXTENTS_MIN = 1024;
 const NODES_MIN = 128;
 
@@ -93,7 +93,7 @@ async function dropIntended(store: CacheStore): Promise<number> {
   const { catalog } = store;
   if (catalog.intents.isEmpty) return 0;
   let dropped = 0;
-  for (const first of [...catalog.recency]) {
+  for (const first of catalog.recency.firsts()) {
     const { extent } = await store.find(first);
     if (extent === undefined) continue;
     const end = extent.first + extent.count;
@@ -118,8 +118,8 @@ export async function clearStore(store: CacheStore): Promise<void> {
   nodes.dropSpare();
   nodes.clear();
   map.forgetKinds();
-  const given = [...map.usedRanges(fixedRanges(store.file.header))];
-  for (const { start, count } of given) deferred.add(start, count, 'metadata');
+  for (const { start, count } of map.usedRanges(fixedRanges(store.file.header)))
+    deferred.add(start, count, 'metadata');
   if (nodes.fillSpare() === 0)
     throw new NoSpaceError(`${store.file.device.name} is so full that it cannot be emptied: create it anew`);
   intents.left(0, VCI_BLOCKS_MAX);

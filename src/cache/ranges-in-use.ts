@@ -4,7 +4,7 @@
  * What was read from the backing before, or while, somebody changed it may be old: it must not be cached. So a change makes overlapping fills void, and
  * a fill that begins during a change is void from the beginning. Two changes at once of the same bytes have no order, so neither is cached.
  *
- * Shared state: the set, changed between awaits only.
+ * Shared state: the list, changed between awaits only.
  */
 export interface RangeInUse {
   readonly first: number;
@@ -15,7 +15,8 @@ export interface RangeInUse {
 }
 
 export class RangesInUse {
-  readonly #ranges = new Set<RangeInUse>();
+  /** In no order. A list, as a set whose elements come and go leaves much to the collector. */
+  readonly #ranges: RangeInUse[] = [];
 
   /** From block `first` up to `end`. */
   begin(first: number, end: number, isChange: boolean): RangeInUse {
@@ -25,11 +26,18 @@ export class RangesInUse {
       if (isChange) other.void = true;
       if (other.isChange) range.void = true;
     }
-    this.#ranges.add(range);
+    this.#ranges.push(range);
     return range;
   }
 
   end(range: RangeInUse): void {
-    this.#ranges.delete(range);
+    removeFrom(this.#ranges, range);
   }
+}
+
+/** The last element takes the place of the one that goes. */
+export function removeFrom<T>(list: T[], element: T): void {
+  const index = list.indexOf(element);
+  const last = list.pop();
+  if (index >= 0 && index < list.length && last !== undefined) list[index] = last;
 }

@@ -7,9 +7,12 @@
  * Shared state: changed between awaits only.
  */
 import { assert } from '../errors.js';
+import type { NodeColumns, NodeLinks } from '../format/vci-node.js';
 import { grown } from './treap.js';
 
 const FIRST_CAPACITY = 64;
+/** Extents from which on there is room for all that there may be: memory that is not used yet costs nothing, but copies of it would. */
+const MANY = 65_536;
 
 export class Recency {
   /** Most extents that there may be. */
@@ -21,22 +24,27 @@ export class Recency {
   #older: Uint32Array = new Uint32Array(FIRST_CAPACITY);
   #newer: Uint32Array = new Uint32Array(FIRST_CAPACITY);
   #table: Uint32Array = new Uint32Array(2 * FIRST_CAPACITY);
-  readonly #spare: number[] = [];
+  /** The first place that is not used any more; the others follow as `#newer` says, to 0. */
+  #spare = 0;
   #places = 1;
+  #size = 0;
 
-  constructor(limit: number) {
+  /** @param expected extents, if that is known: there is room for them at once */
+  constructor(limit: number, expected = 0) {
     this.limit = limit;
+    if (expected < FIRST_CAPACITY) return;
+    this.#makeRoom(expected < MANY ? expected + 1 : limit + 1);
+    this.#table = new Uint32Array(2 ** Math.ceil(Math.log2(2 * expected)));
   }
 
   get size(): number {
-    return this.#places - 1 - this.#spare.length;
+    return this.#size;
   }
 
   /** Adds the extent that begins with block `first`, as the one used last; or as if used just before another. */
   add(first: number, address: number, before?: number): void {
     const other = before === undefined ? 0 : this.#placeOf(before);
-    const place = this.#spare.pop() ?? this.#places++;
-    if (place >= this.#capacity) this.#grow();
+    const place = this.#takePlace();
     this.#firsts[place] = first;
     this.#addresses[place] = address;
     this.#link(place, other);
@@ -55,7 +63,9 @@ export class Recency {
     const place = this.#placeOf(first);
     this.#unlink(place);
     this.#leave(place);
-    this.#spare.push(place);
+    this.#newer[place] = this.#spare;
+    this.#spare = place;
+    this.#size--;
   }
 
   /** The extent that begins with block `from` now begins with block `to`, and its data elsewhere. */
@@ -77,18 +87,38 @@ export class Recency {
     return place === 0 ? undefined : this.#firsts[place];
   }
 
-  /** Addresses of the data of the extent used before this one, and after it; 0: none. */
-  linksOf(first: number): readonly [number, number] {
-    const place = this.#placeOf(first);
-    const older = this.#older[place] ?? 0;
-    const newer = this.#newer[place] ?? 0;
-    return [older === 0 ? 0 : (this.#addresses[older] ?? 0), newer === 0 ? 0 : (this.#addresses[newer] ?? 0)];
+  /** Which extents were used before, and after, those of a leaf. @param links that are filled, as many as the leaf has extents */
+  linksOf({ firsts, size }: NodeColumns, links: NodeLinks): void {
+    for (let index = 0; index < size; index++) {
+      const place = this.#placeOf(firsts[index] ?? 0);
+      const older = this.#older[place] ?? 0;
+      const newer = this.#newer[place] ?? 0;
+      links.previous[index] = older === 0 ? 0 : (this.#addresses[older] ?? 0);
+      links.next[index] = newer === 0 ? 0 : (this.#addresses[newer] ?? 0);
+    }
   }
 
-  /** First blocks, the longest unused first. The list must not change meanwhile. */
-  *[Symbol.iterator](): Generator<number> {
+  /** First blocks, the longest unused first: as it is now. */
+  firsts(): Uint32Array {
+    const firsts = new Uint32Array(this.#size);
+    let at = 0;
     for (let place = this.#newer[0] ?? 0; place !== 0; place = this.#newer[place] ?? 0)
-      yield this.#firsts[place] ?? 0;
+      firsts[at++] = this.#firsts[place] ?? 0;
+    return firsts;
+  }
+
+  #takePlace(): number {
+    this.#size++;
+    const place = this.#spare;
+    if (place !== 0) {
+      this.#spare = this.#newer[place] ?? 0;
+      return place;
+    }
+    if (this.#places === this.#capacity) {
+      const isLarge = MANY <= this.#capacity && this.#capacity <= this.limit;
+      this.#makeRoom(isLarge ? this.limit + 1 : 2 * this.#capacity);
+    }
+    return this.#places++;
   }
 
   /** Puts `place` before `other`, in order of use; before the end if that is 0. */
@@ -122,6 +152,7 @@ export class Recency {
   }
 
   #enter(place: number): void {
+    if (2 * this.#size > this.#table.length) this.#growTable();
     const mask = this.#table.length - 1;
     const first = this.#firsts[place] ?? 0;
     let at = hash(first) & mask;
@@ -147,15 +178,18 @@ export class Recency {
     this.#table[hole] = 0;
   }
 
-  #grow(): void {
-    this.#capacity *= 2;
+  #growTable(): void {
+    const old = this.#table;
+    this.#table = new Uint32Array(2 * old.length);
+    for (const place of old) if (place !== 0) this.#enter(place);
+  }
+
+  #makeRoom(capacity: number): void {
+    this.#capacity = capacity;
     this.#firsts = grown(this.#firsts, this.#capacity);
     this.#addresses = grown(this.#addresses, this.#capacity);
     this.#older = grown(this.#older, this.#capacity);
     this.#newer = grown(this.#newer, this.#capacity);
-    const old = this.#table;
-    this.#table = new Uint32Array(2 * this.#capacity);
-    for (const place of old) if (place !== 0) this.#enter(place);
   }
 }
 

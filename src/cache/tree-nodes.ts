@@ -8,12 +8,14 @@
  * Shared state: changed between awaits only. Nodes of the current epoch stay in memory until they are written, others up to a limit.
  */
 import type { BlockDevice } from '../device/block-device.js';
+import { BufferPool } from '../device/buffer-pool.js';
 import { assert } from '../errors.js';
 import { badField } from '../format/binary.js';
 import { VCI_BLOCK_SIZE } from '../format/vci.js';
-import { type AnyColumns, decodeNode, emptyColumns, NODE_BLOCKS, NODE_SIZE } from '../format/vci-node.js';
+import { type AnyColumns, decodeNode, NODE_BLOCKS, NODE_SIZE } from '../format/vci-node.js';
 import type { BlockMap } from './block-map.js';
 import type { Deferred } from './deferred.js';
+import { NodePool } from './node-pool.js';
 
 export interface TreeNode {
   readonly columns: AnyColumns;
@@ -22,6 +24,8 @@ export interface TreeNode {
   readonly epoch: number;
   /** Not written yet. */
   dirty: boolean;
+  /** Where it stands among those of the current epoch. */
+  place: number;
   /** Used since the last search for nodes that can go. */
   used: boolean;
 }
@@ -32,6 +36,10 @@ const SPARE_WANTED = 48;
 export const SPARE_NEEDED = 32;
 /** Most that it takes to take an extent out. What is copied gives its old place back with the next commit, so there always is that much. */
 export const SPARE_NEEDED_TO_EVICT = 8;
+/** Nodes that may stay in memory besides those of the current epoch, however many those are. */
+const CLEAN_NODES_MIN = 128;
+/** Buffers for reading nodes that are kept. */
+const BUFFERS_KEPT = 16;
 
 export class TreeNodes {
   readonly #device: BlockDevice;
@@ -40,13 +48,17 @@ export class TreeNodes {
   readonly #limit: number;
   readonly #sealed: boolean;
   readonly #nodes = new Map<number, TreeNode>();
+  /** For the columns of nodes: who lets a node go gives them back. */
+  readonly #memory = new NodePool();
+  readonly #buffers = new BufferPool(BUFFERS_KEPT * NODE_SIZE);
   /** What is being read; an entry that is taken away makes what was read void. */
   readonly #loading = new Map<number, Promise<void>>();
   readonly #spare: number[] = [];
-  #dirty = new Set<TreeNode>();
+  /** Those of the current epoch, in no order. */
+  #dirty: TreeNode[] = [];
   #epoch = 0;
 
-  /** @param limit nodes that stay in memory, besides those not written yet @param sealed nodes have checksums */
+  /** @param limit nodes that stay in memory; more only if many are not written yet @param sealed nodes have checksums */
   constructor(device: BlockDevice, map: BlockMap, deferred: Deferred, limit: number, sealed: boolean) {
     this.#device = device;
     this.#map = map;
@@ -60,7 +72,7 @@ export class TreeNodes {
   }
 
   get dirtyCount(): number {
-    return this.#dirty.size;
+    return this.#dirty.length;
   }
 
   /** Blocks that are kept for nodes and hold none. */
@@ -89,7 +101,7 @@ export class TreeNodes {
   clear(): void {
     this.#loading.clear();
     this.#nodes.clear();
-    this.#dirty.clear();
+    this.#dirty = [];
   }
 
   /** The node at this address, if it is in memory. */
@@ -109,19 +121,21 @@ export class TreeNodes {
   }
 
   async #read(address: number, isWanted: () => boolean): Promise<void> {
+    const bytes = this.#buffers.take(NODE_SIZE);
     try {
-      const bytes = new Uint8Array(NODE_SIZE);
       await this.#device.read(address * VCI_BLOCK_SIZE, bytes);
       // Whatever is there by now, the tree has gone on.
       if (!isWanted()) return;
-      const { node } = decodeNode(bytes, { offset: address * VCI_BLOCK_SIZE }, this.#sealed);
+      const context = { offset: address * VCI_BLOCK_SIZE };
+      const { node } = decodeNode(bytes, context, this.#sealed, this.#memory);
       for (let index = 0; index < node.size; index++) this.#checkInside(address, node, index);
-      this.#keep({ columns: node, address, epoch: -1, dirty: false, used: true });
+      this.#keep({ columns: node, address, epoch: -1, dirty: false, place: -1, used: true });
       this.#makeRoom();
     } catch (error) {
       if (isWanted()) throw error;
     } finally {
       if (isWanted()) this.#loading.delete(address);
+      this.#buffers.give(bytes);
     }
   }
 
@@ -139,13 +153,13 @@ export class TreeNodes {
 
   /** A new, empty node. */
   create(kind: AnyColumns['kind']): TreeNode {
-    return this.#make(emptyColumns(kind));
+    return this.#make(this.#memory.take(kind));
   }
 
   /** A node that may be changed, with the content of this one, which it replaces: itself if it was made since the last commit. */
   writable(node: TreeNode): TreeNode {
     if (node.epoch === this.#epoch) return node;
-    const copy = emptyColumns(node.columns.kind);
+    const copy = this.#memory.take(node.columns.kind);
     copy.size = node.columns.size;
     copy.firsts.set(node.columns.firsts);
     copy.counts.set(node.columns.counts);
@@ -154,19 +168,24 @@ export class TreeNodes {
     return this.#make(copy);
   }
 
-  /** The node is no part of the tree any more. */
+  /** The node is no part of the tree any more, and its columns are another's: whoever calls this has what he needs of them. */
   release(node: TreeNode): void {
     this.#forget(node.address);
+    this.#memory.give(node.columns);
     if (node.epoch === this.#epoch) {
-      this.#dirty.delete(node);
+      const last = this.#dirty.pop();
+      if (last !== undefined && last !== node) {
+        this.#dirty[node.place] = last;
+        last.place = node.place;
+      }
       this.#spare.push(node.address); // No commit knows it.
     } else this.#deferred.add(node.address, NODE_BLOCKS, 'metadata');
   }
 
   /** The nodes of this epoch, which are not to be changed from now on: the next epoch begins. */
   freeze(): TreeNode[] {
-    const nodes = [...this.#dirty];
-    this.#dirty = new Set();
+    const nodes = this.#dirty;
+    this.#dirty = [];
     this.#epoch++;
     return nodes;
   }
@@ -180,8 +199,9 @@ export class TreeNodes {
   #make(columns: AnyColumns): TreeNode {
     const address = this.#spare.pop();
     assert(address !== undefined, () => 'the tree was changed without places for its nodes');
-    const node = { columns, address, epoch: this.#epoch, dirty: true, used: true };
-    this.#dirty.add(node);
+    const place = this.#dirty.length;
+    const node = { columns, address, epoch: this.#epoch, dirty: true, place, used: true };
+    this.#dirty.push(node);
     this.#keep(node);
     return node;
   }
@@ -202,13 +222,14 @@ export class TreeNodes {
    */
   #makeRoom(): void {
     let looks = this.#nodes.size;
+    const most = Math.max(this.#limit, this.#dirty.length + Math.min(this.#limit, CLEAN_NODES_MIN));
     for (const [address, node] of this.#nodes) {
-      if (this.#nodes.size <= this.#limit + this.#dirty.size || looks-- === 0) return;
+      if (this.#nodes.size <= most || looks-- === 0) return;
       this.#nodes.delete(address);
       if (node.dirty || node.used) {
         node.used = false;
         this.#nodes.set(address, node);
-      }
+      } else this.#memory.give(node.columns);
     }
   }
 }

@@ -61,41 +61,69 @@ export interface InternalColumns extends NodeColumns {
 }
 export type AnyColumns = LeafColumns | InternalColumns;
 
+/** Of a leaf: for each extent the address of the one used before it, and of the one used after it; 0: none. */
+export interface NodeLinks {
+  readonly previous: Uint32Array;
+  readonly next: Uint32Array;
+}
+
 /** A node as read. */
-export interface DecodedNode {
+export interface DecodedNode extends NodeLinks {
   readonly node: AnyColumns;
   /** 0 in a node that another program wrote. */
   readonly generation: number;
-  /** Of a leaf: for each extent the address of the one used before it, and of the one used after it. */
-  readonly previous: Uint32Array;
-  readonly next: Uint32Array;
+}
+
+/** Where nodes are decoded to: who reads many of them uses the memory again. */
+export interface NodeMemory {
+  /** Empty columns. */
+  take(kind: AnyColumns['kind']): AnyColumns;
+  /** For the links of a leaf; what they hold is of the leaf decoded last. */
+  readonly links: NodeLinks;
 }
 
 const capacityOf = (kind: AnyColumns['kind']): number =>
   kind === 'leaf' ? EXTENTS_PER_LEAF : CHILDREN_PER_NODE;
 
-/** Empty columns; there is room for one entry more than the image has, for a node that is about to be split. */
-export function emptyColumns(kind: AnyColumns['kind']): AnyColumns {
+/** Numbers that the columns of a node take. */
+export const wordsOf = (kind: AnyColumns['kind']): number => 3 * (capacityOf(kind) + 1);
+
+/**
+ * Empty columns; there is room for one entry more than the image has, for a node that is about to be split.
+ * @param words where they are, from `at` on: nodes of which there may be thousands share a piece of memory
+ */
+export function emptyColumns(
+  kind: AnyColumns['kind'],
+  words: Uint32Array = new Uint32Array(wordsOf(kind)),
+  at = 0,
+): AnyColumns {
   const capacity = capacityOf(kind) + 1;
-  // One piece of memory: there may be many thousands of nodes.
-  const words = new Uint32Array(3 * capacity);
-  return {
-    kind,
-    size: 0,
-    firsts: words.subarray(0, capacity),
-    counts: words.subarray(capacity, 2 * capacity),
-    addresses: words.subarray(2 * capacity),
-  };
+  const column = (index: number) => words.subarray(at + index * capacity, at + (index + 1) * capacity);
+  return { kind, size: 0, firsts: column(0), counts: column(1), addresses: column(2) };
 }
 
-/** @param linksOf previous and next extent, in order of use, of the one at this index; by address, 0 for none */
+export const emptyLinks = (): NodeLinks => ({
+  previous: new Uint32Array(EXTENTS_PER_LEAF),
+  next: new Uint32Array(EXTENTS_PER_LEAF),
+});
+
+const NO_LINKS = emptyLinks();
+
+/** Memory that is used once. */
+const newMemory = (): NodeMemory => ({ take: (kind) => emptyColumns(kind), links: emptyLinks() });
+
+/**
+ * @param links of a leaf; an internal node has none
+ * @param bytes of a node, that are filled
+ */
 export function encodeNode(
   node: AnyColumns,
   generation: number,
-  linksOf: (index: number) => readonly [number, number],
+  { previous, next }: NodeLinks = NO_LINKS,
+  bytes: Uint8Array = new Uint8Array(NODE_SIZE),
 ): Uint8Array {
   assert(node.size <= capacityOf(node.kind), () => `${node.size} entries do not fit a ${node.kind} node`);
-  const bytes = new Uint8Array(NODE_SIZE);
+  bytes.fill(0);
   const view = viewOf(bytes);
   bytes[0] = KIND[node.kind];
   for (let index = 0; index < node.size; index++) {
@@ -105,9 +133,8 @@ export function encodeNode(
     if (node.kind === 'leaf') {
       const base = ENTRIES_AT + index * EXTENT_SIZE;
       const { at } = VCI_EXTENT;
-      const [previous, next] = linksOf(index);
-      writeU64(view, base + at.previous, previous);
-      writeU64(view, base + at.next, next);
+      writeU64(view, base + at.previous, previous[index] ?? 0);
+      writeU64(view, base + at.next, next[index] ?? 0);
       writeU64(view, base + at.first, first);
       view.setUint32(base + at.count, count, true);
       writeU64(view, base + at.address, address);
@@ -128,10 +155,16 @@ const nodeChecksum = (bytes: Uint8Array): number => crc32(bytes.subarray(0, VCI_
 
 /**
  * @param sealed the image is one of ours, so the node must have its checksum
+ * @param memory what the columns and links of the result are a part of
  * @throws FormatError if its kind is unknown, entries do not ascend, lie outside what the format can hold or follow a gap, flags are set,
  * or the checksum is wrong
  */
-export function decodeNode(bytes: Uint8Array, context: ReadContext, sealed: boolean): DecodedNode {
+export function decodeNode(
+  bytes: Uint8Array,
+  context: ReadContext,
+  sealed: boolean,
+  memory: NodeMemory = newMemory(),
+): DecodedNode {
   if (bytes.byteLength !== NODE_SIZE)
     throw badField(context, 'length of a tree node', bytes.byteLength, `${NODE_SIZE} bytes`);
   const view = viewOf(bytes);
@@ -147,9 +180,8 @@ export function decodeNode(bytes: Uint8Array, context: ReadContext, sealed: bool
   if (kindNumber !== KIND.leaf && kindNumber !== KIND.internal)
     throw badField(context, 'kind of the tree node', kindNumber, '1 (internal) or 2 (leaf)');
   const kind = kindNumber === KIND.leaf ? 'leaf' : 'internal';
-  const node = emptyColumns(kind);
-  const previous = new Uint32Array(kind === 'leaf' ? EXTENTS_PER_LEAF : 0);
-  const next = new Uint32Array(previous.length);
+  const node = memory.take(kind);
+  const { previous, next } = memory.links;
   const size = kind === 'leaf' ? EXTENT_SIZE : CHILD_SIZE;
   const at = kind === 'leaf' ? VCI_EXTENT.at : VCI_CHILD.at;
   const number = (place: number, field: string): number => {
