@@ -25,6 +25,8 @@ export interface Settled {
 export const DIRTY_NODES_MAX = 1024;
 /** Bytes of their images that are kept for the next commit: of more nodes, as changes that have begun go on until it begins. */
 const IMAGES_KEPT = 2 * DIRTY_NODES_MAX * NODE_SIZE;
+/** Nodes are written in so many requests at once: more would only wait in memory. */
+const WRITES_AT_ONCE = 16;
 /** Bytes of the bitmap that are written at once. */
 const BITMAP_STEP = 65_536;
 
@@ -127,11 +129,15 @@ export class Commits {
         run.to = index + 1;
       else runs.push({ address, from: index, to: index + 1 });
     }
-    for (const { address, from, to } of runs) await this.#file.reach(address + (to - from) * NODE_BLOCKS);
-    const writes = runs.map(({ address, from, to }) =>
-      device.write(address * VCI_BLOCK_SIZE, this.#images.subarray(from * NODE_SIZE, to * NODE_SIZE)),
-    );
-    await allOf(writes);
+    const left = runs.values();
+    const writer = async () => {
+      for (const { address, from, to } of left) {
+        await this.#file.reach(address + (to - from) * NODE_BLOCKS);
+        const bytes = this.#images.subarray(from * NODE_SIZE, to * NODE_SIZE);
+        await device.write(address * VCI_BLOCK_SIZE, bytes);
+      }
+    };
+    await allOf(Array.from({ length: WRITES_AT_ONCE }, writer));
   }
 
   /** The image is whole, with its block map and nothing open. The last commit must be of what there is now. */

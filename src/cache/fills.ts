@@ -13,7 +13,7 @@ import type { CacheStore } from './cache-store.js';
 import { type RangeInUse, type RangesInUse, removeFrom } from './ranges-in-use.js';
 
 /** Most fills under way: each takes some memory besides its buffer, and they are looked through for every miss. */
-const FILLS_MAX = 256;
+const FILLS_MAX = 128;
 
 interface Fill {
   readonly range: RangeInUse;

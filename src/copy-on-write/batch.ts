@@ -3,8 +3,10 @@ import type { DiffArea } from '../diff-area/diff-area.js';
 import type { Copies } from '../diff-area/table-writer.js';
 import { BLOCK_SIZE, type BlockNumber, type ByteLength } from '../units.js';
 
-/** Blocks of one batch: 4 MiB, enough for the cost of a request to vanish behind that of its data. */
-export const BATCH_BLOCKS_MAX = 64;
+/** Blocks of one batch: 1 MiB, enough for the cost of a request to vanish behind that of its data. */
+const BLOCKS_MAX = 64;
+/** As many as are copied in one request. Of a batch that somebody waits for the first ones would wait for the last. */
+const ASIDE_BLOCKS_MAX = 128;
 
 /** Blocks that are worth a flush of their own while others are being copied. */
 export const GROUP_BLOCKS = 256;
@@ -31,6 +33,10 @@ export class Batch {
 
   get bytes(): ByteLength {
     return this.blocks.length * BLOCK_SIZE;
+  }
+
+  get isFull(): boolean {
+    return this.blocks.length >= (this.isAside ? ASIDE_BLOCKS_MAX : BLOCKS_MAX);
   }
 
   finish(): void {

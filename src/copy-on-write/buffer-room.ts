@@ -20,6 +20,7 @@ const REUSED = 1 / 4;
 export type RoomLevel = 'low' | 'usual' | 'all';
 
 export class BufferRoom {
+  readonly #hurry: () => () => void;
   readonly #levels: Readonly<Record<RoomLevel, ByteLength>>;
   #level: RoomLevel = 'usual';
   /** Bytes that may be used now; above its level only until that much has become free. */
@@ -28,7 +29,9 @@ export class BufferRoom {
   #isOpen = false;
   readonly #waiting: { readonly length: ByteLength; readonly go: () => void }[] = [];
 
-  constructor(most: ByteLength) {
+  /** @param hurry lets nothing that takes up room wait for more, until what it returns is called */
+  constructor(most: ByteLength, hurry: () => () => void) {
+    this.#hurry = hurry;
     this.#levels = { low: most * LOW, usual: most * USUAL, all: most };
     this.#limit = this.#levels.usual;
   }
@@ -47,7 +50,9 @@ export class BufferRoom {
   /** Resolves when `length` bytes may be used; they are in use from then until `release`. */
   async acquire(length: ByteLength): Promise<void> {
     if (this.tryAcquire(length)) return;
+    const leisure = this.#hurry();
     await new Promise<void>((go) => this.#waiting.push({ length, go }));
+    leisure();
   }
 
   release(length: ByteLength): void {

@@ -20,11 +20,13 @@ import { BufferPool } from '../device/buffer-pool.js';
 import { FixedSlot } from '../diff-area/area-slots.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import type { Move } from '../diff-area/moves.js';
+import type { Clock } from '../environment.js';
 import { assert } from '../errors.js';
 import { type BlockNumber, type ByteLength, type ByteOffset, blockOf } from '../units.js';
 import { Attempts } from './attempts.js';
-import { allDone, BATCH_BLOCKS_MAX, Batch, blocksOf, type CopiedBatch, GROUP_BLOCKS } from './batch.js';
+import { allDone, Batch, blocksOf, type CopiedBatch, GROUP_BLOCKS } from './batch.js';
 import { type Apart, CopyFigures, type CopyOnWriteHost } from './copy-host.js';
+import { Gathering } from './gathering.js';
 import { MemoryBudget } from './memory-budget.js';
 import { MoveRecords } from './move-records.js';
 import { isZeroBlock, readBlocks, ZEROS } from './originals.js';
@@ -49,14 +51,18 @@ export class CopyOnWrite {
   /** Diff areas newer than the target, of deleted snapshots: what they have, the target will have. */
   #merging: readonly DiffArea[] = [];
   readonly figures = new CopyFigures();
+  /** Who waits for copies that others were told of as done says so here. */
+  readonly gathering: Gathering;
 
   constructor(
+    clock: Clock,
     volume: BlockDevice,
     pools: Pools,
     memoryLimit: ByteLength,
     host: CopyOnWriteHost,
     apart?: Apart,
   ) {
+    this.gathering = new Gathering(clock);
     this.#volume = volume;
     this.#pools = pools;
     this.#memory = new MemoryBudget(memoryLimit);
@@ -94,7 +100,7 @@ export class CopyOnWrite {
    * Copies in flight to any of these end there; those in flight to others are given up.
    */
   redirect(area: DiffArea | undefined, merging: readonly DiffArea[]): void {
-    if (area !== this.#target) this.#collecting = undefined;
+    if (area !== this.#target) this.#collect(undefined);
     this.#target = area;
     this.#merging = merging;
   }
@@ -151,16 +157,26 @@ export class CopyOnWrite {
   #enqueue(area: DiffArea, block: BlockNumber): Batch {
     if (area.uncommitted.has(block)) return this.#commitAgain(area, block);
     const isAside = area.ahead.has(block);
-    let batch = this.#collecting;
-    if (batch?.isAside !== isAside || batch.blocks.length === BATCH_BLOCKS_MAX) {
-      batch = new Batch(area, isAside);
-      this.#collecting = batch;
-      const started = batch;
-      void this.#pools.copy.add(() => this.#run(started));
-    }
+    if (this.#collecting?.isAside !== isAside) this.#collect(undefined);
+    const batch = this.#collecting ?? this.#start(new Batch(area, isAside));
     batch.blocks.push(block);
     this.#inFlight.set(block, batch);
+    if (batch.isFull) this.#collect(undefined);
     return batch;
+  }
+
+  #start(batch: Batch): Batch {
+    this.#collect(batch);
+    const run = () => void this.#pools.copy.add(() => this.#run(batch));
+    const grown = batch.isAside ? this.gathering.grow(batch) : undefined;
+    void (grown === undefined ? run() : grown.then(run));
+    return batch;
+  }
+
+  /** The one that collected before takes no more. */
+  #collect(batch: Batch | undefined): void {
+    if (this.#collecting !== undefined) this.gathering.end(this.#collecting);
+    this.#collecting = batch;
   }
 
   /** The block has a copy that only waits to be committed. */
@@ -177,7 +193,7 @@ export class CopyOnWrite {
   async #run(batch: Batch): Promise<void> {
     // Writes that arrive in the same turn of the event loop still join the batch.
     await Promise.resolve();
-    if (this.#collecting === batch) this.#collecting = undefined;
+    if (this.#collecting === batch) this.#collect(undefined);
     batch.blocks.sort((a, b) => a - b);
     if (await this.#copyApart(batch)) return;
     await this.#memory.acquire(batch.bytes);
@@ -341,8 +357,10 @@ export class CopyOnWrite {
 
   /** Resolves when nothing is under way any more. Never rejects. */
   async idle(): Promise<void> {
+    const leisure = this.gathering.hurry();
     while (this.#inFlight.size > 0)
       await Promise.allSettled([...new Set(this.#inFlight.values())].map((batch) => batch.done));
+    leisure();
   }
 
   /** To be called when nothing is under way any more. */
@@ -354,6 +372,8 @@ export class CopyOnWrite {
   async drained(area: DiffArea): Promise<void> {
     const all = [...this.#inFlight.values(), ...this.#moves.underWay];
     const batches = new Set(all.filter((batch) => batch.area === area));
+    const leisure = this.gathering.hurry();
     await Promise.allSettled([...batches].map((batch) => batch.done));
+    leisure();
   }
 }

@@ -10,6 +10,12 @@ interface Drain {
 
 export class Drains {
   readonly #drains: Drain[] = [];
+  readonly #hurry: () => () => void;
+
+  /** @param hurry lets no change wait for others, until what it returns is called */
+  constructor(hurry: () => () => void) {
+    this.#hurry = hurry;
+  }
 
   /**
    * Resolves when the changes that are under way now are settled.
@@ -19,10 +25,15 @@ export class Drains {
   wait(upTo: number, count: number): Promise<void> {
     const last = this.#drains.at(-1);
     if (last?.upTo === upTo) return last.done;
-    let resolve: () => void = () => undefined;
-    const done = new Promise<void>((settle) => {
-      resolve = settle;
+    const leisure = this.#hurry();
+    let settle: () => void = () => undefined;
+    const done = new Promise<void>((resolve) => {
+      settle = resolve;
     });
+    const resolve = () => {
+      leisure();
+      settle();
+    };
     this.#drains.push({ upTo, left: count, done, resolve });
     return done;
   }

@@ -52,7 +52,7 @@ export class WriteBuffer implements Allocated {
   readonly #pool: BufferPool;
   readonly #index = new OverlapIndex<BufferedWrite>();
   readonly #writeOuts: WriteOuts;
-  readonly #drains = new Drains();
+  readonly #drains: Drains;
   readonly #turns: TurnCredit;
   readonly #direct: DirectWrites;
   /** Changes of the present epoch, while it is not passed on. */
@@ -78,8 +78,9 @@ export class WriteBuffer implements Allocated {
     this.#reads = new BufferedReads(device, this.#index, (write) => this.#release(write));
     this.#turns = new TurnCredit(clock);
     this.#direct = new DirectWrites(device, gate);
+    this.#drains = new Drains(copyOnWrite.gathering.hurry);
     this.#limit = limit;
-    this.#room = new BufferRoom(limit);
+    this.#room = new BufferRoom(limit, copyOnWrite.gathering.hurry);
     this.#pool = new BufferPool(limit / 4);
     this.#writeOuts = new WriteOuts(device, (write, error) => this.#written(write, error));
   }
@@ -284,10 +285,6 @@ export class WriteBuffer implements Allocated {
     for (const each of this.#parked.add(write, error)) this.#end(each, this.#parked.error);
   }
 
-  close(): void {
-    this.#parked.close();
-  }
-
   /** An acknowledged change cannot reach the volume. It stays for readers, and so does what it blocks. */
   #giveUp(write: BufferedWrite, error: unknown): void {
     if (this.#failure === undefined) {
@@ -328,6 +325,9 @@ export class WriteBuffer implements Allocated {
     if (write.isCounted) this.#room.release(pooledSize(write.length));
     write.isCounted = false;
   }
+
+  /** Nothing is tried again by itself any more. */
+  readonly close = (): void => this.#parked.close();
 
   /** Fills `target` with the volume as it is now. @throws DeviceError */
   read(offset: ByteOffset, target: Uint8Array): Promise<void> {

@@ -82,7 +82,11 @@ export class WriteOuts {
   }
 
   #written(run: readonly BufferedWrite[], error: unknown): void {
-    if (error === undefined) this.count++;
+    if (error === undefined) {
+      this.count++;
+      // First writes since a snapshot, nearly all: of each block there is one.
+      this.#device.settling?.(run.reduce((sum, { length }) => sum + length, 0));
+    }
     for (const write of run) this.#onWritten(write, error);
   }
 }

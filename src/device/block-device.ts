@@ -63,6 +63,11 @@ export interface BlockDevice extends Allocated {
   lend?(offset: ByteOffset, length: ByteLength, purpose: 'read' | 'write'): Loan | undefined;
   /** Writes several buffers one after the other, in as few operations as the device can. */
   writev?(offset: ByteOffset, sources: readonly Uint8Array[]): Promise<void>;
+  /**
+   * So many bytes were written that will hardly be written again soon, wherever they lie: a device that keeps them in a cache may begin to make
+   * them durable before anybody asks.
+   */
+  settling?(length: ByteLength): void;
   /** Makes the range read as zeros, giving its space back where the device can. */
   discard?(offset: ByteOffset, length: ByteLength): Promise<void>;
   /** Makes the range read as zeros. */

@@ -60,10 +60,12 @@ export class FileDevice implements ResizableDevice {
   readonly #tool: HoleTool;
   readonly #summed: SummedReads;
   readonly #allocation = new FileAllocation(() => this.#findHoles());
-  readonly #flushes = new Flushes(() =>
-    explained(`flush ${this.path}, so what was written since the last flush may be lost`, () =>
-      this.#descriptor.datasync(),
-    ),
+  readonly #flushes = new Flushes(
+    () =>
+      explained(`flush ${this.path}, so what was written since the last flush may be lost`, () =>
+        this.#descriptor.datasync(),
+      ),
+    () => void this.flush().catch(() => undefined),
   );
   #size: ByteLength;
 
@@ -217,7 +219,7 @@ export class FileDevice implements ResizableDevice {
     } finally {
       this.#allocation.written(offset, length);
     }
-    this.#written(offset, length);
+    this.#flushes.written(offset, length);
     return true;
   }
 
@@ -235,15 +237,14 @@ export class FileDevice implements ResizableDevice {
       } finally {
         this.#allocation.written(offset, length);
       }
-      this.#written(offset, length);
+      this.#flushes.written(offset, length);
     } finally {
       this.#lifetime.leave();
     }
   }
 
-  #written(offset: ByteOffset, length: ByteLength): void {
-    // A failure stays: whoever flushes next hears of it.
-    if (this.#flushes.written(offset, length)) this.flush().catch(() => undefined);
+  settling(length: ByteLength): void {
+    this.#flushes.settling(length);
   }
 
   writeZeroes(offset: ByteOffset, length: ByteLength): Promise<void> {

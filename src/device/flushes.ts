@@ -7,7 +7,7 @@
  *
  * Some begin before anybody asks. What is written waits in the page cache until somebody flushes, who then waits for all of it, while the
  * disk has been idle. A flush begun after some of it was written runs beside the writing of the rest. Only long and sequential writes
- * count: short ones at random reach the disk in fewer requests the more of them there are.
+ * count, and what its writer says will not be written again soon: of others the disk gets fewer the longer they wait.
  *
  * Shared state: changes between awaits only.
  */
@@ -20,6 +20,7 @@ const LONG: ByteLength = 262_144;
 
 export class Flushes {
   readonly #datasync: () => Promise<void>;
+  readonly #early: () => void;
   /** The one under way or the last one. */
   #current: Promise<void> = Promise.resolve();
   /** The one that has not begun yet, shared by all who wait for it. */
@@ -27,9 +28,13 @@ export class Flushes {
   /** Bytes written since a flush began, as far as they count, and where the last write ended. */
   #bytes: ByteLength = 0;
   #end: ByteOffset = -1;
+  /** Bytes since then of which their writer has said so. */
+  #settling: ByteLength = 0;
 
-  constructor(datasync: () => Promise<void>) {
+  /** @param early flushes as others do, and leaves a failure to them: it stays */
+  constructor(datasync: () => Promise<void>, early: () => void) {
     this.#datasync = datasync;
+    this.#early = early;
   }
 
   /** Resolves when everything written before is durable. @throws what `datasync` throws, from the first failure on */
@@ -37,18 +42,29 @@ export class Flushes {
     this.#next ??= this.#current.then(() => {
       this.#next = undefined;
       this.#bytes = 0;
+      this.#settling = 0;
       this.#current = this.#datasync();
       return this.#current;
     });
     return this.#next;
   }
 
-  /** A range was written. @returns whether enough was for a flush that nobody has asked for */
-  written(offset: ByteOffset, length: ByteLength): boolean {
+  /** A range was written. */
+  written(offset: ByteOffset, length: ByteLength): void {
     const counts = length >= LONG || offset === this.#end;
     this.#end = offset + length;
-    if (!counts) return false;
+    if (!counts) return;
     this.#bytes += length;
-    return this.#bytes >= EARLY && this.#next === undefined;
+    this.#flushIfDue();
+  }
+
+  /** So many bytes, of whatever was written, will not be written again soon. */
+  settling(length: ByteLength): void {
+    this.#settling += length;
+    this.#flushIfDue();
+  }
+
+  #flushIfDue(): void {
+    if (Math.max(this.#bytes, this.#settling) >= EARLY && this.#next === undefined) this.#early();
   }
 }

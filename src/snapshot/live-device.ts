@@ -120,6 +120,10 @@ export class LiveDevice implements BlockDevice {
     }
   }
 
+  settling(length: ByteLength): void {
+    this.#device.settling?.(length);
+  }
+
   flush(): Promise<void> {
     return this.#device.flush();
   }

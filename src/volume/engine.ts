@@ -84,7 +84,7 @@ export class Engine {
     this.space = new Space(store, this.chain, this.pools, options.emit, { clock, growth, warning });
     const smallest = options.writeBackLimit === undefined ? APART_ORDERED : APART_WRITEBACK;
     const { memoryLimit, apart = { copier: new ThreadCopier(), smallest } } = options;
-    this.copyOnWrite = new CopyOnWrite(device, this.pools, memoryLimit, this.space, apart);
+    this.copyOnWrite = new CopyOnWrite(clock, device, this.pools, memoryLimit, this.space, apart);
     this.space.serve(this.copyOnWrite);
     this.chain.retarget(this.copyOnWrite);
     const { chain, space, pools, copyOnWrite: copying, emit } = this;

@@ -1,12 +1,14 @@
 /**
- * `npx tsx test/bench/cache-image.ts [memory|hits] [FOLDER]`
+ * `npx tsx test/bench/cache-image.ts [memory|warm|hits] [FOLDER]`
  *
- * `memory`: a sparse backing of 1 TiB and a sparse image of 64 GiB, filled all over; prints the memory of the process, which runs the compiled package. `hits`: cached reads against the same
+ * `memory`: a sparse backing of 1 TiB and a sparse image of 64 GiB, filled all over; prints the memory of the process, which runs the compiled package. `warm`: a backing
+ * of 5 ms a request, without and with a warm cache, at several depths. `hits`: cached reads against the same
  * reads of the file itself.
  */
 import { mkdtemp, open, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { type BlockDevice, CachedDevice, CacheImage, FileDevice, MemoryDevice } from '../../src/index.js';
 import { SeededRandom } from '../../src/testing/index.js';
 import { cacheMemory } from './cache-memory.js';
@@ -54,6 +56,57 @@ async function time(device: BlockDevice, size: number, reads: number): Promise<n
   return reads / (performance.now() - started);
 }
 
+/** Takes 5 ms for each read, however many are under way: what nbdkit's delay filter does. */
+class SlowDevice extends MemoryDevice {
+  override async read(offset: number, target: Uint8Array): Promise<void> {
+    await setTimeout(5);
+    return super.read(offset, target);
+  }
+}
+
+/** Reads of 4 KiB a second, so many at a time. */
+async function rate(device: BlockDevice, depth: number): Promise<number> {
+  const seconds = 2;
+  const random = new SeededRandom('warm');
+  const until = performance.now() + 1000 * seconds;
+  let reads = 0;
+  const reader = async () => {
+    const target = new Uint8Array(4096);
+    for (; performance.now() < until; reads++) {
+      const offset = random.below(device.size / 4096) * 4096;
+      if (device.readNow?.(offset, target) !== true) await device.read(offset, target);
+    }
+  };
+  await Promise.all(Array.from({ length: depth }, reader));
+  return reads / seconds;
+}
+
+/** A slow backing without and with a cache that holds all of it, opened again after it was filled. */
+async function warm(folder: string): Promise<void> {
+  const size = 64 * MEBIBYTE;
+  const path = join(folder, 'disk.vci');
+  await newImage(path, 4 * size);
+  const content = new Uint8Array(size);
+  const cached = async (backing: BlockDevice) => {
+    const image = await CacheImage.open(await FileDevice.open(path, { writable: true }));
+    return CachedDevice.open(image, backing);
+  };
+  const filling = await cached(new MemoryDevice(content, { writable: false }));
+  for (let at = 0; at < size; at += MEBIBYTE) await filling.read(at, new Uint8Array(MEBIBYTE));
+  await filling.close();
+  for (const depth of [1, 4, 16, 64]) {
+    const backing = new SlowDevice(content, { writable: false });
+    const without = await rate(backing, depth);
+    await using device = await cached(backing);
+    const withCache = await rate(device, depth);
+    const { hitBytes, missBytes } = device.figures;
+    console.log(
+      `${depth} at a time: ${without.toFixed(0)} and ${withCache.toFixed(0)} reads a second, ${(withCache / without).toFixed(0)} times; ` +
+        `${((100 * hitBytes) / (hitBytes + missBytes)).toFixed(1)} % hits`,
+    );
+  }
+}
+
 async function hits(folder: string): Promise<void> {
   const size = 64 * MEBIBYTE;
   const path = join(folder, 'disk.vci');
@@ -83,7 +136,7 @@ async function hits(folder: string): Promise<void> {
 
 const folder = await mkdtemp(join(place, 'volsnap-cache-'));
 try {
-  await (mode === 'memory' ? memory(folder) : hits(folder));
+  await (mode === 'memory' ? memory : mode === 'warm' ? warm : hits)(folder);
 } finally {
   await rm(folder, { recursive: true, force: true });
 }

@@ -50,7 +50,7 @@ export const SMALL_BLOCKS: readonly Edit[] = [
   },
   {
     file: 'copy-on-write/batch.ts',
-    find: 'BATCH_BLOCKS_MAX = 64;',
-    replace: 'BATCH_BLOCKS_MAX = 3;',
+    find: 'const BLOCKS_MAX = 64;',
+    replace: 'const BLOCKS_MAX = 3;',
   },
 ];

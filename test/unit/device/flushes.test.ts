@@ -8,14 +8,32 @@ const MEBIBYTE = 2 ** 20;
 function disk() {
   const calls: { done: () => void; fail: (error: Error) => void }[] = [];
   const datasync = () => new Promise<void>((done, fail) => void calls.push({ done, fail }));
-  return { calls, flushes: new Flushes(datasync) };
+  let due = 0;
+  const flushes = new Flushes(datasync, () => {
+    due++;
+  });
+  /** Has one become due since this was asked last? */
+  const isDue = () => {
+    const was = due;
+    due = 0;
+    return was > 0;
+  };
+  return { calls, flushes, isDue };
 }
 
 const settle = () => new Promise((resolve) => setImmediate(resolve));
 
 /** After how many writes in a row a flush is due, if it ever is. */
-function writesUntilDue(flushes: Flushes, length: number, place: (i: number) => number, most = 10_000) {
-  for (let i = 0; i < most; i++) if (flushes.written(place(i) * length, length)) return i + 1;
+function writesUntilDue(
+  { flushes, isDue }: Pick<ReturnType<typeof disk>, 'flushes' | 'isDue'>,
+  length: number,
+  place: (i: number) => number,
+  most = 10_000,
+) {
+  for (let i = 0; i < most; i++) {
+    flushes.written(place(i) * length, length);
+    if (isDue()) return i + 1;
+  }
   return undefined;
 }
 
@@ -46,27 +64,37 @@ test('one that has failed stays failed', async () => {
 
 describe('one that nobody has asked for is due', () => {
   test('after 32 MiB of long writes, wherever they are', () => {
-    const { flushes } = disk();
-    expect(writesUntilDue(flushes, MEBIBYTE, (i) => (i * 7) % 1000)).toBe(32);
+    expect(writesUntilDue(disk(), MEBIBYTE, (i) => (i * 7) % 1000)).toBe(32);
   });
 
   test('after as much of short ones that follow each other', () => {
-    const { flushes } = disk();
-    expect(writesUntilDue(flushes, 4096, (i) => i)).toBe(8192 + 1);
+    expect(writesUntilDue(disk(), 4096, (i) => i)).toBe(8192 + 1);
   });
 
   test('never after short ones at random', () => {
-    const { flushes } = disk();
-    expect(writesUntilDue(flushes, 16_384, (i) => (i * 7919) % 100_003)).toBeUndefined();
+    expect(writesUntilDue(disk(), 16_384, (i) => (i * 7919) % 100_003)).toBeUndefined();
+  });
+
+  test('after as much of which its writer says that it will not be written again soon', () => {
+    const { flushes, isDue } = disk();
+    for (let i = 0; i < 31; i++) {
+      flushes.written(0, MEBIBYTE);
+      flushes.settling(MEBIBYTE);
+    }
+    // Not counted twice.
+    expect(isDue()).toBe(false);
+    flushes.settling(MEBIBYTE);
+    expect(isDue()).toBe(true);
   });
 
   test('again only when as much was written since one began, and while none waits to begin', async () => {
-    const { calls, flushes } = disk();
-    expect(writesUntilDue(flushes, MEBIBYTE, (i) => i)).toBe(32);
+    const { calls, flushes, isDue } = disk();
+    expect(writesUntilDue({ flushes, isDue }, MEBIBYTE, (i) => i)).toBe(32);
     const first = flushes.flush();
-    expect(flushes.written(0, MEBIBYTE)).toBe(false);
+    flushes.written(0, MEBIBYTE);
+    expect(isDue()).toBe(false);
     await settle();
-    expect(writesUntilDue(flushes, MEBIBYTE, (i) => i)).toBe(32);
+    expect(writesUntilDue({ flushes, isDue }, MEBIBYTE, (i) => i)).toBe(32);
     calls[0]?.done();
     await first;
   });

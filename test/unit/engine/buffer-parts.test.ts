@@ -6,6 +6,8 @@ import { OverlapIndex } from '../../../src/copy-on-write/overlap-index.ts';
 import { SeededRandom } from '../../../src/testing/seeded-random.ts';
 import { settle } from './hooks.ts';
 
+const noHurry = () => () => undefined;
+
 const MEBIBYTE = 2 ** 20;
 
 describe('the index of ranges', () => {
@@ -37,7 +39,7 @@ describe('the index of ranges', () => {
 
 describe('room in the buffer', () => {
   test('is usually a share of the whole, all of it when nothing is passed on', () => {
-    const room = new BufferRoom(64 * MEBIBYTE);
+    const room = new BufferRoom(64 * MEBIBYTE, noHurry);
     expect(room.tryAcquire(8 * MEBIBYTE)).toBe(true);
     expect(room.tryAcquire(1)).toBe(false);
     room.level = 'all';
@@ -46,7 +48,7 @@ describe('room in the buffer', () => {
   });
 
   test('gets less step by step: a quarter of what becomes free is given out again', async () => {
-    const room = new BufferRoom(64 * MEBIBYTE);
+    const room = new BufferRoom(64 * MEBIBYTE, noHurry);
     room.level = 'all';
     expect(room.tryAcquire(32 * MEBIBYTE)).toBe(true);
     room.level = 'usual';
@@ -62,7 +64,7 @@ describe('room in the buffer', () => {
   });
 
   test('is given in the order of asking, to one larger than all when nothing else is there', async () => {
-    const room = new BufferRoom(MEBIBYTE);
+    const room = new BufferRoom(MEBIBYTE, noHurry);
     expect(room.tryAcquire(4 * MEBIBYTE)).toBe(true);
     const served: string[] = [];
     const asked = ['a', 'b'].map((name) => room.acquire(100).then(() => served.push(name)));
@@ -73,7 +75,7 @@ describe('room in the buffer', () => {
   });
 
   test('is everybody’s once it was opened', async () => {
-    const room = new BufferRoom(0);
+    const room = new BufferRoom(0, noHurry);
     expect(room.tryAcquire(1)).toBe(true);
     const waiting = room.acquire(10);
     room.open();
@@ -83,7 +85,11 @@ describe('room in the buffer', () => {
 });
 
 test('who waits for changes waits for those there were, whatever their order', async () => {
-  const drains = new Drains();
+  let hurries = 0;
+  const drains = new Drains(() => {
+    hurries++;
+    return () => hurries--;
+  });
   const ended: string[] = [];
   void drains.wait(3, 3).then(() => ended.push('up to 3'));
   void drains.wait(5, 5).then(() => ended.push('up to 5'));
@@ -96,4 +102,5 @@ test('who waits for changes waits for those there were, whatever their order', a
   drains.settled(4);
   await settle();
   expect(ended).toEqual(['up to 3', 'up to 5']);
+  expect(hurries).toBe(0);
 });
