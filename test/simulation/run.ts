@@ -49,6 +49,8 @@ export async function runPlan(plan: Plan, counters: RunCounters = noCounters()):
 const CLOSING_STEPS = 60;
 /** Steps between two looks whether the engine is at rest. */
 const REST_STEPS = 32;
+/** Looks in a row that find it at rest, before it counts as that. */
+const IDLE_TIMES = 20;
 /** Milliseconds between two looks whether late diff areas are there. */
 const LATE_LOOK_MS = 5;
 /** Milliseconds for which a look may hold writes, and some to go on with. */
@@ -157,8 +159,14 @@ class Run {
       throw new ModelMismatch('diff areas that are late are waited for without end');
     if (faultRate > 0) return;
     await this.#workload.verify(volume);
-    while (isBusy(volume)) await scheduler.pause(REST_STEPS);
+    await this.#rest(volume);
     this.#verifySpace(volume);
+  }
+
+  /** Until nothing is done any more: what is no task of a pool (a look, a deletion after it) may be under way while those are idle. */
+  async #rest(volume: Volume): Promise<void> {
+    for (let idle = 0; idle < IDLE_TIMES; idle = isBusy(volume) ? 0 : idle + 1)
+      await this.#world.world.scheduler.pause(REST_STEPS);
   }
 
   /** A volume does not open without what a revert needs, or without diff areas of deleted snapshots; nor where one is held. */
