@@ -12,7 +12,7 @@ import { assert } from '../errors.js';
 import type { ByteLength } from '../units.js';
 
 /** Parts of the whole. */
-const USUAL = 1 / 8;
+const USUAL = 1 / 32;
 const LOW = 1 / 64;
 /** Share of what becomes free that is given out while there is too much. */
 const REUSED = 1 / 4;

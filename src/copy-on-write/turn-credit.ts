@@ -9,7 +9,7 @@ import type { ByteLength } from '../units.js';
 
 const TURN_BYTES: ByteLength = 1024 * 1024;
 /** The same while somebody waits for many turns, such as who takes a snapshot. */
-const SHORT_TURN_BYTES: ByteLength = 64 * 1024;
+const SHORT_TURN_BYTES: ByteLength = 16 * 1024;
 /** What a write costs besides its bytes. */
 const WRITE_COST: ByteLength = 4096;
 
@@ -26,7 +26,7 @@ export class TurnCredit {
   /** Whether turns are to be short. */
   set short(short: boolean) {
     this.#bytes = short ? SHORT_TURN_BYTES : TURN_BYTES;
-    this.#left = Math.min(this.#left, this.#bytes);
+    this.#left = short ? Math.min(this.#left, this.#bytes) : this.#bytes;
   }
 
   /** When a write of so many bytes may be acknowledged; `undefined`, and mostly so: at once. */

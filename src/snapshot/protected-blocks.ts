@@ -8,6 +8,7 @@
  */
 import type { Mutex } from 'async-mutex';
 import type { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
+import { isZeros } from '../device/zeros.js';
 import { InvalidArgumentError, ReadOnlyError } from '../errors.js';
 import type { AttachedStore } from '../store/store.js';
 import type { ByteLength, ByteOffset } from '../units.js';
@@ -41,11 +42,21 @@ export class ProtectedBlocks {
   /**
    * Must be asked before a range of the volume is written.
    * @returns `undefined`: it may be; else a promise that resolves when it may be
-   * @throws the promise: ReadOnlyError, RevertInProgressError; DeviceError
+   * @throws the promise: ReadOnlyError, HeldError, RevertInProgressError; DeviceError
    */
   admit(offset: ByteOffset, length: ByteLength): Promise<void> | undefined {
     if (this.#context.store.inside?.storeWithin(offset, length) === undefined) return undefined;
     return this.#meet(offset, length);
+  }
+
+  /**
+   * Must be asked before a range of a snapshot itself is written: the volume could not be put back to what lies where the store is. Zeros
+   * may be written, that is what is there. Whatever the policy, snapshots do not go for that. @throws ReadOnlyError
+   */
+  checkSnapshotWrite(offset: ByteOffset, source: Uint8Array): void {
+    const length = source.byteLength;
+    if (this.#context.store.inside?.storeWithin(offset, length) === undefined || isZeros(source)) return;
+    throw this.#refusal(offset, length, 'the volume could not be put back to this snapshot');
   }
 
   async #meet(offset: ByteOffset, length: ByteLength): Promise<void> {

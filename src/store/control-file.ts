@@ -304,9 +304,9 @@ export class ControlFile {
     await this.#changeExtension({ protectedSize, growingTo: 0 });
   }
 
-  /** Records a clean close; durable when it returns. */
+  /** Records a clean close, also of a volume whose growth could not be recorded; durable when it returns. */
   async markClosed(clean: CleanRecord): Promise<void> {
-    await this.#changeExtension({ clean });
+    await this.#changeExtension({ clean, protectedSize: clean.volumeSize, growingTo: 0 });
   }
 
   /**

@@ -9,7 +9,7 @@
  */
 import { type AllocationExtent, allocationOf } from '../device/allocation.js';
 import type { BlockDevice, Loan } from '../device/block-device.js';
-import { writeZeros } from '../device/zeros.js';
+import { isZeros, writeZeros } from '../device/zeros.js';
 import { ClosedError, InvalidArgumentError, ReadOnlyError } from '../errors.js';
 import { START_BLOCK_OFFSET, START_BLOCK_SIZE } from '../format/constants.js';
 import { BLOCK_SIZE, type ByteLength, type ByteOffset, blockOf, blocksIn } from '../units.js';
@@ -88,8 +88,9 @@ export class StartSectorDevice implements BlockDevice {
 
   async write(offset: ByteOffset, source: Uint8Array): Promise<void> {
     await this.#eachPart(offset, source, async (at, part, isStore) => {
-      if (isStore) throw new ReadOnlyError(`the store of ${this.name} lies at ${at} of it`);
-      await this.#device.write(at, part);
+      if (!isStore) await this.#device.write(at, part);
+      // Zeros are there already: a range that is put back, or cleared, may go across the store.
+      else if (!isZeros(part)) throw new ReadOnlyError(`the store of ${this.name} lies at ${at} of it`);
     });
   }
 

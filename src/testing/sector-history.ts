@@ -38,7 +38,7 @@ const supersedes = (later: WriteRecord, earlier: WriteRecord): boolean => later.
 
 export class SectorHistory {
   /** Of each sector, the value before all writes in `#writes`. */
-  readonly #base: Uint8Array;
+  #base: Uint8Array;
   /** Writes still of interest, by sector, by start. */
   readonly #writes = new Map<number, WriteRecord[]>();
   #ended: WriteRecord[] = [];
@@ -51,6 +51,13 @@ export class SectorHistory {
 
   get size(): ByteLength {
     return this.#base.byteLength;
+  }
+
+  /** It may be longer from now on; what is new holds zeros. */
+  extend(size: ByteLength): void {
+    const longer = new Uint8Array(Math.max(size, this.size));
+    longer.set(this.#base);
+    this.#base = longer;
   }
 
   /** An equal one, which what happens to this one does not touch. Writes in flight cannot be ended there. */
@@ -108,6 +115,16 @@ export class SectorHistory {
     write.end = now;
     write.failed = failed;
     if (!failed) this.#ended.push(write);
+  }
+
+  /** A write in flight is known to have done nothing. */
+  withdraw(write: WriteRecord): void {
+    const last = lastSectorOf(write);
+    for (let sector = write.offset / SECTOR_SIZE; sector <= last; sector++) {
+      const writes = this.#writes.get(sector)?.filter((other) => other !== write) ?? [];
+      if (writes.length > 0) this.#writes.set(sector, writes);
+      else this.#writes.delete(sector);
+    }
   }
 
   /**

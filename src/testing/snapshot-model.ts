@@ -17,6 +17,7 @@ import {
   blockOf,
   SECTOR_SIZE,
 } from '../units.js';
+import type { ModelSizes } from './model-sizes.js';
 import { explainSector } from './sector-data.js';
 import { type Candidate, SectorHistory, type WriteRecord } from './sector-history.js';
 
@@ -36,17 +37,6 @@ export interface Moment {
  */
 export type SnapshotState = 'creating' | 'present' | 'deleting';
 
-/** A call on a snapshot that has begun. */
-export interface SnapshotCall {
-  readonly snapshot: SnapshotModel;
-  readonly start: number;
-}
-
-/** A write to a snapshot itself that has begun. */
-export interface SnapshotWrite extends SnapshotCall {
-  readonly write: WriteRecord;
-}
-
 export class SnapshotModel {
   readonly name: string;
   readonly moment: Moment;
@@ -63,16 +53,20 @@ export class SnapshotModel {
   readonly #reads = new Set<number>();
   /** Blocks that may be left out. */
   readonly #unused: ReadonlySet<BlockNumber>;
+  /** How long the volume may have been at its moment. */
+  readonly sizes: ModelSizes;
 
   constructor(
     name: string,
     start: number,
     moment: Moment,
+    sizes: ModelSizes,
     unused: ReadonlySet<BlockNumber> = new Set<BlockNumber>(),
   ) {
     this.name = name;
     this.start = start;
     this.moment = moment;
+    this.sizes = sizes;
     this.#unused = unused;
   }
 
@@ -251,7 +245,7 @@ export class SnapshotModel {
 
   /** An equal one, which what happens to this one does not touch. @param moment its own, or that of its set */
   clone(moment: Moment): SnapshotModel {
-    const copy = new SnapshotModel(this.name, this.start, moment, this.#unused);
+    const copy = new SnapshotModel(this.name, this.start, moment, this.sizes.clone(), this.#unused);
     copy.state = this.state;
     copy.#bytes = this.#bytes?.slice();
     for (const [sector, candidates] of this.#open) copy.#open.set(sector, candidates);

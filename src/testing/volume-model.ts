@@ -8,21 +8,17 @@
  *
  * Ranges are whole sectors: below that, writes in flight together would mix within a sector. One set of snapshots over
  * several volumes needs models with one `Ticks`, and one `Moment`.
- * Left out: changes of size, and merges that were in flight at a crash.
+ * Left out: merges that were in flight at a crash.
  */
 import { assert } from '../errors.js';
 import { type BlockNumber, type ByteLength, type ByteOffset, SECTOR_SIZE } from '../units.js';
 import type { CrashModel } from './crash-model.js';
 import { checkSectors, report } from './model-mismatch.js';
 import { type ModelRevert, revertWrites } from './model-revert.js';
+import { ModelSizes } from './model-sizes.js';
 import { SectorHistory, type WriteRecord } from './sector-history.js';
-import {
-  differingSectors,
-  type Moment,
-  type SnapshotCall,
-  SnapshotModel,
-  type SnapshotWrite,
-} from './snapshot-model.js';
+import { SnapshotCalls } from './snapshot-calls.js';
+import { differingSectors, type Moment, SnapshotModel } from './snapshot-model.js';
 import { Ticks } from './ticks.js';
 
 export { ModelMismatch } from './model-mismatch.js';
@@ -41,8 +37,11 @@ export class VolumeModel {
   readonly ticks: Ticks;
   #history: SectorHistory;
   /** The last value written of each sector: nearly always the one that is found. */
-  readonly #likely: Uint8Array;
+  #likely: Uint8Array;
+  #sizes: ModelSizes;
   readonly #snapshots = new Map<string, SnapshotModel>();
+  /** Reads, writes and flushes of snapshots themselves. */
+  readonly calls: SnapshotCalls;
   /** When the reads and creations in flight began: until they end, older values may still be seen. */
   readonly #readsAndCreations = new Set<number>();
   /** When the flushes in flight began. */
@@ -57,10 +56,13 @@ export class VolumeModel {
       () => `a volume has whole sectors, not ${initial.byteLength} bytes`,
     );
     this.ticks = ticks;
+    this.calls = new SnapshotCalls(ticks, (name) => this.#snapshots.get(name));
     this.#history = new SectorHistory(initial);
     this.#likely = new Uint8Array(initial);
+    this.#sizes = new ModelSizes([initial.byteLength]);
   }
 
+  /** The most bytes that the volume may have, or may have had. */
   get size(): ByteLength {
     return this.#likely.byteLength;
   }
@@ -72,6 +74,7 @@ export class VolumeModel {
   clone(): VolumeModel {
     const copy = new VolumeModel(this.#likely, new Ticks(this.ticks.last));
     copy.#history = this.#history.clone();
+    copy.#sizes = this.#sizes.clone();
     const moments = new Map<Moment, Moment>();
     for (const [name, snapshot] of this.#snapshots) {
       const moment = moments.get(snapshot.moment) ?? { ...snapshot.moment };
@@ -99,9 +102,10 @@ export class VolumeModel {
     return this.#history.begin(offset, bytes, this.ticks.next());
   }
 
-  /** A write or discard returned, or failed: then each of its sectors may be old or new. */
-  endWrite(write: WriteRecord, result: 'done' | 'failed' = 'done'): void {
-    this.#history.end(write, this.ticks.next(), result === 'failed');
+  /** A write or discard returned, or failed: then each of its sectors may be old or new; or it was refused, and did nothing. */
+  endWrite(write: WriteRecord, result: 'done' | 'failed' | 'refused' = 'done'): void {
+    if (result === 'refused') this.#history.withdraw(write);
+    else this.#history.end(write, this.ticks.next(), result === 'failed');
     if (result === 'done') this.#likely.set(write.bytes, write.offset);
   }
 
@@ -118,6 +122,42 @@ export class VolumeModel {
   ): ModelRevert {
     this.#checkRange(0, bytes.byteLength);
     return revertWrites(bytes, unused, (offset, part) => this.#history.begin(offset, part, asked.start));
+  }
+
+  /** The volume begins to become so long; one growth at a time. */
+  beginGrow(size: ByteLength): void {
+    this.#sizes.add(size);
+    for (const snapshot of this.#snapshots.values()) if (!snapshot.isClosed) snapshot.sizes.add(size);
+    if (size <= this.size) return;
+    this.#history.extend(size);
+    const longer = new Uint8Array(size);
+    longer.set(this.#likely);
+    this.#likely = longer;
+    this.#spare.length = 0;
+  }
+
+  /** It has become so long, durably. What failed, or was cut off, may show until the next opening. */
+  endGrow(size: ByteLength): void {
+    this.#sizes.settle(size);
+  }
+
+  /** The volume was opened, and has so many bytes: durably from now on. @throws ModelMismatch */
+  opened(size: ByteLength): void {
+    this.#sizes.check('the volume', size);
+    this.#sizes.settle(size);
+  }
+
+  /** The volume was seen to have so many bytes. @throws ModelMismatch */
+  checkSize(size: ByteLength): void {
+    this.#sizes.check('the volume', size);
+  }
+
+  /** The same of a snapshot, if there is one of that name whose creation is over. @throws ModelMismatch */
+  checkSnapshotSize(name: string, size: ByteLength): void {
+    const snapshot = this.#snapshots.get(name);
+    if (snapshot?.isClosed !== true) return;
+    snapshot.sizes.check(`snapshot ${name}`, size);
+    snapshot.sizes.settle(size);
   }
 
   /** This moment, for calls that are reported later. */
@@ -182,7 +222,7 @@ export class VolumeModel {
   beginSnapshot(name: string, moment: Moment = this.beginMoment(), unused?: ReadonlySet<BlockNumber>): void {
     assert(!this.#snapshots.has(name), () => `the model has a snapshot ${name} already`);
     const start = this.ticks.next();
-    this.#snapshots.set(name, new SnapshotModel(name, start, moment, unused));
+    this.#snapshots.set(name, new SnapshotModel(name, start, moment, this.#sizes.clone(), unused));
     this.#readsAndCreations.add(start);
   }
 
@@ -232,49 +272,6 @@ export class VolumeModel {
     report(this.#snapshot(name).check(offset, actual, this.ticks.next()));
   }
 
-  /** A read of a snapshot begins, if the model knows that snapshot; it may be deleted meanwhile. */
-  beginSnapshotRead(name: string): SnapshotCall | undefined {
-    const call = this.beginSnapshotFlush(name);
-    call?.snapshot.beginRead(call.start);
-    return call;
-  }
-
-  /** As any call on a snapshot. */
-  beginSnapshotFlush(name: string): SnapshotCall | undefined {
-    const snapshot = this.#snapshots.get(name);
-    if (snapshot === undefined) return undefined;
-    snapshot.readers++;
-    return { snapshot, start: this.ticks.next() };
-  }
-
-  /** The read returned whole sectors. Without `actual` it failed, and nothing is learnt. @throws ModelMismatch */
-  endSnapshotRead({ snapshot, start }: SnapshotCall, offset: ByteOffset, actual?: Uint8Array): void {
-    snapshot.readers--;
-    snapshot.endRead(start);
-    // Before its creation returned nothing is known.
-    if (actual !== undefined && snapshot.isClosed) report(snapshot.check(offset, actual, start));
-  }
-
-  /** A write of whole sectors, which were read before, to a snapshot itself; `undefined` if there is none, or they were not. */
-  beginSnapshotWrite(name: string, offset: ByteOffset, bytes: Uint8Array): SnapshotWrite | undefined {
-    this.#checkRange(offset, bytes.byteLength);
-    if (this.#snapshots.get(name)?.isKnown(offset, bytes.byteLength) !== true) return undefined;
-    const call = this.beginSnapshotFlush(name);
-    return call && { ...call, write: call.snapshot.beginWrite(offset, bytes, call.start) };
-  }
-
-  endSnapshotWrite({ snapshot, write }: SnapshotWrite, result: 'done' | 'failed'): void {
-    snapshot.readers--;
-    snapshot.endWrite(write, this.ticks.next(), result === 'failed');
-  }
-
-  /** A flush of a snapshot returned: its writes that ended before it began are durable; or it failed, and nothing is known. */
-  endSnapshotFlush({ snapshot, start }: SnapshotCall, result: 'done' | 'failed'): void {
-    snapshot.readers--;
-    this.ticks.next();
-    if (result === 'done') snapshot.flushed(start);
-  }
-
   /** A clean close made everything durable. */
   closed(): void {
     this.endFlush(this.beginFlush());
@@ -311,10 +308,14 @@ export class VolumeModel {
   }
 
   /** The first part of `reconcile`: promise 1. */
-  reconcileVolume(actual: Uint8Array): void {
+  reconcileVolume(found: Uint8Array): void {
     assert(this.#crashed !== undefined, () => 'only a crash leaves anything to reconcile');
-    this.#checkRange(0, actual.byteLength);
+    this.#checkRange(0, found.byteLength);
     const { model, isBuffered, at } = this.#crashed;
+    this.#sizes.found(found.byteLength, model);
+    // Where it could have been longer nothing durable can be lost.
+    const actual = new Uint8Array(this.size);
+    actual.set(found);
     const isKept = model === 'kill' && !isBuffered;
     const isStable = (write: WriteRecord) =>
       write.stable || (isKept && !write.failed && !write.doomed && write.end !== Infinity);
@@ -358,7 +359,7 @@ export class VolumeModel {
     const snapshot = this.#snapshots.get(name);
     if (snapshot === undefined) return;
     this.#readsAndCreations.delete(snapshot.start);
-    if (snapshot.bytes !== undefined && snapshot.readers === 0) this.#spare.push(snapshot.bytes);
+    if (snapshot.bytes?.byteLength === this.size && snapshot.readers === 0) this.#spare.push(snapshot.bytes);
     this.#snapshots.delete(name);
   }
 

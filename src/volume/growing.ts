@@ -35,6 +35,11 @@ export async function growVolume({ device, store, chain }: Engine, size: ByteLen
       `${device.name} has a fixed size; close the volume, make it longer with the tools of its driver, and open it with the volume's change accepted (keep)`,
     );
   if (size === device.size) return;
+  if (device.size !== store.control.start.extension.protectedSize) {
+    // What a growth that failed has left; else there would be three sizes that it may have after a crash.
+    await device.flush();
+    await store.control.setProtectedSize(device.size);
+  }
   await store.control.announceGrowth(size);
   await device.resize(size);
   await device.flush();

@@ -227,7 +227,10 @@ async function loadSnapshots(
  * that the volume is in use: a crash from here on is known as one.
  */
 export async function putRight(store: AttachedStore, { repairs }: LoadedStore): Promise<string[]> {
-  await store.control.markOpen(store.volume.size);
+  const { size } = store.volume;
+  // A process that was killed while it made the volume longer leaves that in a cache: the record must not outlive it.
+  if (size !== store.control.start.extension.protectedSize) await store.volume.flush();
+  await store.control.markOpen(size);
   for (const repair of repairs) await repair();
   return store.removeOrphans();
 }

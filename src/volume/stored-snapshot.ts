@@ -149,6 +149,7 @@ export class StoredSnapshot implements Snapshot {
   async write(offset: ByteOffset, source: Uint8Array): Promise<void> {
     checkRange(offset, source.byteLength, this.size);
     const writes = this.#writing();
+    this.#engine.protectedBlocks?.checkSnapshotWrite(offset, source);
     await this.#engine.life.run(() => writes.write(offset, source));
   }
 

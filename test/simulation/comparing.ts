@@ -20,7 +20,8 @@ export async function compareChanges(
   // That block is compared, and may be equal again by then.
   const mayChange = until === undefined || since.writable || until.writable;
   if (mayChange && volume.figures.layout === 'in-volume') changed.fill(1, 0, BLOCK_SIZE);
-  const missed = before.findIndex((byte, at) => byte !== after[at] && changed[at] === 0);
+  // What the volume has grown by has changed, too.
+  const missed = after.findIndex((byte, at) => byte !== before[at] && changed[at] === 0);
   if (missed >= 0)
     throw new ModelMismatch(
       `byte ${missed} differs between ${since.label} and ${until?.label ?? 'now'}, but is not reported as changed`,

@@ -25,6 +25,10 @@ export interface RunCounters {
   lateArrivals: number;
   /** Those that were refused, because a held snapshot would have needed copies in memory. */
   lateRefused: number;
+  /** Times that the volume was made longer. */
+  growths: number;
+  /** Writes over a store inside the volume that were refused. */
+  writesOverStore: number;
   /** Times that `check` read the whole store and found nothing. */
   checks: number;
   /** Scrubs of a volume in use that came to their end, and found nothing. */
@@ -55,6 +59,8 @@ export const noCounters = (): RunCounters => ({
   lateOpenings: 0,
   lateArrivals: 0,
   lateRefused: 0,
+  growths: 0,
+  writesOverStore: 0,
   checks: 0,
   scrubs: 0,
   faults: 0,

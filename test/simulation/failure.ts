@@ -8,11 +8,12 @@ export interface SeedOptions extends PlanOptions {
 }
 
 /** The command that runs one seed again. */
-export function replayOf({ seed, cycles, faults, rot, atOnce }: SeedOptions): string {
+export function replayOf({ seed, cycles, faults, rot, atOnce, about }: SeedOptions): string {
   const flags = [
     ...(faults ? [] : ['--no-faults']),
     ...(rot ? ['--rot'] : []),
     ...(atOnce ? ['--at-once'] : []),
+    ...(about === undefined ? [] : [`--about ${about}`]),
     // This runs in the copy then.
     ...(ENTRIES_PER_TABLE_BLOCK === SMALL_TABLE_ENTRIES ? ['--small-blocks'] : []),
   ];

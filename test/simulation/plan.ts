@@ -4,6 +4,8 @@
 import type { WriteMode } from '../../src/index.js';
 import { SeededRandom } from '../../src/testing/index.js';
 import { BLOCK_SIZE } from '../../src/units.js';
+import { type GrowthOperation, withGrowth } from './plan-growth.js';
+import { type InsidePlan, withInside } from './plan-inside.js';
 import { CONTROL_FILE, type SpaceOperation, withSpaceOperations } from './plan-space.js';
 
 /** Bytes of the volume, whole sectors. */
@@ -33,6 +35,7 @@ export type Operation =
   /** Puts the volume back to a snapshot; `keep`: the snapshot taken before stays when that is done. */
   | { readonly kind: 'revert'; readonly age: number; readonly keep: boolean }
   | { readonly kind: 'cancel-revert' }
+  | GrowthOperation
   | SpaceOperation;
 
 /** Ways in which a snapshot does not outlast the open volume. */
@@ -96,6 +99,8 @@ export interface Plan {
   readonly volumeSize: number;
   /** In-volume: bytes of the reserve. */
   readonly reserve: number;
+  /** In-volume: the store lies inside the volume; none: in a reserve behind it. */
+  readonly inside?: InsidePlan;
   /** In-volume: is the reserve full of noise at first, instead of zeros? */
   readonly noise: boolean;
   readonly maximumSize: number;
@@ -119,7 +124,14 @@ export interface PlanOptions {
   readonly rot: boolean;
   /** Do devices read and write at the call, now and then? */
   readonly atOnce?: boolean;
+  /** What every plan is about; else few are about each of these. */
+  readonly about?: Topic | undefined;
 }
+
+/** A volume that grows, a store in runs of a file inside the volume, or diff areas that arrive later. */
+export type Topic = 'growth' | 'inside' | 'late';
+
+export const TOPICS: readonly Topic[] = ['growth', 'inside', 'late'];
 
 /** What the cycles of one plan have in common. */
 interface Style {
@@ -145,7 +157,10 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
   const tight = !large && random.chance(0.4);
   const scarce = (12 + random.below(6 * blocks)) * BLOCK_SIZE;
   const initial = (1 + random.below(random.pick([3, 12, 32]))) * BLOCK_SIZE;
-  const layout = random.chance(0.5) ? 'directory' : 'in-volume';
+  const isDirectory = random.chance(0.5);
+  const layout = (options.about === undefined ? isDirectory : options.about !== 'inside')
+    ? 'directory'
+    : 'in-volume';
   const byHost = tight && layout === 'directory' && random.chance(0.4);
   const noise = layout === 'in-volume' && random.chance(0.5);
   // Noise costs time for every byte; and with less room it is used again and again.
@@ -161,7 +176,7 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
   };
   const crashes = random.chance(0.4) ? 1 + random.below(4) : 0;
   const crashesWhileInitializing = Array.from({ length: crashes }, () => random.below(50));
-  return {
+  const plan: Plan = {
     seed,
     atOnce: options.atOnce ?? false,
     layout,
@@ -188,13 +203,15 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
             drawCycles(random, style, options.cycles, drawModes(seed))
               .map(drawSkips(seed))
               .map(drawPassing(seed))
-              .map(drawLate(seed, style, layout)),
+              .map(drawLate(seed, style, layout, options.about === 'late')),
           ),
         ),
       ),
       scarce,
     ),
   };
+  if (options.rot) return withGrowth(plan, options.about === 'growth');
+  return withInside(withGrowth(plan, options.about === 'growth'), options.about === 'inside');
 }
 
 /** Steps that an operation takes, more or less: a crash should come while there is work. */
@@ -235,9 +252,15 @@ function drawPassing(seed: string): (cycle: Cycle) => Cycle {
 }
 
 /** In some plans the diff areas arrive later than the volume: drawn apart, too. */
-function drawLate(seed: string, style: Style, layout: Plan['layout']): (cycle: Cycle) => Cycle {
+function drawLate(
+  seed: string,
+  style: Style,
+  layout: Plan['layout'],
+  always: boolean,
+): (cycle: Cycle) => Cycle {
   const random = new SeededRandom(`late ${seed}`);
-  const share = layout === 'directory' && !style.rot ? random.pick([0, 0, 0.3, 0.8]) : 0;
+  const drawn = random.pick([0, 0, 0.3, 0.8]);
+  const share = layout !== 'directory' || style.rot ? 0 : always ? 0.8 : drawn;
   return (cycle) => {
     if (!random.chance(share)) return cycle;
     const operations = Array.from({ length: random.below(24) }, () => drawWhileLate(random, style));
@@ -401,7 +424,13 @@ function drawCopy(random: SeededRandom, style: Style): Operation {
 /** Kinds of operations that are drawn one by one; the others are drawn apart. */
 type Drawn = Exclude<
   Operation['kind'],
-  'revert' | 'cancel-revert' | 'write-snapshot' | 'flush-snapshot' | 'copy-range' | SpaceOperation['kind']
+  | 'revert'
+  | 'cancel-revert'
+  | 'write-snapshot'
+  | 'flush-snapshot'
+  | 'copy-range'
+  | GrowthOperation['kind']
+  | SpaceOperation['kind']
 >;
 type Weights = Readonly<Record<Drawn, number>>;
 

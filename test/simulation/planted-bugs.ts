@@ -4,6 +4,8 @@ import { BUFFERING_BUGS } from './planted/buffering.js';
 import type { PlantedBug } from './planted/bug.js';
 import { COPYING_BUGS } from './planted/copying.js';
 import { DELETION_BUGS } from './planted/deletion.js';
+import { GROWING_BUGS } from './planted/growing.js';
+import { INSIDE_BUGS } from './planted/inside.js';
 import { LATE_BUGS } from './planted/late.js';
 import { MOVE_BUGS } from './planted/moves.js';
 import { REVERTING_BUGS } from './planted/reverting.js';
@@ -31,4 +33,6 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   ...SNAPSHOT_WRITE_BUGS,
   ...MOVE_BUGS,
   ...LATE_BUGS,
+  ...GROWING_BUGS,
+  ...INSIDE_BUGS,
 ];

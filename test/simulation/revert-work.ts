@@ -124,8 +124,13 @@ export class RevertWork {
     this.#asked.set(label, revert);
     if (!keep) this.unwanted.add(label);
     model.beginSnapshot(label);
+    const isOther = () => target.size !== volume.size;
+    const wasOther = isOther();
     const begin = () => volume.revert(target, { label, holdTimeoutMs, keepPrevious: keep }).begun;
-    const error = await calls.errorOf(NOT_REVERTED, () => whileNothingIsCopied(volume, begin));
+    const permitted: Permitted = [...NOT_REVERTED, 'UNSUPPORTED'];
+    const error = await calls.errorOf(permitted, () => whileNothingIsCopied(volume, begin));
+    // Only where the volume has grown since.
+    if (error?.code === 'UNSUPPORTED' && !wasOther && !isOther()) throw error;
     this.#asked.delete(label);
     if (revert.seen !== undefined) {
       model.endRevert(revert.seen, error === undefined ? 'done' : 'failed');

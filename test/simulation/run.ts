@@ -73,6 +73,7 @@ class Run {
     this.#workload = new Workload(this.#model, counters, {
       now: () => this.#world.world.scheduler.clock.now(),
       setHostSpace: (bytes) => this.#world.setHostSpace(bytes),
+      inside: plan.inside,
     });
   }
 
@@ -257,6 +258,7 @@ class Run {
   }
 
   async #verifyAfterOpening(volume: Volume): Promise<void> {
+    this.#model.opened(volume.size);
     this.#model.reconcileNames(volume.snapshots.map(labelOf));
     this.#workload.verifySpace(volume);
     await this.#workload.verify(volume);

@@ -130,7 +130,9 @@ export async function hunt(bug: PlantedBug, { seed, runs, cycles }: Hunt): Promi
       ? await run(
           bug.sets ? 'sets.ts' : 'simulate.ts',
           ...['--seed', seed, '--runs', runs, '--cycles', cycles, '--progress', 1],
+          ...(bug.sets === 'commits' ? ['--commits'] : []),
           ...(bug.rot ? ['--rot'] : []),
+          ...(bug.about === undefined ? [] : ['--about', bug.about]),
         )
       : await run(
           'exhaustive.ts',

@@ -91,6 +91,8 @@ class SetRun {
   readonly #world: SimulatedWorld;
   readonly #members: readonly Member[];
   readonly #sets: KnownSet[] = [];
+  /** Members of a set of several that the last crash cut off. */
+  #cutOff: readonly Member[] | undefined;
   readonly #counters: RunCounters;
   readonly #options: SetRunOptions;
   #environment: { generation: number; environment: ReturnType<SimulatedWorld['environment']> } | undefined;
@@ -163,7 +165,7 @@ class SetRun {
     for (const member of this.#members) member.world.writing = writing();
     // Now and then a volume is opened alone, or without a way to ask the coordinator.
     const all = random.chance(0.7);
-    const order = this.#shuffled(this.#members).filter(() => all || random.chance(0.5));
+    const order = this.#drawAlone() ?? this.#shuffled(this.#members).filter(() => all || random.chance(0.5));
     const isBlind = random.chance(0.3);
     if (random.chance(0.2)) {
       const { finished } = await this.#world.runSteps(() => this.#openAll(order, isBlind), random.below(120));
@@ -192,6 +194,14 @@ class SetRun {
     else this.#crash(faulty ? 'power-cut' : end);
     for (const { workload } of this.#members) workload.tolerated = [];
     this.#checkViolations();
+  }
+
+  /** After a crash that cut a set off one of its members is opened alone, now and then: what it decides has to hold for the others. */
+  #drawAlone(): readonly Member[] | undefined {
+    const members = this.#cutOff;
+    this.#cutOff = undefined;
+    if (members === undefined || !this.#random.chance(0.5)) return undefined;
+    return [this.#random.pick(members)];
   }
 
   /** Whatever happened: all of them open, and every set is whole. */
@@ -382,7 +392,9 @@ class SetRun {
     for (const set of this.#sets) {
       if (set.result !== 'creating') continue;
       set.result = 'uncertain';
-      if (set.members.length > 1) this.#setCounters.crashes++;
+      if (set.members.length === 1) continue;
+      this.#setCounters.crashes++;
+      if (this.#options.commits) this.#cutOff = set.members;
     }
   }
 

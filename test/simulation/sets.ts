@@ -28,7 +28,7 @@ for (let seed = first; seed < first + Number(values.runs) && !isOver(); seed++) 
     console.log(`seed ${seed}`);
     console.error(error);
     console.error(
-      `replay: npx tsx test/simulation/sets.ts --seed ${seed} --runs 1 --cycles ${values.cycles}`,
+      `replay: npx tsx test/simulation/sets.ts --seed ${seed} --runs 1 --cycles ${values.cycles}${values.commits ? ' --commits' : ''}`,
     );
     process.exit(1);
   }

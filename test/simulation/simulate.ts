@@ -2,7 +2,7 @@
 import { parseArgs } from 'node:util';
 import { noCounters, type RunCounters } from './counters.js';
 import { SeedFailed } from './failure.js';
-import { drawPlan } from './plan.js';
+import { drawPlan, TOPICS, type Topic } from './plan.js';
 import { runPlan } from './run.js';
 import { runOnSmallBlocks } from './sabotage.js';
 import { describePlan, shortest } from './shortest.js';
@@ -20,6 +20,8 @@ const HELP = `Runs the engine in a simulated world, crashes it, and compares wha
   --no-faults   no device ever fails
   --rot         bits rot in the store; then reads must be right or fail, and check must find it
   --at-once     devices read and write at the call, now and then, as from a page cache
+  --about TOPIC  every plan is of a volume that grows (growth), of a store in runs inside the volume (inside),
+                or of diff areas that arrive later (late)
   --small-blocks  in a copy of the engine whose table and location blocks are soon full
   --shrink      make the plan of --seed shorter while it fails, and print it
   --progress N  seconds between two lines of progress (default 10; on a terminal one line, all the time)
@@ -37,6 +39,7 @@ const { values } = parseArgs({
     'no-faults': { type: 'boolean', default: false },
     rot: { type: 'boolean', default: false },
     'at-once': { type: 'boolean', default: false },
+    about: { type: 'string' },
     'small-blocks': { type: 'boolean', default: false },
     shrink: { type: 'boolean', default: false },
     progress: { type: 'string', default: '10' },
@@ -53,6 +56,13 @@ function whole(name: string, text: string): number {
   throw new Error(`--${name} must be a whole number, got ${text}`);
 }
 
+function topicOf(text: string | undefined): Topic | undefined {
+  const topic = TOPICS.find((known) => known === text);
+  if (topic === undefined && text !== undefined)
+    throw new Error(`--about must be one of ${TOPICS.join(', ')}, got ${text}`);
+  return topic;
+}
+
 function optionsOf(): SimulationOptions {
   return {
     seed: whole('seed', values.seed),
@@ -63,6 +73,7 @@ function optionsOf(): SimulationOptions {
     faults: !values['no-faults'],
     rot: values.rot,
     atOnce: values['at-once'],
+    about: topicOf(values.about),
   };
 }
 
@@ -98,6 +109,7 @@ const argsForJobs = (): string[] => [
   ...(values['no-faults'] ? ['--no-faults'] : []),
   ...(values.rot ? ['--rot'] : []),
   ...(values['at-once'] ? ['--at-once'] : []),
+  ...(values.about === undefined ? [] : ['--about', values.about]),
 ];
 
 /** As a job: tells the parent process of every seed. */

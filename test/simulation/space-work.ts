@@ -2,6 +2,7 @@
 import type { Snapshot, VolsnapError, Volume } from '../../src/index.js';
 import { type Calls, GONE, NO_ERROR, type Permitted } from './calls.js';
 import type { RunCounters } from './counters.js';
+import type { InsidePlan } from './plan-inside.js';
 import type { SpaceOperation } from './plan-space.js';
 import { SpaceExpectations } from './space-expectations.js';
 
@@ -11,6 +12,8 @@ const FULL: Permitted = ['NO_SPACE'];
 export interface WorkloadWorld {
   readonly now: () => number;
   readonly setHostSpace: (bytes: number) => void;
+  /** A store inside the volume. */
+  readonly inside?: InsidePlan | undefined;
 }
 
 export const NO_WORLD: WorkloadWorld = { now: () => 0, setHostSpace: () => undefined };
@@ -49,10 +52,10 @@ export class SpaceWork {
   }
 
   /** The same of a write. */
-  async change(call: () => Promise<unknown>): Promise<'done' | 'failed'> {
-    const error = await this.errorOf(NO_ERROR, call);
+  async change(permitted: Permitted, call: () => Promise<unknown>): Promise<VolsnapError | undefined> {
+    const error = await this.errorOf(permitted, call);
     if (error?.code === 'NO_SPACE') this.#counters.writesRefused++;
-    return error === undefined ? 'done' : 'failed';
+    return error;
   }
 
   async perform(volume: Volume, operation: SpaceOperation): Promise<void> {

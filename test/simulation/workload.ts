@@ -8,12 +8,14 @@
 import { isOutOfSpace } from '../../src/errors.js';
 import { HoldTimeoutError, RevertInProgressError, type Snapshot, type Volume } from '../../src/index.js';
 import { BlockLocks } from '../../src/nbd/client/block-locks.js';
-import { stampSectors, type VolumeModel } from '../../src/testing/index.js';
+import { stampSectors, type VolumeModel, type WriteRecord } from '../../src/testing/index.js';
 import { BLOCK_SIZE, blocksIn } from '../../src/units.js';
 import { Calls, DEVICE_FAILS, GONE, NO_ERROR, type Permitted } from './calls.js';
 import { checkZeros, compareChanges } from './comparing.js';
 import type { RunCounters } from './counters.js';
+import { GrowthWork } from './growth-work.js';
 import type { Cycle, Operation, Range } from './plan.js';
+import { ProtectedWork } from './protected-work.js';
 import { REVERTING, RevertWork } from './revert-work.js';
 import { NO_WORLD, SpaceWork, type WorkloadWorld } from './space-work.js';
 import { drawUnused, providerOf } from './unused.js';
@@ -37,6 +39,8 @@ export class Workload {
   readonly #reverts: RevertWork;
   /** Keeps changes away from ranges that are copied. */
   #changing = new BlockLocks();
+  #growth: GrowthWork;
+  readonly #protected: ProtectedWork;
   /** The one that is open. */
   #volume: Volume | undefined;
   #sequence = 1;
@@ -65,6 +69,8 @@ export class Workload {
       },
     });
     this.#space = space;
+    this.#growth = new GrowthWork(model, calls, counters);
+    this.#protected = new ProtectedWork(world.inside, counters);
     const read = (snapshot: Snapshot) => this.#readSnapshot(snapshot);
     const errorOf: Calls['errorOf'] = (permitted, call) => space.errorOf(permitted, call);
     const whileNothingIsCopied = (volume: Volume, action: () => Promise<void>) =>
@@ -209,6 +215,7 @@ export class Workload {
   async run(volume: Volume, { operations, clients }: Pick<Cycle, 'operations' | 'clients'>): Promise<void> {
     // Calls that a crash cut off never end.
     this.#changing = new BlockLocks();
+    this.#growth = new GrowthWork(this.#model, this.#calls, this.#counters);
     let next = 0;
     const client = async () => {
       for (let operation = operations[next++]; operation !== undefined; operation = operations[next++]) {
@@ -221,6 +228,7 @@ export class Workload {
 
   /** Reads everything there is. */
   async verify(volume: Volume): Promise<void> {
+    this.#model.checkSize(volume.size);
     await this.#read(volume, { offset: 0, length: volume.size });
     for (const snapshot of volume.snapshots) {
       if (!this.tolerated.includes('INTEGRITY')) await this.#readSnapshot(snapshot);
@@ -285,6 +293,8 @@ export class Workload {
       }
       case 'cancel-revert':
         return this.#reverts.cancel(volume);
+      case 'grow':
+        return this.#growth.grow(volume, operation.size);
       case 'policy':
       case 'hold':
       case 'release':
@@ -295,33 +305,51 @@ export class Workload {
     }
   }
 
-  async #write(volume: Volume, { offset, length }: Range, zeros: boolean): Promise<void> {
+  async #write(volume: Volume, range: Range, zeros: boolean): Promise<void> {
+    const { offset, length } = within(range, volume.size);
+    if (length === 0) return;
     const bytes = new Uint8Array(length);
     if (!zeros) stampSectors(bytes, offset, this.#sequence++);
     await this.#changing.run(offset, offset + length, false, async () => {
       const write = this.#model.beginWrite(offset, bytes);
-      this.#model.endWrite(write, await this.#space.change(() => volume.write(offset, bytes)));
+      await this.#change(write, () => volume.write(offset, bytes));
     });
   }
 
   /** Nothing else is written where it reads and writes: else nobody could say what it copied. */
-  async #copy(volume: Volume, from: number, { offset, length }: Range): Promise<void> {
+  async #copy(volume: Volume, from: number, range: Range): Promise<void> {
+    const source = within({ offset: from, length: range.length }, volume.size);
+    const { offset, length } = within({ ...range, length: source.length }, volume.size);
+    if (length === 0) return;
     const [start, end] = [Math.min(from, offset), Math.max(from, offset) + length];
     await this.#changing.run(start, end, true, async () => {
       const bytes = new Uint8Array(length);
       if ((await this.#calls.outcome(NO_ERROR, () => volume.read(from, bytes))) !== 'done') return;
       const write = this.#model.beginWrite(offset, bytes);
       const call = () => volume.copyRange(from, offset, length);
-      this.#model.endWrite(write, await this.#space.change(call));
+      // Onto itself it writes nothing, wherever that is.
+      await this.#change(write, call, from !== offset);
     });
   }
 
-  async #clear(volume: Volume, { offset, length }: Range, kind: 'discard' | 'zeroes'): Promise<void> {
+  /** What is refused because the store lies there has never been. */
+  async #change(write: WriteRecord, call: () => Promise<unknown>, mayMeet = true): Promise<void> {
+    const range = { offset: write.offset, length: mayMeet ? write.bytes.byteLength : 0 };
+    const error = await this.#space.change(this.#protected.permitted(range), call);
+    const failed = this.#protected.isRefused(range, error) ? 'refused' : 'failed';
+    this.#model.endWrite(write, error === undefined ? 'done' : failed);
+  }
+
+  /** Zeros may be written where the store lies: it reads as that. */
+  async #clear(volume: Volume, range: Range, kind: 'discard' | 'zeroes'): Promise<void> {
+    const { offset, length } = within(range, volume.size);
+    if (length === 0) return;
     await this.#changing.run(offset, offset + length, false, async () => {
       const write = this.#model.beginDiscard(offset, length);
       const call = () =>
         kind === 'discard' ? volume.discard(offset, length) : volume.writeZeroes(offset, length);
-      this.#model.endWrite(write, await this.#space.change(call));
+      const error = await this.#space.change(NO_ERROR, call);
+      this.#model.endWrite(write, error === undefined ? 'done' : 'failed');
     });
   }
 
@@ -332,7 +360,8 @@ export class Workload {
     this.#model.endFlush(flush, error === undefined ? 'done' : 'failed');
   }
 
-  async #read(volume: Volume, { offset, length }: Range): Promise<void> {
+  async #read(volume: Volume, range: Range): Promise<void> {
+    const { offset, length } = within(range, volume.size);
     const read = this.#model.beginRead();
     const bytes = new Uint8Array(length);
     if ((await this.#calls.outcome(NO_ERROR, () => volume.read(offset, bytes))) === 'done')
@@ -391,13 +420,15 @@ export class Workload {
   /** What comes back is right even if the snapshot was deleted meanwhile; it may also be refused then. */
   async #readSnapshot(
     snapshot: Snapshot,
-    { offset, length }: Range = { offset: 0, length: snapshot.size },
+    range: Range = { offset: 0, length: snapshot.size },
   ): Promise<Uint8Array | undefined> {
-    const read = this.#model.beginSnapshotRead(labelOf(snapshot));
+    const { offset, length } = within(range, snapshot.size);
+    this.#model.checkSnapshotSize(labelOf(snapshot), snapshot.size);
+    const read = this.#model.calls.beginRead(labelOf(snapshot));
     const bytes = new Uint8Array(length);
     const result = await this.#calls.outcome(GONE, () => snapshot.read(offset, bytes));
     if (read === undefined) return undefined;
-    this.#model.endSnapshotRead(read, offset, result === 'done' ? bytes : undefined);
+    this.#model.calls.endRead(read, offset, result === 'done' ? bytes : undefined);
     if (result !== 'done') return undefined;
     this.#counters.snapshotsVerified++;
     // What is rotten may be zero at one moment and not at another.
@@ -407,7 +438,8 @@ export class Workload {
   }
 
   async #writeSnapshot(snapshot: Snapshot, range: Range, zeros: boolean): Promise<void> {
-    const { offset, length } = range;
+    const { offset, length } = within(range, snapshot.size);
+    if (length === 0) return;
     const bytes = new Uint8Array(length);
     if (!zeros) stampSectors(bytes, offset, this.#sequence++);
     if (!snapshot.writable) {
@@ -415,8 +447,8 @@ export class Workload {
       if (result !== 'done') return;
     }
     // So that the model knows what is there before.
-    if ((await this.#readSnapshot(snapshot, range)) === undefined) return;
-    const write = this.#model.beginSnapshotWrite(labelOf(snapshot), offset, bytes);
+    if ((await this.#readSnapshot(snapshot, { offset, length })) === undefined) return;
+    const write = this.#model.calls.beginWrite(labelOf(snapshot), offset, bytes);
     if (write === undefined) return;
     const call = async () => {
       if (this.#reverts.targets.has(snapshot))
@@ -424,14 +456,15 @@ export class Workload {
       await (zeros ? snapshot.writeZeroes(offset, length) : snapshot.write(offset, bytes));
     };
     this.#reverts.writes.add(snapshot);
-    this.#model.endSnapshotWrite(write, await this.#calls.outcome(NOT_WRITTEN, call));
+    const refused = this.#protected.permittedOfSnapshot({ offset, length }, zeros);
+    this.#model.calls.endWrite(write, await this.#calls.outcome([...NOT_WRITTEN, ...refused], call));
     this.#reverts.writes.delete(snapshot);
   }
 
   async #flushSnapshot(snapshot: Snapshot): Promise<void> {
-    const flush = this.#model.beginSnapshotFlush(labelOf(snapshot));
+    const flush = this.#model.calls.begin(labelOf(snapshot));
     const result = await this.#calls.outcome(GONE, () => snapshot.flush());
-    if (flush !== undefined) this.#model.endSnapshotFlush(flush, result);
+    if (flush !== undefined) this.#model.calls.endFlush(flush, result);
   }
 
   /** Every block that differs is reported as changed: between two neighbouring snapshots, or the last and now. */
@@ -448,6 +481,12 @@ const blocksOf = (size: number): Range[] =>
     const offset = block * BLOCK_SIZE;
     return { offset, length: Math.min(BLOCK_SIZE, size - offset) };
   });
+
+/** As much of the range as there is. */
+const within = ({ offset, length }: Range, size: number): Range => ({
+  offset: Math.min(offset, size),
+  length: Math.max(0, Math.min(length, size - offset)),
+});
 
 const snapshotOf = ({ snapshots }: Volume, { age }: { readonly age: number }): Snapshot | undefined =>
   snapshots[age % Math.max(1, snapshots.length)];

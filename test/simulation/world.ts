@@ -21,6 +21,7 @@ import { BLOCK_SIZE, roundUp, SECTOR_SIZE } from '../../src/units.js';
 import { SimulatedApart } from './apart.js';
 import { type LateDisk, withoutAreas } from './late.js';
 import type { Cycle, Plan, Writing } from './plan.js';
+import { firstRun } from './plan-inside.js';
 
 const START_SECTOR = 0x1e00;
 /** Blocks between the volume and the block in which an in-volume store keeps the sector of its start block. */
@@ -39,7 +40,9 @@ export class RunWorld {
   readonly world: SimulatedWorld;
   readonly #apart: SimulatedApart;
   readonly plan: Plan;
-  /** What the volume holds before the store is made. */
+  /** What its device holds before the store is made. */
+  readonly #filled: Uint8Array;
+  /** What the volume holds when the store is made: where that lies inside it, zeros. */
   readonly initial: Uint8Array;
   /** How it is opened the next time. */
   writing: Writing = ORDERED;
@@ -60,14 +63,17 @@ export class RunWorld {
     const { noise, atOnce } = plan;
     const room = noise ? roundUp(plan.volumeSize, BLOCK_SIZE) + plan.reserve : plan.volumeSize;
     const areas = roundUp(plan.volumeSize, BLOCK_SIZE) + (CONTROL_BLOCKS + 1) * BLOCK_SIZE;
-    this.world.addDisk(this.volumeName, { size: room, strictOverlap: areas, noise, atOnce });
+    const strictOverlap = this.#inside && plan.inside === undefined && areas;
+    this.world.addDisk(this.volumeName, { size: room, strictOverlap, noise, atOnce });
     if (!this.#inside) {
       const capacity = plan.hostSpace === 0 ? Infinity : plan.hostSpace;
       this.world.addDirectory(this.#storeName, { strictOverlap: true, capacity, atOnce });
     }
-    this.initial = new Uint8Array(plan.volumeSize);
+    this.#filled = new Uint8Array(plan.volumeSize);
     // The second half begins as zeros.
-    stampSectors(this.initial.subarray(0, Math.floor(plan.volumeSize / 2 / SECTOR_SIZE) * SECTOR_SIZE), 0, 0);
+    stampSectors(this.#filled.subarray(0, Math.floor(plan.volumeSize / 2 / SECTOR_SIZE) * SECTOR_SIZE), 0, 0);
+    this.initial = this.#filled.slice();
+    for (const { offset, length } of plan.inside?.runs ?? []) this.initial.fill(0, offset, offset + length);
   }
 
   /** One for each generation: asking the world again would give the same random numbers again. */
@@ -89,13 +95,14 @@ export class RunWorld {
       const folder = this.world.folder(this.#storeName);
       return new DirectoryStore(late === undefined ? folder : withoutAreas(folder, late));
     }
-    const { noise, volumeSize, reserve } = this.plan;
+    const { noise, volumeSize, reserve, inside } = this.plan;
+    if (inside !== undefined) return new InVolumeStore({ runs: inside.runs });
     return new InVolumeStore(noise ? { protectedSize: volumeSize } : { reserve });
   }
 
   async #fill(): Promise<void> {
     const device = this.world.device(this.volumeName);
-    await device.write(0, this.initial);
+    await device.write(0, this.#filled);
     await device.flush();
     await device.close();
   }
@@ -149,6 +156,7 @@ export class RunWorld {
       onVolumeChanged,
       onDamaged,
       onUndecidedSet,
+      onProtectedWrite: this.plan.inside?.policy ?? 'reject',
       ...(this.late === undefined ? {} : { lateAreas: this.late.options }),
     });
   }
@@ -166,8 +174,9 @@ export class RunWorld {
   /** The volume as its users see it, past the engine: for after a crash. */
   peekVolume(): Uint8Array {
     const disk = this.world.disk(this.volumeName);
+    if (!this.#inside) return disk.peek();
     const bytes = disk.peek(0, this.plan.volumeSize);
-    if (this.#inside && bytes.byteLength >= START_SECTOR + SECTOR_SIZE) {
+    if (bytes.byteLength >= START_SECTOR + SECTOR_SIZE) {
       const kept = roundUp(this.plan.volumeSize, BLOCK_SIZE) + CONTROL_BLOCKS * BLOCK_SIZE;
       bytes.set(disk.peek(kept, SECTOR_SIZE), START_SECTOR);
     }
@@ -176,10 +185,10 @@ export class RunWorld {
 
   /**
    * The same, or through the engine, which writes nothing: a volume that may be on its way back to a snapshot is not what
-   * its device holds.
+   * its device holds; nor is one that holds its own store.
    */
   async findVolume(mayRevert: boolean): Promise<Uint8Array> {
-    if (!mayRevert) return this.peekVolume();
+    if (!mayRevert && this.plan.inside === undefined) return this.peekVolume();
     return this.world.run(async () => {
       const volume = await this.openReadOnly();
       const bytes = await volume.read(0, volume.size);
@@ -192,7 +201,8 @@ export class RunWorld {
   drawFaults({ faultRate, controlFaults }: Pick<Cycle, 'faultRate' | 'controlFaults'>): void {
     const { faults } = this.world;
     if (controlFaults) {
-      const control = roundUp(this.plan.volumeSize, BLOCK_SIZE);
+      const { inside, volumeSize } = this.plan;
+      const control = inside === undefined ? roundUp(volumeSize, BLOCK_SIZE) : firstRun(inside).offset;
       const where = this.#inside
         ? { target: this.volumeName, from: control, to: control + CONTROL_BLOCKS * BLOCK_SIZE }
         : { target: `${this.#storeName}/{${FORMAT_SIGNATURE}}` };

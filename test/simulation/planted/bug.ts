@@ -1,3 +1,5 @@
+import type { Topic } from '../plan.js';
+
 /** A sabotage of the engine: a mistake that somebody could make, and the promise that it breaks. */
 export interface PlantedBug {
   readonly name: string;
@@ -8,8 +10,10 @@ export interface PlantedBug {
   readonly smallBlocks?: boolean;
   /** Shows only when bits rot. */
   readonly rot?: boolean;
-  /** Shows only where snapshot sets are taken over several volumes: see `sets.ts`. */
-  readonly sets?: boolean;
+  /** Shows only where snapshot sets are taken over several volumes: see `sets.ts`; or, of them, where most crashes cut one off. */
+  readonly sets?: boolean | 'commits';
+  /** Looked for in plans that are about this, because few of the others are. */
+  readonly about?: Topic;
   /** Looked for in every crash of a history, because random runs meet it too seldom. */
   readonly history?: BugHistory;
 }

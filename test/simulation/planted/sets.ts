@@ -74,7 +74,7 @@ export const SET_BUGS: readonly PlantedBug[] = [
   {
     name: 'the record of a set is forgotten with its snapshot',
     breaks: 'members of a complete set go after a power cut',
-    sets: true,
+    sets: 'commits',
     edits: [
       {
         file: 'store/control-file.ts',
@@ -86,7 +86,7 @@ export const SET_BUGS: readonly PlantedBug[] = [
   {
     name: 'the record of a set is believed before it is durable',
     breaks: 'a power cut after a killed process leaves a part of a set',
-    sets: true,
+    sets: 'commits',
     edits: [
       {
         file: 'volume/set-outcome.ts',

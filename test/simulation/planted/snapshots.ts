@@ -139,9 +139,7 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
   {
     name: 'opening does not record that the volume is in use',
     breaks: 'a crash passes for a clean close',
-    edits: [
-      { file: 'volume/open.ts', find: 'await store.control.markOpen(store.volume.size);', replace: '' },
-    ],
+    edits: [{ file: 'volume/open.ts', find: 'await store.control.markOpen(size);', replace: '' }],
   },
   {
     name: 'a close is recorded before the volume is flushed',

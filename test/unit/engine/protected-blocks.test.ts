@@ -9,7 +9,7 @@ import type { ProtectedWritePolicy } from '../../../src/snapshot/protected-block
 import { InVolumeStore } from '../../../src/store/in-volume-store.ts';
 import { BLOCK_SIZE } from '../../../src/units.ts';
 import { Volume, type VolumeOptions } from '../../../src/volume/volume.ts';
-import { MEBIBYTE, World } from './world.ts';
+import { expectSame, MEBIBYTE, World } from './world.ts';
 
 /** Two runs, the first of which begins and ends in the middle of a block. */
 const RUNS = [
@@ -124,6 +124,41 @@ test('what reads as zeros there may be made zero', async () => {
   await world.kill();
   await world.expectRight();
   expect(world.volume.snapshots).toHaveLength(1);
+});
+
+test.each(['ordered', 'writeback'] as const)(
+  'a volume that was made zero across the store is put back (%s)',
+  async (writeMode) => {
+    const world = await create({ writeMode });
+    const snapshot = await world.snapshot();
+    // A gap so short is not worth a request of its own.
+    const range = [49 * BLOCK_SIZE, 60 * BLOCK_SIZE] as const;
+    for (const [offset, length] of [range, [9 * BLOCK_SIZE, 3 * BLOCK_SIZE]] as const)
+      await world.volume.writeZeroes(offset, length);
+    await world.volume.revert(snapshot, { keepPrevious: false }).completed;
+    await world.expectRight();
+    await world.reopen();
+    await world.expectRight();
+    await world.volume.close();
+    expect(await check(world)).toEqual([]);
+  },
+);
+
+test('nothing but zeros is written to a snapshot where the store lies', async () => {
+  const world = await create({ onProtectedWrite: 'drop' });
+  const snapshot = await world.snapshot({ writable: true });
+  const bytes = world.random.fill(new Uint8Array(2 * BLOCK_SIZE));
+  for (const block of [9, 20, 199])
+    await expect(snapshot.write(block * BLOCK_SIZE, bytes)).rejects.toMatchObject({ code: 'READ_ONLY' });
+  await snapshot.writeZeroes(8 * BLOCK_SIZE, 50 * BLOCK_SIZE);
+  world.model.of(snapshot.id).fill(0, 8 * BLOCK_SIZE, 58 * BLOCK_SIZE);
+  await snapshot.write(8 * BLOCK_SIZE, bytes);
+  world.model.of(snapshot.id).set(bytes, 8 * BLOCK_SIZE);
+  await world.expectRight();
+  await world.volume.revert(snapshot, { keepPrevious: false }).completed;
+  world.model.bytes.set(world.model.of(snapshot.id));
+  expectSame(await world.volume.read(0, world.size), world.model.bytes, 'the volume');
+  await world.volume.close();
 });
 
 test('by policy all snapshots go instead, and the blocks are the volume’s for good', async () => {

@@ -13,6 +13,7 @@ import { DirectoryStore } from '../../../src/store/directory-store.ts';
 import { BLOCK_SIZE } from '../../../src/units.ts';
 import { createSnapshotSet } from '../../../src/volume/snapshot-set.ts';
 import { Volume } from '../../../src/volume/volume.ts';
+import { settle, systemFailure } from './hooks.ts';
 import { expectSame, LAYOUTS, World } from './world.ts';
 
 describe.each(LAYOUTS)('the life of a snapshot (%s)', (layout) => {
@@ -141,6 +142,53 @@ describe('a volume that grows', () => {
       await world.reopen();
       await world.expectRight();
     }
+  });
+
+  test('and is killed then has what it has for good before that is on record', async () => {
+    const { world, size } = await cutOff();
+    world.hooks.log.length = 0;
+    await world.kill();
+    expect(world.volume.size).toBe(size);
+    const { log } = world.hooks;
+    const flushed = log.findIndex(
+      ({ kind, phase, target }) => kind === 'flush' && phase === 'end' && target === 'volume',
+    );
+    const recorded = log.findIndex(({ kind, target }) => kind === 'write' && target !== 'volume');
+    expect(flushed).toBeGreaterThanOrEqual(0);
+    expect(flushed).toBeLessThan(recorded);
+  });
+
+  test('has its old size or the new one after a crash, also where an earlier growth had failed', async () => {
+    const world = await World.create({ layout: 'directory' });
+    const sizes = [1, 2].map((blocks) => world.size + blocks * BLOCK_SIZE);
+    world.hooks.before = ({ kind, target }) => {
+      if (kind === 'flush' && target === 'volume') throw systemFailure('EIO');
+      return undefined;
+    };
+    await expect(world.volume.grow(sizes[0] ?? 0)).rejects.toMatchObject({ code: 'EIO' });
+    world.hooks.before = ({ kind }) => (kind === 'resize' ? new Promise<void>(() => undefined) : undefined);
+    void world.volume.grow(sizes[1] ?? 0);
+    await settle();
+    await world.kill();
+    expect(world.volume.size).toBe(sizes[0]);
+    await world.volume.close();
+  });
+
+  test('is known by its new size after a close where that could not be recorded at once', async () => {
+    const world = await World.create({ layout: 'directory' });
+    await world.snapshot();
+    let isLonger = false;
+    world.hooks.before = ({ kind, target }) => {
+      if (isLonger && kind === 'write' && target !== 'volume') throw systemFailure('EIO');
+      isLonger ||= kind === 'resize';
+      return undefined;
+    };
+    const size = world.size + BLOCK_SIZE;
+    await expect(world.volume.grow(size)).rejects.toMatchObject({ code: 'EIO' });
+    world.hooks.before = () => undefined;
+    await world.reopen();
+    expect(world.volume.size).toBe(size);
+    await world.volume.close();
   });
 
   test('and has any other size was changed by somebody else', async () => {

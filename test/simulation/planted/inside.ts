@@ -1,0 +1,120 @@
+/** Bugs of a store in runs of a file inside the volume. */
+import type { PlantedBug } from './bug.js';
+
+const DEVICE = 'store/start-sector-device.ts';
+const STORE = 'store/in-volume-store.ts';
+const BLOCKS = 'snapshot/protected-blocks.ts';
+
+const BUGS: readonly PlantedBug[] = [
+  {
+    name: 'what a store inside the volume holds is shown',
+    breaks: 'blocks of the volume change while nobody writes them',
+    edits: [{ file: DEVICE, find: 'if (isStore) part.fill(0);\n      else await', replace: 'await' }],
+  },
+  {
+    name: 'zeros are not written where a store inside the volume lies',
+    breaks: 'a revert does not end',
+    edits: [{ file: DEVICE, find: 'else if (!isZeros(part)) throw', replace: 'else throw' }],
+  },
+  {
+    name: 'a copy within the volume goes over the store',
+    breaks: 'half of what is copied is written before it is refused',
+    edits: [
+      {
+        file: 'volume/copy-range.ts',
+        find: 'await engine.protectedBlocks?.admit(range.to, range.length);',
+        replace: '',
+      },
+    ],
+  },
+  {
+    name: 'a snapshot is written where the store lies',
+    breaks: 'a revert to it does not end',
+    edits: [
+      {
+        file: 'volume/stored-snapshot.ts',
+        find: 'this.#engine.protectedBlocks?.checkSnapshotWrite(offset, source);',
+        replace: '',
+      },
+    ],
+  },
+  {
+    name: 'what a store cannot do without is given up',
+    breaks: 'there is no store any more',
+    edits: [{ file: BLOCKS, find: "if (met === 'needed') throw", replace: 'if (met === null) throw' }],
+  },
+  {
+    name: 'a store gives way with its snapshots',
+    breaks: 'snapshots have copies where the volume was written',
+    edits: [
+      {
+        file: BLOCKS,
+        find: "if (newest !== undefined) await chain.removeThrough(newest, copyOnWrite, 'store-overwritten');\n    if (chain.newest !== undefined) throw",
+        replace: 'if (newest === null) throw',
+      },
+    ],
+  },
+  {
+    name: 'blocks of a store are left while copies are read there',
+    breaks: 'a diff area still lies where the volume was written',
+    edits: [{ file: BLOCKS, find: 'await chain.freed();\n    await store', replace: 'await store' }],
+  },
+  {
+    name: 'blocks of a store that are left keep what was copied there',
+    breaks: 'the volume shows what it held before',
+    edits: [
+      {
+        file: STORE,
+        find: 'await writeZeros((at, zeros) => this.#device.write(at, zeros), from * BLOCK_SIZE, count * BLOCK_SIZE);',
+        replace: 'void writeZeros;',
+      },
+    ],
+  },
+  {
+    name: 'blocks of a store are left before they are zero for good',
+    breaks: 'the volume shows what it held before, after a power cut',
+    edits: [
+      {
+        file: STORE,
+        find: 'await this.#device.flush(); // before the list',
+        replace: '// before the list',
+      },
+    ],
+  },
+  {
+    name: 'blocks that a store has left are handed out again',
+    breaks: 'copies overwrite the volume',
+    edits: [
+      {
+        file: STORE,
+        find: 'this.#free.remove(from, count);\n    // What was copied there',
+        replace: 'void [from, count];\n    // What was copied there',
+      },
+    ],
+  },
+  {
+    name: 'the two places of the list of a store are written together',
+    breaks: 'a power cut leaves no list',
+    edits: [
+      {
+        file: 'store/reserve-list.ts',
+        find: 'await device.write(offset, encodeLocationBlock(header, locations));\n    await device.flush();',
+        replace:
+          'await device.write(offset, encodeLocationBlock(header, locations));\n    if (place === 0) await device.flush();',
+      },
+    ],
+  },
+  {
+    name: 'of two lists of a store the longer one counts',
+    breaks: 'blocks that were left belong to the store again after a power cut',
+    edits: [
+      {
+        file: 'store/reserve-list.ts',
+        find: 'blocks.total < shortest.total',
+        replace: 'blocks.total > shortest.total',
+      },
+    ],
+  },
+];
+
+export const INSIDE_BUGS: readonly PlantedBug[] = BUGS.map((bug) => ({ ...bug, about: 'inside' }));
