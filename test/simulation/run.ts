@@ -126,6 +126,7 @@ class Run {
     const volume = await world.run(() => this.#open().catch((error: unknown) => this.#refusal(error)));
     if (volume !== undefined) {
       this.#counters.lateOpenings++;
+      this.#model.opened(volume.size);
       this.#workload.waitFor(volume);
       this.#leftovers = faultRate > 0;
       this.#workload.tolerated = faultRate > 0 ? DEVICE_FAILS : [];
