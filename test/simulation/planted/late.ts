@@ -26,7 +26,8 @@ export const LATE_BUGS: readonly PlantedBug[] = [
       {
         file: LATE,
         find: 'await this.control.setState(this.storeId, { set: SnapshotState.copiesInMemory });',
-        replace: 'void this.control.setState(this.storeId, { set: SnapshotState.copiesInMemory });',
+        replace:
+          'void this.control.setState(this.storeId, { set: SnapshotState.copiesInMemory }).catch(() => undefined);',
       },
     ],
   },
