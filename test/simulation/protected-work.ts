@@ -23,6 +23,28 @@ export class ProtectedWork {
     this.#counters = counters;
   }
 
+  /** Writes in flight for which all snapshots may go. */
+  #giving = 0;
+
+  /** May snapshots go now because the store gives way? */
+  get isGivingWay(): boolean {
+    return this.#giving > 0;
+  }
+
+  /** Calls that a crash cut off never end. */
+  reset(): void {
+    this.#giving = 0;
+  }
+
+  /** Runs a write of the range. */
+  async whileWriting<T>(range: Range, call: () => Promise<T>): Promise<T> {
+    const gives = this.permitted(range) === KEPT ? 1 : 0;
+    this.#giving += gives;
+    const result = await call();
+    this.#giving -= gives;
+    return result;
+  }
+
   /** How a write of the range may be refused. */
   permitted(range: Range): Permitted {
     const inside = this.#inside;

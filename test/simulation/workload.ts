@@ -172,6 +172,8 @@ export class Workload {
       this.#awaited.clear();
     });
     volume.on('deleted', ({ reason, cause }) => {
+      if (reason === 'store-overwritten' && !this.#protected.isGivingWay)
+        this.#calls.complaints.push('a snapshot went for a write that was not over its store');
       if (reason === 'copy-failed') this.#calls.expectFault('a snapshot was given up', cause);
     });
     volume.on('merged', ({ blocks }) => {
@@ -215,6 +217,7 @@ export class Workload {
   async run(volume: Volume, { operations, clients }: Pick<Cycle, 'operations' | 'clients'>): Promise<void> {
     // Calls that a crash cut off never end.
     this.#changing = new BlockLocks();
+    this.#protected.reset();
     this.#growth = new GrowthWork(this.#model, this.#calls, this.#counters);
     let next = 0;
     const client = async () => {
@@ -335,7 +338,8 @@ export class Workload {
   /** What is refused because the store lies there has never been. */
   async #change(write: WriteRecord, call: () => Promise<unknown>, mayMeet = true): Promise<void> {
     const range = { offset: write.offset, length: mayMeet ? write.bytes.byteLength : 0 };
-    const error = await this.#space.change(this.#protected.permitted(range), call);
+    const change = () => this.#space.change(this.#protected.permitted(range), call);
+    const error = await this.#protected.whileWriting(range, change);
     const failed = this.#protected.isRefused(range, error) ? 'refused' : 'failed';
     this.#model.endWrite(write, error === undefined ? 'done' : failed);
   }
