@@ -13,6 +13,7 @@ import type { ScrubOptions } from '../scrub/scrub.js';
 import type { Problem } from '../snapshot/problem.js';
 import type { AttachedStore, Store } from '../store/store.js';
 import { closeAreas, FOREIGN, findStore, loadStore } from '../volume/open.js';
+import { TakenOver } from '../volume/taken-over.js';
 import { WindowsHistory } from '../volume/windows-history.js';
 
 export interface CheckOptions extends Omit<ScrubOptions, 'repair'> {
@@ -37,7 +38,7 @@ export async function checkVolume(device: BlockDevice, options: CheckOptions = {
     return [storeProblem(error)];
   }
   try {
-    return await checkStore(store, options);
+    return await checkStore(device, store, options);
   } finally {
     await store.close();
   }
@@ -54,22 +55,29 @@ function storeProblem(error: unknown): Problem {
 /** Shadow copies of Windows. They have no checksums: only what leads to their blocks can be looked at. */
 export async function checkWindowsVolume(device: BlockDevice): Promise<Problem[]> {
   try {
-    const history = await WindowsHistory.open(device);
-    const damaged = history.snapshots.filter(({ state }) => state === 'damaged');
-    return [
-      ...damaged.map(({ id, problem }) => ({
-        code: 'snapshot-damaged' as const,
-        snapshot: id,
-        message: problem ?? '',
-      })),
-      ...history.notes.map((message) => ({ code: 'note' as const, message })),
-    ];
+    return problemsOf(await WindowsHistory.open(device));
   } catch (error) {
     return [storeProblem(error)];
   }
 }
 
-async function checkStore(store: AttachedStore, options: CheckOptions): Promise<Problem[]> {
+function problemsOf({ snapshots, notes }: Pick<WindowsHistory, 'snapshots' | 'notes'>): Problem[] {
+  const damaged = snapshots.filter(({ state }) => state === 'damaged');
+  return [
+    ...damaged.map(({ id, problem }) => ({
+      code: 'snapshot-damaged' as const,
+      snapshot: id,
+      message: problem ?? '',
+    })),
+    ...notes.map((message) => ({ code: 'note' as const, message })),
+  ];
+}
+
+async function checkStore(
+  device: BlockDevice,
+  store: AttachedStore,
+  options: CheckOptions,
+): Promise<Problem[]> {
   const { records, recovery, change } = await loadStore(store, {
     clock: systemEnvironment.clock,
     writable: false,
@@ -79,6 +87,8 @@ async function checkStore(store: AttachedStore, options: CheckOptions): Promise<
   try {
     const problems: Problem[] = [];
     if (change !== undefined) problems.push({ code: 'volume-changed', message: change });
+    const takenOver = await TakenOver.open(device, store, records);
+    if (takenOver !== undefined) problems.push(...problemsOf(takenOver));
     problems.push(...checkCatalog(store.control.entries, records));
     for (const record of records) {
       if (record.damage !== undefined) {

@@ -80,7 +80,8 @@ export async function exportVss(
     progress.total += layers.reduce((sum, { blocks }) => sum + blocks.length * BLOCK_SIZE, 0);
     await device.resize(roundUp(volume.size, BLOCK_SIZE) + reserveFor(layers));
     const place = new InVolumeStore({ protectedSize: volume.size, overFileSystem: true });
-    await place.initialize(device, { environment, maximumSize: 0 });
+    // The volume may be one of Windows, whose shadow copies are among the snapshots here.
+    await place.initialize(device, { environment, maximumSize: 0, overWindows: true });
     const store = await place.attach(device, { environment, writable: true });
     let createdAt = 0n;
     for (const [index, layer] of layers.entries()) {

@@ -58,8 +58,12 @@ export const SnapshotState = {
   dropAfterRevert: 0x40,
   /** It is the commit record of its set, and other members may still be pending. */
   setRecord: 0x80,
+  /** Windows made it before the store was: its diff area is read by Windows' rules, and never written. */
+  shadowCopy: 0x100,
+  /** The oldest of volsnap, taken when the store took shadow copies over: they are read through it. */
+  base: 0x200,
   /** Copies for it were made in memory while its diff area had not arrived: without them it is worth nothing. */
-  copiesInMemory: 0x100,
+  copiesInMemory: 0x400,
 } as const;
 
 const KNOWN_STATE = Object.values(SnapshotState).reduce((all, bit) => all | bit, 0);

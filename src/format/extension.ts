@@ -35,6 +35,11 @@ export interface HeaderExtension extends Features {
   readonly entriesChecksum: number;
 }
 
+/** Bits of `incompatible`. */
+export const IncompatibleFeature = {
+  /** Start block: the control blocks name shadow copies of Windows too (`SnapshotState.shadowCopy`). */
+  shadowCopies: 1,
+} as const;
 /** Bits of `readOnlyCompatible`. */
 export const ReadOnlyFeature = {
   /** The last word of an ordinary table entry is a checksum of entry and data. */
@@ -43,7 +48,7 @@ export const ReadOnlyFeature = {
 /** Bits of `volumeFlags`. */
 export const VolumeFlag = { revertInProgress: 1 } as const;
 
-const KNOWN_INCOMPATIBLE = 0;
+const KNOWN_INCOMPATIBLE = IncompatibleFeature.shadowCopies;
 const KNOWN_READ_ONLY_COMPATIBLE = ReadOnlyFeature.checksummedEntries;
 const KNOWN_VOLUME_FLAGS = VolumeFlag.revertInProgress;
 

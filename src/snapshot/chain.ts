@@ -15,12 +15,14 @@ import type { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
 import type { Pools } from '../copy-on-write/pools.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import type { Clock } from '../environment.js';
-import { assert, NotFoundError } from '../errors.js';
+import { assert, NotFoundError, UnsupportedError } from '../errors.js';
 import { SnapshotState } from '../format/control-block.js';
 import { filetimeFromMilliseconds } from '../format/filetime.js';
 import type { Guid } from '../format/guid.js';
 import type { ControlFile } from '../store/control-file.js';
+import { elderOf, nextToMergeOf, type ToMerge } from './chain-order.js';
 import { twice } from './doubt.js';
+import { type Elders, NO_ELDERS } from './elders.js';
 import type { Emit } from './events.js';
 import { Freeing } from './freeing.js';
 import { Keeping } from './keeping.js';
@@ -43,6 +45,7 @@ export class SnapshotChain {
   onRelief: () => void = () => undefined;
   readonly #areasFrom = new Map<SnapshotRecord, readonly DiffArea[]>();
   readonly #freeing: Freeing;
+  readonly #elders: Elders;
   #onFreed: () => void = () => undefined;
 
   constructor(
@@ -51,8 +54,10 @@ export class SnapshotChain {
     pools: Pools,
     emit: Emit,
     clock: Clock,
+    elders = NO_ELDERS,
   ) {
     this.#records = [...records];
+    this.#elders = elders;
     this.#control = control;
     this.#emit = emit;
     this.keeping = new Keeping(clock, this.#records);
@@ -115,15 +120,8 @@ export class SnapshotChain {
     return this.#records.slice(Math.max(0, target));
   }
 
-  /** The oldest that is being deleted, and the one before it, if any, which is not. One whose diff area is late, or its elder's, waits. */
-  get nextToMerge():
-    | { readonly deleted: SnapshotRecord; readonly elder: SnapshotRecord | undefined }
-    | undefined {
-    const index = this.#records.findIndex(
-      ({ deleted, isLate }, i) => deleted !== undefined && !isLate && this.#records[i - 1]?.isLate !== true,
-    );
-    const deleted = this.#records[index];
-    return deleted && { deleted, elder: this.#records[index - 1] };
+  get nextToMerge(): ToMerge | undefined {
+    return nextToMergeOf(this.#records);
   }
 
   /** Snapshots removed since the volume was opened. */
@@ -192,12 +190,17 @@ export class SnapshotChain {
    * Deletes one snapshot, whatever its age: durable when it resolves. Of one that is not the oldest the space becomes free later.
    * Use `deleteSnapshot`, which settles moves before.
    * @returns `false`, having done nothing, if there are moves to settle
-   * @throws SnapshotDeletedError; HeldError, RevertInProgressError, DeviceError if the control file cannot be changed; then it exists still
+   * @throws SnapshotDeletedError; HeldError, RevertInProgressError, UnsupportedError (elders are read through it), DeviceError if the control
+   *   file cannot be changed; then it exists still
    */
   remove(record: SnapshotRecord, copyOnWrite: CopyOnWrite, reason: DeletionReason): Promise<boolean> {
     return this.#removing.runExclusive(async () => {
       const index = this.indexOf(record);
       if (this.toSettle(record).length > 0) return false;
+      if (index === 0 && this.#elders.count > 0)
+        throw new UnsupportedError(
+          `the shadow copies of Windows are read through snapshot ${record.id}; delete them first, oldest first`,
+        );
       if (index === 0) await this.#removeOldest(record, copyOnWrite, reason, undefined);
       else await this.#hide(record, copyOnWrite, reason);
       await this.#removeUnneeded(copyOnWrite);
@@ -213,7 +216,7 @@ export class SnapshotChain {
   toSettle(record: SnapshotRecord): SnapshotRecord[] {
     this.indexOf(record);
     this.keeping.check([record]);
-    const elder = this.#elderOf(record);
+    const elder = elderOf(this.#records, record);
     if (elder === undefined) return [];
     checkArrived(elder);
     return [record, elder].filter(({ area }) => area?.moves.isSettled === false);
@@ -221,12 +224,7 @@ export class SnapshotChain {
 
   /** Is the one that it would be merged into one that waits for a diff area? Then it cannot be deleted yet. */
   hasLateElder(record: SnapshotRecord): boolean {
-    return this.#elderOf(record)?.isLate === true;
-  }
-
-  #elderOf(record: SnapshotRecord): SnapshotRecord | undefined {
-    const older = this.#records.slice(0, this.#records.indexOf(record));
-    return older.findLast(({ deleted }) => deleted === undefined);
+    return elderOf(this.#records, record)?.isLate === true;
   }
 
   /** From now on nobody sees it, and it takes no new copies. */
@@ -259,14 +257,15 @@ export class SnapshotChain {
     });
   }
 
-  /** Removes the `count` oldest, or as many as there are; none if one of them is held. @throws as `removeThrough`; OfflineError if one is late */
+  /** Removes the `count` oldest, elders first, or as many as there are; none if one of them is held, or late. @throws as `removeThrough`; OfflineError */
   async removeOldest(count: number, copyOnWrite: CopyOnWrite, reason: DeletionReason): Promise<void> {
     await this.#removing.runExclusive(async () => {
-      // Nobody is shown those, so nobody can mean them.
-      const [oldest] = this.#records;
-      if (oldest !== undefined && count > 0) checkArrived(oldest);
-      this.keeping.check(this.undeleted.slice(0, count));
-      for (let i = 0; i < count; i++) {
+      const elders = Math.min(count, this.#elders.count);
+      this.keeping.check(this.undeleted.slice(0, count - elders));
+      // Nobody is shown late ones, so nobody can mean them.
+      this.#records.slice(0, count - elders).forEach(checkArrived);
+      await this.#elders.removeOldest(elders, reason);
+      for (let i = elders; i < count; i++) {
         await this.#removeUnneeded(copyOnWrite);
         const record = this.#records[0];
         if (record === undefined) return;
@@ -317,6 +316,8 @@ export class SnapshotChain {
     reason: DeletionReason,
     cause: unknown,
   ): Promise<void> {
+    // They are read through it.
+    await this.#elders.removeOldest(Infinity, reason, cause);
     const wasVisible = record.deleted === undefined;
     if (wasVisible) this.#emit('deleting', { id: record.id, reason, cause });
     await twice(() => this.#control.remove(record.id));

@@ -7,6 +7,7 @@
  * the power failed, older snapshots would miss the copies that went to a snapshot that does not exist.
  */
 import type { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
+import type { Pools } from '../copy-on-write/pools.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { createDiffArea } from '../diff-area/create.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
@@ -66,6 +67,7 @@ export interface CreateContext extends HoldContext {
   readonly copyOnWrite: CopyOnWrite;
   readonly chain: SnapshotChain;
   readonly space: Space;
+  readonly pools: Pools;
 }
 
 /** What a snapshot shares with the others of its set. */
@@ -80,6 +82,8 @@ export interface SetMembership {
 export interface SnapshotPurpose {
   /** `SnapshotState`s. */
   readonly state: number;
+  /** What it is younger than, where the store has no snapshot yet. */
+  readonly after?: Pick<SnapshotItem, 'order' | 'createdAt'> | undefined;
   /** Before the snapshot exists. */
   prepare(area: DiffArea): Promise<void>;
   /** Once it does; it stays even if this fails. */
@@ -226,14 +230,14 @@ export class Creation {
     const { chain, device, store } = this.#context;
     const area = this.#ready;
     this.#endOrder = await chain.ordered();
-    const { newest } = chain;
+    const newest = chain.newest?.item ?? this.#purpose?.after;
     this.#item = {
       kind: 'snapshot',
       volumeSize: device.size,
       storeId: area.storeId,
-      order: (newest?.item.order ?? 0) + 1,
+      order: (newest?.order ?? 0) + 1,
       flags: this.#flags,
-      createdAt: laterThan(newest?.item.createdAt ?? 0n, this.#createdAt),
+      createdAt: laterThan(newest?.createdAt ?? 0n, this.#createdAt),
     };
     await store.control.publish({
       snapshot: this.#item,

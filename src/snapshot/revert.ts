@@ -14,7 +14,6 @@
  * finishes it, and is stopped before anything else changes it.
  */
 import { Mutex } from 'async-mutex';
-import type { Pools } from '../copy-on-write/pools.js';
 import type { Lifetime } from '../device/lifetime.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import { ClosedError, NotFoundError, RevertInProgressError, SnapshotDeletedError } from '../errors.js';
@@ -46,7 +45,6 @@ import { createSnapshot } from './set.js';
 
 export interface RevertContext extends CreateContext {
   readonly live: LiveDevice;
-  readonly pools: Pools;
   readonly merging: Merging;
   readonly life: Lifetime;
 }

@@ -10,6 +10,7 @@
  * copy. So only the newest has to be asked before a write, and every older one finds what it needs without looking at the volume.
  */
 import type { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
+import type { Pools } from '../copy-on-write/pools.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { bitmapSlotsFor } from '../diff-area/bitmap-chain.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
@@ -43,6 +44,7 @@ export interface UnusedContext {
   readonly store: AttachedStore;
   readonly chain: SnapshotChain;
   readonly copyOnWrite: CopyOnWrite;
+  readonly pools: Pools;
   readonly emit: Emit;
 }
 
@@ -107,6 +109,29 @@ export async function skipUnused(
   }
   // A copy that was under way is published all the same; from then on nothing changes any more.
   await copyOnWrite.drained(area);
+  await commitUnderWay(context, record, area);
+}
+
+/**
+ * A copy of what is skipped whose commit has failed may be found at the next opening, and is not read here: it must be committed
+ * before anybody reads the snapshot.
+ */
+async function commitUnderWay(
+  { pools, store }: UnusedContext,
+  record: SnapshotRecord,
+  area: DiffArea,
+): Promise<void> {
+  const isDoubtful = () => [...area.uncommitted.blocks].some((block) => area.unused?.has(block));
+  const settle = () => record.whileThere(() => record.resizing.runExclusive(() => area.settle()));
+  const errors: unknown[] = [];
+  while (isDoubtful() && !record.isGone) {
+    try {
+      await pools.commit.add(settle);
+    } catch (error) {
+      errors.push(error);
+      if (errors.length === SETTLE_ATTEMPTS) throw undecided(store, record, errors);
+    }
+  }
 }
 
 /** Bits of the blocks that no older snapshot needs; `undefined`: there is none. */
@@ -182,13 +207,16 @@ async function unname(store: AttachedStore, record: SnapshotRecord, cause: unkno
       return;
     } catch (error) {
       if (attempt < SETTLE_ATTEMPTS) continue;
-      throw new DeviceError(
-        `the store failed while it was recorded what snapshot ${record.id} skips; the snapshot is there after the volume is opened again (${store.name})`,
-        { cause: new AggregateError([cause, error]) },
-      );
+      throw undecided(store, record, [cause, error]);
     }
   }
 }
+
+const undecided = (store: AttachedStore, { id }: SnapshotRecord, errors: readonly unknown[]): DeviceError =>
+  new DeviceError(
+    `the store failed while it was recorded what snapshot ${id} skips; the snapshot is there after the volume is opened again (${store.name})`,
+    { cause: new AggregateError(errors) },
+  );
 
 function tellUnknown({ emit }: UnusedContext, record: SnapshotRecord, reason: string, error?: unknown): void {
   emit('unusedSpaceUnknown', { id: record.id, reason, error });

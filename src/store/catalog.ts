@@ -12,6 +12,17 @@ export interface CatalogEntry {
 export const isDeleting = (entry: CatalogEntry | undefined): boolean =>
   entry !== undefined && (entry.diffArea.state & SnapshotState.deleting) !== 0;
 
+/** Does it say where a shadow copy of Windows lies? Its order number, and those of others, are Windows' own. */
+export const isShadowCopy = ({ diffArea }: CatalogEntry): boolean =>
+  (diffArea.state & SnapshotState.shadowCopy) !== 0;
+
+/** Oldest first, as volsnap means it. */
+export const byOrder = (a: CatalogEntry, b: CatalogEntry): number => a.snapshot.order - b.snapshot.order;
+
+/** Oldest first, as Windows means it. */
+export const byCreation = ({ snapshot: a }: CatalogEntry, { snapshot: b }: CatalogEntry): number =>
+  a.createdAt === b.createdAt ? a.order - b.order : a.createdAt < b.createdAt ? -1 : 1;
+
 /**
  * Each item says which order number comes before its own, so one that is missing was lost. Only one that is being
  * deleted may be passed over: it goes once its successor says so.

@@ -9,6 +9,7 @@
  * A change that fails is undone in the image; what is on the device is then unknown until a later change of the
  * same sector succeeds, so the caller must not rely on either state.
  */
+import { isDeepStrictEqual } from 'node:util';
 import { Mutex } from 'async-mutex';
 import type { BlockDevice } from '../device/block-device.js';
 import { assert, FormatError, LimitError } from '../errors.js';
@@ -36,7 +37,7 @@ import {
   type StartExtension,
 } from '../format/start-block.js';
 import { BLOCK_SIZE, type ByteLength, type ByteOffset, SECTOR_SIZE } from '../units.js';
-import { type CatalogEntry, checkOrders, isDeleting } from './catalog.js';
+import { byCreation, byOrder, type CatalogEntry, checkOrders, isDeleting, isShadowCopy } from './catalog.js';
 import { outcomeOf, remembering, type SetOutcome } from './set-records.js';
 
 /** Control blocks needed for as many snapshots as a volume may have: 63 pairs fit in each. */
@@ -162,11 +163,18 @@ export class ControlFile {
     return this.#start;
   }
 
-  /** Oldest first. */
+  /** Snapshots of volsnap, oldest first. */
   get entries(): CatalogEntry[] {
-    return [...this.#entries.values()]
-      .map(({ entry }) => entry)
-      .sort((a, b) => a.snapshot.order - b.snapshot.order);
+    return this.#all.filter((entry) => !isShadowCopy(entry)).sort(byOrder);
+  }
+
+  /** Shadow copies of Windows that the store has taken over, oldest first; all are older than `entries`. */
+  get shadowCopies(): CatalogEntry[] {
+    return this.#all.filter(isShadowCopy).sort(byCreation);
+  }
+
+  get #all(): CatalogEntry[] {
+    return [...this.#entries.values()].map(({ entry }) => entry);
   }
 
   has(storeId: Guid): boolean {
@@ -174,11 +182,12 @@ export class ControlFile {
   }
 
   /** What the device holds at a moment between two changes. @throws FormatError, UnsupportedError, DeviceError */
-  async reread(): Promise<{ readonly onDevice: ControlFile; readonly inMemory: readonly CatalogEntry[] }> {
-    return this.#mutex.runExclusive(async () => ({
-      inMemory: this.entries,
-      onDevice: await ControlFile.open(this.#device),
-    }));
+  async reread(): Promise<{ readonly onDevice: ControlFile; readonly isSame: boolean }> {
+    return this.#mutex.runExclusive(async () => {
+      const onDevice = await ControlFile.open(this.#device);
+      const said = ({ entries, shadowCopies }: ControlFile) => [...shadowCopies, ...entries];
+      return { onDevice, isSame: isDeepStrictEqual(said(onDevice), said(this)) };
+    });
   }
 
   /** Writes everything again, durably, as it was read and changed since: for a device that lost it. @throws DeviceError */

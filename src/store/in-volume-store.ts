@@ -28,7 +28,7 @@ import { identify, SIGNATURE_BYTES } from '../filesystem/signature.js';
 import { START_BLOCK_OFFSET, START_BLOCK_SIZE } from '../format/constants.js';
 import type { DiffAreaItem } from '../format/control-block.js';
 import { guidFrom } from '../format/guid.js';
-import { isStartBlock } from '../format/start-block.js';
+import { decodeStartBlock, isStartBlock } from '../format/start-block.js';
 import { BLOCK_SIZE, type ByteLength, type ByteOffset, blockOf, blocksIn, roundUp } from '../units.js';
 import { CONTROL_BLOCKS, ControlFile } from './control-file.js';
 import { Extents } from './extents.js';
@@ -89,14 +89,19 @@ export class InVolumeStore implements Store {
     this.#options = options;
   }
 
-  async initialize(device: BlockDevice, { environment, maximumSize }: InitializeOptions): Promise<void> {
+  /** For whoever has to look at them before they are used. @throws InvalidArgumentError if they are no runs of the device */
+  blocksInside(device: BlockDevice): Extents {
+    return this.#insideOf(device)?.blocks ?? new Extents();
+  }
+
+  async initialize(device: BlockDevice, options: InitializeOptions): Promise<void> {
+    const { environment, maximumSize, overWindows = false, incompatible = 0 } = options;
     const start = new Uint8Array(START_BLOCK_SIZE);
     if (device.size < START_BLOCK_OFFSET + START_BLOCK_SIZE) {
       throw new UnsupportedError(`${device.name} is smaller than the 8 KiB boot area; use a directory store`);
     }
     await device.read(START_BLOCK_OFFSET, start);
-    if (isStartBlock(start))
-      throw new AlreadyInitializedError(`${device.name} has a snapshot store inside already`);
+    if (isStartBlock(start)) checkGivesWay(device, start, overWindows);
     const head = new Uint8Array(Math.min(SIGNATURE_BYTES, device.size));
     await device.read(0, head);
     const kind = identify(head);
@@ -109,7 +114,8 @@ export class InVolumeStore implements Store {
     const protectedSize = inside === undefined ? await this.#makeRoom(device) : device.size;
     const controlOffset = inside?.controlOffset ?? roundUp(protectedSize, BLOCK_SIZE);
     const volumeId = guidFrom(environment.random);
-    const created = newStart(environment, { volumeId, maximumSize, protectedSize, layout: 'in-volume' });
+    const layout = 'in-volume';
+    const created = newStart(environment, { volumeId, maximumSize, protectedSize, layout, incompatible });
     await device.write(sectorAfter(controlOffset), start);
     if (inside !== undefined)
       await writeReserveList(device, listAfter(controlOffset), created.extension.storeId, inside.blocks);
@@ -192,6 +198,17 @@ export class InVolumeStore implements Store {
     const volume = new StartSectorDevice(device, protectedSize, sectorOffset, hidden);
     return new AttachedInVolume(device, control, volume, { reserve, fixed, isInside }, writable);
   }
+}
+
+/** @throws AlreadyInitializedError, UnsupportedError */
+function checkGivesWay({ name }: BlockDevice, start: Uint8Array, overWindows: boolean): void {
+  const { extension } = decodeStartBlock(start, { offset: START_BLOCK_OFFSET });
+  if (extension !== undefined)
+    throw new AlreadyInitializedError(`${name} has a snapshot store inside already`);
+  if (overWindows) return;
+  throw new AlreadyInitializedError(
+    `${name} has shadow copies that Windows made. They can be taken over, if it is said what is to happen where there is no room to keep them right: the write fails (shadowCopies, --shadow-copies: keep), or all of them are dropped (drop)`,
+  );
 }
 
 const isResizable = (device: BlockDevice): device is ResizableDevice => 'resize' in device;

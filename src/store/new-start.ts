@@ -9,20 +9,22 @@ export interface NewStart {
   readonly maximumSize: ByteLength;
   readonly protectedSize: ByteLength;
   readonly layout: StartExtension['layout'];
+  /** `IncompatibleFeature`s; default: none. */
+  readonly incompatible?: number;
 }
 
 export function newStart(
   environment: Environment,
   wanted: NewStart,
 ): Omit<OwnStartBlock, 'firstControlBlock'> {
-  const { volumeId, maximumSize, protectedSize, layout } = wanted;
+  const { volumeId, maximumSize, protectedSize, layout, incompatible = 0 } = wanted;
   return {
     version: 1,
     maximumSize,
     volumeId,
     storageVolumeId: volumeId,
     extension: {
-      incompatible: 0,
+      incompatible,
       readOnlyCompatible: 0,
       compatible: 0,
       protectedSize,

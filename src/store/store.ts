@@ -23,6 +23,10 @@ export interface InitializeOptions {
   readonly environment: Environment;
   /** Bytes that diff areas may take in all; 0: no limit. */
   readonly maximumSize: ByteLength;
+  /** In-volume: a start block that Windows wrote gives way, and is kept as a sector of the volume like any other. Default: it is refused. */
+  readonly overWindows?: boolean;
+  /** `IncompatibleFeature`s of the store; default: none. */
+  readonly incompatible?: number;
 }
 
 /** A place for the snapshots of one volume. */

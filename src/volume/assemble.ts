@@ -29,6 +29,7 @@ import {
 } from './open.js';
 import { announceStore, type SetResolver } from './set-outcome.js';
 import { StoredHistory } from './stored-history.js';
+import { TakenOver } from './taken-over.js';
 import { WindowsEngine } from './windows-engine.js';
 import { WindowsHistory } from './windows-history.js';
 
@@ -44,6 +45,7 @@ export interface VolumeOptions {
   /**
    * Must be given to open a volume with shadow copies of Windows for writing. They are kept right either way. A write that there is no
    * room for in their store, or that would overwrite the store: `keep` refuses it; `drop` deletes all shadow copies, as Windows does.
+   * A store of volsnap that has taken them over (`InitializeVolumeOptions.shadowCopies`) does not ask: there the hold of its oldest snapshot says it.
    */
   readonly shadowCopies?: 'keep' | 'drop';
   /**
@@ -129,7 +131,7 @@ async function openStore(
     loaded = await loadStore(store, { clock, writable, onVolumeChanged, onDamaged, late });
     if (loaded.drop.length === 0) return await assemble(device, store, loaded, writable, options, emit);
     // Before anything says that the volume is in use: a crash in between must find the same reason again.
-    for (const { id } of loaded.drop) await store.control.remove(id);
+    for (const { id } of [...loaded.dropBefore, ...loaded.drop]) await store.control.remove(id);
   } catch (error) {
     await closeAreas(loaded?.records ?? []);
     await store.close();
@@ -140,7 +142,7 @@ async function openStore(
   // From the beginning: of the space of what is damaged nothing is known but by its absence. Whether the volume was
   // changed is settled; in-volume the removal itself has changed it since.
   const parts = await openStore(device, place, writable, { ...options, onVolumeChanged: 'keep' }, emit);
-  const droppedSnapshots = [...loaded.drop, ...parts.recovery.droppedSnapshots];
+  const droppedSnapshots = [...loaded.dropBefore, ...loaded.drop, ...parts.recovery.droppedSnapshots];
   return { ...parts, recovery: { ...loaded.recovery, droppedSnapshots } };
 }
 
@@ -163,6 +165,9 @@ async function assemble(
   const writeBackLimit = writable ? writeBackLimitOf(options) : undefined;
   const life = new Lifetime(device.name);
   const deletions = new DeletionsWhileOpening(emit);
+  const { onDamaged = 'refuse' } = options;
+  const elderOptions = { writable, onDamaged, emit: deletions.emit };
+  const elders = await TakenOver.open(device, store, loaded.records, elderOptions);
   const engine = new Engine(store.volume, store, loaded.records, {
     environment,
     memoryLimit,
@@ -173,15 +178,17 @@ async function assemble(
     apart: options.apart,
     emit: deletions.emit,
     life,
+    elders,
   });
+  elders?.readThrough(engine);
   const leftovers = await findLeftovers(loaded.records, {
     environment,
     writable,
     onUndecidedSet: options.onUndecidedSet ?? 'pending',
   });
-  const warnings = [...loaded.recovery.warnings, ...leftovers.warnings];
+  const warnings = [...loaded.recovery.warnings, ...(elders?.notes ?? []), ...leftovers.warnings];
   engine.reverts.restore();
-  const history = new StoredHistory(engine, writable);
+  const history = new StoredHistory(engine, writable, elders);
   if (!writable) {
     passOverLeftovers(leftovers);
     return { device, life, history, writer: undefined, recovery: { ...loaded.recovery, warnings } };
@@ -194,7 +201,7 @@ async function assemble(
   if (limits !== undefined && loaded.late.length > 0)
     engine.late = new LateAreas(engine, loaded.late, limits);
   history.onClose = announceStore(environment, device, store);
-  const droppedSnapshots = deletions.with(leftovers);
+  const droppedSnapshots = [...(elders?.dropped ?? []), ...deletions.with(leftovers)];
   return {
     device,
     life,

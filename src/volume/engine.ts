@@ -12,6 +12,7 @@ import type { Lifetime } from '../device/lifetime.js';
 import type { Environment } from '../environment.js';
 import { Scrubs } from '../scrub/scrub.js';
 import { SnapshotChain } from '../snapshot/chain.js';
+import { type Elders, NO_ELDERS } from '../snapshot/elders.js';
 import type { Emit } from '../snapshot/events.js';
 import type { SpaceWarning } from '../snapshot/forecast.js';
 import type { Growth } from '../snapshot/growth.js';
@@ -41,6 +42,8 @@ export interface EngineOptions {
   readonly apart: Apart | undefined;
   readonly emit: Emit;
   readonly life: Lifetime;
+  /** Default: there are none. */
+  readonly elders?: Elders | undefined;
 }
 
 export class Engine {
@@ -64,7 +67,7 @@ export class Engine {
   readonly scrubs: Scrubs;
   /** Diff areas that are waited for. */
   late: LateAreas | undefined;
-  /** Of a store that lies inside the volume. */
+  /** Of a store that lies inside the volume, and of shadow copies that it has taken over. */
   readonly protectedBlocks: ProtectedBlocks | undefined;
 
   constructor(
@@ -77,9 +80,9 @@ export class Engine {
     this.emit = options.emit;
     this.life = options.life;
     this.gate = new WriteGate(options.environment.clock);
-    const { environment, growth } = options;
+    const { environment, growth, elders = NO_ELDERS } = options;
     const { clock } = environment;
-    this.chain = new SnapshotChain(records, store.control, this.pools, options.emit, clock);
+    this.chain = new SnapshotChain(records, store.control, this.pools, options.emit, clock, elders);
     const warning = options.spaceWarning;
     this.space = new Space(store, this.chain, this.pools, options.emit, { clock, growth, warning });
     const smallest = options.writeBackLimit === undefined ? APART_ORDERED : APART_WRITEBACK;
@@ -103,9 +106,11 @@ export class Engine {
         : new WriteBuffer({ device: this.live, gate, copyOnWrite, clock, limit });
     this.reverts = new Reverts(this);
     const { taking } = this.reverts;
-    const guarded = { store, chain, copyOnWrite, taking, emit };
+    const guarded = { store, chain, copyOnWrite, taking, emit, elders };
     this.protectedBlocks =
-      store.inside === undefined ? undefined : new ProtectedBlocks(guarded, options.onProtectedWrite);
+      store.inside === undefined && elders.count === 0
+        ? undefined
+        : new ProtectedBlocks(guarded, options.onProtectedWrite);
     this.scrubs = new Scrubs({ chain, pools, copyOnWrite, clock, device, control: store.control }, emit);
   }
 }

@@ -96,6 +96,8 @@ export interface LoadedStore {
   readonly drop: readonly { readonly id: Guid; readonly reason: DeletionReason }[];
   /** Diff areas that are not there yet, oldest first. */
   readonly late: readonly LateArea[];
+  /** Shadow copies of Windows that go before those, oldest first, because they are read through them. */
+  readonly dropBefore: LoadedStore['drop'];
   /** What `putRight` has to write. */
   readonly repairs: readonly (() => Promise<void>)[];
 }
@@ -158,9 +160,12 @@ export async function loadStore(store: AttachedStore, options: LoadOptions): Pro
       `${why} The volume is being put back to snapshot ${revertTarget.snapshot.storeId}; without its snapshots it would stay between two states, so none can be given up. Keep them, or save what can be read (open it read-only)`,
     );
   }
-  const isInvalid = writable && change !== undefined && options.onVolumeChanged === 'invalidate';
-  const gone = (some: readonly SnapshotRecord[], reason: DeletionReason) =>
-    some.map(({ id }) => ({ id, reason }));
+  const isLost = newestDamaged !== undefined && isWithoutCopies(newestDamaged);
+  const reason: DeletionReason = dropsAll ? 'volume-changed' : isLost ? 'late' : 'damaged';
+  const gone = (ids: readonly Guid[]) => (writable ? ids.map((id) => ({ id, reason })) : []);
+  const drop = gone((dropsAll ? records : damaged).map(({ id }) => id));
+  // All through one go, or none: the oldest is always among them.
+  const readThrough = drop.length === 0 ? [] : control.shadowCopies;
   return {
     records,
     change,
@@ -171,12 +176,9 @@ export async function loadStore(store: AttachedStore, options: LoadOptions): Pro
       droppedSnapshots: [],
       warnings,
     },
-    drop: isInvalid
-      ? gone(records, 'volume-changed')
-      : writable
-        ? gone(damaged, newestDamaged !== undefined && isWithoutCopies(newestDamaged) ? 'late' : 'damaged')
-        : [],
     late,
+    drop,
+    dropBefore: gone(readThrough.map(({ snapshot }) => snapshot.storeId)),
     repairs: loaded.map(({ repair }) => repair),
   };
 }

@@ -7,5 +7,10 @@ export interface InitializeVolumeOptions {
   readonly store: Store;
   /** Bytes that diff areas may take in all; default 0: no limit. */
   readonly maximumSize?: ByteLength;
+  /**
+   * For a volume with shadow copies of Windows, and a store inside it: they are taken over, so that they stay right whatever is written, and new
+   * snapshots can be taken. Where there is no room for that, `keep` has the write fail; `drop` deletes them all, as Windows does.
+   */
+  readonly shadowCopies?: 'keep' | 'drop';
   readonly environment?: Environment;
 }

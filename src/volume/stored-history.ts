@@ -1,8 +1,9 @@
 /** The snapshots of a volume in a store of volsnap. */
-import { InvalidArgumentError, SnapshotDeletedError } from '../errors.js';
+import { InvalidArgumentError, SnapshotDeletedError, UnsupportedError } from '../errors.js';
 import { SnapshotState } from '../format/control-block.js';
 import { deleteSnapshot } from '../snapshot/delete.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
+import type { RevertOperation, RevertOptions } from '../snapshot/revert-operation.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import { BLOCK_SIZE } from '../units.js';
 import { blocksChanged, type ChangedExtent, changedExtents } from './changed-blocks.js';
@@ -11,6 +12,7 @@ import type { Engine } from './engine.js';
 import type { ChangedOptions, History, VolumeFigures } from './history.js';
 import { closeAreas } from './open.js';
 import { StoredSnapshot } from './stored-snapshot.js';
+import type { TakenOver } from './taken-over.js';
 
 export class StoredHistory implements History {
   readonly #engine: Engine;
@@ -18,10 +20,13 @@ export class StoredHistory implements History {
   /** Called once, before anything is closed. */
   onClose: () => void = () => undefined;
   readonly #handles = new WeakMap<SnapshotRecord, StoredSnapshot>();
+  /** Shadow copies of Windows, older than all that the engine has. */
+  readonly #takenOver: TakenOver | undefined;
 
-  constructor(engine: Engine, writable: boolean) {
+  constructor(engine: Engine, writable: boolean, takenOver?: TakenOver) {
     this.#engine = engine;
     this.#writable = writable;
+    this.#takenOver = takenOver;
   }
 
   get volume() {
@@ -29,7 +34,8 @@ export class StoredHistory implements History {
   }
 
   get snapshots(): readonly Snapshot[] {
-    return this.#engine.chain.visible.map((record) => this.handleOf(record));
+    const own = this.#engine.chain.visible.map((record) => this.handleOf(record));
+    return [...(this.#takenOver?.snapshots ?? []), ...own];
   }
 
   /** Always the same object for the same snapshot. */
@@ -40,6 +46,15 @@ export class StoredHistory implements History {
       this.#handles.set(record, handle);
     }
     return handle;
+  }
+
+  /** @throws UnsupportedError for a shadow copy of Windows; else see `RevertOperation` */
+  revert(snapshot: Snapshot, options: RevertOptions): RevertOperation {
+    if (this.#takenOver?.find(snapshot) !== undefined)
+      throw new UnsupportedError(
+        `the volume cannot be put back to shadow copy ${snapshot.id}, which Windows made; copy it out with: volsnap export`,
+      );
+    return this.#engine.reverts.start(snapshot.storeId, options);
   }
 
   get figures(): VolumeFigures {
@@ -87,28 +102,32 @@ export class StoredHistory implements History {
     const { chain, store, live, writes } = this.#engine;
     // The tables know of what is in the volume, not of what is in the buffer.
     if (until === undefined) await writes?.drained();
-    const from = chain.indexOf(this.#recordOf(since));
+    // All shadow copies of Windows are older than the first snapshot of volsnap.
+    const elders = this.#takenOver?.changed(since, until) ?? [];
+    const placeOf = (side: Snapshot) =>
+      this.#takenOver?.find(side) === undefined ? chain.indexOf(this.#recordOf(side)) : -1;
+    const from = placeOf(since);
     // Blocks that a revert has still to put back have changed too: those with a copy in its target or a newer snapshot.
     const target = until === undefined ? chain.keeping.from : undefined;
     const first = target === undefined ? from : Math.min(from, chain.indexOf(target));
-    const end = until === undefined ? chain.records.length : chain.indexOf(this.#recordOf(until));
+    const end = until === undefined ? chain.records.length : placeOf(until);
     if (end < from) {
       throw new InvalidArgumentError(
         `snapshot ${since.id} is newer than ${until?.id}; give the older one first`,
       );
     }
     const areas = (some: readonly SnapshotRecord[]) => some.flatMap(({ area }) => area ?? []);
-    const later = until === undefined ? [] : chain.records.slice(end);
-    const passed = areas(chain.records.slice(first, end));
+    const later = until === undefined ? [] : chain.records.slice(Math.max(0, end));
+    const passed = areas(chain.records.slice(Math.max(0, first), Math.max(0, end)));
     // What was written to either side itself shows there alone; what was written to the target of a revert, in the volume too.
     const sides = since.storeId === until?.storeId ? [] : [since, until];
-    const written = [...sides.map((side) => side && this.#recordOf(side)), target].flatMap(
+    const written = [...sides.map((side) => side && chain.find(side.storeId)), target].flatMap(
       (record) => record?.area?.overlays ?? [],
     );
     const changed =
       copiedOnly === true
-        ? passed.map(({ table }) => table)
-        : [...blocksChanged(passed, areas(later)), ...written];
+        ? [...elders, ...passed.map(({ table }) => table)]
+        : [...elders, ...blocksChanged(passed, areas(later)), ...written];
     const size = until?.size ?? live.size;
     for (const extent of changedExtents(changed, { sizeBefore: since.size, size, offset, length })) {
       // Such a store keeps a copy of block 0 in every snapshot, changed or not.

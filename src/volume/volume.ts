@@ -11,7 +11,6 @@ import { asTarget, checkRange, checkWhole, lengthOf } from '../arguments.js';
 import { type AllocationExtent, allocationOf } from '../device/allocation.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { giveBack, type Lent } from '../device/buffer-pool.js';
-import { systemEnvironment } from '../environment.js';
 import { ClosedError, ReadOnlyError } from '../errors.js';
 import type { Guid } from '../format/guid.js';
 import type { SpacePolicy } from '../format/start-block.js';
@@ -36,6 +35,7 @@ import type { VolumeFigures } from './history.js';
 import { setMaximum, setPolicy } from './limits.js';
 import type { Recovery } from './open.js';
 import type { InitializeVolumeOptions } from './options.js';
+import { initializeStore } from './taking-over.js';
 import { changesOf, storeWriterOf } from './writers.js';
 
 export type { VolumeOptions } from './assemble.js';
@@ -54,9 +54,8 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
    */
   static async initialize(device: BlockDevice, options: InitializeVolumeOptions): Promise<void> {
     if (!device.writable) throw new ReadOnlyError(`${device.name} is open for reading only`);
-    const { store, maximumSize = 0, environment = systemEnvironment } = options;
-    checkWhole('maximum size', maximumSize);
-    await store.initialize(device, { environment, maximumSize });
+    checkWhole('maximum size', options.maximumSize ?? 0);
+    await initializeStore(device, options);
   }
 
   /**
@@ -217,6 +216,7 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     const engine = this.#writing;
     await engine.life.run(async () => {
       checkRange(offset, length, engine.device.size);
+      await engine.protectedBlocks?.admitClearing(offset, length);
       await clear(engine, { offset, length }, action);
     });
   }
@@ -318,7 +318,7 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
 
   /** Puts the volume back to a snapshot, usable at once. @throws ReadOnlyError, ClosedError; else see `RevertOperation` */
   revert(snapshot: Snapshot, options: RevertOptions = {}): RevertOperation {
-    return storeWriterOf(this.#opened).engine.reverts.start(snapshot.storeId, options);
+    return storeWriterOf(this.#opened).history.revert(snapshot, options);
   }
 
   /** The revert under way, if there is one and the volume is open for writing; `figures.revert` tells how far it is. */

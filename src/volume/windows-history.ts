@@ -11,7 +11,7 @@ import { ForeignStore } from '../windows/foreign-store.js';
 import { ForeignWriter, type ForeignWriterOptions } from '../windows/foreign-writer.js';
 import { type BlockRun, type ChangedExtent, cutBefore, extentsOf, grownFrom } from './changed-blocks.js';
 import type { ChangedOptions, History, VolumeFigures } from './history.js';
-import { WindowsSnapshot } from './windows-snapshot.js';
+import { announcing, WindowsSnapshot } from './windows-snapshot.js';
 import { withUnused } from './windows-unused.js';
 
 export class WindowsHistory implements History {
@@ -39,15 +39,7 @@ export class WindowsHistory implements History {
     emit: Emit,
   ): Promise<{ readonly history: WindowsHistory; readonly writer: ForeignWriter }> {
     const all = new Map<ForeignSnapshot, WindowsSnapshot>();
-    const idOf = (snapshot: ForeignSnapshot) => snapshot.snapshotId ?? snapshot.storeId;
-    const writer = await ForeignWriter.open(device, options, {
-      removing: (snapshot, reason, cause) => emit('deleting', { id: idOf(snapshot), reason, cause }),
-      removed: (snapshot, reason, cause) => {
-        const gone = all.get(snapshot);
-        if (gone !== undefined) gone.deleted = reason;
-        emit('deleted', { id: idOf(snapshot), reason, cause });
-      },
-    });
+    const writer = await ForeignWriter.open(device, options, announcing(emit, all));
     const history = new WindowsHistory(device, writer.store, writer);
     for (const snapshot of history.#all) all.set(snapshot.foreign, snapshot);
     return { history, writer };
@@ -122,7 +114,10 @@ export class WindowsHistory implements History {
  * Ascending.
  * @throws FormatError where one of them cannot be read
  */
-function writtenBlocks(passed: readonly ForeignSnapshot[], last: ForeignSnapshot | undefined): BlockNumber[] {
+export function writtenBlocks(
+  passed: readonly ForeignSnapshot[],
+  last: ForeignSnapshot | undefined,
+): BlockNumber[] {
   for (const { reason } of last === undefined ? passed : [...passed, last])
     if (reason !== undefined) throw new FormatError(reason);
   const blocks = new Set<BlockNumber>();
@@ -131,7 +126,7 @@ function writtenBlocks(passed: readonly ForeignSnapshot[], last: ForeignSnapshot
   return [...blocks].sort((a, b) => a - b);
 }
 
-function indexIn(snapshots: readonly Snapshot[], snapshot: Snapshot): number {
+export function indexIn(snapshots: readonly Snapshot[], snapshot: Snapshot): number {
   if (snapshot.state === 'deleted') throw new SnapshotDeletedError(`snapshot ${snapshot.id} is gone`);
   const index = snapshots.indexOf(snapshot);
   if (index < 0) throw new InvalidArgumentError(`snapshot ${snapshot.id} is not one of this volume`);

@@ -1,12 +1,18 @@
 /** A shadow copy that Windows made, as a snapshot like any other. */
 import { asTarget } from '../arguments.js';
 import { ReadOnlyError, SnapshotDeletedError, UnsupportedError } from '../errors.js';
-import { NIL_GUID } from '../format/guid.js';
+import { type Guid, NIL_GUID } from '../format/guid.js';
+import type { Emit } from '../snapshot/events.js';
 import type { DeletionReason } from '../snapshot/record.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import type { ByteLength, ByteOffset } from '../units.js';
+import type { RemovalListener } from '../windows/foreign-removals.js';
 import type { ForeignSnapshot } from '../windows/foreign-snapshot.js';
-import type { ForeignWriter } from '../windows/foreign-writer.js';
+
+/** What takes it out of its store, if it is the oldest. @throws UnsupportedError if it is not */
+interface Remover {
+  remove(snapshot: ForeignSnapshot): Promise<void>;
+}
 
 export class WindowsSnapshot implements Snapshot {
   readonly writable = false;
@@ -25,18 +31,18 @@ export class WindowsSnapshot implements Snapshot {
   readonly offline = false;
   /** Why it is gone; `undefined` while it is not. */
   deleted: DeletionReason | undefined;
-  readonly #writer: ForeignWriter | undefined;
+  readonly #writer: Remover | undefined;
 
   /** @param writer of the volume, if that is open for writing */
   constructor(
     readonly foreign: ForeignSnapshot,
-    writer: ForeignWriter | undefined,
+    writer: Remover | undefined,
   ) {
     this.#writer = writer;
   }
 
   get id() {
-    return this.foreign.snapshotId ?? this.foreign.storeId;
+    return idOf(this.foreign);
   }
 
   get storeId() {
@@ -127,3 +133,19 @@ export class WindowsSnapshot implements Snapshot {
     await writer.remove(this.foreign);
   }
 }
+
+/** Names a shadow copy: by its own id, or where that is damaged by that of its store. */
+export const idOf = ({ snapshotId, storeId }: ForeignSnapshot): Guid => snapshotId ?? storeId;
+
+/** Tells of shadow copies that go, and marks those of `handles`, which may be filled later. */
+export const announcing = <Reason extends DeletionReason>(
+  emit: Emit,
+  handles: ReadonlyMap<ForeignSnapshot, WindowsSnapshot>,
+): RemovalListener<Reason> => ({
+  removing: (snapshot, reason, cause) => emit('deleting', { id: idOf(snapshot), reason, cause }),
+  removed: (snapshot, reason, cause) => {
+    const gone = handles.get(snapshot);
+    if (gone !== undefined) gone.deleted = reason;
+    emit('deleted', { id: idOf(snapshot), reason, cause });
+  },
+});

@@ -22,6 +22,6 @@ export function storeWriterOf({
   life.check();
   if (windows === undefined) throw new ReadOnlyError(`${device.name} is open for reading only`);
   throw new UnsupportedError(
-    `${device.name} has shadow copies that Windows made; they can be read, kept and, oldest first, deleted, no more. Copy the volume to take snapshots of it`,
+    `${device.name} has shadow copies that Windows made; they can be read, kept and, oldest first, deleted, no more. To take snapshots of it, have a store of volsnap take them over, with: volsnap init ${device.name} --in-volume --reserve SIZE --shadow-copies keep`,
   );
 }

@@ -1,10 +1,17 @@
 /**
  * Reads of a device that fill parts of one buffer: neighbours become one request, and a few requests run side by side.
  */
-import type { BlockDevice } from '../device/block-device.js';
 import { FormatError } from '../errors.js';
 import { hex } from '../format/binary.js';
-import type { BlockNumber, ByteOffset } from '../units.js';
+import type { BlockNumber, ByteLength, ByteOffset } from '../units.js';
+
+/** A device, or something else that bytes can be read from at an offset. */
+export interface ReadSource {
+  /** Bytes. */
+  readonly size: ByteLength;
+  /** Fills `target`. */
+  read(offset: ByteOffset, target: Uint8Array): Promise<unknown>;
+}
 
 interface Request {
   readonly offset: ByteOffset;
@@ -14,11 +21,11 @@ interface Request {
 const REQUESTS_AT_ONCE = 8;
 
 export class DeviceReads {
-  readonly #device: BlockDevice;
+  readonly #device: ReadSource;
   #last: Request | undefined;
   #ready: Request[] = [];
 
-  constructor(device: BlockDevice) {
+  constructor(device: ReadSource) {
     this.#device = device;
   }
 

@@ -4,6 +4,9 @@
  * A block is looked for in the snapshot's own table, then in those of the newer snapshots in order of age, then on the
  * volume. A move sends the question on to the next newer snapshot at another block. Overlays and the bitmap count only
  * for the snapshot that is read, never for an older one that reads through it.
+ *
+ * Where a store of volsnap has taken the shadow copies over, its oldest snapshot takes the place of the volume, and none of them is the
+ * newest any more.
  */
 import type { BlockDevice } from '../device/block-device.js';
 import { checkRange } from '../device/range.js';
@@ -21,7 +24,7 @@ import {
   offsetOfBlock,
   SECTOR_SIZE,
 } from '../units.js';
-import { DeviceReads } from './device-reads.js';
+import { DeviceReads, type ReadSource } from './device-reads.js';
 import type { ForeignDiffArea } from './foreign-diff-area.js';
 import type { ForeignTable } from './foreign-table.js';
 import type { UnusedBlocks } from './unused-blocks.js';
@@ -44,9 +47,11 @@ export interface ForeignSnapshotParts {
 
 const SECTORS_PER_BLOCK = BLOCK_SIZE / SECTOR_SIZE;
 
-/** Instead of a device offset: the block was unused and reads as zeros. */
+/** Instead of a device offset: the block was unused and reads as zeros; */
 const ZEROS = -1;
-type Source = ByteOffset | typeof ZEROS;
+/** or, from here on downwards, a block of what lies below all shadow copies, by its number. */
+const FIRST_BELOW = -2;
+type Source = number;
 
 export class ForeignSnapshot {
   /** GUID of the diff area; unlike the identifier of the snapshot it is always there. */
@@ -76,9 +81,19 @@ export class ForeignSnapshot {
   readonly #device: BlockDevice;
   readonly #content: ForeignDiffArea | undefined;
   readonly #newer: ForeignSnapshot | undefined;
+  readonly #below: ReadSource;
 
-  /** @param newer the next newer snapshot, through which this one is read */
-  constructor(device: BlockDevice, parts: ForeignSnapshotParts, newer: ForeignSnapshot | undefined) {
+  /**
+   * @param newer the next newer snapshot, through which this one is read
+   * @param below what is read where no snapshot has a block: the volume, or a snapshot of it
+   */
+  constructor(
+    device: BlockDevice,
+    parts: ForeignSnapshotParts,
+    newer: ForeignSnapshot | undefined,
+    below: ReadSource = device,
+  ) {
+    this.#below = below;
     const { item, content } = parts;
     const information = content?.information;
     this.#device = device;
@@ -167,6 +182,8 @@ export class ForeignSnapshot {
   /** @returns where each block was read */
   async #readOnce(offset: ByteOffset, target: Uint8Array): Promise<Source[]> {
     const content = new DeviceReads(this.#device);
+    // What lies on one device is read side by side.
+    const below = this.#below === this.#device ? content : new DeviceReads(this.#below);
     const overlays = new DeviceReads(this.#device);
     const places: Source[] = [];
     const end = offset + target.byteLength;
@@ -177,12 +194,14 @@ export class ForeignSnapshot {
       const part = target.subarray(at - offset, stop - offset);
       const from = this.#find(block);
       places.push(from);
-      if (from === ZEROS) part.fill(0);
-      else await content.add(from + (at - start), part, block);
-      await this.#addOverlay(overlays, block, at - start, part, content);
+      if (from >= 0) await content.add(from + (at - start), part, block);
+      else if (from === ZEROS) part.fill(0);
+      else await below.add(offsetOfBlock(FIRST_BELOW - from) + (at - start), part, block);
+      await this.#addOverlay(overlays, block, at - start, part, [below, content]);
       at = stop;
     }
     // Sectors of an overlay are laid over the block, so they are read last.
+    await below.finish();
     await content.finish();
     await overlays.finish();
     return places;
@@ -200,12 +219,12 @@ export class ForeignSnapshot {
     block: BlockNumber,
     from: number,
     part: Uint8Array,
-    below: DeviceReads,
+    under: readonly DeviceReads[],
   ): Promise<void> {
     const overlay = this.#table().overlayOf(block);
     if (overlay === undefined) return;
-    // `add` may start reading: what lies below must be there first.
-    await below.finish();
+    // `add` may start reading: what lies under it must be there first.
+    for (const reads of under) await reads.finish();
     for (let sector = 0; sector < SECTORS_PER_BLOCK; sector++) {
       if (((overlay.sectors >>> sector) & 1) === 0) continue;
       const low = Math.max(from, sector * SECTOR_SIZE);
@@ -214,7 +233,7 @@ export class ForeignSnapshot {
     }
   }
 
-  /** Device offset of the content of `block` without overlays, or ZEROS. */
+  /** Where the content of `block` lies, without overlays. */
   #find(block: BlockNumber): Source {
     let at = block;
     for (let snapshot: ForeignSnapshot = this; ; snapshot = snapshot.#newer) {
@@ -226,7 +245,7 @@ export class ForeignSnapshot {
       // From the newest on it is the volume. Only the newest has a bitmap of its own to ask, and what moved here is in
       // use whatever the bitmap says.
       const mayBeUnused = place === undefined && !table.isMoveTarget(at);
-      return mayBeUnused && this.#content?.unused?.has(at) === true ? ZEROS : offsetOfBlock(at);
+      return mayBeUnused && this.#content?.unused?.has(at) === true ? ZEROS : FIRST_BELOW - at;
     }
   }
 

@@ -13,6 +13,7 @@ import { hex } from '../format/binary.js';
 import { START_BLOCK_OFFSET, START_BLOCK_SIZE } from '../format/constants.js';
 import { decodeStartBlock, type StartBlock } from '../format/start-block.js';
 import { BLOCK_SIZE } from '../units.js';
+import type { ReadSource } from './device-reads.js';
 import { type ForeignCatalogEntry, readCatalog } from './foreign-catalog.js';
 import { readDiffArea } from './foreign-diff-area.js';
 import { ForeignSnapshot, type TableFault } from './foreign-snapshot.js';
@@ -52,14 +53,46 @@ export class ForeignStore {
     const notes = new Notes();
     const reader = new MetadataReader(device, notes);
     const catalog = await readCatalog(reader, startBlock.firstControlBlock, notes);
-    const snapshots: ForeignSnapshot[] = [];
-    // Newest first: each is made with the newer one through which it is read.
-    for (const entry of catalog.toReversed()) {
-      const newer = snapshots[0];
-      snapshots.unshift(await openSnapshot(device, reader, entry, newer, notes));
-    }
-    return new ForeignStore(startBlock, snapshots, notes.list);
+    return new ForeignStore(startBlock, await openSnapshots(reader, catalog, { device, notes }), notes.list);
   }
+}
+
+/** Shadow copies that a store of volsnap has taken over. */
+export interface TakenOver {
+  /** The volume as Windows had it. It stays the caller's. */
+  readonly device: BlockDevice;
+  /** What the store says of them, oldest first. */
+  readonly catalog: readonly ForeignCatalogEntry[];
+  /** What they are read through: the oldest snapshot of volsnap. */
+  readonly below: ReadSource;
+  /** Why that cannot be read, if so: then none of them can. */
+  readonly fault: TableFault | undefined;
+}
+
+/** @returns the shadow copies, oldest first @throws DeviceError */
+export async function openTakenOver(takenOver: TakenOver, notes: Notes): Promise<ForeignSnapshot[]> {
+  const reader = new MetadataReader(takenOver.device, notes);
+  return openSnapshots(reader, takenOver.catalog, { ...takenOver, notes });
+}
+
+interface SnapshotsContext {
+  readonly device: BlockDevice;
+  readonly notes: Notes;
+  /** Of those that were taken over. */
+  readonly below?: ReadSource;
+  readonly fault?: TableFault | undefined;
+}
+
+async function openSnapshots(
+  reader: MetadataReader,
+  catalog: readonly ForeignCatalogEntry[],
+  context: SnapshotsContext,
+): Promise<ForeignSnapshot[]> {
+  const snapshots: ForeignSnapshot[] = [];
+  // Newest first: each is made with the newer one through which it is read.
+  for (const entry of catalog.toReversed())
+    snapshots.unshift(await openSnapshot(reader, entry, snapshots[0], context));
+  return snapshots;
 }
 
 async function readStartBlock(device: BlockDevice): Promise<StartBlock> {
@@ -76,25 +109,25 @@ async function readStartBlock(device: BlockDevice): Promise<StartBlock> {
 }
 
 async function openSnapshot(
-  device: BlockDevice,
   reader: MetadataReader,
   { snapshot: item, diffArea }: ForeignCatalogEntry,
   newer: ForeignSnapshot | undefined,
-  notes: Notes,
+  { device, notes, below, fault }: SnapshotsContext,
 ): Promise<ForeignSnapshot> {
   const size = Math.min(item.volumeSize, device.size);
   if (size < item.volumeSize)
     notes.add(
       `snapshot of store ${item.storeId} claims ${item.volumeSize} bytes; only the ${device.size} of the device are read`,
     );
-  const content = diffArea && (await readDiffArea(device, reader, diffArea, newer === undefined, notes));
+  const isNewest = newer === undefined && below === undefined;
+  const content = diffArea && (await readDiffArea(device, reader, diffArea, isNewest, notes));
   const ownFault =
     content === undefined
       ? new FormatError(`the catalog has no diff-area item of store ${item.storeId}`)
       : content.tableFault;
   const tableFault: TableFault | undefined =
-    ownFault === undefined ? newer?.tableFault : { storeId: item.storeId, error: ownFault };
-  const snapshot = new ForeignSnapshot(device, { item, size, content, tableFault }, newer);
+    ownFault === undefined ? (newer?.tableFault ?? fault) : { storeId: item.storeId, error: ownFault };
+  const snapshot = new ForeignSnapshot(device, { item, size, content, tableFault }, newer, below);
   if (snapshot.reason !== undefined)
     notes.add(`snapshot of store ${item.storeId} cannot be read: ${snapshot.reason}`);
   return snapshot;

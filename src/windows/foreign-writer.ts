@@ -3,18 +3,18 @@
  *
  * Everything is read and decided before anything is written; opening writes nothing, unless damaged shadow copies are to be dropped.
  *
- * Shadow copies go oldest first, each durably before the next: an older one reads through the newer, so none may outlive the copies that it needs.
- *
- * Left out: new shadow copies, whose diff areas would need room that only the file system can give.
+ * Left out: new shadow copies, whose diff areas would need room that only the file system can give. A store of volsnap has room of its own,
+ * and can take the shadow copies over (`volume/taking-over.ts`).
  */
-import { Mutex } from 'async-mutex';
 import type { BlockDevice } from '../device/block-device.js';
 import { FormatError, UnsupportedError } from '../errors.js';
 import { hex } from '../format/binary.js';
+import type { StartBlock } from '../format/start-block.js';
 import { offsetOfBlock } from '../units.js';
 import { BlockRanges } from './block-ranges.js';
 import { CopyTarget } from './copy-target.js';
 import { ForeignCopies } from './foreign-copies.js';
+import { ForeignRemovals, type RemovalListener } from './foreign-removals.js';
 import type { ForeignSnapshot } from './foreign-snapshot.js';
 import { ForeignStore } from './foreign-store.js';
 import { FreeSlots } from './free-slots.js';
@@ -22,8 +22,7 @@ import { freeItems, readItemPlaces } from './item-places.js';
 import { MetadataReader } from './metadata-reader.js';
 import { NeededBlocks } from './needed-blocks.js';
 import { Notes } from './notes.js';
-import { StoreGuard } from './store-guard.js';
-import { readStoreMap, type StoreMap, type StoreOfSnapshot } from './store-map.js';
+import { readStoreMap, type StoreMap } from './store-map.js';
 import { TableWriter } from './table-writer.js';
 
 /** Why a shadow copy goes. */
@@ -39,13 +38,6 @@ export interface ForeignWriterOptions {
   readonly onDamaged: 'refuse' | 'drop';
 }
 
-/** Is told of each shadow copy that goes. */
-export interface RemovalListener {
-  removing(snapshot: ForeignSnapshot, reason: RemovalReason, cause: unknown): void;
-  /** Durably; from here on it may read wrong. */
-  removed(snapshot: ForeignSnapshot, reason: RemovalReason, cause: unknown): void;
-}
-
 export class ForeignWriter {
   /** As it was when the volume was opened. */
   readonly store: ForeignStore;
@@ -53,32 +45,33 @@ export class ForeignWriter {
   readonly dropped: readonly ForeignSnapshot[];
   readonly copies: ForeignCopies;
   readonly #device: BlockDevice;
-  readonly #listener: RemovalListener;
-  readonly #removing = new Mutex();
-  readonly #guard: StoreGuard;
-  readonly #map: StoreMap;
-  /** Oldest first. */
-  #left: readonly StoreOfSnapshot[];
+  readonly #removals: ForeignRemovals<RemovalReason>;
 
   private constructor(
     device: BlockDevice,
     { store, dropped }: { readonly store: ForeignStore; readonly dropped: readonly ForeignSnapshot[] },
     map: StoreMap,
     { shadowCopies }: ForeignWriterOptions,
-    listener: RemovalListener,
+    listener: RemovalListener<RemovalReason>,
   ) {
     this.store = store;
     this.dropped = dropped;
     this.#device = device;
-    this.#listener = listener;
-    this.#map = map;
-    this.#left = map.stores;
-    this.#guard = new StoreGuard(this.#ownRanges(), new BlockRanges(map.others));
+    this.#removals = new ForeignRemovals({
+      map,
+      listener,
+      free: ({ items }) => freeItems(device, items),
+      emptied: async () => {
+        this.copies.end();
+        // What is under way still writes into the store.
+        await this.copies.idle();
+      },
+    });
     const giveUp = async (refusal: Error) => {
       if (shadowCopies === 'keep') throw refusal;
-      await this.#removeAll(refusal);
+      await this.removeOldest(Infinity, 'space', refusal);
     };
-    this.copies = new ForeignCopies(device, targetOf(device, map), this.#guard, { giveUp });
+    this.copies = new ForeignCopies(device, targetOf(device, map), this.#removals.guard, { giveUp });
   }
 
   /**
@@ -88,7 +81,7 @@ export class ForeignWriter {
   static async open(
     device: BlockDevice,
     options: ForeignWriterOptions,
-    listener: RemovalListener,
+    listener: RemovalListener<RemovalReason>,
   ): Promise<ForeignWriter> {
     let store = await ForeignStore.open(device);
     const dropped = await removeUnreadable(device, store, options);
@@ -105,51 +98,14 @@ export class ForeignWriter {
     return writer;
   }
 
-  /** Removes the `count` oldest shadow copies, one after the other; fewer if there are not so many. */
+  /** See `ForeignRemovals`. */
   async removeOldest(count: number, reason: RemovalReason, cause?: unknown): Promise<void> {
-    await this.#removing.runExclusive(() => this.#remove(count, reason, cause));
+    await this.#removals.removeOldest(count, reason, cause);
   }
 
   /** Removes the shadow copy. @throws UnsupportedError if it is not the oldest */
   async remove(snapshot: ForeignSnapshot): Promise<void> {
-    await this.#removing.runExclusive(async () => {
-      const index = this.#left.findIndex((each) => each.snapshot === snapshot);
-      if (index > 0)
-        throw new UnsupportedError(
-          `shadow copy ${snapshot.snapshotId ?? snapshot.storeId} is not the oldest; of the shadow copies of Windows only that can be deleted, because older ones read through the newer`,
-        );
-      if (index === 0) await this.#remove(1, 'requested', undefined);
-    });
-  }
-
-  async #removeAll(cause: unknown): Promise<void> {
-    await this.#removing.runExclusive(() => this.#remove(Infinity, 'space', cause));
-  }
-
-  async #remove(count: number, reason: RemovalReason, cause: unknown): Promise<void> {
-    for (let left = count; left > 0; left--) {
-      const [oldest, ...others] = this.#left;
-      if (oldest === undefined) return;
-      this.#listener.removing(oldest.snapshot, reason, cause);
-      await freeItems(this.#device, oldest.items);
-      this.#left = others;
-      this.#listener.removed(oldest.snapshot, reason, cause);
-      if (others.length === 0) {
-        this.copies.end();
-        // What is under way still writes into the store.
-        await this.copies.idle();
-      }
-      this.#guard.own = this.#ownRanges();
-    }
-  }
-
-  /** Where the shadow copies that are left lie, and what leads to them. */
-  #ownRanges(): BlockRanges | undefined {
-    if (this.#left.length === 0) return undefined;
-    return new BlockRanges([
-      ...this.#map.controlBlocks,
-      ...this.#left.flatMap(({ layout }) => layout.ranges),
-    ]);
+    await this.#removals.remove(snapshot, 'requested');
   }
 
   async close(): Promise<void> {
@@ -166,11 +122,7 @@ async function removeUnreadable(
 ): Promise<readonly ForeignSnapshot[]> {
   const newest = snapshots.findLastIndex(({ reason }) => reason !== undefined);
   if (newest < 0) return [];
-  const { volumeId, storageVolumeId } = startBlock;
-  if (volumeId !== storageVolumeId)
-    throw new UnsupportedError(
-      `the shadow copies of ${device.name} are kept on another volume (${storageVolumeId}); it can only be opened read-only`,
-    );
+  checkKeptHere(device, startBlock);
   if (onDamaged === 'refuse')
     throw new FormatError(
       `${snapshots[newest]?.reason}. Open the volume read-only to save the shadow copies that can be read, or give the others up`,
@@ -180,6 +132,14 @@ async function removeUnreadable(
   const gone = snapshots.slice(0, newest + 1);
   for (const { storeId } of gone) await freeItems(device, pairs.get(storeId) ?? {});
   return gone;
+}
+
+/** @throws UnsupportedError if copies are kept on another volume */
+export function checkKeptHere({ name }: BlockDevice, { volumeId, storageVolumeId }: StartBlock): void {
+  if (volumeId !== storageVolumeId)
+    throw new UnsupportedError(
+      `the shadow copies of ${name} are kept on another volume (${storageVolumeId}); it can only be opened read-only`,
+    );
 }
 
 /** The newest shadow copy as the place where copies go. @throws UnsupportedError, FormatError */

@@ -21,15 +21,20 @@ export class StoreGuard {
     this.#others = others;
   }
 
-  /** `undefined`: the range meets no store. */
+  /** `undefined`: the range meets no store, nor the start block of one. */
   meets(offset: ByteOffset, length: ByteLength): Encounter | undefined {
+    const isStart = offset < START_BLOCK_OFFSET + START_BLOCK_SIZE && offset + length > START_BLOCK_OFFSET;
+    const store = this.meetsStore(offset, length);
+    if (store?.isOwn === false || this.own === undefined || !isStart) return store;
+    return { offset: START_BLOCK_OFFSET, isOwn: true };
+  }
+
+  /** The same, where the start block lies elsewhere. */
+  meetsStore(offset: ByteOffset, length: ByteLength): Encounter | undefined {
     const [start, end] = [blockOf(offset), blocksIn(offset + length)];
     const other = this.#others.firstWithin(start, end);
     if (other !== undefined) return { offset: offsetOfBlock(other), isOwn: false };
-    if (this.own === undefined) return undefined;
-    const isStart = offset < START_BLOCK_OFFSET + START_BLOCK_SIZE && offset + length > START_BLOCK_OFFSET;
-    if (isStart) return { offset: START_BLOCK_OFFSET, isOwn: true };
-    const own = this.own.firstWithin(start, end);
+    const own = this.own?.firstWithin(start, end);
     return own === undefined ? undefined : { offset: offsetOfBlock(own), isOwn: true };
   }
 }

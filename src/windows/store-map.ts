@@ -7,7 +7,7 @@ import { BLOCK_SIZE, type ByteOffset, blockOf, blocksIn, offsetOfBlock } from '.
 import { type BlockRange, BlockRanges } from './block-ranges.js';
 import type { ForeignSnapshot } from './foreign-snapshot.js';
 import type { ForeignStore } from './foreign-store.js';
-import { type ItemPair, readItemPlaces } from './item-places.js';
+import { type ControlPlaces, type ItemPair, readItemPlaces } from './item-places.js';
 import { MetadataReader } from './metadata-reader.js';
 import { Notes } from './notes.js';
 import { type FileLayout, rangeOf, readFileLayout } from './store-layout.js';
@@ -32,8 +32,18 @@ export interface StoreMap {
 /** @throws as `readFileLayout`; FormatError for runs of two stores that overlap */
 export async function readStoreMap(device: BlockDevice, store: ForeignStore): Promise<StoreMap> {
   const reader = new MetadataReader(device, new Notes());
-  const blockCount = blocksIn(device.size);
   const { controlBlocks, pairs } = await readItemPlaces(reader, store.startBlock.firstControlBlock);
+  return mapStores(device, store.snapshots, { controlBlocks, pairs });
+}
+
+/** @throws as `readStoreMap` */
+export async function mapStores(
+  device: BlockDevice,
+  snapshots: readonly ForeignSnapshot[],
+  { controlBlocks, pairs }: ControlPlaces,
+): Promise<StoreMap> {
+  const reader = new MetadataReader(device, new Notes());
+  const blockCount = blocksIn(device.size);
   const others: BlockRange[] = [];
   const runs: BlockRange[] = [];
   const layouts = new Map<string, FileLayout>();
@@ -42,7 +52,7 @@ export async function readStoreMap(device: BlockDevice, store: ForeignStore): Pr
     const layout = await readFileLayout(reader, diffAreaItem, blockCount);
     runs.push(...layout.runs.map(rangeOf));
     layouts.set(storeId, layout);
-    if (!store.snapshots.some((snapshot) => snapshot.storeId === storeId)) others.push(...layout.ranges);
+    if (!snapshots.some((snapshot) => snapshot.storeId === storeId)) others.push(...layout.ranges);
   }
   const overlap = BlockRanges.overlapOf(runs);
   if (overlap !== undefined)
@@ -50,11 +60,11 @@ export async function readStoreMap(device: BlockDevice, store: ForeignStore): Pr
       `location lists: the block at ${hex(offsetOfBlock(overlap))} of ${device.name} belongs to two files of shadow copies, or twice to one`,
     );
   const stores: StoreOfSnapshot[] = [];
-  for (const snapshot of store.snapshots) {
+  for (const snapshot of snapshots) {
     const items = pairs.get(snapshot.storeId);
     const layout = layouts.get(snapshot.storeId);
     if (items?.diffAreaItem === undefined || layout === undefined) continue;
-    const isNewest = snapshot === store.snapshots.at(-1);
+    const isNewest = snapshot === snapshots.at(-1);
     const unused = isNewest ? snapshot.unused : await ownUnused(reader, items.diffAreaItem, blockCount);
     stores.push({ snapshot, items, layout, unused });
   }

@@ -1,6 +1,7 @@
 /**
  * Sound stores to start from, the same for the same seed: both layouts, one to five snapshots, tables of several blocks,
- * grown diff areas, zero blocks, and some that were left by a killed process.
+ * grown diff areas, zero blocks, some that were left by a killed process,
+ * and one that has taken shadow copies of Windows over.
  */
 import type { Folder } from '../../src/device/folder.ts';
 import { MemoryContent, MemoryDevice } from '../../src/device/memory-device.ts';
@@ -13,6 +14,7 @@ import type { Store } from '../../src/store/store.ts';
 import { SeededRandom } from '../../src/testing/seeded-random.ts';
 import { BLOCK_SIZE } from '../../src/units.ts';
 import { Volume } from '../../src/volume/volume.ts';
+import { randomWritableImage } from '../interop/support/random-windows-image.ts';
 
 /** Name of the device among the contents of an image; the others are files of the folder. */
 export const DEVICE = 'device';
@@ -31,6 +33,8 @@ export interface Base {
   readonly volume: Uint8Array;
   /** By id, oldest first. */
   readonly snapshots: ReadonlyMap<string, Uint8Array>;
+  /** GUIDs of the stores of shadow copies that were taken over: no checksum speaks for what they hold. */
+  readonly shadowCopies: ReadonlySet<string>;
 }
 
 interface Plan {
@@ -43,6 +47,8 @@ interface Plan {
   readonly clean: boolean;
   /** The oldest that many are deleted again. */
   readonly deleted?: number;
+  /** Was it a volume with shadow copies of Windows? Its size is theirs then. */
+  readonly takesOver?: boolean;
 }
 
 const KIBIBYTE = 1024;
@@ -72,6 +78,7 @@ const PLANS: readonly Plan[] = [
   },
   { layout: 'in-volume', size: 512 * KIBIBYTE, snapshots: 5, writes: 12, filled: true, clean: false },
   { layout: 'in-volume', size: 560 * BLOCK_SIZE, snapshots: 2, writes: 540, filled: false, clean: true },
+  { layout: 'in-volume', size: 0, snapshots: 2, writes: 12, filled: false, clean: true, takesOver: true },
 ];
 
 /** Time goes on by a second at each look; nothing is left to chance. */
@@ -103,8 +110,9 @@ export async function makeBases(seed: string): Promise<Base[]> {
 const GROWTH = { initial: 12 * BLOCK_SIZE, maximum: 32 * BLOCK_SIZE };
 
 async function makeBase(plan: Plan, random: SeededRandom): Promise<Base> {
-  const { layout, size } = plan;
-  const bytes = new Uint8Array(size);
+  const { layout, takesOver = false } = plan;
+  const bytes = takesOver ? randomWritableImage(random.fork('image')).bytes : new Uint8Array(plan.size);
+  const size = bytes.byteLength;
   if (plan.filled) random.fill(bytes);
   const model = bytes.slice();
   const content = new MemoryContent(bytes);
@@ -114,6 +122,7 @@ async function makeBase(plan: Plan, random: SeededRandom): Promise<Base> {
   await Volume.initialize(new MemoryDevice(content), {
     store: inside ? new InVolumeStore({ reserve: (10 + 130) * BLOCK_SIZE }) : new DirectoryStore(folder),
     environment,
+    ...(takesOver ? { shadowCopies: 'drop' } : {}),
   });
   const volume = await Volume.open(new MemoryDevice(content), {
     store: storeOf(layout, folder),
@@ -121,6 +130,11 @@ async function makeBase(plan: Plan, random: SeededRandom): Promise<Base> {
     growth: GROWTH,
   });
   const moments = new Map<string, Uint8Array>();
+  const shadowCopies = new Set<string>();
+  for (const { id, storeId } of volume.snapshots) {
+    if (id === storeId) moments.set(id, model.slice());
+    else shadowCopies.add(storeId);
+  }
   for (let i = 0; i < plan.snapshots; i++) {
     const snapshot = await volume.createSnapshot({
       label: `number ${i}`,
@@ -138,6 +152,8 @@ async function makeBase(plan: Plan, random: SeededRandom): Promise<Base> {
       for (let w = 0; w < plan.writes; w++) {
         const at = random.below(size - 100);
         const piece = random.fill(new Uint8Array(Math.min(size - at, random.between(1, 2 * BLOCK_SIZE))));
+        // Not over the stores of shadow copies.
+        if (takesOver && at + piece.byteLength > 14 * BLOCK_SIZE) continue;
         await volume.write(at, piece);
         model.set(piece, at);
       }
@@ -155,7 +171,7 @@ async function makeBase(plan: Plan, random: SeededRandom): Promise<Base> {
     image.set(name, (await folder.open(name, { writable: false })).bytes.slice());
   if (!plan.clean) await volume.close();
   const name = `${layout}, ${size} bytes, ${plan.snapshots} snapshots${plan.clean ? '' : ', killed'}`;
-  return { name, layout, size, image, clean: plan.clean, volume: model, snapshots: moments };
+  return { name, layout, size, image, clean: plan.clean, volume: model, snapshots: moments, shadowCopies };
 }
 
 export const storeOf = (layout: Base['layout'], folder: Folder): Store =>

@@ -67,12 +67,12 @@ export function placesOf(base: Base): Place[] {
     if (hasSignature(bytes, START_BLOCK_OFFSET) && typeAt(bytes, START_BLOCK_OFFSET) === BlockType.start)
       places.push({ file, offset: START_BLOCK_OFFSET, type: BlockType.start });
     for (let offset = from; offset + BLOCK_SIZE <= bytes.byteLength; offset += BLOCK_SIZE) {
+      // The kept sector of an in-volume store belongs to the volume; it is not metadata, even if it looks so.
+      if (file === 'device' && offset === from + 9 * BLOCK_SIZE) continue;
       if (hasSignature(bytes, offset))
         places.push({ file, offset, type: typeAt(bytes, offset) as BlockType });
       else if (offset > from + 9 * BLOCK_SIZE || file !== 'device') {
-        // The kept sector of an in-volume store belongs to the volume; it is not metadata.
-        const isKept = file === 'device' && offset === from + 9 * BLOCK_SIZE;
-        if (!isKept && bytes.subarray(offset, offset + BLOCK_SIZE).some((byte) => byte !== 0))
+        if (bytes.subarray(offset, offset + BLOCK_SIZE).some((byte) => byte !== 0))
           places.push({ file, offset, type: 'copy' });
       }
     }

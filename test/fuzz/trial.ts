@@ -173,6 +173,10 @@ class Trial {
     // Everything that can be asked of it must be answered.
     void [snapshot.label, snapshot.applicationInfo, snapshot.setId, snapshot.usedBytes, snapshot.problem];
     void [snapshot.allocatedBytes, snapshot.order, snapshot.state, Number(snapshot.createdAt)];
+    if (this.#base.shadowCopies.has(snapshot.storeId)) {
+      await this.#attempt(() => snapshot.read(0, snapshot.size));
+      return;
+    }
     if (wanted === undefined) {
       this.wrong.push(`${when}: there is a snapshot ${snapshot.id} that never was`);
       return;

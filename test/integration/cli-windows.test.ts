@@ -75,5 +75,39 @@ test('a volume of Windows is written when it is said how, and its oldest shadow 
   expect(await newest()).toBeUndefined();
 });
 
+test('a store of volsnap takes shadow copies over, and new snapshots are taken', () => {
+  const bench = new Bench();
+  const createdAt = 130_305_261_097_363_787n;
+  const { bytes, stores } = buildWindowsImage({
+    size: 60 * BLOCK_SIZE,
+    metadataFrom: 30,
+    snapshots: [
+      { number: 1, createdAt, tables: [[copy(1, 20)]], free: [2] },
+      { number: 2, createdAt: createdAt + 1n, tables: [[copy(2, 21)]], free: [2] },
+    ],
+  });
+  bench.image('windows.img', bytes);
+  const place = ['--in-volume', '--reserve', '8M'];
+  expect(bench.fails(['init', 'windows.img', ...place], 1)).toContain('--shadow-copies');
+  expect(bench.ok(['init', 'windows.img', ...place, '--shadow-copies', 'keep']).stdout).toContain(
+    '2 shadow copies of Windows stay',
+  );
+  bench.ok(['create', 'windows.img', '--label', 'new']);
+  bench.ok(['write', 'windows.img', '--offset', String(8 * BLOCK_SIZE)], 'new');
+  const at = String((stores[0]?.[0] ?? 0) * BLOCK_SIZE);
+  expect(bench.fails(['write', 'windows.img', '--offset', at], 1, { input: 'x' })).toContain(
+    'which are kept',
+  );
+  const listed = bench.json(['list', 'windows.img']) as { label: string | null; state: string }[];
+  expect(listed.map(({ label, state }) => [label, state])).toEqual([
+    [null, 'ok'],
+    [null, 'ok'],
+    ['as volsnap found it', 'ok'],
+    ['new', 'ok'],
+  ]);
+  bench.ok(['delete', 'windows.img', '--oldest']);
+  expect(bench.ok(['check', 'windows.img', '--scrub']).stdout).toContain('sound');
+});
+
 const hashOfFile = (path: string): string =>
   execFileSync('sha256sum', [path], { encoding: 'utf8' }).slice(0, 64);

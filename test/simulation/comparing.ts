@@ -12,7 +12,8 @@ export async function compareChanges(
   until: Snapshot | undefined,
 ): Promise<void> {
   // Read first: what is written meanwhile may be reported or not.
-  const after = await (until ?? volume).read(0, until?.size ?? volume.size);
+  const read = () => (until ?? volume).read(0, until?.size ?? volume.size);
+  const after = await read();
   const before = await since.read(0, since.size);
   const changed = new Uint8Array(volume.size);
   for await (const { offset, length } of volume.changedBlocks(until ? { since, until } : { since }))
@@ -21,7 +22,11 @@ export async function compareChanges(
   const mayChange = until === undefined || since.writable || until.writable;
   if (mayChange && volume.figures.layout === 'in-volume') changed.fill(1, 0, BLOCK_SIZE);
   // What the volume has grown by has changed, too.
-  const missed = after.findIndex((byte, at) => byte !== before[at] && changed[at] === 0);
+  const isMissed = (byte: number, at: number) => byte !== before[at] && changed[at] === 0;
+  if (!after.some(isMissed)) return;
+  // A revert that was cancelled meanwhile has put it back: it differed, and does no more.
+  const now = await read();
+  const missed = after.findIndex((byte, at) => isMissed(byte, at) && byte === now[at]);
   if (missed >= 0)
     throw new ModelMismatch(
       `byte ${missed} differs between ${since.label} and ${until?.label ?? 'now'}, but is not reported as changed`,

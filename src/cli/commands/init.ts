@@ -1,6 +1,6 @@
 /** `volsnap init`: makes an empty store for a volume. */
 import { stat } from 'node:fs/promises';
-import { type Command, InvalidArgumentError as WrongArgument } from 'commander';
+import { type Command, Option, InvalidArgumentError as WrongArgument } from 'commander';
 import {
   AlreadyInitializedError,
   type ByteLength,
@@ -28,6 +28,7 @@ interface InitOptions extends CommonOptions {
   readonly protectedSize?: ByteLength;
   readonly runs?: readonly Run[];
   readonly maxSize?: ByteLength;
+  readonly shadowCopies?: 'keep' | 'drop';
 }
 
 /** A part of a file inside the volume. */
@@ -55,6 +56,7 @@ export const initCommand = (run: Runner): Command =>
       'volsnap init disk.img',
       'volsnap init disk.img --max-size 10G',
       'volsnap init ntfs.img --in-volume --reserve 512M',
+      'volsnap init windows.img --in-volume --reserve 512M --shadow-copies keep',
       'volsnap init /dev/vg0/data --store /var/lib/volsnap/data',
       'volsnap init nbd://host/export --store /var/lib/volsnap/export',
     ],
@@ -72,6 +74,12 @@ export const initCommand = (run: Runner): Command =>
       parseRuns,
     )
     .option('--max-size <SIZE>', 'most that snapshots may take in all (default: no limit)', parseSize)
+    .addOption(
+      new Option(
+        '--shadow-copies <HOW>',
+        'take shadow copies of Windows over, with --in-volume; later, a write that there is no room to keep them right for fails (keep), or drops them all (drop)',
+      ).choices(['keep', 'drop']),
+    )
     .action(run(initialize));
 
 async function initialize(session: Session, path: string, options: InitOptions): Promise<undefined> {
@@ -82,7 +90,12 @@ async function initialize(session: Session, path: string, options: InitOptions):
     const store = await storeFor(device, options);
     const volumeSize = options.protectedSize ?? device.size;
     const maximumSize = options.maxSize ?? 0;
-    await Volume.initialize(device, { store, maximumSize });
+    const { shadowCopies } = options;
+    await Volume.initialize(device, {
+      store,
+      maximumSize,
+      ...(shadowCopies === undefined ? {} : { shadowCopies }),
+    });
     const place = options.inVolume ? device.name : (options.store ?? defaultStore(device));
     const { layout } = store;
     if (session.json) {
@@ -102,13 +115,14 @@ async function initialize(session: Session, path: string, options: InitOptions):
           : 'inside it, in the runs of a file'
         : `in ${place}`;
     await session.output.print(`${device.name} (${formatSize(volumeSize)}) keeps its snapshots ${where}.`);
+    if (shadowCopies !== undefined) await tellTakenOver(session, device);
     await tellNext(session, path, options);
   } finally {
     await device.close();
   }
 }
 
-function checkOptions({ inVolume, store, reserve, protectedSize, runs }: InitOptions): void {
+function checkOptions({ inVolume, store, reserve, protectedSize, runs, shadowCopies }: InitOptions): void {
   if (inVolume && store !== undefined) throw new UsageError('choose one of --store and --in-volume');
   const places = [reserve, protectedSize, runs].filter((place) => place !== undefined);
   if (inVolume && places.length !== 1) {
@@ -120,6 +134,7 @@ function checkOptions({ inVolume, store, reserve, protectedSize, runs }: InitOpt
   if (reserve !== undefined) throw new UsageError('--reserve goes with --in-volume');
   if (protectedSize !== undefined) throw new UsageError('--protected-size goes with --in-volume');
   if (runs !== undefined) throw new UsageError('--runs goes with --in-volume');
+  if (shadowCopies !== undefined) throw new UsageError('--shadow-copies goes with --in-volume');
 }
 
 /** Two stores of one volume would miss each other's copies. */
@@ -159,6 +174,19 @@ async function storeFor(device: Device, options: InitOptions): Promise<Store> {
     );
   }
   return new DirectoryStore(store ?? defaultStore(device));
+}
+
+/** The device is closed afterwards. */
+async function tellTakenOver({ output }: Session, device: Device): Promise<void> {
+  await using volume = await Volume.open(device, { readOnly: true });
+  // The newest is the one that was just taken.
+  const base = volume.snapshots.at(-1);
+  const count = volume.snapshots.length - 1;
+  if (base === undefined) await output.print('There were no shadow copies of Windows to take over.');
+  else
+    await output.print(
+      `${count} shadow ${count === 1 ? 'copy' : 'copies'} of Windows ${count === 1 ? 'stays, and is' : 'stay, and are'} read through snapshot ${base.id}, taken now.`,
+    );
 }
 
 async function tellNext({ output }: Session, path: string, { store }: InitOptions): Promise<void> {

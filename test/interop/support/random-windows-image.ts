@@ -49,14 +49,21 @@ export interface WritableImage extends WindowsImage {
   readonly snapshots: readonly SnapshotPlan[];
 }
 
-export function randomWritableImage(random: SeededRandom): WritableImage {
+/** @param spare further blocks at the end, of which all but the first few are declared unused where anything is */
+export function randomWritableImage(random: SeededRandom, spare = 0): WritableImage {
   const count = random.between(1, 3);
   const most = random.pick([6, 20, 60]);
-  const blocks = 110 + 3 * most;
+  const blocks = 110 + 3 * most + spare;
+  const unusedSpare = Array.from({ length: spare }, (_, index) => blocks - spare + index).slice(3, -1);
   const cut = random.chance(0.3) ? random.between(1, 31) * 512 : 0;
   const numbers = Array.from({ length: count }, (_, index) => index + 1);
   const snapshots = numbers.map((number, age) => {
-    const plan = randomSnapshot(random, number, age, blocks - 1);
+    const drawn = randomSnapshot(random, number, age, blocks - 1);
+    const plan = {
+      ...drawn,
+      unused: drawn.unused && [...drawn.unused, ...unusedSpare],
+      previouslyUnused: drawn.previouslyUnused && [...drawn.previouslyUnused, ...unusedSpare],
+    };
     if (number < count) return { ...plan, free: [random.below(3)] };
     const free = Array.from({ length: random.between(1, 3) }, () => random.between(1, most));
     return { ...plan, tables: nearlyFull(random, withoutDoubt(plan.tables)), free };

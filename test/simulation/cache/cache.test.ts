@@ -3,6 +3,8 @@ import { readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
 import { applied } from '../sabotage.js';
+import { exploreCache } from './exploration.js';
+import { CACHE_HISTORIES } from './histories.js';
 import { huntInCache } from './planted.js';
 import { CACHE_BUGS } from './planted-bugs.js';
 import { noCacheCounters, runCache } from './run.js';
@@ -14,6 +16,15 @@ test('five seeds, with crashes and failing devices, show no byte stale or wrong'
   expect(counters.crashes).toBeGreaterThan(30);
   expect(counters.bytesHit).toBeGreaterThan(100_000);
   expect(counters.extentsKept).toBeGreaterThan(50);
+});
+
+/** Every second one, a state or two of each moment; all are tried by `exhaustive.ts`. */
+test.each(
+  CACHE_HISTORIES.filter((_, index) => index % 2 === 1).map((history) => [history.name, history] as const),
+)('crashes of: %s', async (_, history) => {
+  const { states, moments } = await exploreCache(history, { seed: 1, limit: 4, perMoment: 1 });
+  expect(moments).toBeGreaterThan(3);
+  expect(states).toBeGreaterThan(3);
 });
 
 test('a run is a function of its seed', async () => {

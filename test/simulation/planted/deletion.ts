@@ -69,8 +69,8 @@ export const DELETION_BUGS: readonly PlantedBug[] = [
     edits: [
       NOT_CHECKED,
       {
-        file: CHAIN,
-        find: 'elder: this.#records[index - 1] };',
+        file: 'snapshot/chain-order.ts',
+        find: 'elder: records[index - 1] };',
         replace: 'elder: index < 1 ? undefined : this.#records[0] };',
       },
       {

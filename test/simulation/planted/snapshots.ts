@@ -262,7 +262,7 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: 'volume/stored-history.ts',
-        find: 'chain.records.slice(first, end)',
+        find: 'chain.records.slice(Math.max(0, first), Math.max(0, end))',
         replace: 'chain.records.slice(first + 1, end)',
       },
     ],

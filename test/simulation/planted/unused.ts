@@ -105,6 +105,11 @@ export const UNUSED_BUGS: readonly PlantedBug[] = [
     edits: [{ file: UNUSED, find: 'await copyOnWrite.drained(area);', replace: '' }],
   },
   {
+    name: 'a creation returns while copies of what is left out may be committed or not',
+    breaks: 'a block that was read as zeros has its copy after a reopening',
+    edits: [{ file: UNUSED, find: '  await commitUnderWay(context, record, area);\n', replace: '' }],
+  },
+  {
     name: 'bitmaps that the control file may name are left in doubt',
     breaks: 'blocks that were read as they were are zeros after a reopening',
     edits: [{ file: UNUSED, find: 'if (named) await unname(store, record, error);', replace: '' }],

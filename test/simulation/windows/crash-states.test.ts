@@ -1,9 +1,11 @@
 /**
  * Every crash of a short history: after each write and flush of the device, with each unflushed write not there, there, or there in part,
  * in every combination. The history crosses the end of a table block, where a new one is written and linked.
+ *
+ * And of one in which a store of volsnap takes the shadow copies over: with all unflushed writes there, none, or all but one.
  */
 import { expect, test } from 'vitest';
-import { MemoryDevice, Volume } from '../../../src/index.js';
+import { InVolumeStore, MemoryDevice, type Snapshot, Volume } from '../../../src/index.js';
 import { BLOCK_SIZE, SECTOR_SIZE } from '../../../src/units.js';
 import { ForeignStore } from '../../../src/windows/foreign-store.js';
 import { buildWindowsImage, copy, move, overlay } from '../../interop/support/windows-image.js';
@@ -18,7 +20,7 @@ class RecordingDevice extends MemoryDevice {
   readonly log: (Write | 'flush')[] = [];
 
   override async write(offset: number, source: Uint8Array): Promise<void> {
-    this.log.push({ offset, bytes: source.slice() });
+    this.log.push({ offset, bytes: new Uint8Array(source) });
     await super.write(offset, source);
   }
 
@@ -124,3 +126,84 @@ test.each([0, 2])(
     expect(states).toBeGreaterThan(100);
   },
 );
+
+/** All pending writes, none, and all but each; of one that is alone every part. */
+function* fewStatesOf(durable: Uint8Array, pending: readonly Write[]): Generator<Uint8Array> {
+  const kept = (some: readonly Write[]) => {
+    const bytes = durable.slice();
+    for (const write of some) bytes.set(write.bytes, write.offset);
+    return bytes;
+  };
+  if (pending.length <= 1) {
+    yield* statesOf(durable, pending);
+    return;
+  }
+  yield durable;
+  yield kept(pending);
+  for (const write of pending) yield kept(pending.filter((each) => each !== write));
+}
+
+/** Oldest first, whoever made them. */
+async function allSnapshots(bytes: Uint8Array): Promise<{ label: string; content: Uint8Array }[]> {
+  const isOwn = bytes[0x1e00 + 96] !== 0;
+  if (!isOwn) return (await shadowCopies(bytes)).map((content) => ({ label: '', content }));
+  await using volume = await Volume.open(new MemoryDevice(bytes), { readOnly: true });
+  const read = async (snapshot: Snapshot) => ({
+    label: snapshot.label ?? '',
+    content: await snapshot.read(0, SUBJECTS * BLOCK_SIZE),
+  });
+  return await Promise.all(volume.snapshots.map(read));
+}
+
+test('each leaves every shadow copy as it was while a store of volsnap takes them over, and afterwards', async () => {
+  const { bytes } = imageWith(20);
+  const room = 90 * BLOCK_SIZE;
+  const device = new RecordingDevice(Uint8Array.from([...bytes, ...new Uint8Array(room)]));
+  const before = device.bytes.slice();
+  const expected = await shadowCopies(bytes);
+  const content = new Uint8Array(2 * BLOCK_SIZE).fill(0xee);
+  const store = new InVolumeStore({ protectedSize: bytes.byteLength });
+  await Volume.initialize(device, { store, shadowCopies: 'keep' });
+  const growth = { initial: 9 * BLOCK_SIZE, maximum: 9 * BLOCK_SIZE };
+  const volume = await Volume.open(device, { growth });
+  const steps = [device.log.length];
+  const step = () => steps.push(device.log.length);
+  await volume.write(BLOCK_SIZE, content);
+  const first = await volume.createSnapshot({ label: 'first' });
+  step();
+  await volume.write(9 * BLOCK_SIZE + 512, content.subarray(0, 1024));
+  await first.delete({ wait: true });
+  await volume.write(10 * BLOCK_SIZE, content.subarray(0, BLOCK_SIZE));
+  step();
+  await volume.deleteOldest();
+  await volume.close();
+
+  const original = bytes.subarray(0, SUBJECTS * BLOCK_SIZE);
+  const durable = before;
+  let pending: Write[] = [];
+  let states = 0;
+  for (const [index, operation] of [...device.log, 'end' as const].entries()) {
+    for (const state of fewStatesOf(durable, pending)) {
+      const found = await allSnapshots(state);
+      const copies = found.filter(({ label }) => label === '');
+      const where = `state ${states}, operation ${index} of ${device.log.length}`;
+      if (index <= (steps[2] ?? 0)) expect(copies.length, where).toBe(2);
+      else expect(copies.length, where).toBeGreaterThan(0);
+      for (const [place, { content: shown }] of copies.entries()) {
+        const age = place + 2 - copies.length;
+        // Block 5 of the newer is unused; the older reads it through that one.
+        if (age === 1) for (const block of [5]) shown.fill(0, block * BLOCK_SIZE, (block + 1) * BLOCK_SIZE);
+        expect(Buffer.compare(shown, expected[age] ?? new Uint8Array()), `${where}, ${age}`).toBe(0);
+      }
+      const base = found.find(({ label }) => label === 'as volsnap found it');
+      if (index > (steps[0] ?? 0)) expect(base, where).toBeDefined();
+      if (base !== undefined) expect(Buffer.compare(base.content, original), where).toBe(0);
+      states++;
+    }
+    if (operation === 'flush') {
+      for (const { offset, bytes: written } of pending) durable.set(written, offset);
+      pending = [];
+    } else if (operation !== 'end') pending.push(operation);
+  }
+  expect(states).toBeGreaterThan(300);
+});

@@ -7,11 +7,20 @@ import type { Edit } from '../planted/bug.js';
 export interface WindowsBug {
   readonly name: string;
   readonly edits: readonly Edit[];
+  /** What the simulation is asked for besides. */
+  readonly options?: readonly string[];
 }
 
 const bug = (name: string, file: string, find: string, replace: string): WindowsBug => ({
   name,
   edits: [{ file: `windows/${file}`, find, replace }],
+});
+
+/** In a store of volsnap that takes shadow copies over. */
+const takingOver = (name: string, file: string, find: string, replace: string): WindowsBug => ({
+  name,
+  edits: [{ file, find, replace }],
+  options: ['--take-over'],
 });
 
 const FRESH = '    for (const { offset, bytes } of fresh) await this.#device.write(offset, bytes);\n';
@@ -81,7 +90,67 @@ export const WINDOWS_BUGS: readonly WindowsBug[] = [
   ),
   bug(
     'the newest goes first',
-    'foreign-writer.ts',
+    'foreign-removals.ts',
+    'const [oldest, ...others] = this.#left;',
+    'const oldest = this.#left.at(-1);\n      const others = this.#left.slice(0, -1);',
+  ),
+  takingOver(
+    'the start block is not held back',
+    'store/held-start.ts',
+    'if (isStart(offset, source)) this.#start = source.slice();\n    else await',
+    'if (isStart(offset, source)) this.#start = source.slice();\n    await',
+  ),
+  takingOver(
+    'what shadow copies need of the reserve is not copied',
+    'volume/taking-over.ts',
+    'if (reserve.total > 0) await emptyReserve',
+    'if (reserve.total < 0) await emptyReserve',
+  ),
+  takingOver(
+    'the base is not held',
+    'volume/taking-over.ts',
+    "if (shadowCopies === 'keep') await engine",
+    "if (shadowCopies === 'drop') await engine",
+  ),
+  takingOver(
+    'the base goes before what is read through it',
+    'snapshot/chain.ts',
+    'await this.#elders.removeOldest(Infinity, reason, cause);',
+    '',
+  ),
+  takingOver(
+    'the base may be deleted',
+    'snapshot/chain.ts',
+    'if (index === 0 && this.#elders.count > 0)',
+    'if (index === 0 && this.#elders.count < 0)',
+  ),
+  takingOver(
+    'shadow copies are read through the volume',
+    'volume/taken-over.ts',
+    'readSnapshot(() => chain.areasFrom(record), device',
+    'readSnapshot(() => chain.areasFrom(record).slice(0, 0), device',
+  ),
+  takingOver(
+    'shadow copies are read through the base alone',
+    'volume/taken-over.ts',
+    'chain.areasFrom(record), device',
+    'chain.areasFrom(record).slice(0, 1), device',
+  ),
+  takingOver(
+    'stores of shadow copies may be written',
+    'snapshot/protected-blocks.ts',
+    'if (!isStore && !elders.areWithin(offset, length)) return undefined;',
+    'if (!isStore) return undefined;',
+  ),
+  takingOver(
+    'stores of shadow copies may be cleared',
+    'snapshot/protected-blocks.ts',
+    'return this.#context.elders.areWithin(offset, length) ?',
+    'return this.#context.elders.areWithin(0, 0) ?',
+  ),
+  takingOver(
+    'of the shadow copies the newest goes first',
+    'windows/foreign-removals.ts',
     'const [oldest, ...others] = this.#left;',
     'const oldest = this.#left.at(-1);\n      const others = this.#left.slice(0, -1);',
   ),

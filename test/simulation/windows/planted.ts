@@ -10,9 +10,18 @@ export interface WindowsCatch {
 }
 
 /** Runs seed after seed with the bug in place. */
-export async function huntInWindows({ edits }: WindowsBug, runs: number): Promise<WindowsCatch> {
+export async function huntInWindows(
+  { edits, options = [] }: WindowsBug,
+  runs: number,
+): Promise<WindowsCatch> {
   await using copy = await SabotagedCopy.make(edits);
-  const result = await copy.run('windows/simulate.ts', ['--runs', String(runs), '--progress', '1']);
+  const result = await copy.run('windows/simulate.ts', [
+    '--runs',
+    String(runs),
+    '--progress',
+    '1',
+    ...options,
+  ]);
   const output = result?.output ?? '';
   if (/TransformError|ERR_MODULE_NOT_FOUND|Cannot find module/.test(output)) throw new Error(output);
   const seeds = Number([...output.matchAll(/^seed (\d+)/gm)].at(-1)?.[1] ?? 0);

@@ -16,7 +16,7 @@ import { ModelMismatch, type SeededRandom, SimulatedWorld, VolumeModel } from '.
 import { BLOCK_SIZE, SECTOR_SIZE } from '../../../src/units.js';
 import { ForeignStore } from '../../../src/windows/foreign-store.js';
 import { randomWritableImage, type WritableImage } from '../../interop/support/random-windows-image.js';
-import { storeIdOf } from '../../interop/support/windows-image.js';
+import { type Expected, ExpectedCopies } from './expected.js';
 
 export interface WindowsCounters {
   cycles: number;
@@ -67,16 +67,6 @@ export async function runWindows(
   return run.traceHash;
 }
 
-/** What a shadow copy must read as. */
-interface Expected {
-  readonly storeId: string;
-  readonly bytes: Uint8Array;
-  /** Blocks that Windows leaves undefined. */
-  readonly undefinedBlocks: ReadonlySet<number>;
-  /** `deleting`: it may be gone. */
-  state: 'there' | 'deleting' | 'gone';
-}
-
 class WindowsRun {
   readonly #world: SimulatedWorld;
   readonly #random: SeededRandom;
@@ -85,20 +75,24 @@ class WindowsRun {
   readonly #image: WritableImage;
   readonly #model: VolumeModel;
   readonly #policy: 'keep' | 'drop';
-  /** Blocks of the stores, with those that entries take their data from. */
-  readonly #stores: ReadonlySet<number>;
-  #expected: readonly Expected[] = [];
+  readonly #expected: ExpectedCopies;
   #failing = false;
 
-  private constructor(seed: number | string, options: WindowsRunOptions, counters: WindowsCounters) {
+  private constructor(
+    world: SimulatedWorld,
+    image: WritableImage,
+    expected: ExpectedCopies,
+    options: WindowsRunOptions,
+    counters: WindowsCounters,
+  ) {
     this.#options = options;
     this.#counters = counters;
-    this.#world = new SimulatedWorld(`windows ${seed}`);
-    this.#random = this.#world.random;
-    this.#image = randomWritableImage(this.#random.fork('image'));
+    this.#world = world;
+    this.#random = world.random;
+    this.#image = image;
+    this.#expected = expected;
     this.#policy = this.#random.chance(0.8) ? 'keep' : 'drop';
-    this.#stores = storeBlocks(this.#image);
-    this.#model = new VolumeModel(this.#image.bytes);
+    this.#model = new VolumeModel(image.bytes);
   }
 
   static async create(
@@ -106,7 +100,9 @@ class WindowsRun {
     options: WindowsRunOptions,
     counters: WindowsCounters,
   ): Promise<WindowsRun> {
-    const run = new WindowsRun(seed, options, counters);
+    const world = new SimulatedWorld(`windows ${seed}`);
+    const image = randomWritableImage(world.random.fork('image'));
+    const run = new WindowsRun(world, image, await ExpectedCopies.of(image), options, counters);
     await run.#begin();
     return run;
   }
@@ -119,29 +115,6 @@ class WindowsRun {
       await device.write(0, bytes);
       await device.flush();
     });
-    const store = await ForeignStore.open(new MemoryDevice(bytes));
-    const expected: Expected[] = [];
-    for (const [age, snapshot] of store.snapshots.entries()) {
-      expected.push({
-        storeId: snapshot.storeId,
-        bytes: await snapshot.read(0, snapshot.size),
-        undefinedBlocks: this.#undefinedIn(age),
-        state: 'there',
-      });
-    }
-    this.#expected = expected;
-  }
-
-  #undefinedIn(age: number): ReadonlySet<number> {
-    const { snapshots } = this.#image;
-    const { unused = [], previouslyUnused } = snapshots[age] ?? {};
-    const isNewest = age === snapshots.length - 1;
-    // The newest reads zeros only where both agree.
-    const own =
-      isNewest && previouslyUnused !== undefined
-        ? unused.filter((block) => previouslyUnused.includes(block))
-        : unused;
-    return new Set([...own, ...this.#stores]);
   }
 
   get traceHash(): number {
@@ -150,6 +123,7 @@ class WindowsRun {
 
   count(): void {
     for (const count of Object.values(this.#world.faults.counters)) this.#counters.faults += count;
+    this.#counters.blocksCompared += this.#expected.blocksCompared;
   }
 
   async cycle(): Promise<void> {
@@ -181,7 +155,8 @@ class WindowsRun {
       environment: this.#world.environment(),
     });
     const stateOf = (id: string, state: Expected['state']) => {
-      for (const each of this.#expected) if (each.storeId === storeIdOf(numberOf(id))) each.state = state;
+      const expected = this.#expected.find(id);
+      if (expected !== undefined) expected.state = state;
     };
     volume.on('deleting', ({ id }) => stateOf(id, 'deleting'));
     volume.on('deleted', ({ id }) => {
@@ -204,7 +179,7 @@ class WindowsRun {
   /** The bytes with the stores as they were: the model knows nothing of them. */
   #withoutStores(bytes: Uint8Array): Uint8Array {
     const shown = bytes.slice();
-    for (const block of this.#stores) {
+    for (const block of this.#expected.stores) {
       const [from, to] = [block * BLOCK_SIZE, (block + 1) * BLOCK_SIZE];
       shown.set(this.#image.bytes.subarray(from, to), from);
     }
@@ -214,30 +189,7 @@ class WindowsRun {
   async #compare(bytes: Uint8Array): Promise<void> {
     const store = await ForeignStore.open(new MemoryDevice(bytes));
     this.#counters.entriesMax = Math.max(this.#counters.entriesMax, store.snapshots.at(-1)?.entryCount ?? 0);
-    for (const expected of this.#expected) {
-      const { storeId, state } = expected;
-      const snapshot = store.snapshots.find((each) => each.storeId === storeId);
-      if (state === 'deleting' && snapshot?.reason === undefined)
-        expected.state = snapshot ? 'there' : 'gone';
-      if (expected.state === 'gone' && snapshot !== undefined)
-        throw new ModelMismatch(`shadow copy ${storeId} was deleted and is there`);
-      if (expected.state === 'there' && snapshot === undefined)
-        throw new ModelMismatch(`shadow copy ${storeId} is gone`);
-      if (expected.state !== 'there' || snapshot === undefined) continue;
-      this.#check(expected, 0, await snapshot.read(0, snapshot.size));
-    }
-  }
-
-  #check({ storeId, bytes, undefinedBlocks }: Expected, offset: number, actual: Uint8Array): void {
-    const end = offset + actual.byteLength;
-    for (let from = offset, to: number; from < end; from = to) {
-      const block = Math.floor(from / BLOCK_SIZE);
-      to = Math.min(end, (block + 1) * BLOCK_SIZE);
-      if (undefinedBlocks.has(block)) continue;
-      if (Buffer.compare(actual.subarray(from - offset, to - offset), bytes.subarray(from, to)) !== 0)
-        throw new ModelMismatch(`shadow copy ${storeId} is wrong in block ${block}`);
-      this.#counters.blocksCompared++;
-    }
+    await this.#expected.compare(store.snapshots);
   }
 
   async #work(volume: Volume): Promise<void> {
@@ -308,16 +260,16 @@ class WindowsRun {
       const end = offset + sectors * SECTOR_SIZE;
       let isFree = offset >= 0x2000 || end <= 0x1e00;
       for (let block = Math.floor(offset / BLOCK_SIZE); block * BLOCK_SIZE < end; block++)
-        isFree &&= !this.#stores.has(block);
+        isFree &&= !this.#expected.stores.has(block);
       if (isFree) return [offset, end - offset];
     }
   }
 
   /** As long as there are shadow copies it must be refused; and whatever it would have destroyed is compared after the crash. */
   async #writeStore(volume: Volume): Promise<void> {
-    const newest = this.#expected.at(-1);
+    const newest = this.#expected.all.at(-1);
     const block = this.#random.pick([...this.#image.stores.map(([start]) => start), 0]);
-    const oldest = this.#expected[0];
+    const [oldest] = this.#expected.all;
     if (this.#policy === 'drop' || newest?.state !== 'there' || oldest?.state !== 'there') return;
     const offset = block === 0 ? 0x1e00 : block * BLOCK_SIZE;
     await volume.write(offset, new Uint8Array(SECTOR_SIZE)).then(
@@ -333,25 +285,12 @@ class WindowsRun {
 
   async #readSnapshot(volume: Volume): Promise<void> {
     const snapshot = this.#random.pick([...volume.snapshots, undefined]);
-    const expected = this.#expected.find(({ storeId }) => storeId === snapshot?.storeId);
+    const expected = snapshot && this.#expected.find(snapshot.storeId);
     if (snapshot === undefined || expected === undefined) return;
     const length = this.#random.pick([1, 4, 12]) * BLOCK_SIZE;
     // Mostly where others write.
     const area = this.#random.chance(0.7) ? 16 * BLOCK_SIZE : snapshot.size;
     const offset = this.#random.below((area - length) / SECTOR_SIZE) * SECTOR_SIZE;
-    this.#check(expected, offset, await snapshot.read(offset, length));
+    this.#expected.check(expected, offset, await snapshot.read(offset, length));
   }
-}
-
-/** The last two digits of a GUID of a test are the number of its snapshot. */
-const numberOf = (id: string): number => Number.parseInt(id.slice(-2), 16);
-
-function storeBlocks({ stores, snapshots }: WritableImage): Set<number> {
-  const blocks = new Set<number>();
-  for (const [start, end] of stores) for (let block = start; block < end; block++) blocks.add(block);
-  for (const { tables } of snapshots) {
-    for (const { volumeOffset, flags } of tables.flat())
-      if ((flags & 1) === 0 && volumeOffset !== 0) blocks.add(volumeOffset / BLOCK_SIZE);
-  }
-  return blocks;
 }

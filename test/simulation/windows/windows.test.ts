@@ -5,6 +5,7 @@ import { expect, test } from 'vitest';
 import { applied } from '../sabotage.js';
 import { WINDOWS_BUGS } from './planted-bugs.js';
 import { noWindowsCounters, runWindows } from './run.js';
+import { noTakenOverCounters, runTakenOver } from './taken-over.js';
 
 test('six seeds, with crashes and failing devices, leave every shadow copy as it was', async () => {
   const counters = noWindowsCounters();
@@ -21,6 +22,15 @@ test('a run is a function of its seed', async () => {
     [1, 2].map(() => runWindows(7, { cycles: 2, faults: true }, noWindowsCounters())),
   );
   expect(one).toBe(two);
+});
+
+test('four seeds in which a store of volsnap takes them over leave them, and its own snapshots, as they were', async () => {
+  const counters = noTakenOverCounters();
+  for (let seed = 1; seed <= 4; seed++) await runTakenOver(seed, { cycles: 4, faults: true }, counters);
+  expect(counters.crashes).toBe(16);
+  expect(counters.taken).toBeGreaterThan(3);
+  expect(counters.copies).toBeGreaterThan(20);
+  expect(counters.blocksCompared).toBeGreaterThan(1500);
 });
 
 test('what planted bugs change is there, once each', async () => {

@@ -1,0 +1,224 @@
+/**
+ * Making a store of volsnap in a volume that Windows wrote, so that its shadow copies stay and new snapshots can be taken.
+ *
+ * The control blocks of the new store name both: the shadow copies with the places of their stores, which are not touched, and the *base*, a
+ * snapshot of volsnap taken here, through which they are read from then on. The base is there before anybody writes through the store, and stays as
+ * long as there are shadow copies, so nothing has to be kept in a store of Windows any more.
+ *
+ * Everything is made in the reserve, durably, while the volume has its old start block; one sector write, the new start block,
+ * makes all of it count. A crash before it leaves the volume as Windows had it. What the reserve is taken from must be
+ * nobody's by then: where it lies in the midst of the volume, what shadow copies need of those blocks is copied into the newest one's store first.
+ */
+import type { BlockDevice, ResizableDevice } from '../device/block-device.js';
+import { type Environment, systemEnvironment } from '../environment.js';
+import { FormatError, InvalidArgumentError, UnsupportedError } from '../errors.js';
+import { START_BLOCK_OFFSET, START_BLOCK_SIZE } from '../format/constants.js';
+import { type DiffAreaItem, type SnapshotItem, SnapshotState } from '../format/control-block.js';
+import { IncompatibleFeature } from '../format/extension.js';
+import { decodeStartBlock, isStartBlock } from '../format/start-block.js';
+import { createSnapshot } from '../snapshot/set.js';
+import type { CatalogEntry } from '../store/catalog.js';
+import type { Extents } from '../store/extents.js';
+import { HeldStart } from '../store/held-start.js';
+import { InVolumeStore } from '../store/in-volume-store.js';
+import { BLOCK_SIZE, type ByteLength } from '../units.js';
+import { BlockRanges } from '../windows/block-ranges.js';
+import { readCatalog } from '../windows/foreign-catalog.js';
+import { ForeignStore } from '../windows/foreign-store.js';
+import { checkKeptHere, ForeignWriter } from '../windows/foreign-writer.js';
+import { MetadataReader } from '../windows/metadata-reader.js';
+import { Notes } from '../windows/notes.js';
+import { readStoreMap } from '../windows/store-map.js';
+import { openParts } from './assemble.js';
+import type { InitializeVolumeOptions } from './options.js';
+import { storeWriterOf } from './writers.js';
+
+interface TakingOverOptions {
+  /**
+   * What is to happen later where shadow copies cannot be kept. `keep`: the base is held, so neither it nor they go, and writes
+   * that there is no room for fail. `drop`: they go, oldest first, before any newer snapshot.
+   */
+  readonly shadowCopies: 'keep' | 'drop';
+  readonly environment: Environment;
+  readonly maximumSize: ByteLength;
+}
+
+/** What people see of the base. */
+const BASE_LABEL = 'as volsnap found it';
+/** Blocks of the reserve that are looked at together. */
+const PART_BLOCKS = 256;
+
+/**
+ * Makes a store, and takes shadow copies over if that is wished and Windows has a store there.
+ * @throws as `Volume.initialize`
+ */
+export async function initializeStore(device: BlockDevice, options: InitializeVolumeOptions): Promise<void> {
+  const { store, shadowCopies, maximumSize = 0, environment = systemEnvironment } = options;
+  if (shadowCopies === undefined || !(await hasWindowsStore(device)))
+    return store.initialize(device, { environment, maximumSize });
+  if (!(store instanceof InVolumeStore))
+    throw new InvalidArgumentError(
+      'shadow copies of Windows can be taken over by a store inside their volume only',
+    );
+  await takeOver(device, store, { shadowCopies, environment, maximumSize });
+}
+
+/**
+ * @throws AlreadyInitializedError, InvalidArgumentError (the reserve), UnsupportedError (what cannot be taken over), FormatError (damaged),
+ *   NoSpaceError (no room in the newest shadow copy for what the reserve needs), DeviceError; then the volume is as it was
+ */
+async function takeOver(
+  device: BlockDevice,
+  store: InVolumeStore,
+  options: TakingOverOptions,
+): Promise<void> {
+  const { shadowCopies, environment, maximumSize } = options;
+  if (shadowCopies !== 'keep' && shadowCopies !== 'drop')
+    throw new InvalidArgumentError(`shadowCopies must be keep or drop, got ${String(shadowCopies)}`);
+  const reserve = store.blocksInside(device);
+  await checkMayBeTaken(device, reserve);
+  if (reserve.total > 0) await emptyReserve(device, reserve, shadowCopies);
+  const catalog = await catalogOf(device);
+  const held = new HeldStart(device);
+  const size = device.size;
+  try {
+    const incompatible = catalog.length > 0 ? IncompatibleFeature.shadowCopies : 0;
+    await store.initialize(held, { environment, maximumSize, overWindows: true, incompatible });
+    if (catalog.length > 0) {
+      await takeBase(held, store, catalog.at(-1)?.snapshot, options);
+      await nameAll(held, store, catalog, environment);
+    }
+  } catch (error) {
+    // Else the next attempt would take the reserve for a part of the volume.
+    if (isResizable(device) && device.size > size) await device.resize(size).catch(() => undefined);
+    throw error;
+  }
+  await held.commit();
+}
+
+const isResizable = (device: BlockDevice): device is ResizableDevice => 'resize' in device;
+
+/** @throws UnsupportedError, FormatError, InvalidArgumentError */
+async function checkMayBeTaken(device: BlockDevice, reserve: Extents): Promise<void> {
+  const store = await ForeignStore.open(device);
+  checkKeptHere(device, store.startBlock);
+  const damaged = store.snapshots.findLast(({ reason }) => reason !== undefined);
+  if (damaged !== undefined)
+    throw new FormatError(
+      `${damaged.reason}. Give the shadow copies that cannot be read up first, with: volsnap check --repair --shadow-copies keep`,
+    );
+  const { stores, controlBlocks, others } = await readStoreMap(device, store);
+  if (others.length > 0)
+    throw new UnsupportedError(
+      `${device.name} holds stores of shadow copies that it does not have itself; they cannot be taken over`,
+    );
+  const taken = new BlockRanges([...controlBlocks, ...stores.flatMap(({ layout }) => layout.ranges)]);
+  for (const { start, length } of reserve)
+    if (taken.firstWithin(start, start + length) !== undefined)
+      throw new InvalidArgumentError(
+        `the run at ${start * BLOCK_SIZE} holds what belongs to the shadow copies of ${device.name}`,
+      );
+}
+
+/** What the shadow copies read from the blocks of the reserve gets copies, as before any other write. */
+async function emptyReserve(
+  device: BlockDevice,
+  reserve: Extents,
+  shadowCopies: 'keep' | 'drop',
+): Promise<void> {
+  const nobody = { removing: () => undefined, removed: () => undefined };
+  const writer = await ForeignWriter.open(device, { shadowCopies, onDamaged: 'refuse' }, nobody);
+  try {
+    for (const { start, length } of reserve) {
+      for (let done = 0; done < length; done += PART_BLOCKS) {
+        const count = Math.min(PART_BLOCKS, length - done);
+        await writer.copies.protect((start + done) * BLOCK_SIZE, count * BLOCK_SIZE);
+      }
+    }
+  } finally {
+    await writer.close();
+  }
+}
+
+/** Oldest first. @throws UnsupportedError for items that a store of volsnap would not read again */
+async function catalogOf(device: BlockDevice): Promise<readonly CatalogEntry[]> {
+  const { startBlock } = await ForeignStore.open(device);
+  const notes = new Notes();
+  const found = await readCatalog(new MetadataReader(device, notes), startBlock.firstControlBlock, notes);
+  return found.map(({ snapshot, diffArea }) => {
+    if (diffArea === undefined || !isPlain(snapshot, diffArea))
+      throw new UnsupportedError(
+        `the items of shadow copy ${snapshot.storeId} are such as Windows does not write; it cannot be taken over`,
+      );
+    return { snapshot, diffArea };
+  });
+}
+
+/** Whole numbers, and offsets of whole blocks. */
+function isPlain(snapshot: SnapshotItem, diffArea: DiffAreaItem): boolean {
+  const offsets = [
+    diffArea.tableOffset,
+    diffArea.applicationInformationOffset,
+    diffArea.locationOffset,
+    diffArea.bitmapOffset,
+    diffArea.previousBitmapOffset,
+  ];
+  const numbers = [snapshot.volumeSize, snapshot.order, snapshot.flags, diffArea.allocatedSize, ...offsets];
+  return numbers.every(Number.isSafeInteger) && offsets.every((offset) => offset % BLOCK_SIZE === 0);
+}
+
+/** Takes the base, younger than all shadow copies. */
+async function takeBase(
+  device: BlockDevice,
+  store: InVolumeStore,
+  newest: SnapshotItem | undefined,
+  { shadowCopies, environment }: TakingOverOptions,
+): Promise<void> {
+  const parts = await openParts(device, { store, environment, readOnly: false }, () => undefined);
+  try {
+    const { engine } = storeWriterOf(parts);
+    const base = await engine.reverts.taking.runExclusive(() =>
+      createSnapshot(
+        engine,
+        { label: BASE_LABEL },
+        {
+          state: SnapshotState.base,
+          after: newest,
+          prepare: async () => undefined,
+          begin: async () => undefined,
+        },
+      ),
+    );
+    if (shadowCopies === 'keep') await engine.chain.setHold(base, { until: undefined });
+  } finally {
+    await parts.life.close(() => parts.history.close());
+  }
+}
+
+/** The control blocks name the shadow copies from now on. */
+async function nameAll(
+  device: BlockDevice,
+  store: InVolumeStore,
+  catalog: readonly CatalogEntry[],
+  environment: Environment,
+): Promise<void> {
+  const attached = await store.attach(device, { environment, writable: true });
+  try {
+    for (const { snapshot, diffArea } of catalog)
+      await attached.control.publish({
+        snapshot,
+        diffArea: { ...diffArea, state: SnapshotState.shadowCopy },
+      });
+  } finally {
+    await attached.close();
+  }
+}
+
+async function hasWindowsStore(device: BlockDevice): Promise<boolean> {
+  const start = new Uint8Array(START_BLOCK_SIZE);
+  if (device.size < START_BLOCK_OFFSET + START_BLOCK_SIZE) return false;
+  await device.read(START_BLOCK_OFFSET, start);
+  return (
+    isStartBlock(start) && decodeStartBlock(start, { offset: START_BLOCK_OFFSET }).extension === undefined
+  );
+}
