@@ -71,7 +71,7 @@ export const DELETION_BUGS: readonly PlantedBug[] = [
       {
         file: 'snapshot/chain-order.ts',
         find: 'elder: records[index - 1] };',
-        replace: 'elder: index < 1 ? undefined : this.#records[0] };',
+        replace: 'elder: index < 1 ? undefined : records[0] };',
       },
       {
         file: CHAIN,
