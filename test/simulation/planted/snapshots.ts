@@ -263,7 +263,7 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
       {
         file: 'volume/stored-history.ts',
         find: 'chain.records.slice(Math.max(0, first), Math.max(0, end))',
-        replace: 'chain.records.slice(first + 1, end)',
+        replace: 'chain.records.slice(Math.max(0, first + 1), Math.max(0, end))',
       },
     ],
   },
