@@ -118,4 +118,16 @@ export const LATE_BUGS: readonly PlantedBug[] = [
     about: 'late',
     edits: [{ file: LATE, find: 'this.#budget.giveBack(this.#bytes);', replace: '' }],
   },
+  {
+    name: 'late diff areas: copies in memory let a newer snapshot skip blocks',
+    breaks: 'a snapshot skips blocks of which the older one, once arrived, has no copy',
+    about: 'late',
+    edits: [
+      {
+        file: 'snapshot/unused-space.ts',
+        find: 'const found = older.hasStandIn ? [] : foundIn(older.area);',
+        replace: 'const found = foundIn(older.area);',
+      },
+    ],
+  },
 ];
