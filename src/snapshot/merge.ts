@@ -260,7 +260,7 @@ async function settleUncommitted(
   { record, area }: Side,
 ): Promise<void> {
   if (area.uncommitted.isEmpty) return;
-  await pools.commit.add(() => record.whileThere(() => record.resizing.runExclusive(() => area.settle())));
+  await pools.commit.add(() => record.settle());
   // A copy of the same block may be on its way to the elder.
   const { target } = copyOnWrite;
   if (target !== undefined) await copyOnWrite.drained(target);

@@ -137,6 +137,11 @@ export class SnapshotRecord {
     await this.#writers.whenLeft();
   }
 
+  /** Makes all entries durable that its diff area has, unless it is gone. A task of the commit pool. @throws DeviceError */
+  async settle(): Promise<void> {
+    await this.whileThere(() => this.resizing.runExclusive(async () => this.area?.settle()));
+  }
+
   /**
    * Runs `action`, which waits for devices only, and during which the diff area stays where it is.
    * @returns `undefined` if it is gone already

@@ -122,11 +122,10 @@ async function commitUnderWay(
   area: DiffArea,
 ): Promise<void> {
   const isDoubtful = () => [...area.uncommitted.blocks].some((block) => area.unused?.has(block));
-  const settle = () => record.whileThere(() => record.resizing.runExclusive(() => area.settle()));
   const errors: unknown[] = [];
   while (isDoubtful() && !record.isGone) {
     try {
-      await pools.commit.add(settle);
+      await pools.commit.add(() => record.settle());
     } catch (error) {
       errors.push(error);
       if (errors.length === SETTLE_ATTEMPTS) throw undecided(store, record, errors);

@@ -39,10 +39,10 @@ test.skipIf(missing !== undefined)(
   },
 );
 
-test('a volume of Windows is written when it is said how, and its oldest shadow copy deleted', async () => {
-  const bench = new Bench();
+/** A small volume with two shadow copies, and room in the newer for two copies more. */
+function twoShadowCopies() {
   const createdAt = 130_305_261_097_363_787n;
-  const { bytes } = buildWindowsImage({
+  return buildWindowsImage({
     size: 60 * BLOCK_SIZE,
     metadataFrom: 30,
     snapshots: [
@@ -50,6 +50,11 @@ test('a volume of Windows is written when it is said how, and its oldest shadow 
       { number: 2, createdAt: createdAt + 1n, tables: [[copy(2, 21)]], free: [2] },
     ],
   });
+}
+
+test('a volume of Windows is written when it is said how, and its oldest shadow copy deleted', async () => {
+  const bench = new Bench();
+  const { bytes } = twoShadowCopies();
   bench.image('windows.img', bytes);
   const at = (block: number) => ['--offset', String(block * BLOCK_SIZE)];
   const keep = ['--shadow-copies', 'keep'];
@@ -77,15 +82,7 @@ test('a volume of Windows is written when it is said how, and its oldest shadow 
 
 test('a store of volsnap takes shadow copies over, and new snapshots are taken', () => {
   const bench = new Bench();
-  const createdAt = 130_305_261_097_363_787n;
-  const { bytes, stores } = buildWindowsImage({
-    size: 60 * BLOCK_SIZE,
-    metadataFrom: 30,
-    snapshots: [
-      { number: 1, createdAt, tables: [[copy(1, 20)]], free: [2] },
-      { number: 2, createdAt: createdAt + 1n, tables: [[copy(2, 21)]], free: [2] },
-    ],
-  });
+  const { bytes, stores } = twoShadowCopies();
   bench.image('windows.img', bytes);
   const place = ['--in-volume', '--reserve', '8M'];
   expect(bench.fails(['init', 'windows.img', ...place], 1)).toContain('--shadow-copies');
