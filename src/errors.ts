@@ -71,7 +71,7 @@ export class InUseError extends errorClass('IN_USE') {}
 export class VolumeChangedError extends errorClass('VOLUME_CHANGED') {}
 /** The snapshot was deleted, or given up, before or while it was read. */
 export class SnapshotDeletedError extends errorClass('SNAPSHOT_DELETED') {}
-/** The snapshot was taken offline: it is kept, but cannot be read until it is online again. */
+/** The snapshot was taken offline: it is kept, but cannot be read until it is online again. Or diff areas have not arrived that are needed. */
 export class OfflineError extends errorClass('OFFLINE') {}
 /** Writes could not be held long enough to take a snapshot; nothing was left behind. */
 export class HoldTimeoutError extends errorClass('HOLD_TIMEOUT') {}

@@ -43,6 +43,7 @@ export type { CreateSnapshotOptions } from './snapshot/create.js';
 export type { FullReason, VolumeEvents } from './snapshot/events.js';
 export type { SpaceForecast, SpaceWarning } from './snapshot/forecast.js';
 export type { Growth } from './snapshot/growth.js';
+export type { LateOptions } from './snapshot/late-area.js';
 export type { SettledOptions } from './snapshot/merging.js';
 export type { SpacePolicyOptions } from './snapshot/overflow.js';
 export { explainProblem, type Problem } from './snapshot/problem.js';
@@ -80,6 +81,7 @@ export type { WriteMode } from './volume/assemble.js';
 export type { ChangedExtent } from './volume/changed-blocks.js';
 export type { CopyRangeOptions } from './volume/copy-range.js';
 export type { DeletionFigures, VolumeFigures } from './volume/history.js';
+export type { LateFigures } from './volume/late-areas.js';
 export { findStore, type Recovery } from './volume/open.js';
 export {
   findSetOutcome,

@@ -10,6 +10,9 @@ export interface WritingOptions extends CommonOptions {
   readonly changed?: 'keep' | 'invalidate';
   readonly protectedBlocks?: 'reject' | 'drop';
   readonly shadowCopies?: 'keep' | 'drop';
+  /** Seconds, and bytes; only `serve` asks. */
+  readonly lateAreas?: number;
+  readonly lateMemory?: number;
   /** Only `check` asks. */
   readonly undecided?: 'keep' | 'drop';
 }

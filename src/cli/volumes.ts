@@ -10,7 +10,9 @@ import {
   connectToOwner,
   DirectoryStore,
   FileDevice,
+  type FullReason,
   InUseError,
+  type LateOptions,
   looksLikeUri,
   NbdDevice,
   type RemoteVolume,
@@ -149,6 +151,7 @@ export async function openForChange(
     onDamaged,
     onProtectedWrite: options.protectedBlocks ?? 'reject',
     onUndecidedSet: options.undecided ?? 'pending',
+    ...lateAreasOf(options),
     writeMode,
   }).catch((error: unknown) => {
     if (!(error instanceof VolumeChangedError)) throw error;
@@ -160,16 +163,30 @@ export async function openForChange(
   return volume;
 }
 
+const lateAreasOf = ({ lateAreas, lateMemory }: WritingOptions): { readonly lateAreas?: LateOptions } =>
+  lateAreas === undefined
+    ? {}
+    : {
+        lateAreas: {
+          timeLimitMs: Math.round(lateAreas * 1000),
+          ...(lateMemory === undefined ? {} : { memoryLimit: lateMemory }),
+        },
+      };
+
 function tellEvents({ notes }: Session, volume: VolumeAccess): void {
   volume.on('deleted', ({ id, reason }) => {
     if (reason === 'space') notes.warn(`snapshot ${id} was deleted ${roomPhrase(volume)}`);
     if (reason === 'store-overwritten')
       notes.warn(`snapshot ${id} was given up: the volume was written where its store lay`);
     if (reason === 'copy-failed') notes.warn(`snapshot ${id} was given up: its copies could not be kept`);
+    if (reason === 'late')
+      notes.warn(`snapshot ${id} was given up: a diff area that it needs did not arrive in time`);
+  });
+  volume.on('arrived', ({ ids }) => {
+    notes.warn(`diff areas have arrived: ${ids.join(', ')}; all snapshots are there`);
   });
   volume.on('overflow', ({ action, reason }) => {
-    const where =
-      reason === 'host-full' ? 'the file system of the snapshots is full' : 'the limit is reached';
+    const where = FULL_PHRASES[reason];
     if (action === 'hold-writes') notes.warn(`writes wait for room for copies: ${where}`);
     if (action === 'fail-writes') notes.warn(`writes fail for lack of room for copies: ${where}`);
   });
@@ -182,6 +199,12 @@ function tellEvents({ notes }: Session, volume: VolumeAccess): void {
     notes.warn(`snapshot ${id}: ${what} failed: ${error instanceof Error ? error.message : error}`);
   });
 }
+
+const FULL_PHRASES: Readonly<Record<FullReason, string>> = {
+  limit: 'the limit is reached',
+  'host-full': 'the file system of the snapshots is full',
+  memory: 'a diff area has not arrived, and the memory for its copies is full',
+};
 
 /** In a store of Windows there is only what it has: all shadow copies go, and make no room. */
 const roomPhrase = ({ figures }: VolumeAccess): string =>

@@ -62,6 +62,8 @@ export const SnapshotState = {
   shadowCopy: 0x100,
   /** The oldest of volsnap, taken when the store took shadow copies over: they are read through it. */
   base: 0x200,
+  /** Copies for it were made in memory while its diff area had not arrived: without them it is worth nothing. */
+  copiesInMemory: 0x400,
 } as const;
 
 const KNOWN_STATE = Object.values(SnapshotState).reduce((all, bit) => all | bit, 0);

@@ -9,7 +9,7 @@
  */
 import { checkWhole } from '../arguments.js';
 import type { BlockDevice } from '../device/block-device.js';
-import { ClosedError } from '../errors.js';
+import { ClosedError, OfflineError } from '../errors.js';
 import type { Emit } from '../snapshot/events.js';
 import type { Problem } from '../snapshot/problem.js';
 import type { ByteLength } from '../units.js';
@@ -79,13 +79,15 @@ export class Scrubs {
 
   /**
    * Tests every checksum of the store, and tells of it by events.
-   * @throws InvalidArgumentError, ClosedError if the volume is closed before it ends, DeviceError, the signal's reason
+   * @throws InvalidArgumentError, OfflineError while diff areas are late, ClosedError if the volume is closed before it ends, DeviceError, the signal's reason
    */
   async run(options: ScrubOptions = {}): Promise<ScrubReport> {
     const { bytesPerSecond = 0, signal } = options;
     checkWhole('bytes a second', bytesPerSecond);
     signal?.throwIfAborted();
     this.#stopped.signal.throwIfAborted();
+    if (this.context.chain.isLate)
+      throw new OfflineError('diff areas of the store have not arrived, so it cannot be scrubbed yet');
     const status = { doneBytes: 0, totalBytes: 0, problems: 0, bytesPerSecond };
     const running: Running = { status, ended: undefined };
     this.#running.add(running);

@@ -13,6 +13,7 @@ export const EVENTS = [
   'created',
   'deleted',
   'merged',
+  'arrived',
   'held',
   'released',
   'backgroundFailure',

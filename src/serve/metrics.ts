@@ -160,6 +160,11 @@ export class ServerMetrics {
       one(({ snapshots }) => snapshots.filter(({ held }) => held).length),
     );
     this.#gauge(
+      'volsnap_late_snapshots',
+      'Snapshots that wait for diff areas which have not arrived',
+      one(({ figures }) => figures.late?.ids.length ?? 0),
+    );
+    this.#gauge(
       'volsnap_table_memory_bytes',
       'Memory of translation tables',
       one(({ figures }) => figures.tableMemoryBytes),

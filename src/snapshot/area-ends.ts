@@ -35,7 +35,8 @@ export class AreaEnds {
   /** Does something to a diff area that must not be removed meanwhile; resolves to false if it is gone already. */
   async #whileThere(record: SnapshotRecord, action: () => Promise<void>): Promise<boolean> {
     return record.resizing.runExclusive(async () => {
-      if (record.isGone) return false;
+      // A stand-in has its size for good, and nothing of it is in the control file.
+      if (record.isGone || record.hasStandIn) return false;
       await action();
       return true;
     });
@@ -88,6 +89,7 @@ export class AreaEnds {
 
   async #writeMark(record: SnapshotRecord, area: DiffArea): Promise<boolean> {
     if (record.deleted !== undefined || this.#copying().takesCopies(area)) return false;
+    if (record.hasStandIn || record.area !== area) return false;
     // Also what an earlier commit could not write: a watermark covers all entries.
     await area.settle();
     await area.writeWatermark();

@@ -20,11 +20,13 @@ import { SnapshotState } from '../format/control-block.js';
 import { filetimeFromMilliseconds } from '../format/filetime.js';
 import type { Guid } from '../format/guid.js';
 import type { ControlFile } from '../store/control-file.js';
+import { elderOf, nextToMergeOf, type ToMerge } from './chain-order.js';
 import { twice } from './doubt.js';
 import { type Elders, NO_ELDERS } from './elders.js';
 import type { Emit } from './events.js';
 import { Freeing } from './freeing.js';
 import { Keeping } from './keeping.js';
+import { checkArrived } from './late-area.js';
 import type { DeletionReason, Hold, SnapshotRecord } from './record.js';
 
 /** What a snapshot goes with. */
@@ -77,7 +79,12 @@ export class SnapshotChain {
 
   /** Oldest first: those that there are for users. */
   get visible(): SnapshotRecord[] {
-    return this.undeleted.filter(({ pending, expired }) => !pending && expired === undefined);
+    return this.undeleted.filter(({ isShown }) => isShown);
+  }
+
+  /** Are there any whose diff areas have not arrived? They are the oldest. */
+  get isLate(): boolean {
+    return this.#records[0]?.isLate === true;
   }
 
   /** Oldest first, with those that nobody is shown yet, or any more, and without those that are being deleted. */
@@ -109,21 +116,12 @@ export class SnapshotChain {
 
   /** The newest visible one and deleted ones after it: what was copied last is there. */
   get latest(): readonly SnapshotRecord[] {
-    return this.#records.slice(
-      Math.max(
-        0,
-        this.#records.findLastIndex(({ deleted }) => deleted === undefined),
-      ),
-    );
+    const target = this.#records.findLastIndex(({ deleted }) => deleted === undefined);
+    return this.#records.slice(Math.max(0, target));
   }
 
-  /** The oldest that is being deleted, and the one before it, which is not, if there is one. */
-  get nextToMerge():
-    | { readonly deleted: SnapshotRecord; readonly elder: SnapshotRecord | undefined }
-    | undefined {
-    const index = this.#records.findIndex((record) => record.deleted !== undefined);
-    const deleted = this.#records[index];
-    return deleted === undefined ? undefined : { deleted, elder: this.#records[index - 1] };
+  get nextToMerge(): ToMerge | undefined {
+    return nextToMergeOf(this.#records);
   }
 
   /** Snapshots removed since the volume was opened. */
@@ -161,8 +159,9 @@ export class SnapshotChain {
     return this.#ordering.acquire();
   }
 
-  /** Tells copy-on-write for which snapshot copies are made now. */
+  /** The list has changed: tells copy-on-write for which snapshot copies are made now. */
   retarget(copyOnWrite: CopyOnWrite): void {
+    this.#areasFrom.clear();
     const { newestVisible } = this;
     const newer = newestVisible === undefined ? [] : this.latest.slice(1);
     copyOnWrite.redirect(
@@ -212,14 +211,20 @@ export class SnapshotChain {
   /**
    * Snapshots whose moves stand in the way of deleting `record`: itself, because moves are not merged, and its elder, whose moves ask
    * for content in this one. The oldest is asked by nobody.
-   * @throws SnapshotDeletedError; RevertInProgressError if it cannot go
+   * @throws SnapshotDeletedError; HeldError, RevertInProgressError if it cannot go; OfflineError if it cannot yet, see `hasLateElder`
    */
   toSettle(record: SnapshotRecord): SnapshotRecord[] {
-    const older = this.#records.slice(0, this.indexOf(record));
+    this.indexOf(record);
     this.keeping.check([record]);
-    const elder = older.findLast(({ deleted }) => deleted === undefined);
+    const elder = elderOf(this.#records, record);
     if (elder === undefined) return [];
+    checkArrived(elder);
     return [record, elder].filter(({ area }) => area?.moves.isSettled === false);
+  }
+
+  /** Is the one that it would be merged into one that waits for a diff area? Then it cannot be deleted yet. */
+  hasLateElder(record: SnapshotRecord): boolean {
+    return elderOf(this.#records, record)?.isLate === true;
   }
 
   /** From now on nobody sees it, and it takes no new copies. */
@@ -227,7 +232,6 @@ export class SnapshotChain {
     this.#emit('deleting', { id: record.id, reason, cause: undefined });
     await twice(() => this.#control.setState(record.id, { set: SnapshotState.deleting }));
     record.markDeleted(reason);
-    this.#areasFrom.delete(record);
     this.retarget(copyOnWrite);
     this.#emit('deleted', { id: record.id, reason, cause: undefined });
   }
@@ -253,11 +257,13 @@ export class SnapshotChain {
     });
   }
 
-  /** Removes the `count` oldest, elders first, or as many as there are; none if one of them is held. @throws as `removeThrough` */
+  /** Removes the `count` oldest, elders first, or as many as there are; none if one of them is held, or late. @throws as `removeThrough`; OfflineError */
   async removeOldest(count: number, copyOnWrite: CopyOnWrite, reason: DeletionReason): Promise<void> {
     await this.#removing.runExclusive(async () => {
       const elders = Math.min(count, this.#elders.count);
       this.keeping.check(this.undeleted.slice(0, count - elders));
+      // Nobody is shown late ones, so nobody can mean them.
+      this.#records.slice(0, count - elders).forEach(checkArrived);
       await this.#elders.removeOldest(elders, reason);
       for (let i = elders; i < count; i++) {
         await this.#removeUnneeded(copyOnWrite);
@@ -318,7 +324,6 @@ export class SnapshotChain {
     record.markGone(reason);
     this.#records.shift();
     this.#removals++;
-    this.#areasFrom.clear();
     this.onRelief();
     const { area } = record;
     const mayBeWaiting = area !== undefined && copyOnWrite.takesCopies(area);
@@ -352,7 +357,6 @@ export class SnapshotChain {
       });
       if (!isOut) return false;
       this.#removals++;
-      this.#areasFrom.clear();
       this.retarget(copyOnWrite);
       const { area } = record;
       const readers = [...this.readersThrough(elder), record];

@@ -7,8 +7,8 @@ import type { SpaceForecast } from './forecast.js';
 import type { Problem } from './problem.js';
 import type { DeletionReason } from './record.js';
 
-/** Why there is no room: the limit of the store (its reserve, in-volume), or the file system that it is on. */
-export type FullReason = 'limit' | 'host-full';
+/** Why there is no room: the limit of the store (its reserve, in-volume), the file system that it is on, or the memory for a late diff area. */
+export type FullReason = 'limit' | 'host-full' | 'memory';
 
 export interface VolumeEvents {
   created: [{ readonly id: Guid; readonly label: string | undefined }];
@@ -80,6 +80,8 @@ export interface VolumeEvents {
   reverted: [{ readonly id: Guid; readonly previousId: Guid; readonly outcome: 'reverted' | 'cancelled' }];
   /** What is unused could not be told for certain, so the snapshot skips nothing; `error` if something failed. */
   unusedSpaceUnknown: [{ readonly id: Guid; readonly reason: string; readonly error: unknown }];
+  /** Diff areas that had not been there have arrived, and the copies made in memory meanwhile are in them. */
+  arrived: [{ readonly ids: readonly Guid[]; readonly copies: number }];
   holdTimedOut: [{ readonly limitMs: number }];
   /** Work in the background failed without harm; it is tried again when there is a reason to. */
   backgroundFailure: [{ readonly id: Guid; readonly what: string; readonly error: unknown }];

@@ -101,15 +101,16 @@ export class Hold {
   }
 }
 
-/** Runs `action` during a hold. @throws HoldTimeoutError, DeviceError; what the action throws */
+/** Runs `action` during a hold. @param incoming as for `Hold.begin` @throws HoldTimeoutError, DeviceError; what the action throws */
 export async function whileHeld<T>(
   context: HoldContext,
   limitMs: number,
   action: () => Promise<T>,
+  incoming?: DiffArea,
 ): Promise<T> {
   const hold = new Hold(context);
   try {
-    await hold.begin(limitMs);
+    await hold.begin(limitMs, incoming);
     return await action();
   } finally {
     hold.end();

@@ -18,6 +18,7 @@ import type { AttachedStore } from '../store/store.js';
 import type { ByteLength } from '../units.js';
 import type { SnapshotChain } from './chain.js';
 import type { Emit, FullReason } from './events.js';
+import { memoryIsFull } from './late-area.js';
 import type { DeletionReason, SnapshotRecord } from './record.js';
 import type { Patience, SpaceWaiters } from './space-waiters.js';
 
@@ -137,7 +138,7 @@ export class Overflow {
     const { visible, keeping } = this.#chain;
     // Moves of it, or of its elder, would have to be settled first, which takes room.
     const mayGo = (record: SnapshotRecord) =>
-      keeping.mayGo(record) && this.#chain.toSettle(record).length === 0;
+      keeping.mayGo(record) && !this.#chain.hasLateElder(record) && this.#chain.toSettle(record).length === 0;
     return visible.slice(0, -1).find(mayGo);
   }
 
@@ -193,6 +194,21 @@ export class Overflow {
       `writing to snapshot ${record.id} needs ${full.neededBytes} bytes, ${full.availableBytes} can be had; raise the limit with: volsnap resize-store`,
       { cause: full.cause },
     );
+  }
+
+  /**
+   * Memory for copies is full while the diff area of `record` has not arrived. Nothing waits for that: to arrive takes a moment
+   * without writes under way. What `hold-writes` does after the wait it does at once.
+   * @throws NoSpaceError: the write that asks has to fail; else the snapshot is gone
+   */
+  async actForLate(record: SnapshotRecord, neededBytes: ByteLength): Promise<void> {
+    const { policy, afterWait } = this.rules;
+    const cause = memoryIsFull(record);
+    const full: Full = { neededBytes, availableBytes: 0, reason: 'memory', cause };
+    const mayDelete = (policy === 'hold-writes' ? afterWait : policy) === 'delete-oldest';
+    if (mayDelete && (await this.give(record, 'late', cause))) return;
+    this.#block(record, full, 'fail-writes');
+    throw cause;
   }
 
   /** Removes the oldest snapshots through `victim`, at once. @returns false if one of them must stay after all */

@@ -27,7 +27,9 @@ export type DeletionReason =
   /** Whoever took it has gone. */
   | 'released'
   /** The set that it belongs to was never completed. */
-  | 'set-aborted';
+  | 'set-aborted'
+  /** Its diff area, or that of a newer one, did not arrive in time, or not before the memory for its copies was full. */
+  | 'late';
 
 /** Nothing may delete the snapshot, until a date or until it is released. */
 export interface Hold {
@@ -40,7 +42,7 @@ export type AreaOrDamage = { readonly area: DiffArea } | { readonly damage: Vols
 
 export class SnapshotRecord {
   #item: SnapshotItem;
-  readonly content: AreaOrDamage;
+  #content: AreaOrDamage;
   /** `SnapshotState`s, as in the control file. */
   state: number;
   /** Held by whatever changes the size of the diff area, and by its removal. */
@@ -49,6 +51,10 @@ export class SnapshotRecord {
   hold: Hold | undefined;
   /** Its creation has not returned yet, or failed with the snapshot left in doubt: nobody is shown it. */
   pending = false;
+  /** Its diff area, or that of a newer one, has not arrived: nobody is shown it. */
+  isLate = false;
+  /** Its own has not arrived: `area` is in memory, of a fixed size. */
+  hasStandIn = false;
   /** Why it is to go as soon as no revert needs it; nobody is shown it. */
   expired: DeletionReason | undefined;
   #deleted: DeletionReason | undefined;
@@ -59,7 +65,7 @@ export class SnapshotRecord {
   constructor(item: SnapshotItem, content: AreaOrDamage, state = 0) {
     this.#item = item;
     this.state = state;
-    this.content = content;
+    this.#content = content;
   }
 
   /** What the control file says of it. */
@@ -77,16 +83,27 @@ export class SnapshotRecord {
     this.#item = { ...this.#item, flags };
   }
 
+  /** Is it there for users, unless it is being deleted? */
+  get isShown(): boolean {
+    return !this.pending && !this.isLate && this.expired === undefined;
+  }
+
   get id(): Guid {
     return this.item.storeId;
   }
 
   get area(): DiffArea | undefined {
-    return 'area' in this.content ? this.content.area : undefined;
+    return 'area' in this.#content ? this.#content.area : undefined;
+  }
+
+  /** Its diff area has arrived: `area` is the one on the device, and has the copies of the stand-in. */
+  arrive(area: DiffArea): void {
+    this.#content = { area };
+    this.hasStandIn = false;
   }
 
   get damage(): VolsnapError | undefined {
-    return 'damage' in this.content ? this.content.damage : undefined;
+    return 'damage' in this.#content ? this.#content.damage : undefined;
   }
 
   /** Why nobody may read it any more. Its diff area may be in use still, by older ones that read through it. */

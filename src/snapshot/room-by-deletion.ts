@@ -1,5 +1,5 @@
 /**
- * Snapshots that go for what no copy waits for: a new snapshot, or a lower limit. Only the oldest, whose room is free at once:
+ * Snapshots that go for what no copy waits for: a new snapshot, a lower limit, a diff area that has arrived. Only the oldest, whose room is free at once:
  * nobody waits for a merge here.
  */
 import { AREA_SIZE_MIN } from '../diff-area/create.js';
@@ -65,6 +65,14 @@ export class RoomByDeletion {
   async forHost(): Promise<void> {
     if ((await this.#giveForArea()) === undefined)
       throw new NoSpaceError(`the file system of ${this.#store.name} has no room for a snapshot`);
+  }
+
+  /**
+   * There is no room in the diff area of `record`, which has arrived, for what was copied in memory: the oldest goes, if it is
+   * another one and the policy lets it. @returns whether it is worth another try
+   */
+  async forArrival(record: SnapshotRecord): Promise<boolean> {
+    return this.#overflow.victim !== record && (await this.#giveForArea()) !== undefined;
   }
 
   /** Gives the oldest snapshot up for a new one. @returns `undefined` if none may go */

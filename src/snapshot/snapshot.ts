@@ -106,7 +106,7 @@ export interface Snapshot extends ByteSource {
    * `SnapshotDeletedError`. If older ones read through it, what they need is merged into its elder neighbour
    * afterwards, in the background; only then its space is free.
    * Where there are older ones, what moved within the volume (`Volume.copyRange`) for it or the next older one is copied first.
-   * @throws HeldError, SnapshotDeletedError, ReadOnlyError, RevertInProgressError, UnsupportedError (a shadow copy of Windows), NoSpaceError
+   * @throws HeldError, SnapshotDeletedError, ReadOnlyError, RevertInProgressError, OfflineError (an older one is late), UnsupportedError (a shadow copy of Windows), NoSpaceError
    *   (no room for what moved), DeviceError: it exists still; with `wait` also as `VolumeAccess.settled`
    */
   delete(options?: DeleteSnapshotOptions): Promise<void>;

@@ -171,7 +171,7 @@ export class Space implements CopyOnWriteHost {
     // Ahead of need only a share is taken: what is left serves the next snapshot.
     const length = wholeBlocks(Math.min(this.#step.bytes, this.#forCopies / 4));
     const record = this.#chain.ownerOf(area);
-    if (length === 0 || record === undefined) return;
+    if (length === 0 || record === undefined || record.hasStandIn) return;
     this.#growingAhead = true;
     void this.#pools.background.add(async () => {
       try {
@@ -211,6 +211,10 @@ export class Space implements CopyOnWriteHost {
       if (needed === 0) {
         this.#overflow.isOver(record);
         return 'room';
+      }
+      if (record.hasStandIn) {
+        await this.#overflow.actForLate(record, needed);
+        continue;
       }
       this.#step.waited();
       const full = await this.#growNow(record, area, needed);
@@ -344,8 +348,9 @@ export class Space implements CopyOnWriteHost {
     });
   }
 
-  /** There may be room now for those who wait. */
-  relieved(): void {
+  /** There may be room now for those who wait. @param arrived for its copies there is, which had been made in memory */
+  relieved(arrived?: SnapshotRecord): void {
+    if (arrived !== undefined) this.#overflow.isOver(arrived);
     this.#waiters.wake();
   }
 

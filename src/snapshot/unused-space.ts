@@ -8,6 +8,7 @@
  *
  * A block is skipped if it was free at the moment and no older snapshot needs it: the next older one skips it too, or has a
  * copy. So only the newest has to be asked before a write, and every older one finds what it needs without looking at the volume.
+ * What one has whose diff area has not arrived is not known, so the next one skips nothing of it (`late-area.ts`).
  */
 import type { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
 import type { Pools } from '../copy-on-write/pools.js';
@@ -144,7 +145,9 @@ function olderDoWithout(
   // Where nothing is known of it, it needs everything. What the volume has grown by since is none of its own.
   if (older.area === undefined) return new Uint8Array(Math.ceil(table.blockCount / 8));
   const own = Math.min(table.blockCount, older.area.table.blockCount);
-  const bits = bitsOf(foundIn(older.area), table.blockCount, own);
+  // A copy in memory proves nothing: the one that is late may not take it, because it has the content elsewhere.
+  const found = older.hasStandIn ? [] : foundIn(older.area);
+  const bits = bitsOf(found, table.blockCount, own);
   // It has a copy of what these held, but content of other blocks lies there now.
   for (const block of older.area.moves.targets())
     bits[block >>> 3] = (bits[block >>> 3] ?? 0) & ~(1 << (block & 7));

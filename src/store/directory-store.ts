@@ -135,7 +135,7 @@ function asNotInitialized(error: unknown, place: string): unknown {
 class AttachedDirectory implements AttachedStore {
   readonly layout = 'directory';
   readonly hidesStartBlock = false;
-  readonly #budget: SpaceBudget;
+  readonly budget: SpaceBudget;
 
   constructor(
     readonly folder: Folder,
@@ -144,7 +144,7 @@ class AttachedDirectory implements AttachedStore {
     readonly volume: BlockDevice,
     readonly writable: boolean,
   ) {
-    this.#budget = new SpaceBudget(() => control.start.maximumSize);
+    this.budget = new SpaceBudget(() => control.start.maximumSize);
   }
 
   get name(): string {
@@ -152,28 +152,38 @@ class AttachedDirectory implements AttachedStore {
   }
 
   available(): ByteLength {
-    return this.#budget.available;
+    return this.budget.available;
   }
 
   allocated(): ByteLength {
-    return this.#budget.taken;
+    return this.budget.taken;
   }
 
   async createArea(storeId: Guid): Promise<AreaFile> {
     const device = await this.folder.create(areaFileName(storeId));
-    return new DirectoryArea(this.folder, storeId, device, new Runs([]), this.#budget);
+    return new DirectoryArea(this.folder, storeId, device, new Runs([]), this.budget);
   }
 
-  async openArea(item: DiffAreaItem): Promise<OpenedArea> {
+  async openArea(item: DiffAreaItem, counted: ByteLength = 0): Promise<OpenedArea> {
     const device = await this.folder.open(areaFileName(item.storeId), { writable: this.writable });
     try {
       const list = await readLocationList(device, item.locationOffset);
-      this.#budget.count(list.runs.size);
-      return { file: new DirectoryArea(this.folder, item.storeId, device, list.runs, this.#budget), list };
+      this.budget.count(list.runs.size - counted);
+      return { file: new DirectoryArea(this.folder, item.storeId, device, list.runs, this.budget), list };
     } catch (error) {
       await device.close();
       throw error;
     }
+  }
+
+  async removeArea(storeId: Guid): Promise<void> {
+    try {
+      await this.folder.remove(areaFileName(storeId));
+    } catch (error) {
+      if (error instanceof NotFoundError) return;
+      throw error;
+    }
+    await this.folder.sync();
   }
 
   async orphans(): Promise<string[]> {

@@ -233,7 +233,7 @@ class AttachedInVolume implements AttachedStore {
   readonly volume: BlockDevice;
   readonly inside: BlocksInside | undefined;
   readonly #device: BlockDevice;
-  readonly #budget: SpaceBudget;
+  readonly budget: SpaceBudget;
   readonly #writable: boolean;
   /** Free blocks, by number on the device. */
   readonly #free: Extents;
@@ -250,7 +250,7 @@ class AttachedInVolume implements AttachedStore {
     this.#device = device;
     this.#writable = writable;
     this.volume = volume;
-    this.#budget = new SpaceBudget(() => control.start.maximumSize);
+    this.budget = new SpaceBudget(() => control.start.maximumSize);
     const first = control.start.firstControlBlock / BLOCK_SIZE;
     this.#free = new Extents(reserve);
     this.#free.remove(first, fixed);
@@ -293,22 +293,22 @@ class AttachedInVolume implements AttachedStore {
   }
 
   available(): ByteLength {
-    return this.#unknownRuns ? 0 : Math.min(this.#budget.available, this.#free.total * BLOCK_SIZE);
+    return this.#unknownRuns ? 0 : Math.min(this.budget.available, this.#free.total * BLOCK_SIZE);
   }
 
   allocated(): ByteLength {
-    return this.#budget.taken;
+    return this.budget.taken;
   }
 
   async createArea(): Promise<AreaFile> {
     return this.#area(new Runs([]));
   }
 
-  async openArea(item: DiffAreaItem): Promise<OpenedArea> {
+  async openArea(item: DiffAreaItem, counted: ByteLength = 0): Promise<OpenedArea> {
     try {
       const list = await readLocationList(this.#device, item.locationOffset);
       for (const run of list.runs.list) this.#claim(run);
-      this.#budget.count(list.runs.size);
+      this.budget.count(list.runs.size - counted);
       return { file: this.#area(list.runs), list };
     } catch (error) {
       this.#unknownRuns = true;
@@ -345,7 +345,7 @@ class AttachedInVolume implements AttachedStore {
         `the reserve of ${this.name} has ${this.available()} bytes free, ${length} are needed`,
       );
     }
-    this.#budget.take(length);
+    this.budget.take(length);
     const taken = this.#free.take(blocks) ?? [];
     return taken.map((extent) => ({
       volumeOffset: extent.start * BLOCK_SIZE,
@@ -356,8 +356,12 @@ class AttachedInVolume implements AttachedStore {
   #giveBack(pieces: readonly Piece[]): void {
     for (const { volumeOffset, length } of pieces) {
       this.#free.add(volumeOffset / BLOCK_SIZE, length / BLOCK_SIZE);
-      this.#budget.giveBack(length);
+      this.budget.giveBack(length);
     }
+  }
+
+  async removeArea(): Promise<void> {
+    // There are no files.
   }
 
   async orphans(): Promise<string[]> {

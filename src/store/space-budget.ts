@@ -32,7 +32,7 @@ export class SpaceBudget {
     this.#taken += length;
   }
 
-  /** Counts what was there before. May exceed the limit, which can be lowered at any time. */
+  /** Counts what was there before, or, below 0, what turned out to be less. May exceed the limit, which can be lowered at any time. */
   count(length: ByteLength): void {
     this.#taken += length;
   }

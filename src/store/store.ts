@@ -12,6 +12,7 @@ import type { ByteLength, ByteOffset } from '../units.js';
 import type { ControlFile } from './control-file.js';
 import type { LocationList } from './location-list.js';
 import type { Piece, Runs } from './runs.js';
+import type { SpaceBudget } from './space-budget.js';
 
 export interface AttachOptions {
   readonly environment: Environment;
@@ -49,6 +50,8 @@ export interface AttachedStore {
   /** What messages call it. */
   readonly name: string;
   readonly control: ControlFile;
+  /** How much of the limit is taken; also by diff areas whose files are not there. */
+  readonly budget: SpaceBudget;
   /** The volume as its users see it. */
   readonly volume: BlockDevice;
   /** Does a reader of the raw device see other bytes in block 0 than the volume's users? (In-volume: the start block.) */
@@ -61,8 +64,14 @@ export interface AttachedStore {
   allocated(): ByteLength;
   /** A new, empty diff-area file. Nothing is durable until its item is in the control file. */
   createArea(storeId: Guid): Promise<AreaFile>;
-  /** The diff-area file of an item of the control file. @throws FormatError, NotFoundError, DeviceError */
-  openArea(item: DiffAreaItem): Promise<OpenedArea>;
+  /**
+   * The diff-area file of an item of the control file.
+   * @param counted bytes that `budget` counts for it already; from then on it is the file that gives them back
+   * @throws FormatError, NotFoundError, DeviceError; then `budget` is as it was
+   */
+  openArea(item: DiffAreaItem, counted?: ByteLength): Promise<OpenedArea>;
+  /** Removes the file of a diff area that no item of the control file names any more, durably, if it is there. @throws DeviceError */
+  removeArea(storeId: Guid): Promise<void>;
   /** Files that no item of the control file names. */
   orphans(): Promise<string[]>;
   /** Removes those files, durably; returns their names. Called once after opening. */

@@ -9,12 +9,14 @@ import type { Guid } from '../format/guid.js';
 import type { Emit, VolumeEvents } from '../snapshot/events.js';
 import type { SpaceWarning } from '../snapshot/forecast.js';
 import { DEFAULT_GROWTH, type Growth } from '../snapshot/growth.js';
+import { type LateOptions, lateLimitsOf } from '../snapshot/late-area.js';
 import type { ProtectedWritePolicy } from '../snapshot/protected-blocks.js';
 import type { DeletionReason } from '../snapshot/record.js';
 import type { AttachedStore, Store } from '../store/store.js';
 import type { ByteLength } from '../units.js';
 import { Engine } from './engine.js';
 import type { History } from './history.js';
+import { LateAreas } from './late-areas.js';
 import { findLeftovers, type Leftovers, passOverLeftovers, settleLeftovers } from './leftovers.js';
 import {
   closeAreas,
@@ -54,6 +56,11 @@ export interface VolumeOptions {
   readonly onUndecidedSet?: 'pending' | 'keep' | 'drop' | SetResolver;
   /** What to do about snapshots whose metadata is damaged; default `refuse`. */
   readonly onDamaged?: 'refuse' | 'drop';
+  /**
+   * Diff areas may arrive later than the volume. Without it the volume does not open for writing while one is missing. With it the snapshots that
+   * need one are not shown, copies for them are made in memory, and when it has not arrived in time they are given up (`deleted`, reason `late`).
+   */
+  readonly lateAreas?: LateOptions;
   /**
    * What a write does that touches a store inside the volume (`InVolumeOptions.runs`); default `reject`: it fails with a `ReadOnlyError`.
    * `drop`: all snapshots go, and what it touches is left to the volume. What the store cannot do without is never written.
@@ -119,7 +126,9 @@ async function openStore(
   const store = await place.attach(device, { environment, writable });
   let loaded: LoadedStore | undefined;
   try {
-    loaded = await loadStore(store, { clock: environment.clock, writable, onVolumeChanged, onDamaged });
+    const late = lateLimitsOf(options.lateAreas);
+    const { clock } = environment;
+    loaded = await loadStore(store, { clock, writable, onVolumeChanged, onDamaged, late });
     if (loaded.drop.length === 0) return await assemble(device, store, loaded, writable, options, emit);
     // Before anything says that the volume is in use: a crash in between must find the same reason again.
     for (const { id } of [...loaded.dropBefore, ...loaded.drop]) await store.control.remove(id);
@@ -188,6 +197,9 @@ async function assemble(
   await settleLeftovers(engine, leftovers);
   await engine.reverts.goOn();
   engine.merging.wake();
+  const limits = lateLimitsOf(options.lateAreas);
+  if (limits !== undefined && loaded.late.length > 0)
+    engine.late = new LateAreas(engine, loaded.late, limits);
   history.onClose = announceStore(environment, device, store);
   const droppedSnapshots = [...(elders?.dropped ?? []), ...deletions.with(leftovers)];
   return {

@@ -24,6 +24,7 @@ import { Reverts } from '../snapshot/revert.js';
 import { Space } from '../snapshot/space.js';
 import type { AttachedStore } from '../store/store.js';
 import type { ByteLength } from '../units.js';
+import type { LateAreas } from './late-areas.js';
 
 /** Blocks from which on a batch is copied in another thread: where writers wait for it, and where they do not. */
 const APART_ORDERED = 16;
@@ -64,6 +65,8 @@ export class Engine {
   readonly live: LiveDevice;
   readonly reverts: Reverts;
   readonly scrubs: Scrubs;
+  /** Diff areas that are waited for. */
+  late: LateAreas | undefined;
   /** Of a store that lies inside the volume, and of shadow copies that it has taken over. */
   readonly protectedBlocks: ProtectedBlocks | undefined;
 

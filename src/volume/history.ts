@@ -8,6 +8,7 @@ import type { Snapshot } from '../snapshot/snapshot.js';
 import type { SpaceFigures } from '../snapshot/space.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { ChangedExtent } from './changed-blocks.js';
+import type { LateFigures } from './late-areas.js';
 
 /** Deleted snapshots that older ones read through, and what has been merged of such since the volume was opened. */
 export interface DeletionFigures {
@@ -34,6 +35,8 @@ export interface VolumeFigures {
   readonly space: SpaceFigures | undefined;
   /** The scrub under way; `undefined`: there is none. */
   readonly scrub?: ScrubStatus | undefined;
+  /** Snapshots whose diff areas are waited for; `undefined`: there are none. */
+  readonly late?: LateFigures | undefined;
   /** Memory that translation tables take. */
   readonly tableMemoryBytes: ByteLength;
   /** What copy-on-write has done since the volume was opened. */

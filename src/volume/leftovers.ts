@@ -3,7 +3,7 @@
  * owner has gone, and members of sets that were being taken in a crash.
  */
 import type { Environment } from '../environment.js';
-import { IntegrityError, NoSpaceError, SnapshotDeletedError } from '../errors.js';
+import { IntegrityError, NoSpaceError, OfflineError, SnapshotDeletedError } from '../errors.js';
 import { SnapshotState } from '../format/control-block.js';
 import { deleteSnapshot } from '../snapshot/delete.js';
 import type { Emit } from '../snapshot/events.js';
@@ -40,7 +40,7 @@ export async function findLeftovers(
     const { state } = record;
     if ((state & SnapshotState.volatile) !== 0) expired.push({ record, reason: 'not-persistent' });
     else if ((state & SnapshotState.autoRelease) !== 0) expired.push({ record, reason: 'released' });
-    else if ((state & SnapshotState.setPending) !== 0) {
+    else if ((state & SnapshotState.setPending) !== 0 && !record.isLate) {
       const outcome = await outcomeFor(record, options);
       if (outcome === 'aborted') expired.push({ record, reason: 'set-aborted' });
       else if (outcome === 'committed') completed.push(record);
@@ -84,7 +84,9 @@ const atNextOpening =
   (record: SnapshotRecord, reason: DeletionReason, emit: Emit) =>
   (error: unknown): void => {
     if (error instanceof SnapshotDeletedError) return;
-    if (!(error instanceof NoSpaceError || error instanceof IntegrityError)) throw error;
+    const isTolerable =
+      error instanceof NoSpaceError || error instanceof IntegrityError || error instanceof OfflineError;
+    if (!isTolerable) throw error;
     record.expired = reason;
     emit('backgroundFailure', { id: record.id, what: 'deleting a snapshot that was not to stay', error });
   };

@@ -19,6 +19,16 @@ import { unknownReadOnlyBits } from '../format/extension.js';
 import { millisecondsFromFiletime } from '../format/filetime.js';
 import type { Guid } from '../format/guid.js';
 import { decodeStartBlock, isStartBlock } from '../format/start-block.js';
+import {
+  canStandIn,
+  checkCopies,
+  holdBack,
+  isWithoutCopies,
+  type LateArea,
+  type LateOptions,
+  standIn,
+  whyHeldInTheWay,
+} from '../snapshot/late-area.js';
 import { type DeletionReason, type Hold, SnapshotRecord } from '../snapshot/record.js';
 import { isTarget } from '../snapshot/revert-state.js';
 import { type CatalogEntry, isDeleting } from '../store/catalog.js';
@@ -72,6 +82,8 @@ export interface LoadOptions {
   readonly writable: boolean;
   readonly onVolumeChanged: 'refuse' | 'keep' | 'invalidate';
   readonly onDamaged: 'refuse' | 'drop';
+  /** `undefined`: a diff area that is not there is damage. */
+  readonly late?: Required<LateOptions> | undefined;
 }
 
 export interface LoadedStore {
@@ -82,6 +94,8 @@ export interface LoadedStore {
   readonly change: string | undefined;
   /** Snapshots that have to go before the volume may be written, oldest first. */
   readonly drop: readonly { readonly id: Guid; readonly reason: DeletionReason }[];
+  /** Diff areas that are not there yet, oldest first. */
+  readonly late: readonly LateArea[];
   /** Shadow copies of Windows that go before those, oldest first, because they are read through them. */
   readonly dropBefore: LoadedStore['drop'];
   /** What `putRight` has to write. */
@@ -113,14 +127,14 @@ export async function loadStore(store: AttachedStore, options: LoadOptions): Pro
     warnings.push(change);
   }
   const revertTarget = revertTargetOf(control.entries);
-  const loaded = await loadSnapshots(store, options);
+  const loaded = await loadSnapshots(store, options, revertTarget);
   const records = loaded.map(({ record }) => record);
   const droppedCopies = loaded.reduce((sum, { dropped }) => sum + dropped, 0);
   const damaged = await spreadDamage(records).catch(closing(records));
   const newestDamaged = damaged.at(-1);
   if (newestDamaged !== undefined) {
     const text = damaged.map((record) => `${record.id}: ${record.damage?.message}`).join('; ');
-    if (writable && options.onDamaged === 'refuse') {
+    if (writable && options.onDamaged === 'refuse' && !isWithoutCopies(newestDamaged)) {
       await closeAreas(records);
       throw new FormatError(
         `snapshots that cannot be read: ${text}. Open it read-only to save the others, or remove them with: volsnap check --repair`,
@@ -128,15 +142,26 @@ export async function loadStore(store: AttachedStore, options: LoadOptions): Pro
     }
     warnings.push(`cannot be read: ${text}`);
   }
+  const late = loaded.flatMap(({ late }) => late ?? []);
+  if (late.length > 0) {
+    const held = whyHeldInTheWay(records, options.clock.now());
+    if (held !== undefined) {
+      await closeAreas(records);
+      throw held;
+    }
+    warnings.push(holdBack(records));
+  }
   const dropsAll = change !== undefined && options.onVolumeChanged === 'invalidate';
-  if (writable && revertTarget !== undefined && (dropsAll || newestDamaged !== undefined)) {
+  const isTargetDamaged = damaged.some(({ id }) => id === revertTarget?.snapshot.storeId);
+  if (writable && revertTarget !== undefined && (dropsAll || isTargetDamaged)) {
     await closeAreas(records);
     const why = dropsAll ? change : newestDamaged?.damage?.message;
     throw new FormatError(
       `${why} The volume is being put back to snapshot ${revertTarget.snapshot.storeId}; without its snapshots it would stay between two states, so none can be given up. Keep them, or save what can be read (open it read-only)`,
     );
   }
-  const reason: DeletionReason = dropsAll ? 'volume-changed' : 'damaged';
+  const isLost = newestDamaged !== undefined && isWithoutCopies(newestDamaged);
+  const reason: DeletionReason = dropsAll ? 'volume-changed' : isLost ? 'late' : 'damaged';
   const gone = (ids: readonly Guid[]) => (writable ? ids.map((id) => ({ id, reason })) : []);
   const drop = gone((dropsAll ? records : damaged).map(({ id }) => id));
   // All through one go, or none: the oldest is always among them.
@@ -151,6 +176,7 @@ export async function loadStore(store: AttachedStore, options: LoadOptions): Pro
       droppedSnapshots: [],
       warnings,
     },
+    late,
     drop,
     dropBefore: gone(readThrough.map(({ snapshot }) => snapshot.storeId)),
     repairs: loaded.map(({ repair }) => repair),
@@ -174,14 +200,24 @@ function revertTargetOf(entries: readonly CatalogEntry[]): CatalogEntry | undefi
 interface LoadedSnapshot {
   readonly record: SnapshotRecord;
   readonly dropped: number;
+  /** Its diff area is not there yet. */
+  readonly late?: LateArea;
   /** See `LoadedArea`. */
   readonly repair: () => Promise<void>;
 }
 
-async function loadSnapshots(store: AttachedStore, options: LoadOptions): Promise<LoadedSnapshot[]> {
+async function loadSnapshots(
+  store: AttachedStore,
+  options: LoadOptions,
+  revertTarget: CatalogEntry | undefined,
+): Promise<LoadedSnapshot[]> {
   const loaded: LoadedSnapshot[] = [];
+  const late = options.writable ? options.late : undefined;
   try {
-    for (const entry of store.control.entries) loaded.push(await loadSnapshot(store, entry, options));
+    for (const entry of store.control.entries) {
+      const mayWait = canStandIn(store, entry, revertTarget);
+      loaded.push(await loadSnapshot(store, entry, { ...options, late: mayWait ? late : undefined }));
+    }
   } catch (error) {
     return closing(loaded.map(({ record }) => record))(error);
   }
@@ -221,10 +257,11 @@ const holdOf = ({ state, heldUntil }: DiffAreaItem): Hold | undefined =>
 async function loadContent(
   store: AttachedStore,
   entry: CatalogEntry,
-  { writable, clock }: LoadOptions,
+  { writable, clock, late }: LoadOptions,
 ): Promise<LoadedSnapshot> {
   const { snapshot, diffArea } = entry;
   try {
+    checkCopies(diffArea);
     const opened = await store.openArea(diffArea);
     try {
       const { area, dropped, repair } = await loadDiffArea(opened, diffArea, snapshot.volumeSize, clock);
@@ -234,6 +271,7 @@ async function loadContent(
       throw error;
     }
   } catch (error) {
+    if (late !== undefined && error instanceof NotFoundError) return await standIn(store, entry, late);
     // What cannot be read today may be read tomorrow: a device error is damage only to those who change nothing.
     const isDamage =
       error instanceof FormatError ||

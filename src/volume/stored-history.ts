@@ -60,8 +60,12 @@ export class StoredHistory implements History {
   get figures(): VolumeFigures {
     const { store, chain, copyOnWrite, pools, gate, space, writes, merging, figures, reverts, scrubs } =
       this.#engine;
-    const areas = chain.records.flatMap(({ area }) => area ?? []);
-    const deleted = chain.records.filter((record) => (record.deleted ?? record.expired) !== undefined);
+    // What is in memory in place of diff areas takes no space of the store.
+    const records = chain.records.filter(({ hasStandIn }) => !hasStandIn);
+    const areas = records.flatMap(({ area }) => area ?? []);
+    const deleted = records.filter(
+      ({ deleted, expired, isLate }) => !isLate && (deleted ?? expired) !== undefined,
+    );
     return {
       layout: store.layout,
       storeName: store.name,
@@ -71,6 +75,7 @@ export class StoredHistory implements History {
       revert: reverts.status,
       space: space.figures,
       scrub: scrubs.status,
+      late: this.#engine.late?.figures,
       tableMemoryBytes: areas.reduce(
         (sum, area) => sum + area.table.memoryBytes + (area.unused?.memoryBytes ?? 0),
         0,
@@ -142,14 +147,16 @@ export class StoredHistory implements History {
   }
 
   async close(): Promise<void> {
-    const { gate, writes, pools, chain, store, merging, copyOnWrite, reverts, scrubs } = this.#engine;
+    const { gate, writes, pools, chain, store, merging, copyOnWrite, reverts, scrubs, late } = this.#engine;
     this.onClose();
     merging.stop();
     try {
+      await late?.stop();
       await scrubs.stop();
       await reverts.stop();
       // If that fails, acknowledged writes are lost: the close is not a clean one, and says so.
       await writes?.drained();
+      await late?.giveUpCopies();
       if (this.#writable) await this.#flushSnapshots();
       if (this.#writable && gate.failure === undefined) {
         await this.#release();
@@ -195,8 +202,9 @@ export class StoredHistory implements History {
   async #recordClean(): Promise<void> {
     const { chain, store, device } = this.#engine;
     // Those that took copies last: the newest there is, and deleted ones after it.
-    for (const { area } of chain.latest) {
-      if (area === undefined || area.isCut) continue;
+    for (const { area, hasStandIn } of chain.latest) {
+      // The flush of a stand-in would say that there are copies in it.
+      if (area === undefined || area.isCut || hasStandIn) continue;
       await area.settle();
       await area.writeWatermark();
       await area.flush();

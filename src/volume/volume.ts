@@ -61,7 +61,8 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
   /**
    * Opens the volume on `device`, which belongs to it from then on: closing the volume, or failing to open it, closes it.
    * To open a volume with shadow copies made by Windows for writing takes the option `shadowCopies`.
-   * @throws NotInitializedError, VolumeChangedError, FormatError (damaged), UnsupportedError, ReadOnlyError, DeviceError
+   * @throws NotInitializedError, VolumeChangedError, FormatError (damaged), OfflineError (late diff areas, and a snapshot is held),
+   *   UnsupportedError, ReadOnlyError, DeviceError
    */
   static async open(device: BlockDevice, options: VolumeOptions = {}): Promise<Volume> {
     const volume = new Volume();
@@ -245,7 +246,7 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     return this.#runWriting((writer) => writer.engine.reverts.taking.runExclusive(() => action(writer)));
   }
 
-  /** Deletes the `count` oldest snapshots; durable when it resolves. @throws HeldError (of one of them; none was deleted) */
+  /** Deletes the `count` oldest snapshots; durable when it resolves. @throws HeldError (of one of them), OfflineError (diff areas are late); none was deleted */
   async deleteOldest(count = 1): Promise<void> {
     checkWhole('count', count);
     const { windows } = this.#opened;

@@ -20,6 +20,11 @@ export interface RunCounters {
   snapshotsDeleted: number;
   snapshotsMerged: number;
   blocksMerged: number;
+  /** Openings without the diff areas; those after which they arrived, and the snapshots were there. */
+  lateOpenings: number;
+  lateArrivals: number;
+  /** Those that were refused, because a held snapshot would have needed copies in memory. */
+  lateRefused: number;
   /** Times that the volume was made longer. */
   growths: number;
   /** Writes over a store inside the volume that were refused. */
@@ -51,6 +56,9 @@ export const noCounters = (): RunCounters => ({
   snapshotsDeleted: 0,
   snapshotsMerged: 0,
   blocksMerged: 0,
+  lateOpenings: 0,
+  lateArrivals: 0,
+  lateRefused: 0,
   growths: 0,
   writesOverStore: 0,
   checks: 0,

@@ -48,9 +48,27 @@ export interface Writing {
   readonly limit: number;
 }
 
+/** What is done while the diff areas are not there. */
+export interface Late {
+  readonly operations: readonly Operation[];
+  /** Steps after which they arrive; `Infinity`: they do not, and the time limit ends. */
+  readonly arrivesAfter: number;
+  readonly timeLimitMs: number;
+  /** Share of device operations that fail, and whether the control file fails besides. */
+  readonly faultRate: number;
+  readonly controlFaults: boolean;
+  /** Bytes for copies in memory. */
+  readonly memoryLimit: number;
+  /** Steps after which a crash comes, before or after they arrive; `Infinity`: none does. */
+  readonly steps: number;
+  readonly crash: 'kill' | 'power-cut';
+}
+
 /** From one opening to the next: what is done, and how it ends. */
 export interface Cycle {
   readonly writing: Writing;
+  /** Before that it is opened without its diff areas, which arrive later, and closed again. */
+  readonly late?: Late;
   readonly operations: readonly Operation[];
   /** Operations in flight at a time. */
   readonly clients: number;
@@ -110,10 +128,10 @@ export interface PlanOptions {
   readonly about?: Topic | undefined;
 }
 
-/** A volume that grows, or a store in runs of a file inside the volume. */
-export type Topic = 'growth' | 'inside';
+/** A volume that grows, a store in runs of a file inside the volume, or diff areas that arrive later. */
+export type Topic = 'growth' | 'inside' | 'late';
 
-export const TOPICS: readonly Topic[] = ['growth', 'inside'];
+export const TOPICS: readonly Topic[] = ['growth', 'inside', 'late'];
 
 /** What the cycles of one plan have in common. */
 interface Style {
@@ -140,7 +158,7 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
   const scarce = (12 + random.below(6 * blocks)) * BLOCK_SIZE;
   const initial = (1 + random.below(random.pick([3, 12, 32]))) * BLOCK_SIZE;
   const isDirectory = random.chance(0.5);
-  const layout = (options.about === undefined ? isDirectory : options.about === 'growth')
+  const layout = (options.about === undefined ? isDirectory : options.about !== 'inside')
     ? 'directory'
     : 'in-volume';
   const byHost = tight && layout === 'directory' && random.chance(0.4);
@@ -184,7 +202,8 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
             seed,
             drawCycles(random, style, options.cycles, drawModes(seed))
               .map(drawSkips(seed))
-              .map(drawPassing(seed)),
+              .map(drawPassing(seed))
+              .map(drawLate(seed, style, layout, options.about === 'late')),
           ),
         ),
       ),
@@ -231,6 +250,71 @@ function drawPassing(seed: string): (cycle: Cycle) => Cycle {
       : operation;
   return (cycle) => ({ ...cycle, operations: cycle.operations.map(pass) });
 }
+
+/** In some plans the diff areas arrive later than the volume: drawn apart, too. */
+function drawLate(
+  seed: string,
+  style: Style,
+  layout: Plan['layout'],
+  always: boolean,
+): (cycle: Cycle) => Cycle {
+  const random = new SeededRandom(`late ${seed}`);
+  const drawn = random.pick([0, 0, 0.3, 0.8]);
+  const share = layout !== 'directory' || style.rot ? 0 : always ? 0.8 : drawn;
+  return (cycle) => {
+    if (!random.chance(share)) return cycle;
+    const operations = Array.from({ length: random.below(24) }, () => drawWhileLate(random, style));
+    const late: Late = {
+      operations,
+      arrivesAfter: random.chance(0.15)
+        ? Infinity
+        : random.below(20 + operations.length * STEPS_PER_OPERATION),
+      // Nearly always they are there before that, unless they do not come at all.
+      timeLimitMs: random.pick([5, 500, 5000]),
+      faultRate: style.faulty && random.chance(0.4) ? random.pick([0.002, 0.02]) : 0,
+      controlFaults: random.chance(0.5),
+      memoryLimit: random.pick([12, 40, 2000]) * BLOCK_SIZE,
+      steps: random.chance(0.4) ? random.below(500) : Infinity,
+      crash: random.pick(['kill', 'power-cut']),
+    };
+    return { ...cycle, late };
+  };
+}
+
+const WHILE_LATE = [
+  ...(['write', 'write', 'write', 'write', 'write', 'write', 'write', 'write'] as const),
+  ...(['discard', 'flush', 'flush', 'create', 'create', 'copy-range', 'copy-range'] as const),
+  ...(['delete', 'delete-oldest', 'read-snapshots', 'changed', 'hold', 'revert'] as const),
+];
+
+function drawWhileLate(random: SeededRandom, style: Style): Operation {
+  const kind = random.pick(WHILE_LATE);
+  switch (kind) {
+    case 'create':
+      return random.chance(0.5) ? { kind } : { kind, free: random.below(2 ** 31) };
+    case 'delete':
+      return { kind, age: random.below(64), wait: random.chance(0.3) };
+    case 'hold':
+      return { kind, age: random.below(64), forMs: random.chance(0.3) ? undefined : 1 + random.below(50) };
+    case 'revert':
+      return { kind, age: random.below(64), keep: random.chance(0.6) };
+    case 'copy-range': {
+      const range = drawRange(random, style);
+      return { kind, from: range.offset, ...drawRangeOf(random, style, range.length) };
+    }
+    case 'write':
+      return { kind, ...drawRange(random, style), zeros: random.chance(0.1) };
+    case 'discard':
+      return { kind, ...drawRange(random, style) };
+    default:
+      return { kind };
+  }
+}
+
+const drawRangeOf = (random: SeededRandom, { sectors }: Style, length: number): Range => ({
+  offset: random.below(sectors - length / 512 + 1) * 512,
+  length,
+});
 
 function drawCycles(random: SeededRandom, style: Style, count: number, writing: () => Writing): Cycle[] {
   const cycles: Cycle[] = [];

@@ -6,6 +6,7 @@ import { COPYING_BUGS } from './planted/copying.js';
 import { DELETION_BUGS } from './planted/deletion.js';
 import { GROWING_BUGS } from './planted/growing.js';
 import { INSIDE_BUGS } from './planted/inside.js';
+import { LATE_BUGS } from './planted/late.js';
 import { MOVE_BUGS } from './planted/moves.js';
 import { REVERTING_BUGS } from './planted/reverting.js';
 import { ROOM_BUGS } from './planted/room.js';
@@ -31,6 +32,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   ...SET_BUGS,
   ...SNAPSHOT_WRITE_BUGS,
   ...MOVE_BUGS,
+  ...LATE_BUGS,
   ...GROWING_BUGS,
   ...INSIDE_BUGS,
 ];

@@ -8,7 +8,8 @@ import { checkVolume, VolsnapError, type Volume } from '../../src/index.js';
 import { ModelMismatch, VolumeModel } from '../../src/testing/index.js';
 import { DEVICE_FAILS } from './calls.js';
 import { noCounters, type RunCounters } from './counters.js';
-import type { Cycle, Plan } from './plan.js';
+import type { LateDisk } from './late.js';
+import type { Cycle, Late, Plan } from './plan.js';
 import { findRot } from './rot.js';
 import { scrubMeanwhile } from './scrubbing.js';
 import { labelOf, Workload } from './workload.js';
@@ -48,6 +49,12 @@ export async function runPlan(plan: Plan, counters: RunCounters = noCounters()):
 const CLOSING_STEPS = 60;
 /** Steps between two looks whether the engine is at rest. */
 const REST_STEPS = 32;
+/** Looks in a row that find it at rest, before it counts as that. */
+const IDLE_TIMES = 20;
+/** Milliseconds between two looks whether late diff areas are there. */
+const LATE_LOOK_MS = 5;
+/** Milliseconds for which a look may hold writes, and some to go on with. */
+const HOLD_MS = 11_000;
 
 class Run {
   readonly #counters: RunCounters;
@@ -84,6 +91,7 @@ class Run {
     this.#counters.cycles++;
     this.#world.writing = cycle.writing;
     if (cycle.check) await this.#check();
+    if (cycle.late !== undefined) await this.#openLate(cycle.late);
     for (const { steps, end } of cycle.crashesWhileOpening) {
       const outcome = await world.runSteps(() => this.#open(), steps);
       if (outcome.finished) await this.#close(outcome.value);
@@ -107,6 +115,69 @@ class Run {
     this.#workload.isShortOfSpace = false;
     this.#checkViolations();
     return cycle.rot > 0 ? this.#rot(cycle.rot, cycle.dropDamaged) : 'sound';
+  }
+
+  /** The diff areas are not there when the volume is opened; they arrive, or are given up after a time, or a crash comes first. */
+  async #openLate(late: Late): Promise<void> {
+    const { world } = this.#world;
+    const { memoryLimit, timeLimitMs, faultRate } = late;
+    const disk: LateDisk = { isThere: false, options: { memoryLimit, timeLimitMs, intervalMs: 1 } };
+    this.#world.late = disk;
+    const volume = await world.run(() => this.#open().catch((error: unknown) => this.#refusal(error)));
+    if (volume !== undefined) {
+      this.#counters.lateOpenings++;
+      this.#model.opened(volume.size);
+      this.#workload.waitFor(volume);
+      this.#leftovers = faultRate > 0;
+      this.#workload.tolerated = faultRate > 0 ? DEVICE_FAILS : [];
+      if (faultRate > 0) this.#world.drawFaults(late);
+      const { finished } = await world.runSteps(() => this.#workLate(volume, late, disk), late.steps);
+      world.faults.clear();
+      if (finished) await this.#close(volume);
+      else await this.#crash(faultRate > 0 || this.#workload.isShortOfSpace ? 'power-cut' : late.crash);
+    }
+    this.#world.late = undefined;
+    this.#workload.tolerated = [];
+    this.#workload.isShortOfSpace = false;
+    this.#checkViolations();
+  }
+
+  async #workLate(volume: Volume, late: Late, disk: LateDisk): Promise<void> {
+    const { scheduler } = this.#world.world;
+    const { operations, arrivesAfter, timeLimitMs, faultRate } = late;
+    const arrival =
+      arrivesAfter === Infinity
+        ? undefined
+        : scheduler.pause(arrivesAfter).then(() => {
+            disk.isThere = true;
+          });
+    await this.#workload.run(volume, { operations, clients: 2 });
+    if (faultRate === 0) await this.#workload.verify(volume);
+    await arrival;
+    // Nobody waits without end. Where devices fail, or a hold is in the way, time may begin anew once.
+    for (let left = 3 * timeLimitMs + HOLD_MS; left > 0 && this.#workload.isWaiting; left -= LATE_LOOK_MS)
+      await new Promise<void>((resolve) => scheduler.clock.after(LATE_LOOK_MS, resolve));
+    if (this.#workload.isWaiting && faultRate === 0)
+      throw new ModelMismatch('diff areas that are late are waited for without end');
+    if (faultRate > 0) return;
+    await this.#workload.verify(volume);
+    await this.#rest(volume);
+    this.#verifySpace(volume);
+  }
+
+  /** Until nothing is done any more: what is no task of a pool (a look, a deletion after it) may be under way while those are idle. */
+  async #rest(volume: Volume): Promise<void> {
+    for (let idle = 0; idle < IDLE_TIMES; idle = isBusy(volume) ? 0 : idle + 1)
+      await this.#world.world.scheduler.pause(REST_STEPS);
+  }
+
+  /** A volume does not open without what a revert needs, or without diff areas of deleted snapshots; nor where one is held. */
+  #refusal(error: unknown): undefined {
+    if (!(error instanceof VolsnapError)) throw error;
+    const isPermitted =
+      error.code === 'FORMAT' || (error.code === 'OFFLINE' && this.#workload.holds('possible'));
+    if (!isPermitted) throw error;
+    if (error.code === 'OFFLINE') this.#counters.lateRefused++;
   }
 
   /** Bits rot; unless the damaged snapshots are given up then, the bits are put right again afterwards. */
@@ -203,12 +274,14 @@ class Run {
     // One that rests may keep snapshots that expired, which nobody is shown.
     if (figures.revert !== undefined) return;
     const visible = snapshots.reduce((sum, snapshot) => sum + snapshot.allocatedBytes, 0);
-    const allocated = visible + deletion.allocatedBytes;
+    const allocated = visible + deletion.allocatedBytes + (figures.late?.allocatedBytes ?? 0);
     if (allocated !== figures.allocatedBytes) {
       throw new ModelMismatch(
         `snapshots have ${allocated} bytes allocated, the store counts ${figures.allocatedBytes}`,
       );
     }
+    // Files of late ones that were given up are found at the next opening.
+    if (this.#world.late !== undefined) return;
     const { fileCount } = this.#world;
     const count = snapshots.length + deletion.snapshots;
     if (fileCount !== undefined && fileCount !== 1 + count)

@@ -20,7 +20,8 @@ const HELP = `Runs the engine in a simulated world, crashes it, and compares wha
   --no-faults   no device ever fails
   --rot         bits rot in the store; then reads must be right or fail, and check must find it
   --at-once     devices read and write at the call, now and then, as from a page cache
-  --about TOPIC  every plan is of a volume that grows (growth), or of a store in runs inside the volume (inside)
+  --about TOPIC  every plan is of a volume that grows (growth), of a store in runs inside the volume (inside),
+                or of diff areas that arrive later (late)
   --small-blocks  in a copy of the engine whose table and location blocks are soon full
   --shrink      make the plan of --seed shorter while it fails, and print it
   --progress N  seconds between two lines of progress (default 10; on a terminal one line, all the time)

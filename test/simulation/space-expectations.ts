@@ -32,8 +32,12 @@ export class SpaceExpectations {
 
   /** May one that begins now? */
   get mayFail(): boolean {
-    const mayBeHeld = ([label, known]: readonly [string, Known]) => known === undefined || this.isHeld(label);
-    return this.#policy !== 'delete-oldest' || [...this.#holds].some(mayBeHeld);
+    return this.#policy !== 'delete-oldest' || this.mayBeHeld;
+  }
+
+  /** May there be a snapshot that is held? */
+  get mayBeHeld(): boolean {
+    return [...this.#holds].some(([label, known]) => known === undefined || this.isHeld(label));
   }
 
   beginPolicy(policy: SpacePolicy, afterWait: SpacePolicy): void {

@@ -27,6 +27,8 @@ const KEPT: Permitted = ['HELD', ...REVERTING];
 const NOT_DELETED: Permitted = [...GONE, ...KEPT, 'NO_SPACE'];
 const NOT_WRITTEN: Permitted = [...GONE, ...REVERTING, 'NO_SPACE'];
 const NOT_MERGED: Permitted = ['NO_SPACE', 'CLOSED'];
+/** Older ones are not there yet. */
+const LATE: Permitted = ['OFFLINE'];
 type CreateOperation = Operation & { readonly kind: 'create' };
 
 export class Workload {
@@ -51,6 +53,8 @@ export class Workload {
   readonly #passing = new Set<string>();
   /** Those of them that somebody wanted to hold: they may stay. */
   readonly #kept = new Set<string>();
+  /** Snapshots that must be there when late diff areas have arrived. */
+  readonly #awaited = new Set<string>();
 
   constructor(model: VolumeModel, counters: RunCounters, world: WorkloadWorld = NO_WORLD) {
     this.#model = model;
@@ -104,6 +108,32 @@ export class Workload {
     for (const label of other.#passing) this.#passing.add(label);
   }
 
+  /** Are there snapshots whose diff areas have not arrived? */
+  get isWaiting(): boolean {
+    return this.#volume?.figures.late !== undefined;
+  }
+
+  /** Is one of the snapshots held: for certain, or perhaps? */
+  holds(degree: 'certain' | 'possible'): boolean {
+    const { expected } = this.#space;
+    return degree === 'possible'
+      ? expected.mayBeHeld
+      : this.#model.snapshotNames.some((label) => expected.isHeld(label));
+  }
+
+  /** After `listen`, of a volume without its diff areas: until they have arrived a crash may take the snapshots, but none that is held. */
+  waitFor(volume: Volume): void {
+    this.#awaited.clear();
+    if (this.isWaiting && this.holds('certain'))
+      this.complaints.push('copies are made in memory that a held snapshot needs');
+    if (volume.snapshots.length > 0)
+      this.complaints.push('snapshots are shown whose diff areas are not there');
+    for (const label of this.#model.snapshotNames) {
+      this.#model.beginDelete(label);
+      this.#awaited.add(label);
+    }
+  }
+
   /** Must be called for each volume that is opened, at once: tells the model of snapshots that go. */
   listen(volume: Volume): void {
     this.#volume = volume;
@@ -119,7 +149,11 @@ export class Workload {
     volume.on('deleting', ({ id, reason }) => {
       const label = labels.get(id);
       // One that expired while a revert needed it is shown to nobody.
-      if (label === undefined) return;
+      // Or its diff area is late: nobody knows which, so each of them may be gone.
+      if (label === undefined) {
+        this.#awaited.clear();
+        return;
+      }
       this.#model.beginDelete(label);
       if (reason === 'space' && volume.snapshots[0]?.id !== id) this.#counters.youngerGivenUp++;
       if (expected.isHeld(label)) this.#calls.complaints.push(`${label} is held and is deleted (${reason})`);
@@ -130,6 +164,12 @@ export class Workload {
       if (label === undefined) return;
       expected.forget(label);
       this.#model.drop(label);
+    });
+    volume.on('arrived', () => {
+      this.#counters.lateArrivals++;
+      for (const { id, label = '' } of volume.snapshots) labels.set(id, label);
+      for (const label of this.#awaited) this.#model.endDelete(label, 'failed');
+      this.#awaited.clear();
     });
     volume.on('deleted', ({ reason, cause }) => {
       if (reason === 'store-overwritten' && !this.#protected.isGivingWay)
@@ -223,7 +263,8 @@ export class Workload {
       case 'delete-oldest':
       case 'delete-all': {
         const count = operation.kind === 'delete-all' ? volume.snapshots.length : 1;
-        await this.#calls.outcome(KEPT, () => volume.deleteOldest(count));
+        const permitted = this.isWaiting ? [...KEPT, ...LATE] : KEPT;
+        await this.#calls.outcome(permitted, () => volume.deleteOldest(count));
         return;
       }
       case 'delete':
@@ -368,7 +409,8 @@ export class Workload {
     const { snapshots } = volume;
     const snapshot = snapshots[age % Math.max(1, snapshots.length)];
     if (snapshot === undefined) return;
-    if ((await this.#calls.outcome(NOT_DELETED, () => snapshot.delete())) !== 'done') return;
+    const permitted = this.isWaiting ? [...NOT_DELETED, ...LATE] : NOT_DELETED;
+    if ((await this.#calls.outcome(permitted, () => snapshot.delete())) !== 'done') return;
     this.#counters.snapshotsDeleted++;
     // It may have to wait for room, or for the next opening.
     if (wait) await this.settle(volume);

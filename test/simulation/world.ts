@@ -19,6 +19,7 @@ import {
 } from '../../src/testing/index.js';
 import { BLOCK_SIZE, roundUp, SECTOR_SIZE } from '../../src/units.js';
 import { SimulatedApart } from './apart.js';
+import { type LateDisk, withoutAreas } from './late.js';
 import type { Cycle, Plan, Writing } from './plan.js';
 import { firstRun } from './plan-inside.js';
 
@@ -45,6 +46,8 @@ export class RunWorld {
   readonly initial: Uint8Array;
   /** How it is opened the next time. */
   writing: Writing = ORDERED;
+  /** The diff areas of a directory store, while their device is not there; `undefined`: it is, and nobody waits. */
+  late: LateDisk | undefined;
   readonly #member: Member | undefined;
   readonly volumeName: string;
   readonly #storeName: string;
@@ -86,8 +89,12 @@ export class RunWorld {
     return this.plan.layout === 'in-volume';
   }
 
-  store(): Store {
-    if (!this.#inside) return new DirectoryStore(this.world.folder(this.#storeName));
+  /** @param late where its diff areas may not be there */
+  store(late?: LateDisk): Store {
+    if (!this.#inside) {
+      const folder = this.world.folder(this.#storeName);
+      return new DirectoryStore(late === undefined ? folder : withoutAreas(folder, late));
+    }
     const { noise, volumeSize, reserve, inside } = this.plan;
     if (inside !== undefined) return new InVolumeStore({ runs: inside.runs });
     return new InVolumeStore(noise ? { protectedSize: volumeSize } : { reserve });
@@ -139,7 +146,7 @@ export class RunWorld {
     onUndecidedSet: NonNullable<VolumeOptions['onUndecidedSet']> = 'pending',
   ): Promise<Volume> {
     return Volume.open(this.world.device(this.volumeName), {
-      store: this.store(),
+      store: this.store(this.late),
       environment: this.#environment(),
       growth: this.plan.growth,
       memoryLimit: this.plan.memoryLimit,
@@ -150,6 +157,7 @@ export class RunWorld {
       onDamaged,
       onUndecidedSet,
       onProtectedWrite: this.plan.inside?.policy ?? 'reject',
+      ...(this.late === undefined ? {} : { lateAreas: this.late.options }),
     });
   }
 

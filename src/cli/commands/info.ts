@@ -111,6 +111,8 @@ async function factsOf(volume: VolumeAccess) {
     closedCleanly: recovery.clean,
     /** The revert under way. */
     revert: volume.figures.revert ?? null,
+    /** Snapshots that wait for their diff areas, which `snapshots` does not count. */
+    late: volume.figures.late ?? null,
     /** The scrub under way. */
     scrub: volume.figures.scrub ?? null,
     servedBy: servedBy(volume),
@@ -150,6 +152,7 @@ function pairsOf(facts: Facts, { colors }: Output): [string, string][] {
     ['size', `${formatSize(volumeSize)} (${formatCount(volumeSize)} bytes)`],
     ['store', facts.layout === 'directory' ? facts.storeName : LAYOUTS[facts.layout]],
     ['snapshots', snapshotsPhrase(facts, colors.red)],
+    ...latePairs(facts),
     ...deletedPairs(facts),
     ['used', `${formatSize(usedBytes)}, ${formatShare(usedBytes, volumeSize)} of the volume's size`],
     ['allocated', formatSize(allocatedBytes)],
@@ -198,6 +201,16 @@ function ratePairs({
 }
 const scrubPhrase = ({ doneBytes, totalBytes, problems }: ScrubStatus): string =>
   `${formatShare(doneBytes, totalBytes)} of the copies read, ${problems === 0 ? 'nothing found' : `${problems} found`}`;
+
+/** Those that wait for diff areas, if any. */
+function latePairs({ late }: Facts): [string, string][] {
+  if (late === null) return [];
+  const { ids, copiedBytes, memoryLimit, leftMs } = late;
+  const memory = `copies of ${formatSize(copiedBytes)} in memory, at most ${formatSize(memoryLimit)}`;
+  return [
+    ['late', `${ids.length} more wait for diff areas, ${Math.ceil(leftMs / 1000)} s longer; ${memory}`],
+  ];
+}
 
 /** Deleted ones that are not merged yet, if any. */
 const deletedPairs = ({ deletedSnapshots }: Facts): [string, string][] =>

@@ -30,9 +30,13 @@ export const listCommand = (run: Runner): Command =>
     .action(run(list));
 
 async function list(session: Session, path: string, options: ListOptions): Promise<undefined> {
-  const { output, json } = session;
+  const { output, json, notes } = session;
   await readVolume(session, path, options, async (volume) => {
-    const { revert } = volume.figures;
+    const { revert, late } = volume.figures;
+    if (late !== undefined)
+      notes.warn(
+        `not shown: ${late.ids.length} that wait for a diff area which has not arrived: ${late.ids.join(', ')}`,
+      );
     const snapshots = volume.snapshots.filter(({ hidden }) => options.all === true || !hidden);
     if (json) await output.json(snapshots.map((snapshot) => snapshotRecord(snapshot, revert)));
     else if (snapshots.length === 0)

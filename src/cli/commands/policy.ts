@@ -3,6 +3,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import { SPACE_POLICIES, type SpacePolicy, type SpacePolicyOptions } from '../../index.js';
 import { volumeCommand, type WritingOptions } from '../command.js';
 import { UsageError } from '../failure.js';
+import { parseSeconds } from '../seconds.js';
 import type { Runner, Session } from '../session.js';
 import { changeVolume } from '../volumes.js';
 
@@ -10,8 +11,6 @@ interface PolicyOptions extends WritingOptions {
   readonly wait?: number;
   readonly after?: NonNullable<SpacePolicyOptions['afterWait']>;
 }
-
-const WAIT_SECONDS_MAX = 86_400;
 
 export const policyCommand = (run: Runner): Command =>
   volumeCommand({
@@ -40,13 +39,6 @@ function parsePolicy(text: string): SpacePolicy {
   const policy = SPACE_POLICIES.find((name) => name === text);
   if (policy === undefined) throw new InvalidArgumentError(`It is one of ${SPACE_POLICIES.join(', ')}.`);
   return policy;
-}
-
-/** @throws InvalidArgumentError of commander */
-function parseSeconds(text: string): number {
-  const seconds = Number(text);
-  if (seconds >= 0.001 && seconds <= WAIT_SECONDS_MAX) return seconds;
-  throw new InvalidArgumentError(`Give seconds, up to ${WAIT_SECONDS_MAX}, such as 300.`);
 }
 
 async function setPolicy(

@@ -7,7 +7,9 @@ import { type Address, parseAddress } from '../address.js';
 import { protectedBlocksOption, volumeCommand, type WritingOptions } from '../command.js';
 import { UsageError } from '../failure.js';
 import { type ListeningOptions, tlsOf, withListening } from '../listening.js';
+import { parseSeconds } from '../seconds.js';
 import type { Runner, Session } from '../session.js';
+import { parseSize } from '../size.js';
 import { openDevice, openForChange, storeOf, tellRecovery } from '../volumes.js';
 
 interface ServeOptions extends WritingOptions, ListeningOptions {
@@ -44,6 +46,12 @@ export const serveCommand = (run: Runner): Command =>
       parseAddress,
     )
     .addOption(protectedBlocksOption())
+    .option(
+      '--late-areas <SECONDS>',
+      'serve before all diff areas are there, and wait for them so long; copies for them are in memory meanwhile',
+      parseSeconds,
+    )
+    .option('--late-memory <SIZE>', 'with --late-areas: memory for such copies (default: 64M)', parseSize)
     .option('--read-only', 'open the volumes for reading; others may, too')
     .action(run(serve));
 
@@ -52,6 +60,12 @@ async function serve(session: Session, paths: readonly string[], options: ServeO
     throw new UsageError('--store names the store of one volume; serve the others by processes of their own');
   const twice = paths.find((path, i) => paths.some((other, j) => j < i && resolve(other) === resolve(path)));
   if (twice !== undefined) throw new UsageError(`${twice} is named twice`);
+  if (options.lateMemory !== undefined && options.lateAreas === undefined)
+    throw new UsageError('--late-memory goes with --late-areas only');
+  if (options.lateAreas !== undefined && options.readOnly === true)
+    throw new UsageError(
+      '--late-areas is for volumes that are written: without diff areas nothing is copied',
+    );
   const tls = await tlsOf(options);
   const volumes: Volume[] = [];
   const closeAll = async () => {

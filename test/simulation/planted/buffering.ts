@@ -209,8 +209,8 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: HISTORY,
-        find: 'await writes?.drained();\n      if (this.#writable',
-        replace: 'if (this.#writable',
+        find: 'await writes?.drained();\n      await late?.giveUpCopies();',
+        replace: 'await late?.giveUpCopies();',
       },
     ],
   },

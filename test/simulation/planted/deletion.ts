@@ -69,9 +69,9 @@ export const DELETION_BUGS: readonly PlantedBug[] = [
     edits: [
       NOT_CHECKED,
       {
-        file: CHAIN,
-        find: 'elder: this.#records[index - 1] };',
-        replace: 'elder: index < 1 ? undefined : this.#records[0] };',
+        file: 'snapshot/chain-order.ts',
+        find: 'elder: records[index - 1] };',
+        replace: 'elder: index < 1 ? undefined : records[0] };',
       },
       {
         file: CHAIN,
@@ -102,13 +102,13 @@ export const DELETION_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: CHAIN,
-        find: 'this.#areasFrom.delete(record);\n    this.retarget(copyOnWrite);',
-        replace: 'this.#areasFrom.delete(record);',
+        find: 'record.markDeleted(reason);\n    this.retarget(copyOnWrite);',
+        replace: 'record.markDeleted(reason);\n    this.#areasFrom.clear();',
       },
       {
         file: CHAIN,
-        find: 'this.#areasFrom.clear();\n      this.retarget(copyOnWrite);',
-        replace: 'this.#areasFrom.clear();',
+        find: 'this.#removals++;\n      this.retarget(copyOnWrite);',
+        replace: 'this.#removals++;\n      this.#areasFrom.clear();',
       },
     ],
   },

@@ -132,7 +132,13 @@ export const SPACE_BUGS: readonly PlantedBug[] = [
   {
     name: 'a deleted snapshot grows once more',
     breaks: 'space that nobody owns',
-    edits: [{ file: ENDS, find: 'if (record.isGone) return false;', replace: '' }],
+    edits: [
+      {
+        file: ENDS,
+        find: 'if (record.isGone || record.hasStandIn) return false;',
+        replace: 'if (record.hasStandIn) return false;',
+      },
+    ],
   },
   {
     name: 'the space of a deleted snapshot is free before its deletion is durable',
