@@ -135,6 +135,11 @@ export class FileDevice implements ResizableDevice {
     }
   }
 
+  /** A file that was just made, empty, and that nobody else knows of: without a lock. */
+  static ofNew(path: string, descriptor: Descriptor): FileDevice {
+    return new FileDevice(path, true, descriptor, 0, false);
+  }
+
   get name(): string {
     return this.path;
   }
@@ -284,9 +289,8 @@ export class FileDevice implements ResizableDevice {
   }
 
   async #writeZeros(offset: ByteOffset, end: ByteOffset): Promise<void> {
-    for (let at = offset; at < end; at += ZEROES_AT_ONCE) {
+    for (let at = offset; at < end; at += ZEROES_AT_ONCE)
       await this.#descriptor.write(zeroBuffers(Math.min(ZEROES_AT_ONCE, end - at)), at);
-    }
   }
 
   /** Of a file: the holes that it had when this was first asked, and what became of them. */
