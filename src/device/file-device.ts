@@ -84,10 +84,9 @@ export class FileDevice implements ResizableDevice {
     this.#lifetime = new Lifetime(path);
     this.#tool = new HoleTool(descriptor.number);
     this.#summed = new SummedReads(descriptor.number);
-    if (!isBlockSpecial) {
+    if (!isBlockSpecial)
       this.discard = (offset, length) =>
         this.#zero(offset, length, TOOL_FROM_DISCARDING, async () => 'punch-hole');
-    }
   }
 
   /**
