@@ -14,7 +14,7 @@ import type { ByteLength } from '../units.js';
 /** Parts of the whole. */
 const USUAL = 1 / 8;
 const LOW = 1 / 64;
-/** And at most, in bytes: what is written in no time. */
+/** And at most, in bytes: each block of it takes some 20 µs of the main thread to be copied and written. */
 const LOW_MAX: ByteLength = 32 * 1024;
 /** Share of what becomes free that is given out while there is too much. */
 const REUSED = 1 / 16;

@@ -22,7 +22,6 @@ import type { FreeSpaceProvider } from '../filesystem/free-space.js';
 import {
   type ApplicationInformation,
   encodeApplicationInformation,
-  type SetCoordinator,
 } from '../format/application-information.js';
 import { SNAPSHOTS_MAX } from '../format/constants.js';
 import { SnapshotFlag, type SnapshotItem, SnapshotState } from '../format/control-block.js';
@@ -35,6 +34,7 @@ import type { SnapshotChain } from './chain.js';
 import { copyFirstBlock } from './first-block.js';
 import { Hold, type HoldContext } from './hold.js';
 import { describeSnapshot } from './information.js';
+import type { SetMembership, SnapshotPurpose } from './purpose.js';
 import { SnapshotRecord } from './record.js';
 import type { Space } from './space.js';
 import { bitmapBytesFor, providerOf, reserveBitmaps, skipUnused, type UnusedSpace } from './unused-space.js';
@@ -68,26 +68,6 @@ export interface CreateContext extends HoldContext {
   readonly chain: SnapshotChain;
   readonly space: Space;
   readonly pools: Pools;
-}
-
-/** What a snapshot shares with the others of its set. */
-export interface SetMembership {
-  readonly setId: Guid;
-  /** Where the commit record of the set is; `undefined`: there is only one member. */
-  readonly coordinator: SetCoordinator | undefined;
-  readonly hasWriters: boolean;
-}
-
-/** What else a snapshot is taken for. Both steps are done with writes held; what they throw, the creation throws. */
-export interface SnapshotPurpose {
-  /** `SnapshotState`s. */
-  readonly state: number;
-  /** What it is younger than, where the store has no snapshot yet. */
-  readonly after?: Pick<SnapshotItem, 'order' | 'createdAt'> | undefined;
-  /** Before the snapshot exists. */
-  prepare(area: DiffArea): Promise<void>;
-  /** Once it does; it stays even if this fails. */
-  begin(record: SnapshotRecord): Promise<void>;
 }
 
 /**
@@ -163,14 +143,18 @@ export class Creation {
     return area;
   }
 
-  /** Lays out the diff area, durably; writes go on, slowly. @throws NoSpaceError, LimitError, DeviceError */
-  async prepare(): Promise<void> {
+  /**
+   * Lays out the diff area, durably; writes go on, slowly.
+   * @param limitMs how long what is buffered may take to be written, in milliseconds
+   * @throws NoSpaceError, LimitError, DeviceError, HoldTimeoutError
+   */
+  async prepare(limitMs: number): Promise<void> {
     const { store, space, device } = this.#context;
     const bitmapBytes = this.#provider === undefined ? 0 : bitmapBytesFor(device.size);
     await space.byDeletion.forArea(bitmapBytes);
     this.slow(true);
     // If that fails, it is told below.
-    const flushed = this.#flushAhead();
+    const flushed = this.#flushAhead(limitMs);
     flushed.catch(() => undefined);
     // A host that is full is like a limit that is reached.
     while (!(await this.#layOut(bitmapBytes))) {
@@ -191,17 +175,17 @@ export class Creation {
   }
 
   /** Most of what is dirty goes to the device before anybody has to wait for it. */
-  async #flushAhead(): Promise<void> {
+  async #flushAhead(limitMs: number): Promise<void> {
     const { device, store } = this.#context;
     await device.flush();
-    // That took long, and what was written meanwhile is dirty again.
-    await Promise.all([device.flush(), store.control.flush()]);
+    // That took long: what was written meanwhile is dirty again, and commits of copies waited for it.
+    await Promise.all([this.#hold.settleBefore(limitMs), store.control.flush()]);
   }
 
   /** The same, when it took long until all members of the set were prepared. @throws HoldTimeoutError, DeviceError */
-  async flushAgain(limitMs: number): Promise<void> {
+  async settleAgain(limitMs: number): Promise<void> {
     this.slow(true);
-    await this.#hold.flushBefore(limitMs);
+    await this.#hold.settleBefore(limitMs);
   }
 
   /** @returns false, leaving nothing behind, if the host has no room @throws NoSpaceError (by the limit), LimitError, DeviceError */

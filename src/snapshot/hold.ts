@@ -49,11 +49,15 @@ export class Hold {
     this.#context = context;
   }
 
-  /** Flushes what is dirty, so that less is when writes are held. @throws HoldTimeoutError, DeviceError */
-  async flushBefore(limitMs: number): Promise<void> {
-    const { device, environment } = this.#context;
+  /**
+   * Writes and flushes what there is now, so that little is left when writes are held; they go on.
+   * @throws HoldTimeoutError, DeviceError, NoSpaceError
+   */
+  async settleBefore(limitMs: number): Promise<void> {
+    const { device, environment, writes } = this.#context;
     this.#limitMs = limitMs;
-    await this.#told(withinLimit(environment.clock, limitMs, device.flush(), 'the volume was not flushed'));
+    const settled = writes === undefined ? device.flush() : writes.flush();
+    await this.#told(withinLimit(environment.clock, limitMs, settled, 'what was written was not flushed'));
   }
 
   /**

@@ -1,8 +1,8 @@
 /**
  * Snapshots of several volumes at one moment: all are prepared, all are held, all commit, all are released.
  *
- *     coordinator   prepare  hold ·············· record ┬ release            the record may go
- *     others        prepare  hold  pending (durable) ···┴ release  counts (durable)
+ *     coordinator   prepare  hold, flush ············· record ┬ release            the record may go
+ *     others        prepare  hold, flush, pending (durable) ··┴ release  counts (durable)
  *
  * The one sector write that makes the set exist is the coordinator's: its own snapshot, marked as the commit record of
  * the set. Before it every other member is durable, but pending: after a crash it counts only if the record is there, for which
@@ -17,8 +17,9 @@ import type { Clock } from '../environment.js';
 import { assert } from '../errors.js';
 import { SnapshotState } from '../format/control-block.js';
 import { guidFrom } from '../format/guid.js';
-import { type CreateContext, type CreateSnapshotOptions, Creation, type SnapshotPurpose } from './create.js';
+import { type CreateContext, type CreateSnapshotOptions, Creation } from './create.js';
 import { holdLimitOf } from './hold.js';
+import type { SnapshotPurpose } from './purpose.js';
 import type { SnapshotRecord } from './record.js';
 
 /** The first is the coordinator. */
@@ -70,14 +71,14 @@ export async function takeTogether(
   const records: SnapshotRecord[] = [];
   try {
     try {
-      await settled(creations.map((creation) => creation.prepare()));
+      await settled(creations.map((creation) => creation.prepare(holdLimit())));
       if (freeze !== undefined) {
         // Applications may take their time.
         for (const creation of creations) creation.slow(false);
         await freeze();
       }
       if (others.length > 0 || freeze !== undefined)
-        await settled(creations.map((creation) => creation.flushAgain(holdLimit())));
+        await settled(creations.map((creation) => creation.settleAgain(holdLimit())));
       await publishAll(creations, clock, holdLimit(), recordState);
     } catch (error) {
       await abandon(creations, error);
@@ -98,7 +99,7 @@ export async function takeTogether(
   return records;
 }
 
-/** Holds all volumes, and makes the set exist. @throws HoldTimeoutError, LimitError, DeviceError; then `abandon` must follow */
+/** Holds all volumes from the same turn on, and makes the set exist. @throws HoldTimeoutError, LimitError, DeviceError; then `abandon` must follow */
 async function publishAll(
   creations: Creations,
   clock: Clock,
