@@ -16,6 +16,7 @@ test('slots that an undecided trim is to bring back are not freed by a cut meanw
     device,
     runs,
     take: async () => [],
+    establish: async () => undefined,
     giveBack: async () => undefined,
     close: async () => undefined,
     remove: async () => undefined,
