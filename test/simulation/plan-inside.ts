@@ -29,6 +29,9 @@ export function firstRun({ runs }: InsidePlan): Range {
   return run;
 }
 
+/** Bytes of the store. */
+export const bytesOf = ({ runs }: InsidePlan): number => runs.reduce((sum, { length }) => sum + length, 0);
+
 /** Drawn apart, so that the others stay as they are. */
 export function withInside(plan: Plan, always: boolean): Plan {
   const { seed, layout, volumeSize } = plan;
@@ -38,21 +41,21 @@ export function withInside(plan: Plan, always: boolean): Plan {
   if (layout !== 'in-volume' || blocks > OTHER_BLOCKS_MAX || !isDrawn) return plan;
   const inside = drawRuns(random, blocks);
   const mapping = new Mapping(random, inside);
-  const total = inside.runs.reduce((sum, { length }) => sum + length, 0);
   const crashes = random.chance(0.4) ? 1 + random.below(4) : 0;
   return {
     ...plan,
     inside,
-    volumeSize: volumeSize + total,
+    volumeSize: volumeSize + bytesOf(inside),
     noise: false,
     crashesWhileInitializing: Array.from({ length: crashes }, () => random.below(60)),
     cycles: plan.cycles.map((cycle) => mapping.cycle(cycle)),
   };
 }
 
-function drawRuns(random: SeededRandom, blocks: number): InsidePlan {
+/** @param blocks what the volume has besides, at least one */
+export function drawRuns(random: SeededRandom, blocks: number): InsidePlan {
   const total = BLOCKS_MIN + random.below(24);
-  const count = 1 + random.below(4);
+  const count = 1 + random.below(Math.min(4, blocks));
   const others = Array.from({ length: count - 1 }, () => 1 + random.below(NEEDED_BLOCKS + 8));
   const rest = total - others.reduce((sum, length) => sum + length, 0);
   const lengths = others.toSpliced(random.below(count), 0, rest);
@@ -68,7 +71,7 @@ function drawRuns(random: SeededRandom, blocks: number): InsidePlan {
 }
 
 /** Moves what was drawn for a volume without the runs. */
-class Mapping {
+export class Mapping {
   readonly #random: SeededRandom;
   readonly #inside: InsidePlan;
   /** Share of writes across an edge that stay so, and of cycles in which something writes into a run. */
@@ -83,18 +86,22 @@ class Mapping {
 
   cycle(cycle: Cycle): Cycle {
     const random = this.#random;
-    const operations = cycle.operations.map((operation) => this.#moved(operation));
-    if (random.chance(2 * this.#share)) {
-      const run = random.pick(this.#inside.runs);
-      const offset = run.offset + random.below(run.length / 512) * 512;
-      const length = (1 + random.below(random.pick([1, 40, 100]))) * 512;
-      const write: Operation = { kind: 'write', offset, length, zeros: random.chance(0.1) };
-      operations.splice(random.below(operations.length + 1), 0, write);
-    }
+    const operations = cycle.operations.map((operation) => this.operation(operation));
+    if (random.chance(2 * this.#share))
+      operations.splice(random.below(operations.length + 1), 0, this.drawOver());
     return { ...cycle, operations };
   }
 
-  #moved(operation: Operation): Operation {
+  /** A write into one of the runs. */
+  drawOver(): Operation {
+    const random = this.#random;
+    const run = random.pick(this.#inside.runs);
+    const offset = run.offset + random.below(run.length / 512) * 512;
+    const length = (1 + random.below(random.pick([1, 40, 100]))) * 512;
+    return { kind: 'write', offset, length, zeros: random.chance(0.1) };
+  }
+
+  operation(operation: Operation): Operation {
     switch (operation.kind) {
       case 'write':
         return { ...operation, ...this.#written(operation) };

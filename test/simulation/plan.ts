@@ -4,6 +4,7 @@
 import type { WriteMode } from '../../src/index.js';
 import { SeededRandom } from '../../src/testing/index.js';
 import { BLOCK_SIZE } from '../../src/units.js';
+import { type Aim, withAims } from './plan-aims.js';
 import { type GrowthOperation, withGrowth } from './plan-growth.js';
 import { type InsidePlan, withInside } from './plan-inside.js';
 import { CONTROL_FILE, type SpaceOperation, withSpaceOperations } from './plan-space.js';
@@ -75,6 +76,8 @@ export interface Cycle {
   readonly end: 'close' | 'kill' | 'power-cut';
   /** Steps of the scheduler after which the crash comes, unless everything is done before; of a close, if it is cut off. */
   readonly steps: number;
+  /** Steps after the beginning of one of the operations, within which it comes. */
+  readonly aim?: Aim;
   /** Is the close, if there is one, cut off by a power cut? */
   readonly crashWhileClosing: boolean;
   /** Steps into opening again at which further crashes come, one after the other. */
@@ -85,6 +88,8 @@ export interface Cycle {
   readonly faultRate: number;
   /** Does the control file fail much more often than the rest? */
   readonly controlFaults: boolean;
+  /** Does a flush of the volume fail soon, with devices that fail? */
+  readonly volumeFaults?: boolean;
   /** Bits of the store that rot after the close. */
   readonly rot: number;
   /** Are the damaged snapshots given up then? Else the bits are put right again. */
@@ -210,8 +215,11 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
       scarce,
     ),
   };
-  if (options.rot) return withGrowth(plan, options.about === 'growth');
-  return withInside(withGrowth(plan, options.about === 'growth'), options.about === 'inside');
+  const grown = withGrowth(plan, options.about === 'growth', options.faults && !options.rot);
+  return withAims(
+    options.rot ? grown : withInside(grown, options.about === 'inside'),
+    options.about !== undefined,
+  );
 }
 
 /** Steps that an operation takes, more or less: a crash should come while there is work. */

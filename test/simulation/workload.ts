@@ -214,7 +214,12 @@ export class Workload {
     if (this.tolerated.length === 0) this.tolerated = DEVICE_FAILS;
   }
 
-  async run(volume: Volume, { operations, clients }: Pick<Cycle, 'operations' | 'clients'>): Promise<void> {
+  /** @param onBegin is told of each operation */
+  async run(
+    volume: Volume,
+    { operations, clients }: Pick<Cycle, 'operations' | 'clients'>,
+    onBegin: (operation: Operation) => void = () => undefined,
+  ): Promise<void> {
     // Calls that a crash cut off never end.
     this.#changing = new BlockLocks();
     this.#protected.reset();
@@ -222,6 +227,7 @@ export class Workload {
     let next = 0;
     const client = async () => {
       for (let operation = operations[next++]; operation !== undefined; operation = operations[next++]) {
+        onBegin(operation);
         await this.#perform(volume, operation);
         this.#counters.operations++;
       }

@@ -198,17 +198,30 @@ export class RunWorld {
   }
 
   /** Lets devices fail, until the faults are cleared. */
-  drawFaults({ faultRate, controlFaults }: Pick<Cycle, 'faultRate' | 'controlFaults'>): void {
+  drawFaults(cycle: Pick<Cycle, 'faultRate' | 'controlFaults' | 'volumeFaults'>): void {
+    const { faultRate, controlFaults, volumeFaults = false } = cycle;
     const { faults } = this.world;
+    if (volumeFaults)
+      faults.add({ operation: 'flush', effect: 'EIO', chance: 0.5, times: 1, target: this.volumeName });
     if (controlFaults) {
-      const { inside, volumeSize } = this.plan;
-      const control = inside === undefined ? roundUp(volumeSize, BLOCK_SIZE) : firstRun(inside).offset;
-      const where = this.#inside
-        ? { target: this.volumeName, from: control, to: control + CONTROL_BLOCKS * BLOCK_SIZE }
-        : { target: `${this.#storeName}/{${FORMAT_SIGNATURE}}` };
+      const where = this.#control;
       faults.add({ operation: ['write', 'flush'], effect: 'EIO', chance: 0.2, times: 4, ...where });
     }
     faults.draw(faultRate);
+  }
+
+  /** Where the control blocks lie. */
+  get #control(): { readonly target: string; readonly from?: number; readonly to?: number } {
+    if (!this.#inside) return { target: `${this.#storeName}/{${FORMAT_SIGNATURE}}` };
+    const { inside, volumeSize } = this.plan;
+    const from = inside === undefined ? roundUp(volumeSize, BLOCK_SIZE) : firstRun(inside).offset;
+    return { target: this.volumeName, from, to: from + CONTROL_BLOCKS * BLOCK_SIZE };
+  }
+
+  /** Does an operation there touch the control blocks? */
+  isControl(name: string, offset: number): boolean {
+    const { target, from = 0, to = Infinity } = this.#control;
+    return name === target && offset >= from && offset < to;
   }
 
   /** What the host has for the store from now on, in bytes; 0: as much as is wanted. Not less than is there. */
