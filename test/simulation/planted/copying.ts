@@ -69,7 +69,7 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
       {
         file: COPY_ON_WRITE,
         find: 'this.figures.batches++;',
-        replace: 'this.figures.batches++;\n    batch.finish();',
+        replace: 'this.figures.batches++;\n    copied.batch.finish();',
       },
     ],
   },

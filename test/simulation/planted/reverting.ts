@@ -160,7 +160,7 @@ export const REVERTING_BUGS: readonly PlantedBug[] = [
         file: REVERT,
         find: '    await this.#flag(target, false);\n    live.putBack',
         replace:
-          '    chain.keepFrom(undefined);\n    await dropUnwanted(this.#context, previous);\n    await this.#flag(target, false);\n    live.putBack',
+          '    chain.keeping.from = undefined;\n    await dropUnwanted(this.#context, previous);\n    await this.#flag(target, false);\n    live.putBack',
       },
     ],
   },
