@@ -133,10 +133,19 @@ export interface PlanOptions {
   readonly about?: Topic | undefined;
 }
 
-/** A volume that grows, a store in runs of a file inside the volume, or diff areas that arrive later. */
-export type Topic = 'growth' | 'inside' | 'late';
+/** What few plans are about, unless all of them are to be. */
+export const TOPICS = {
+  growth: 'a volume that grows',
+  inside: 'a store in runs of a file inside the volume',
+  late: 'diff areas that arrive later',
+  unused: 'snapshots that leave out what nothing uses',
+  reverts: 'reverts, and what cancels them',
+  copies: 'copies within the volume',
+  writes: 'writes to snapshots',
+  room: 'policies, holds and limits',
+} as const;
 
-export const TOPICS: readonly Topic[] = ['growth', 'inside', 'late'];
+export type Topic = keyof typeof TOPICS;
 
 /** What the cycles of one plan have in common. */
 interface Style {
@@ -149,7 +158,12 @@ interface Style {
   readonly scarce: number;
   readonly faulty: boolean;
   readonly rot: boolean;
+  /** Do snapshots come and go all the time? */
+  readonly busy: boolean;
 }
+
+/** Plans about these are of what happens between snapshots. */
+const BUSY_TOPICS: readonly (Topic | undefined)[] = ['unused', 'copies', 'writes', 'reverts'];
 
 export function drawPlan(seed: string, options: PlanOptions): Plan {
   const random = new SeededRandom(`plan ${seed}`);
@@ -178,6 +192,7 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
     scarce,
     faulty: options.faults && !options.rot && random.chance(0.35),
     rot: options.rot,
+    busy: BUSY_TOPICS.includes(options.about),
   };
   const crashes = random.chance(0.4) ? 1 + random.below(4) : 0;
   const crashesWhileInitializing = Array.from({ length: crashes }, () => random.below(50));
@@ -206,13 +221,17 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
           withReverts(
             seed,
             drawCycles(random, style, options.cycles, drawModes(seed))
-              .map(drawSkips(seed))
+              .map(drawSkips(seed, options.about === 'unused'))
               .map(drawPassing(seed))
               .map(drawLate(seed, style, layout, options.about === 'late')),
+            options.about === 'reverts',
           ),
+          options.about === 'writes',
         ),
+        options.about === 'copies',
       ),
       scarce,
+      options.about === 'room',
     ),
   };
   const grown = withGrowth(plan, options.about === 'growth', options.faults && !options.rot);
@@ -238,9 +257,10 @@ function drawModes(seed: string): () => Writing {
 }
 
 /** Some of the snapshots leave out what nothing uses: in no run, in many, or in all. */
-function drawSkips(seed: string): (cycle: Cycle) => Cycle {
+function drawSkips(seed: string, always: boolean): (cycle: Cycle) => Cycle {
   const random = new SeededRandom(`skips ${seed}`);
-  const share = random.pick([0, 0, 0.7, 1]);
+  const drawn = random.pick([0, 0, 0.7, 1]);
+  const share = always ? 0.8 : drawn;
   const skip = (operation: Operation): Operation =>
     operation.kind === 'create' && random.chance(share)
       ? { ...operation, free: random.below(2 ** 31) }
@@ -343,7 +363,8 @@ function drawCycles(random: SeededRandom, style: Style, count: number, writing: 
 function drawCycle(random: SeededRandom, style: Style): Omit<Cycle, 'writing'> {
   const count = random.below(random.chance(0.3) ? 10 : style.operationsMax);
   const end = random.pick(['close', 'kill', 'power-cut', 'power-cut'] as const);
-  const weights = random.pick(MOODS);
+  const mood = random.pick(MOODS);
+  const weights = style.busy ? BUSY : mood;
   const crashes = random.chance(0.15) ? 1 + random.below(3) : 0;
   // What rots together with a crash cannot be told from what was never written.
   const rots = style.rot && random.chance(0.5);
@@ -369,9 +390,9 @@ function drawCycle(random: SeededRandom, style: Style): Omit<Cycle, 'writing'> {
 }
 
 /** Puts reverts, and what cancels them, into some of the plans: drawn apart, so that the others stay as they are. */
-function withReverts(seed: string, cycles: readonly Cycle[]): Cycle[] {
+function withReverts(seed: string, cycles: readonly Cycle[], always: boolean): Cycle[] {
   const random = new SeededRandom(`reverts ${seed}`);
-  if (!random.chance(0.4)) return [...cycles];
+  if (!(random.chance(0.4) || always)) return [...cycles];
   return cycles.map((cycle) => {
     const operations = [...cycle.operations];
     const put = (operation: Operation) =>
@@ -384,9 +405,14 @@ function withReverts(seed: string, cycles: readonly Cycle[]): Cycle[] {
 }
 
 /** In some plans snapshots are written, too. What rots there is not found: it has no checksum. */
-function withSnapshotWrites(seed: string, style: Style, cycles: readonly Cycle[]): readonly Cycle[] {
+function withSnapshotWrites(
+  seed: string,
+  style: Style,
+  cycles: readonly Cycle[],
+  always: boolean,
+): readonly Cycle[] {
   const random = new SeededRandom(`snapshot writes ${seed}`);
-  if (style.rot || random.chance(0.5)) return cycles;
+  if (style.rot || (random.chance(0.5) && !always)) return cycles;
   return cycles.map((cycle) => {
     const operations = [...cycle.operations];
     const count = random.below(random.pick([3, 10, 40]));
@@ -402,9 +428,9 @@ function withSnapshotWrites(seed: string, style: Style, cycles: readonly Cycle[]
 }
 
 /** In some plans bytes are copied within the volume; mostly whole blocks, which move. */
-function withCopies(seed: string, style: Style, cycles: readonly Cycle[]): readonly Cycle[] {
+function withCopies(seed: string, style: Style, cycles: readonly Cycle[], always: boolean): readonly Cycle[] {
   const random = new SeededRandom(`copies ${seed}`);
-  if (random.chance(0.5)) return cycles;
+  if (random.chance(0.5) && !always) return cycles;
   const blocks = Math.floor((style.sectors * 512) / BLOCK_SIZE);
   const few = random.chance(0.5) ? Math.min(blocks, 6) : blocks;
   return cycles.map((cycle) => {
@@ -473,6 +499,17 @@ const MOODS: readonly Weights[] = [
   },
   { ...NORMAL, create: 1, delete: 0, 'delete-oldest': 0, 'delete-all': 0, limit: 0, flush: 3 },
 ];
+
+const BUSY: Weights = {
+  ...NORMAL,
+  create: 14,
+  delete: 12,
+  'delete-oldest': 3,
+  'read-snapshots': 10,
+  'read-snapshot': 20,
+  changed: 8,
+  limit: 0,
+};
 
 function drawOperation(random: SeededRandom, style: Style, weights: Weights): Operation {
   const kind = drawKind(random, weights);

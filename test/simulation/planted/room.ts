@@ -5,7 +5,7 @@ const CHAIN = 'snapshot/chain.ts';
 const OVERFLOW = 'snapshot/overflow.ts';
 const COPYING = 'copy-on-write/copy-on-write.ts';
 
-export const ROOM_BUGS: readonly PlantedBug[] = [
+const BUGS: readonly PlantedBug[] = [
   {
     name: 'a snapshot that is held is deleted for lack of room',
     breaks: 'what was promised to stay is gone',
@@ -117,3 +117,5 @@ export const ROOM_BUGS: readonly PlantedBug[] = [
     ],
   },
 ];
+
+export const ROOM_BUGS: readonly PlantedBug[] = BUGS.map((bug) => ({ ...bug, about: 'room' }));

@@ -12,7 +12,7 @@ const HISTORY = 'volume/stored-history.ts';
 
 const MEETS = { name: 'a flush of a snapshot meets writes to it', layout: 'directory' } as const;
 
-export const SNAPSHOT_WRITE_BUGS: readonly PlantedBug[] = [
+const BUGS: readonly PlantedBug[] = [
   {
     name: 'a flush of a snapshot does not wait for the header that vouches for its entries',
     breaks: 'what was flushed is dropped at recovery',
@@ -181,3 +181,5 @@ export const SNAPSHOT_WRITE_BUGS: readonly PlantedBug[] = [
     ],
   },
 ];
+
+export const SNAPSHOT_WRITE_BUGS: readonly PlantedBug[] = BUGS.map((bug) => ({ ...bug, about: 'writes' }));
