@@ -28,32 +28,49 @@ export function withAims(plan: Plan, often: boolean): Plan {
   const cycles: Cycle[] = [];
   for (const cycle of plan.cycles) {
     const before = cycles.at(-1);
-    const isAfter = before?.aim !== undefined && before.end === 'kill' && random.chance(0.5);
-    cycles.push(
-      isAfter ? cutOffSoon(random, cycle) : random.chance(share) ? aimed(random, plan, cycle) : cycle,
-    );
+    const { aim, end, operations = [] } = before ?? {};
+    if (aim !== undefined && end === 'kill' && random.chance(0.6))
+      cycles.push(cutOffSoon(random, operations.slice(0, operations.indexOf(aim.at) + 1), cycle));
+    else cycles.push(random.chance(share) ? aimed(random, plan, cycle) : cycle);
   }
   return { ...plan, cycles };
 }
 
 function aimed(random: SeededRandom, plan: Plan, cycle: Cycle): Cycle {
-  const isOver = (operation: Operation) =>
-    operation.kind === 'write' && plan.inside?.runs.some((run) => meets(run, operation));
-  const targets = cycle.operations.filter((operation) => KINDS.has(operation.kind) || isOver(operation));
-  if (targets.length === 0 || cycle.rot > 0) return cycle;
-  const end = cycle.end === 'close' ? random.pick(['kill', 'power-cut'] as const) : cycle.end;
-  const rare = targets.filter(({ kind }) => kind === 'grow' || kind === 'write');
-  const at = random.pick(rare.length > 0 && random.chance(0.5) ? rare : targets);
-  return { ...cycle, end, steps: STEPS_MAX, aim: { at, steps: random.below(random.pick([10, 30, 90])) } };
+  const { operations } = cycle;
+  if (operations.length === 0 || cycle.rot > 0) return cycle;
+  const isRare = (operation: Operation) =>
+    operation.kind === 'grow' ||
+    (operation.kind === 'write' && plan.inside?.runs.some((run) => meets(run, operation)));
+  const rare = operations.filter(isRare);
+  const several = operations.filter(({ kind }) => KINDS.has(kind));
+  const isOfRare = rare.length > 0 && random.chance(0.6);
+  const isOfSeveral = several.length > 0 && random.chance(0.7);
+  const at = random.pick(isOfRare ? rare : isOfSeveral ? several : operations);
+  return {
+    ...cycle,
+    end: random.pick(['kill', 'power-cut']),
+    steps: STEPS_MAX,
+    // The fewer others do something, the more of the steps are of this.
+    clients: isOfRare && random.chance(0.7) ? 1 : cycle.clients,
+    aim: { at, steps: random.below(random.pick(isOfRare ? [6, 10, 30] : [10, 30, 90])) },
+  };
 }
 
-/** What a killed process left need not be durable: the power goes while it is found, or soon afterwards. */
-function cutOffSoon(random: SeededRandom, cycle: Cycle): Cycle {
+/**
+ * What a killed process left need not be durable: the power goes while it is found, or soon afterwards. Mostly somebody does
+ * again then what was cut off.
+ * @param done what had begun when the process was killed
+ */
+function cutOffSoon(random: SeededRandom, done: readonly Operation[], cycle: Cycle): Cycle {
   if (cycle.rot > 0) return cycle;
   const steps = random.below(random.pick([10, 60, 160]));
   const { late: _, ...rest } = cycle;
+  if (random.chance(0.3)) return { ...rest, crashesWhileOpening: [{ steps, end: 'power-cut' }] };
   if (random.chance(0.5)) return { ...rest, end: 'power-cut', steps };
-  return { ...rest, crashesWhileOpening: [{ steps, end: 'power-cut' }] };
+  const again = done.slice(-4).filter(({ kind }) => kind !== 'create');
+  const operations: Operation[] = [...again, { kind: 'flush' }];
+  return { ...rest, operations, end: 'power-cut', steps };
 }
 
 const meets = (

@@ -138,6 +138,7 @@ export const TOPICS = {
   growth: 'a volume that grows',
   inside: 'a store in runs of a file inside the volume',
   late: 'diff areas that arrive later',
+  deletion: 'snapshots that come and go',
   unused: 'snapshots that leave out what nothing uses',
   reverts: 'reverts, and what cancels them',
   copies: 'copies within the volume',
@@ -163,7 +164,7 @@ interface Style {
 }
 
 /** Plans about these are of what happens between snapshots. */
-const BUSY_TOPICS: readonly (Topic | undefined)[] = ['unused', 'copies', 'writes', 'reverts'];
+const BUSY_TOPICS: readonly (Topic | undefined)[] = ['deletion', 'unused', 'copies', 'writes', 'reverts'];
 
 export function drawPlan(seed: string, options: PlanOptions): Plan {
   const random = new SeededRandom(`plan ${seed}`);
@@ -190,7 +191,7 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
     hot: random.chance(0.3) ? { from: random.below(sectors), count: 1 + random.below(96) } : undefined,
     operationsMax: large ? 14 : 60,
     scarce,
-    faulty: options.faults && !options.rot && random.chance(0.35),
+    faulty: options.faults && !options.rot && random.chance(options.about === undefined ? 0.35 : 0.6),
     rot: options.rot,
     busy: BUSY_TOPICS.includes(options.about),
   };
@@ -224,7 +225,7 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
               .map(drawSkips(seed, options.about === 'unused'))
               .map(drawPassing(seed))
               .map(drawLate(seed, style, layout, options.about === 'late')),
-            options.about === 'reverts',
+            options.about === 'reverts' || options.about === 'growth',
           ),
           options.about === 'writes',
         ),
@@ -432,10 +433,10 @@ function withCopies(seed: string, style: Style, cycles: readonly Cycle[], always
   const random = new SeededRandom(`copies ${seed}`);
   if (random.chance(0.5) && !always) return cycles;
   const blocks = Math.floor((style.sectors * 512) / BLOCK_SIZE);
-  const few = random.chance(0.5) ? Math.min(blocks, 6) : blocks;
+  const few = random.chance(always ? 0.8 : 0.5) ? Math.min(blocks, 6) : blocks;
   return cycles.map((cycle) => {
     const operations = [...cycle.operations];
-    const count = random.below(random.pick([4, 15]));
+    const count = random.below(random.pick(always ? [15, 40] : [4, 15]));
     for (let i = 0; i < count; i++) {
       const operation = random.chance(0.8) ? drawMove(random, few) : drawCopy(random, style);
       operations.splice(random.below(operations.length + 1), 0, operation);
