@@ -148,6 +148,8 @@ export const TOPICS = {
 
 export type Topic = keyof typeof TOPICS;
 
+const REVERTING_TOPICS: readonly (Topic | undefined)[] = ['reverts', 'growth', 'copies', 'writes'];
+
 /** What the cycles of one plan have in common. */
 interface Style {
   readonly sectors: number;
@@ -225,7 +227,7 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
               .map(drawSkips(seed, options.about === 'unused'))
               .map(drawPassing(seed))
               .map(drawLate(seed, style, layout, options.about === 'late')),
-            options.about === 'reverts' || options.about === 'growth',
+            REVERTING_TOPICS.includes(options.about),
           ),
           options.about === 'writes',
         ),
@@ -396,8 +398,11 @@ function withReverts(seed: string, cycles: readonly Cycle[], always: boolean): C
   if (!(random.chance(0.4) || always)) return [...cycles];
   return cycles.map((cycle) => {
     const operations = [...cycle.operations];
+    if (always) operations.unshift({ kind: 'create' });
+    // Behind that.
+    const first = always ? 1 : 0;
     const put = (operation: Operation) =>
-      operations.splice(random.below(operations.length + 1), 0, operation);
+      operations.splice(first + random.below(operations.length + 1 - first), 0, operation);
     if (random.chance(0.5)) put({ kind: 'revert', age: random.below(64), keep: random.chance(0.6) });
     while (random.chance(0.4)) put({ kind: 'revert', age: random.below(64), keep: random.chance(0.6) });
     while (random.chance(0.4)) put({ kind: 'cancel-revert' });
@@ -504,8 +509,9 @@ const MOODS: readonly Weights[] = [
 const BUSY: Weights = {
   ...NORMAL,
   create: 14,
-  delete: 12,
-  'delete-oldest': 3,
+  delete: 8,
+  'delete-oldest': 1,
+  'delete-all': 0,
   'read-snapshots': 10,
   'read-snapshot': 20,
   changed: 8,
