@@ -9,11 +9,15 @@ import { SeededRandom } from '../../src/testing/index.js';
 import { BLOCK_SIZE } from '../../src/units.js';
 import type { Cycle, Operation, Plan, Range } from './plan.js';
 
+type Policy = NonNullable<VolumeOptions['onProtectedWrite']>;
+
+export const PROTECTED_POLICIES: readonly Policy[] = ['reject', 'drop'];
+
 export interface InsidePlan {
   /** Whole blocks, in ascending order. */
   readonly runs: readonly Range[];
   /** What a write there does. */
-  readonly policy: NonNullable<VolumeOptions['onProtectedWrite']>;
+  readonly policy: Policy;
 }
 
 /** Blocks that a store begins with, in one run, and the least that it has in all. */
@@ -33,13 +37,13 @@ export function firstRun({ runs }: InsidePlan): Range {
 export const bytesOf = ({ runs }: InsidePlan): number => runs.reduce((sum, { length }) => sum + length, 0);
 
 /** Drawn apart, so that the others stay as they are. */
-export function withInside(plan: Plan, always: boolean): Plan {
+export function withInside(plan: Plan, always: boolean, policies: readonly Policy[]): Plan {
   const { seed, layout, volumeSize } = plan;
   const random = new SeededRandom(`inside ${seed}`);
   const blocks = Math.floor(volumeSize / BLOCK_SIZE);
   const isDrawn = random.chance(0.1) || always;
   if (layout !== 'in-volume' || blocks > OTHER_BLOCKS_MAX || !isDrawn) return plan;
-  const inside = drawRuns(random, blocks);
+  const inside = drawRuns(random, blocks, policies);
   const mapping = new Mapping(random, inside);
   const crashes = random.chance(0.4) ? 1 + random.below(4) : 0;
   return {
@@ -53,7 +57,11 @@ export function withInside(plan: Plan, always: boolean): Plan {
 }
 
 /** @param blocks what the volume has besides, at least one */
-export function drawRuns(random: SeededRandom, blocks: number): InsidePlan {
+export function drawRuns(
+  random: SeededRandom,
+  blocks: number,
+  policies: readonly Policy[] = PROTECTED_POLICIES,
+): InsidePlan {
   const total = BLOCKS_MIN + random.below(24);
   const count = 1 + random.below(Math.min(4, blocks));
   const others = Array.from({ length: count - 1 }, () => 1 + random.below(NEEDED_BLOCKS + 8));
@@ -67,7 +75,7 @@ export function drawRuns(random: SeededRandom, blocks: number): InsidePlan {
     runs.push({ offset: at * BLOCK_SIZE, length: length * BLOCK_SIZE });
     at += length;
   }
-  return { runs, policy: random.chance(0.5) ? 'reject' : 'drop' };
+  return { runs, policy: random.pick(policies) };
 }
 
 /** Moves what was drawn for a volume without the runs. */

@@ -6,7 +6,7 @@ import { SeededRandom } from '../../src/testing/index.js';
 import { BLOCK_SIZE } from '../../src/units.js';
 import { type Aim, withAims } from './plan-aims.js';
 import { type GrowthOperation, withGrowth } from './plan-growth.js';
-import { type InsidePlan, withInside } from './plan-inside.js';
+import { type InsidePlan, PROTECTED_POLICIES, withInside } from './plan-inside.js';
 import { CONTROL_FILE, type SpaceOperation, withSpaceOperations } from './plan-space.js';
 
 /** Bytes of the volume, whole sectors. */
@@ -238,10 +238,9 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
     ),
   };
   const grown = withGrowth(plan, options.about === 'growth', options.faults && !options.rot);
-  return withAims(
-    options.rot ? grown : withInside(grown, options.about === 'inside'),
-    options.about !== undefined,
-  );
+  // What a store gives way to is the volume's: what rots there nobody finds.
+  const policies = options.rot ? (['reject'] as const) : PROTECTED_POLICIES;
+  return withAims(withInside(grown, options.about === 'inside', policies), options.about !== undefined);
 }
 
 /** Steps that an operation takes, more or less: a crash should come while there is work. */

@@ -197,6 +197,9 @@ export async function hunt(
           'exhaustive.ts',
           ...['--chains', '--seed', seed, '--seeds', bug.history.orders ?? 1],
           ...['--history', bug.history.name, '--layout', bug.history.layout],
+          ...(bug.history.statesMax === undefined
+            ? []
+            : ['--limit', bug.history.statesMax, '--per-moment', bug.history.statesMax]),
         );
   const caught = code !== 0 && code !== 'late';
   const message = code === 'silent' ? 'hangs' : messageOf(output);

@@ -20,7 +20,7 @@ import {
 import { BLOCK_SIZE, roundUp, SECTOR_SIZE } from '../../src/units.js';
 import { SimulatedApart } from './apart.js';
 import { type LateDisk, withoutAreas } from './late.js';
-import type { Cycle, Plan, Writing } from './plan.js';
+import type { Cycle, Plan, Range, Writing } from './plan.js';
 import { firstRun } from './plan-inside.js';
 
 const START_SECTOR = 0x1e00;
@@ -242,18 +242,15 @@ export class RunWorld {
    */
   rot(): () => void {
     const { random } = this.world;
-    const { disk, from } = this.#rotting();
-    const offset = this.#pickByte(disk, from);
+    const { disk, blocks } = this.#rotting();
+    const offset = this.#pickByte(disk, blocks);
     const bit = random.below(8);
     disk.rot(offset, bit);
     return () => disk.rot(offset, bit);
   }
 
-  #pickByte(disk: SimulatedDisk, from: number): number {
+  #pickByte(disk: SimulatedDisk, blocks: readonly number[]): number {
     const { random } = this.world;
-    const blocks = numbersTo(Math.floor((disk.size - from) / BLOCK_SIZE)).map(
-      (block) => from + block * BLOCK_SIZE,
-    );
     const metadata = blocks.filter((offset) => typeOf(disk.peek(offset, TYPE_END)) !== undefined);
     const tables = metadata.filter((offset) => typeOf(disk.peek(offset, TYPE_END)) === BlockType.table);
     const kind = random.pick([blocks, metadata, tables]);
@@ -267,20 +264,31 @@ export class RunWorld {
     return block + random.pick(used) + random.below(reach);
   }
 
-  /** A disk, and where on it the store begins. */
-  #rotting(): { disk: SimulatedDisk; from: number } {
+  /** A disk, and where on it blocks of the store lie. */
+  #rotting(): { disk: SimulatedDisk; blocks: readonly number[] } {
     const { random } = this.world;
     if (!this.#inside) {
       const directory = this.world.directory(this.#storeName);
-      return { disk: directory.file(random.pick(directory.fileNames.sort())), from: 0 };
+      const disk = directory.file(random.pick(directory.fileNames.sort()));
+      return { disk, blocks: blocksOf({ offset: 0, length: disk.size }) };
     }
     const disk = this.world.disk(this.volumeName);
-    const controlBlocks = roundUp(this.plan.volumeSize, BLOCK_SIZE);
+    const { inside, volumeSize } = this.plan;
+    const behind = roundUp(volumeSize, BLOCK_SIZE);
+    const runs = inside?.runs ?? [{ offset: behind, length: disk.size - behind }];
+    const control = inside === undefined ? behind : firstRun(inside).offset;
     // The block of the kept sector, right behind the control blocks, belongs to the volume.
-    const areas = controlBlocks + (CONTROL_BLOCKS + 1) * BLOCK_SIZE;
-    return { disk, from: random.chance(0.2) ? controlBlocks : areas };
+    const areas = control + (CONTROL_BLOCKS + 1) * BLOCK_SIZE;
+    const isControl = (at: number) => at >= control && at < areas;
+    const mayBeControl = random.chance(0.2);
+    const blocks = runs.flatMap(blocksOf).filter((at) => !isControl(at) || mayBeControl);
+    return { disk, blocks: blocks.filter((at) => at !== areas - BLOCK_SIZE) };
   }
 }
+
+/** Where the whole blocks of a range begin. */
+const blocksOf = ({ offset, length }: Range): number[] =>
+  numbersTo(Math.floor(length / BLOCK_SIZE)).map((block) => offset + block * BLOCK_SIZE);
 
 const TABLE_ENTRY_BYTES = 32;
 const numbersTo = (count: number): number[] => Array.from({ length: count }, (_, index) => index);

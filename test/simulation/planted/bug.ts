@@ -24,6 +24,8 @@ export interface BugHistory {
   readonly layout: 'directory' | 'in-volume';
   /** Orders of events to try. Default 1. */
   readonly orders?: number;
+  /** So many states of each moment at most. Default: all. */
+  readonly statesMax?: number;
 }
 
 /** A change of one source file. */

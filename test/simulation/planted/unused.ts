@@ -7,7 +7,7 @@ const BLOCKS = 'diff-area/unused-blocks.ts';
 const UNUSED = 'snapshot/unused-space.ts';
 
 /** The windows are short: a random crash seldom comes in them. */
-const history = { name: 'a snapshot leaves out', layout: 'directory' } as const;
+const history = { name: 'a snapshot leaves out', layout: 'directory', statesMax: 64 } as const;
 
 const BUGS: readonly PlantedBug[] = [
   {
