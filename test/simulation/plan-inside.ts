@@ -44,7 +44,7 @@ export function withInside(plan: Plan, always: boolean, policies: readonly Polic
   const isDrawn = random.chance(0.1) || always;
   if (layout !== 'in-volume' || blocks > OTHER_BLOCKS_MAX || !isDrawn) return plan;
   const inside = drawRuns(random, blocks, policies);
-  const mapping = new Mapping(random, inside);
+  const mapping = new Mapping(random, inside, always);
   const crashes = random.chance(0.4) ? 1 + random.below(4) : 0;
   return {
     ...plan,
@@ -85,11 +85,12 @@ export class Mapping {
   /** Share of writes across an edge that stay so, and of cycles in which something writes into a run. */
   readonly #share: number;
 
-  constructor(random: SeededRandom, inside: InsidePlan) {
+  constructor(random: SeededRandom, inside: InsidePlan, often = false) {
     this.#random = random;
     this.#inside = inside;
     // Each of them costs all snapshots there are.
-    this.#share = inside.policy === 'drop' ? 0.04 : 0.4;
+    const dropping = often ? 0.12 : 0.04;
+    this.#share = inside.policy === 'drop' ? dropping : 0.4;
   }
 
   cycle(cycle: Cycle): Cycle {
@@ -97,6 +98,7 @@ export class Mapping {
     const operations = cycle.operations.map((operation) => this.operation(operation));
     if (random.chance(2 * this.#share))
       operations.splice(random.below(operations.length + 1), 0, this.drawOver());
+    if (random.chance(0.3)) operations.splice(random.below(operations.length + 1), 0, this.#drawClearing());
     return { ...cycle, operations };
   }
 
@@ -107,6 +109,15 @@ export class Mapping {
     const offset = run.offset + random.below(run.length / 512) * 512;
     const length = (1 + random.below(random.pick([1, 40, 100]))) * 512;
     return { kind: 'write', offset, length, zeros: random.chance(0.1) };
+  }
+
+  /** Makes zero what lies around a run, which is zero already. */
+  #drawClearing(): Operation {
+    const random = this.#random;
+    const { offset, length } = random.pick(this.#inside.runs);
+    const kind = random.pick(['discard', 'zeroes'] as const);
+    const before = random.below(40) * 512;
+    return { kind, offset: offset - Math.min(before, offset), length: length + before };
   }
 
   operation(operation: Operation): Operation {

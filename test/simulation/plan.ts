@@ -148,7 +148,7 @@ export const TOPICS = {
 
 export type Topic = keyof typeof TOPICS;
 
-const REVERTING_TOPICS: readonly (Topic | undefined)[] = ['reverts', 'growth', 'copies', 'writes'];
+const REVERTING_TOPICS: readonly (Topic | undefined)[] = ['reverts', 'growth', 'inside', 'copies', 'writes'];
 
 /** What the cycles of one plan have in common. */
 interface Style {
