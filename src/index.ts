@@ -83,6 +83,7 @@ export type { CopyRangeOptions } from './volume/copy-range.js';
 export type { DeletionFigures, VolumeFigures } from './volume/history.js';
 export type { LateFigures } from './volume/late-areas.js';
 export { findStore, type Recovery } from './volume/open.js';
+export type { DroppedShadowCopy } from './volume/options.js';
 export {
   findSetOutcome,
   type OutcomeOptions,

@@ -22,28 +22,35 @@ export interface IndexedRange {
 const NONE: readonly never[] = [];
 
 export class OverlapIndex<Item extends IndexedRange> {
-  readonly #lists = Array.from({ length: LISTS }, (): Item[] => []);
+  /** Made when something is first put there. */
+  readonly #lists = new Array<Item[] | undefined>(LISTS).fill(undefined);
   #size = 0;
 
   get isEmpty(): boolean {
     return this.#size === 0;
   }
 
-  #listOf(stretch: number): Item[] {
-    return this.#lists[stretch % LISTS] ?? [];
+  #listOf(stretch: number): readonly Item[] {
+    return this.#lists[stretch % LISTS] ?? NONE;
+  }
+
+  #listFor(stretch: number): Item[] {
+    const list = this.#lists[stretch % LISTS] ?? [];
+    this.#lists[stretch % LISTS] = list;
+    return list;
   }
 
   /** @param item later than all those there */
   add(item: Item): void {
     const last = stretchOf(item.end - 1);
-    for (let stretch = stretchOf(item.offset); stretch <= last; stretch++) this.#listOf(stretch).push(item);
+    for (let stretch = stretchOf(item.offset); stretch <= last; stretch++) this.#listFor(stretch).push(item);
     this.#size++;
   }
 
   remove(item: Item): void {
     const last = stretchOf(item.end - 1);
     for (let stretch = stretchOf(item.offset); stretch <= last; stretch++) {
-      const list = this.#listOf(stretch);
+      const list = this.#listFor(stretch);
       const at = list.indexOf(item);
       assert(at >= 0, () => `no range at ${item.offset} in the index`);
       if (at === list.length - 1) list.pop();
@@ -76,7 +83,7 @@ export class OverlapIndex<Item extends IndexedRange> {
   #overlappingMuch(offset: ByteOffset, end: ByteOffset): readonly Item[] {
     const found = new Set<Item>();
     for (const items of this.#lists)
-      for (const item of items) if (item.offset < end && item.end > offset) found.add(item);
+      for (const item of items ?? NONE) if (item.offset < end && item.end > offset) found.add(item);
     return [...found].sort((a, b) => a.sequence - b.sequence);
   }
 }

@@ -44,9 +44,19 @@ export function writeU64(view: DataView, at: number, value: number): void {
   view.setUint32(at + 4, (value - low) / TWO_TO_32, true);
 }
 
+const ZEROS = Buffer.alloc(BLOCK_SIZE);
+/** Below so many bytes a loop is faster than a call. */
+const FEW = 64;
+
 /** Whether the bytes from `from` up to `to` are all zero. */
 export function isZero(bytes: Uint8Array, from = 0, to = bytes.byteLength): boolean {
-  for (let i = from; i < to; i++) if (bytes[i] !== 0) return false;
+  let at = from;
+  // A comparison of the C library, many times as fast as a loop; in place, as views would cost more than it does.
+  for (; to - at >= FEW; at += Math.min(to - at, BLOCK_SIZE)) {
+    const length = Math.min(to - at, BLOCK_SIZE);
+    if (ZEROS.compare(bytes, at, at + length, 0, length) !== 0) return false;
+  }
+  for (; at < to; at++) if (bytes[at] !== 0) return false;
   return true;
 }
 

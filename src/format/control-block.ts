@@ -13,6 +13,7 @@ import {
   checkAligned,
   checkReserved,
   hex,
+  isZero,
   type ReadContext,
   readU64,
   readU64Rounded,
@@ -325,7 +326,11 @@ export function decodeControlBlock(
   const header = decodeHeader(block, BlockType.control, context);
   const itemContext = { offset: context.offset, foreign: header.extension === undefined };
   const items: ControlItem[] = [];
-  for (let index = 0; index < ITEMS_PER_BLOCK; index++)
+  for (let index = 0; index < ITEMS_PER_BLOCK; index++) {
+    // Most blocks hold few items, and the rest is looked at as a whole.
+    if (isZero(block, itemPosition(index), itemPosition(ITEMS_PER_BLOCK)))
+      return { header, items: items.concat(Array<EmptyItem>(ITEMS_PER_BLOCK - index).fill(EMPTY_ITEM)) };
     items.push(decodeItem(block, itemPosition(index), itemContext));
+  }
   return { header, items };
 }

@@ -107,8 +107,9 @@ export class Scrubs {
     const { repair = false, onProgress } = options;
     const { clock, chain, device, pools } = this.context;
     const pace = new Pace(clock, running.status.bytesPerSecond);
-    const signals = [this.#stopped.signal, ...(options.signal === undefined ? [] : [options.signal])];
-    const signal = AbortSignal.any(signals);
+    const { signal: stopped } = this.#stopped;
+    // Only where it must be: Node keeps a signal made of several, and all that listens to it, until it is aborted.
+    const signal = options.signal === undefined ? stopped : AbortSignal.any([stopped, options.signal]);
     const onProblem = (problem: Problem) => {
       const { status } = running;
       running.status = { ...status, problems: status.problems + 1 };

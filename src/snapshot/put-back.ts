@@ -15,6 +15,9 @@ import { type BlockDevice, writeAll } from '../device/block-device.js';
 import { FixedSlot } from '../diff-area/area-slots.js';
 import type { Overlays } from '../diff-area/overlays.js';
 import { SnapshotDeletedError } from '../errors.js';
+import { clearCatalogOffset, meetsCatalogOffset } from '../format/catalog-offset.js';
+import { START_BLOCK_OFFSET, START_BLOCK_SIZE } from '../format/constants.js';
+import { SnapshotState } from '../format/control-block.js';
 import {
   type BlockNumber,
   type ByteLength,
@@ -128,14 +131,30 @@ export class PutBack {
     if (source.damage !== undefined) throw source.damage;
     try {
       await source.whileReading(async () => {
-        await readSnapshot(() => this.#chain.areasFrom(source), this.#volume, offset, target);
-        await this.#overlays?.layOverRange(offset, target);
+        await this.#readSnapshot(offset, target);
+        const isBase = (source.state & SnapshotState.base) !== 0;
+        if (isBase && meetsCatalogOffset(offset, target.byteLength)) await this.#hideCatalog(offset, target);
       });
     } catch (error) {
       if (!(error instanceof SnapshotDeletedError)) throw error;
       // All was put back meanwhile, and then the snapshot was deleted.
       await this.#volume.read(offset, target);
     }
+  }
+
+  async #readSnapshot(offset: ByteOffset, target: Uint8Array): Promise<void> {
+    await readSnapshot(() => this.#chain.areasFrom(this.source), this.#volume, offset, target);
+    await this.#overlays?.layOverRange(offset, target);
+  }
+
+  /** The base of shadow copies has the start block of Windows as it was; in the volume that leads to no catalog. */
+  async #hideCatalog(offset: ByteOffset, target: Uint8Array): Promise<void> {
+    const sector = new Uint8Array(START_BLOCK_SIZE);
+    await this.#readSnapshot(START_BLOCK_OFFSET, sector);
+    clearCatalogOffset(sector);
+    const skipped = Math.max(0, offset - START_BLOCK_OFFSET);
+    const at = Math.max(0, START_BLOCK_OFFSET - offset);
+    target.set(sector.subarray(skipped, skipped + target.byteLength - at), at);
   }
 
   /** Writes bytes, and with them what is missing of the pending blocks that they lie in. @throws DeviceError, IntegrityError, NoSpaceError */

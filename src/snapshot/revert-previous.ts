@@ -1,5 +1,5 @@
 /** Snapshots that nobody wants any longer than a revert takes: that of the state before, and any that expired meanwhile. */
-import { HeldError, SnapshotDeletedError } from '../errors.js';
+import { HeldError, OfflineError, SnapshotDeletedError } from '../errors.js';
 import { SnapshotState } from '../format/control-block.js';
 import { deleteSnapshot } from './delete.js';
 import type { Emit } from './events.js';
@@ -23,7 +23,9 @@ export async function dropUnwanted(context: DropContext, record: SnapshotRecord)
   } catch (error) {
     // Somebody else was faster: it is gone, or wanted after all.
     if (error instanceof SnapshotDeletedError || error instanceof HeldError) return;
-    emit('backgroundFailure', { id: record.id, what: 'deleting what is not wanted after a revert', error });
+    // An older one waits for its diff area: this one goes when that has arrived.
+    if (error instanceof OfflineError) record.expired = reason;
+    else emit('backgroundFailure', { id: record.id, what: 'deleting what is not wanted after a revert', error });
   }
 }
 

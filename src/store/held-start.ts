@@ -5,13 +5,14 @@
  * Nobody but the control file touches that sector: the volume's own lies elsewhere (`StartSectorDevice`).
  */
 import type { BlockDevice, ResizableDevice } from '../device/block-device.js';
-import { assert } from '../errors.js';
+import { assert, DeviceError } from '../errors.js';
 import { START_BLOCK_OFFSET, START_BLOCK_SIZE } from '../format/constants.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 
 export class HeldStart implements BlockDevice {
   readonly #device: BlockDevice;
   #start: Uint8Array | undefined;
+  #isUnsure = false;
   /** There if the device has it. It has no time of change: the last write makes it another one than a store could record. */
   readonly resize?: ResizableDevice['resize'];
 
@@ -46,11 +47,37 @@ export class HeldStart implements BlockDevice {
     await this.#device.flush();
   }
 
-  /** Everything that was written becomes durable, then the start block. @throws DeviceError; then the device may have either one */
+  /** Did a `commit` fail so that the device may have either start block? Then neither what was written nor what was there may go. */
+  get isUnsure(): boolean {
+    return this.#isUnsure;
+  }
+
+  /**
+   * Everything that was written becomes durable, then the start block.
+   * @throws DeviceError; then the device has the start block that it had, durably, or `isUnsure` is true
+   */
   async commit(): Promise<void> {
-    assert(this.#start !== undefined, () => `no start block was written to ${this.name}`);
+    const start = this.#start;
+    assert(start !== undefined, () => `no start block was written to ${this.name}`);
+    const before = new Uint8Array(START_BLOCK_SIZE);
+    await this.#device.read(START_BLOCK_OFFSET, before);
     await this.#device.flush();
-    await this.#device.write(START_BLOCK_OFFSET, this.#start);
+    try {
+      await this.#putStart(start);
+    } catch (error) {
+      await this.#putStart(before).catch(() => {
+        this.#isUnsure = true;
+        throw new DeviceError(
+          `whether ${this.name} has its new store cannot be told, because the device failed (volsnap info tells when it works again); all that was there is there still, with the store or without it`,
+          { cause: error },
+        );
+      });
+      throw error;
+    }
+  }
+
+  async #putStart(start: Uint8Array): Promise<void> {
+    await this.#device.write(START_BLOCK_OFFSET, start);
     await this.#device.flush();
   }
 

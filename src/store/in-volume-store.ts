@@ -16,7 +16,6 @@ import { checkWhole } from '../arguments.js';
 import type { BlockDevice, ResizableDevice } from '../device/block-device.js';
 import { writeZeros } from '../device/zeros.js';
 import {
-  AlreadyInitializedError,
   FormatError,
   InvalidArgumentError,
   NoSpaceError,
@@ -28,12 +27,12 @@ import { identify, SIGNATURE_BYTES } from '../filesystem/signature.js';
 import { START_BLOCK_OFFSET, START_BLOCK_SIZE } from '../format/constants.js';
 import type { DiffAreaItem } from '../format/control-block.js';
 import { guidFrom } from '../format/guid.js';
-import { decodeStartBlock, isStartBlock } from '../format/start-block.js';
+import { isStartBlock } from '../format/start-block.js';
 import { BLOCK_SIZE, type ByteLength, type ByteOffset, blockOf, blocksIn, roundUp } from '../units.js';
 import { CONTROL_BLOCKS, ControlFile } from './control-file.js';
 import { Extents } from './extents.js';
 import { readLocationList } from './location-list.js';
-import { newStart } from './new-start.js';
+import { checkGivesWay, newStart } from './new-start.js';
 import { RESERVE_LIST_BLOCKS, readReserveList, wholeBlocks, writeReserveList } from './reserve-list.js';
 import { type Piece, Runs } from './runs.js';
 import { SpaceBudget } from './space-budget.js';
@@ -203,17 +202,6 @@ export class InVolumeStore implements Store {
     const volume = new StartSectorDevice(device, protectedSize, sectorOffset, hidden);
     return new AttachedInVolume(device, control, volume, { reserve, fixed, isInside }, writable);
   }
-}
-
-/** @throws AlreadyInitializedError, UnsupportedError */
-function checkGivesWay({ name }: BlockDevice, start: Uint8Array, overWindows: boolean): void {
-  const { extension } = decodeStartBlock(start, { offset: START_BLOCK_OFFSET });
-  if (extension !== undefined)
-    throw new AlreadyInitializedError(`${name} has a snapshot store inside already`);
-  if (overWindows) return;
-  throw new AlreadyInitializedError(
-    `${name} has shadow copies that Windows made. They can be taken over, if it is said what is to happen where there is no room to keep them right: the write fails (shadowCopies, --shadow-copies: keep), or all of them are dropped (drop)`,
-  );
 }
 
 const isResizable = (device: BlockDevice): device is ResizableDevice => 'resize' in device;

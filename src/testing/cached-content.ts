@@ -65,6 +65,11 @@ export class CachedContent {
     return this.#durable.size;
   }
 
+  /** What reads see there, not a copy; good until the next change. */
+  view(from: ByteOffset, to: ByteOffset): Uint8Array {
+    return this.#cache.subarray(from, to);
+  }
+
   read(offset: ByteOffset, target: Uint8Array): void {
     target.set(this.#cache.subarray(offset, offset + target.byteLength));
   }

@@ -55,6 +55,7 @@ interface Session {
 /** Steps between two turns of the real event loop. */
 const STEPS_PER_BREATH = 4096;
 const HISTORY = 16;
+const SETTLED = Promise.resolve();
 const STRAGGLE_MICROSECONDS_MAX = 50_000;
 
 export class Scheduler {
@@ -212,7 +213,8 @@ export class Scheduler {
   #arm(): void {
     // From a microtask: were this called from the tick itself, the next tick would come before the microtasks.
     if (this.#steps % STEPS_PER_BREATH === STEPS_PER_BREATH - 1) setImmediate(this.#turn);
-    else queueMicrotask(this.#armTick);
+    // Not `queueMicrotask`, which makes an asynchronous resource of each.
+    else void SETTLED.then(this.#armTick);
   }
 
   readonly #armTick = (): void => process.nextTick(this.#turn);

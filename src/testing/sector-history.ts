@@ -241,9 +241,9 @@ export class SectorHistory {
     this.#ended.push(adopted);
   }
 
-  /** The value of a sector before all writes that are remembered. */
+  /** The value of a sector before all writes that are remembered: not a copy, and good until the next change. */
   baseOf(sector: number): Uint8Array {
-    return this.#base.subarray(sector * SECTOR_SIZE, (sector + 1) * SECTOR_SIZE).slice();
+    return this.#base.subarray(sector * SECTOR_SIZE, (sector + 1) * SECTOR_SIZE);
   }
 }
 

@@ -112,7 +112,7 @@ export class SimulatedDisk {
 
   /** Which parts of the range are zeros now, in units of 4 KiB, but for some that the disk keeps to itself. */
   zerosWithin(offset: ByteOffset, length: ByteLength): AllocationExtent[] {
-    const bytes = this.peek(offset, Math.max(0, Math.min(length, this.size - offset)));
+    const bytes = this.content.view(offset, Math.max(offset, Math.min(offset + length, this.size)));
     const extents: AllocationExtent[] = [];
     for (let at = 0; at < length; ) {
       const end = Math.min(length, at + ZERO_UNIT - ((offset + at) % ZERO_UNIT));

@@ -86,7 +86,7 @@ export class SnapshotModel {
       const candidates = history.seen(sector, this.start);
       const [only] = candidates;
       if (candidates.length === 1 && only !== undefined) bytes.set(only.bytes, sector * SECTOR_SIZE);
-      else this.#open.set(sector, candidates);
+      else this.#open.set(sector, candidates.map(kept));
     }
     this.#leaveOut(bytes);
     this.#bytes = bytes;
@@ -96,12 +96,14 @@ export class SnapshotModel {
   #leaveOut(bytes: Uint8Array): void {
     for (const block of this.#unused) {
       const end = Math.min((block + 1) * BLOCK_SIZE, bytes.byteLength);
-      for (let at = block * BLOCK_SIZE; at < end; at += SECTOR_SIZE) {
+      const start = block * BLOCK_SIZE;
+      const whole = bytes.slice(start, Math.max(start, end));
+      for (let at = start; at < end; at += SECTOR_SIZE) {
         const sector = at / SECTOR_SIZE;
-        const kept = this.#open.get(sector) ?? [
-          { bytes: bytes.slice(at, at + SECTOR_SIZE), after: -Infinity, before: Infinity },
+        const known = this.#open.get(sector) ?? [
+          { bytes: whole.subarray(at - start, at - start + SECTOR_SIZE), after: -Infinity, before: Infinity },
         ];
-        this.#open.set(sector, [...kept, ZEROS]);
+        this.#open.set(sector, [...known, ZEROS]);
       }
     }
   }
@@ -259,6 +261,10 @@ export class SnapshotModel {
   }
 }
 
+/** A candidate to be kept. The base value, which is from before all writes, is to change. */
+const kept = (candidate: Candidate): Candidate =>
+  candidate.after < 0 ? { ...candidate, bytes: candidate.bytes.slice() } : candidate;
+
 /** Of a block that is left out. */
 const ZEROS: Candidate = { bytes: new Uint8Array(SECTOR_SIZE), after: -Infinity, before: Infinity };
 
@@ -273,6 +279,7 @@ export function* differingSectors(
   const isEqual = (from: number, to: number) =>
     wanted.compare(actual, from - offset, to - offset, from, to) === 0;
   const last = offset + actual.byteLength;
+  if (isEqual(offset, last)) return;
   for (let at = offset; at < last; at += CHUNK) {
     const end = Math.min(at + CHUNK, last);
     if (isEqual(at, end)) continue;

@@ -314,8 +314,8 @@ export class VolumeModel {
     const { model, isBuffered, at } = this.#crashed;
     this.#sizes.found(found.byteLength, model);
     // Where it could have been longer nothing durable can be lost.
-    const actual = new Uint8Array(this.size);
-    actual.set(found);
+    const actual = found.byteLength === this.size ? found : new Uint8Array(this.size);
+    if (actual !== found) actual.set(found);
     const isKept = model === 'kill' && !isBuffered;
     const isStable = (write: WriteRecord) =>
       write.stable || (isKept && !write.failed && !write.doomed && write.end !== Infinity);

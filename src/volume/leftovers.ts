@@ -79,16 +79,17 @@ export async function settleLeftovers(engine: Engine, { completed, expired }: Le
   }
 }
 
-/** Moves of it may have no room to be settled, which is no reason not to open the volume. @throws what is no such reason */
+/** Moves of it may have no room to be settled, or an older one be late, which is no reason not to open the volume. @throws what is no such reason */
 const atNextOpening =
   (record: SnapshotRecord, reason: DeletionReason, emit: Emit) =>
   (error: unknown): void => {
     if (error instanceof SnapshotDeletedError) return;
-    const isTolerable =
-      error instanceof NoSpaceError || error instanceof IntegrityError || error instanceof OfflineError;
-    if (!isTolerable) throw error;
+    // An older one waits for its diff area: this one goes when that has arrived.
+    const waits = error instanceof OfflineError;
+    if (!waits && !(error instanceof NoSpaceError) && !(error instanceof IntegrityError)) throw error;
     record.expired = reason;
-    emit('backgroundFailure', { id: record.id, what: 'deleting a snapshot that was not to stay', error });
+    if (!waits)
+      emit('backgroundFailure', { id: record.id, what: 'deleting a snapshot that was not to stay', error });
   };
 
 async function outcomeFor(

@@ -13,6 +13,7 @@ import {
   UnsupportedError,
   VolumeChangedError,
 } from '../errors.js';
+import { leadsToCatalog } from '../format/catalog-offset.js';
 import { START_BLOCK_OFFSET, START_BLOCK_SIZE } from '../format/constants.js';
 import { type DiffAreaItem, SnapshotState } from '../format/control-block.js';
 import { unknownReadOnlyBits } from '../format/extension.js';
@@ -66,15 +67,16 @@ export async function findStore(device: BlockDevice): Promise<Store | typeof FOR
   }
   const start = new Uint8Array(START_BLOCK_SIZE);
   if (device.size >= START_BLOCK_OFFSET + START_BLOCK_SIZE) await device.read(START_BLOCK_OFFSET, start);
-  if (!isStartBlock(start)) {
+  const found = isStartBlock(start) ? decodeStartBlock(start, { offset: START_BLOCK_OFFSET }) : undefined;
+  // Windows leaves one that leads nowhere when it has deleted all shadow copies.
+  if (found === undefined || (found.extension === undefined && !leadsToCatalog(found))) {
     throw new NotInitializedError(
       hasPath
         ? `${device.name} has no snapshot store (none in ${device.name}${STORE_SUFFIX}, none inside); make one with: volsnap init ${device.name}`
         : `${device.name} has no snapshot store inside; if it has one in a folder, name that with --store DIR, and make one with: volsnap init ${device.name} --store DIR`,
     );
   }
-  const { extension } = decodeStartBlock(start, { offset: START_BLOCK_OFFSET });
-  return extension === undefined ? FOREIGN : new InVolumeStore();
+  return found.extension === undefined ? FOREIGN : new InVolumeStore();
 }
 
 export interface LoadOptions {

@@ -1,7 +1,13 @@
 /** What making a store for a volume takes. */
 import type { Environment } from '../environment.js';
+import type { Guid } from '../format/guid.js';
 import type { Store } from '../store/store.js';
 import type { ByteLength } from '../units.js';
+
+export interface DroppedShadowCopy {
+  readonly id: Guid;
+  readonly createdAt: Date;
+}
 
 export interface InitializeVolumeOptions {
   readonly store: Store;
@@ -12,5 +18,7 @@ export interface InitializeVolumeOptions {
    * snapshots can be taken. Where there is no room for that, `keep` has the write fail; `drop` deletes them all, as Windows does.
    */
   readonly shadowCopies?: 'keep' | 'drop';
+  /** Is told of each shadow copy that `drop` drops at once, oldest first, when it has gone; whether the store is made in the end or not. */
+  readonly onShadowCopyDropped?: (copy: DroppedShadowCopy) => void;
   readonly environment?: Environment;
 }

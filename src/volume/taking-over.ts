@@ -6,12 +6,14 @@
  * long as there are shadow copies, so nothing has to be kept in a store of Windows any more.
  *
  * Everything is made in the reserve, durably, while the volume has its old start block; one sector write, the new start block,
- * makes all of it count. A crash before it leaves the volume as Windows had it. What the reserve is taken from must be
+ * makes all of it count. A crash before it leaves the volume as Windows had it. With it the start block of Windows becomes a sector
+ * of the volume like any other, which leads to no catalog: only through this store are the shadow copies right from now on. What the reserve is taken from must be
  * nobody's by then: where it lies in the midst of the volume, what shadow copies need of those blocks is copied into the newest one's store first.
  */
 import type { BlockDevice, ResizableDevice } from '../device/block-device.js';
 import { type Environment, systemEnvironment } from '../environment.js';
 import { FormatError, InvalidArgumentError, UnsupportedError } from '../errors.js';
+import { clearCatalogOffset, leadsToCatalog } from '../format/catalog-offset.js';
 import { START_BLOCK_OFFSET, START_BLOCK_SIZE } from '../format/constants.js';
 import { type DiffAreaItem, type SnapshotItem, SnapshotState } from '../format/control-block.js';
 import { IncompatibleFeature } from '../format/extension.js';
@@ -24,6 +26,7 @@ import { InVolumeStore } from '../store/in-volume-store.js';
 import { BLOCK_SIZE, type ByteLength } from '../units.js';
 import { BlockRanges } from '../windows/block-ranges.js';
 import { readCatalog } from '../windows/foreign-catalog.js';
+import type { ForeignSnapshot } from '../windows/foreign-snapshot.js';
 import { ForeignStore } from '../windows/foreign-store.js';
 import { checkKeptHere, ForeignWriter } from '../windows/foreign-writer.js';
 import { MetadataReader } from '../windows/metadata-reader.js';
@@ -31,6 +34,7 @@ import { Notes } from '../windows/notes.js';
 import { readStoreMap } from '../windows/store-map.js';
 import { openParts } from './assemble.js';
 import type { InitializeVolumeOptions } from './options.js';
+import { idOf } from './windows-snapshot.js';
 import { storeWriterOf } from './writers.js';
 
 interface TakingOverOptions {
@@ -41,6 +45,7 @@ interface TakingOverOptions {
   readonly shadowCopies: 'keep' | 'drop';
   readonly environment: Environment;
   readonly maximumSize: ByteLength;
+  readonly onDropped: NonNullable<InitializeVolumeOptions['onShadowCopyDropped']>;
 }
 
 /** What people see of the base. */
@@ -56,14 +61,20 @@ const PART_BLOCKS = 256;
  * @throws as `Volume.initialize`
  */
 export async function initializeStore(device: BlockDevice, options: InitializeVolumeOptions): Promise<void> {
-  const { store, shadowCopies, maximumSize = 0, environment = systemEnvironment } = options;
+  const {
+    store,
+    shadowCopies,
+    maximumSize = 0,
+    environment = systemEnvironment,
+    onShadowCopyDropped: onDropped = () => undefined,
+  } = options;
   if (shadowCopies === undefined || !(await hasWindowsStore(device)))
     return store.initialize(device, { environment, maximumSize });
   if (!(store instanceof InVolumeStore))
     throw new InvalidArgumentError(
       'shadow copies of Windows can be taken over by a store inside their volume only',
     );
-  await takeOver(device, store, { shadowCopies, environment, maximumSize });
+  await takeOver(device, store, { shadowCopies, environment, maximumSize, onDropped });
 }
 
 /**
@@ -80,7 +91,7 @@ async function takeOver(
     throw new InvalidArgumentError(`shadowCopies must be keep or drop, got ${String(shadowCopies)}`);
   const reserve = store.blocksInside(device);
   await checkMayBeTaken(device, reserve, store.endOfVolume ?? device.size);
-  if (reserve.total > 0) await emptyReserve(device, reserve, shadowCopies);
+  if (reserve.total > 0) await emptyReserve(device, reserve, options);
   const catalog = await catalogOf(device);
   const held = new HeldStart(device);
   const size = device.size;
@@ -89,14 +100,15 @@ async function takeOver(
     await store.initialize(held, { environment, maximumSize, overWindows: true, incompatible });
     if (catalog.length > 0) {
       await takeBase(held, store, catalog.at(-1)?.snapshot, options);
-      await nameAll(held, store, catalog, environment);
     }
+    await nameAll(held, store, catalog, environment);
+    await held.commit();
   } catch (error) {
     // Else the next attempt would take the reserve for a part of the volume.
-    if (isResizable(device) && device.size > size) await device.resize(size).catch(() => undefined);
+    if (!held.isUnsure && isResizable(device) && device.size > size)
+      await device.resize(size).catch(() => undefined);
     throw error;
   }
-  await held.commit();
 }
 
 const isResizable = (device: BlockDevice): device is ResizableDevice => 'resize' in device;
@@ -134,10 +146,13 @@ async function checkMayBeTaken(device: BlockDevice, reserve: Extents, end: ByteL
 async function emptyReserve(
   device: BlockDevice,
   reserve: Extents,
-  shadowCopies: 'keep' | 'drop',
+  { shadowCopies, onDropped }: TakingOverOptions,
 ): Promise<void> {
-  const nobody = { removing: () => undefined, removed: () => undefined };
-  const writer = await ForeignWriter.open(device, { shadowCopies, onDamaged: 'refuse' }, nobody);
+  const listener = {
+    removing: () => undefined,
+    removed: (snapshot: ForeignSnapshot) => onDropped({ id: idOf(snapshot), createdAt: snapshot.createdAt }),
+  };
+  const writer = await ForeignWriter.open(device, { shadowCopies, onDamaged: 'refuse' }, listener);
   try {
     for (const { start, length } of reserve) {
       for (let done = 0; done < length; done += PART_BLOCKS) {
@@ -211,7 +226,7 @@ async function takeBase(
   }
 }
 
-/** The control blocks name the shadow copies from now on. */
+/** The control blocks name the shadow copies from now on, and what users of the volume see does not. */
 async function nameAll(
   device: BlockDevice,
   store: InVolumeStore,
@@ -225,16 +240,22 @@ async function nameAll(
         snapshot,
         diffArea: { ...diffArea, state: SnapshotState.shadowCopy },
       });
+    const sector = new Uint8Array(START_BLOCK_SIZE);
+    await attached.volume.read(START_BLOCK_OFFSET, sector);
+    clearCatalogOffset(sector);
+    // The base has a copy of it as it was.
+    await attached.volume.write(START_BLOCK_OFFSET, sector);
   } finally {
     await attached.close();
   }
 }
 
+/** Has it a catalog of shadow copies, be there any in it or not? @throws FormatError, DeviceError */
 async function hasWindowsStore(device: BlockDevice): Promise<boolean> {
-  const start = new Uint8Array(START_BLOCK_SIZE);
+  const bytes = new Uint8Array(START_BLOCK_SIZE);
   if (device.size < START_BLOCK_OFFSET + START_BLOCK_SIZE) return false;
-  await device.read(START_BLOCK_OFFSET, start);
-  return (
-    isStartBlock(start) && decodeStartBlock(start, { offset: START_BLOCK_OFFSET }).extension === undefined
-  );
+  await device.read(START_BLOCK_OFFSET, bytes);
+  if (!isStartBlock(bytes)) return false;
+  const start = decodeStartBlock(bytes, { offset: START_BLOCK_OFFSET });
+  return start.extension === undefined && leadsToCatalog(start);
 }

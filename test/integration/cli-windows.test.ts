@@ -6,7 +6,7 @@ import { expect, test } from 'vitest';
 import { MemoryDevice } from '../../src/index.js';
 import { BLOCK_SIZE } from '../../src/units.js';
 import { ForeignStore } from '../../src/windows/foreign-store.js';
-import { buildWindowsImage, copy } from '../interop/support/windows-image.js';
+import { buildWindowsImage, copy, snapshotIdOf } from '../interop/support/windows-image.js';
 import { Bench, hasProgram } from './cli-support.js';
 
 const DATA = process.env.VOLSNAP_SHARED_DATA ?? resolve(import.meta.dirname, '../../../shared/data');
@@ -40,10 +40,10 @@ test.skipIf(missing !== undefined)(
 );
 
 /** A small volume with two shadow copies, and room in the newer for two copies more. */
-function twoShadowCopies() {
+function twoShadowCopies(blocks = 60) {
   const createdAt = 130_305_261_097_363_787n;
   return buildWindowsImage({
-    size: 60 * BLOCK_SIZE,
+    size: blocks * BLOCK_SIZE,
     metadataFrom: 30,
     snapshots: [
       { number: 1, createdAt, tables: [[copy(1, 20)]], free: [2] },
@@ -104,6 +104,18 @@ test('a store of volsnap takes shadow copies over, and new snapshots are taken',
   ]);
   bench.ok(['delete', 'windows.img', '--oldest']);
   expect(bench.ok(['check', 'windows.img', '--scrub']).stdout).toContain('sound');
+});
+
+test('it is told which shadow copies are dropped while they are taken over', () => {
+  const bench = new Bench();
+  bench.image('windows.img', twoShadowCopies(160).bytes);
+  const runs = `${60 * BLOCK_SIZE}+${90 * BLOCK_SIZE}`;
+  const args = ['init', 'windows.img', '--in-volume', '--runs', runs, '--shadow-copies', 'drop', '--json'];
+  const { status, stdout, stderr } = bench.run(args);
+  expect(status, stderr).toBe(0);
+  const dropped = [snapshotIdOf(1), snapshotIdOf(2)];
+  expect(JSON.parse(stdout)).toMatchObject({ shadowCopies: { kept: [], dropped, base: null } });
+  for (const id of dropped) expect(stderr).toContain(`${id} (2013-12-03T06:35:09.736Z)`);
 });
 
 const hashOfFile = (path: string): string =>

@@ -32,6 +32,9 @@ beforeAll(async () => {
 });
 afterAll(() => rm(folder, { recursive: true, force: true }));
 
+/** Label of the snapshot that shadow copies are read through. */
+const BASE = 'as volsnap found it';
+
 /** What somebody must read: a hash of each block, `undefined` where Windows leaves it undefined. */
 type Expected = (string | undefined)[];
 
@@ -80,7 +83,11 @@ async function useVolume(
   { count, lengthMax }: { readonly count: number; readonly lengthMax: number },
 ): Promise<string[][]> {
   await using volume = await Volume.open(device);
-  const expected: Expected[] = [...copies, await hashesOf(volume)];
+  const found = [await hashesOf(volume)];
+  for (const snapshot of volume.snapshots.slice(-1)) found.push(await hashesOf(snapshot));
+  // The volume does not lead to the catalog of Windows any more.
+  expect(differing(found.slice(1), found.slice(0, 1))).toEqual([[0]]);
+  const expected: Expected[] = [...copies, ...found.slice(1)];
   const bytes = random.fill(new Uint8Array(lengthMax));
   const write = async () => {
     for (let left = count; left > 0; left--) {
@@ -98,11 +105,11 @@ async function useVolume(
   expected.push(await hashesOf(volume));
   await volume.createSnapshot({ label: 'last' });
   await write();
-  const found: string[][] = [];
-  for (const snapshot of volume.snapshots) found.push(await hashesOf(snapshot));
-  expect(found).toHaveLength(expected.length);
-  expect(differing(found, expected)).toEqual(expected.map(() => []));
-  return found;
+  const all: string[][] = [];
+  for (const snapshot of volume.snapshots) all.push(await hashesOf(snapshot));
+  expect(all).toHaveLength(expected.length);
+  expect(differing(all, expected)).toEqual(expected.map(() => []));
+  return all;
 }
 
 /** Also where Windows leaves them undefined. */
@@ -132,6 +139,19 @@ describeUnless(noLibvshadow, 'random volumes whose shadow copies are taken over'
       await using volume = await Volume.open(new MemoryDevice(content), { readOnly: true });
       await exportVss(volume, exported);
       await expectInLibvshadow(libvshadow, exported, expected);
+      // Copies lead to no shadow copies; that of the first snapshot to those that it has.
+      const base = volume.snapshots.find(({ label }) => label === BASE);
+      const sources = [volume, volume.snapshots.at(-1), base];
+      const [live, last, original] = await Promise.all(sources.map((source) => source?.read(0, volume.size)));
+      for (const copy of [live, last]) {
+        await writeFile(exported, copy ?? '');
+        expect(await libvshadow.read(exported)).toEqual({ snapshots: [] });
+      }
+      await writeFile(exported, original ?? '');
+      const theirs = await libvshadow.read(exported);
+      const found = 'snapshots' in theirs ? theirs.snapshots.map(({ blocks }) => blocks) : [];
+      expect(found).toHaveLength(copies.length);
+      expect(differing(found, copies)).toEqual(copies.map(() => []));
     }
   });
 });

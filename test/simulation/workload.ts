@@ -16,6 +16,7 @@ import type { RunCounters } from './counters.js';
 import { GrowthWork } from './growth-work.js';
 import type { Cycle, Operation, Range } from './plan.js';
 import { ProtectedWork } from './protected-work.js';
+import { ReadBuffers } from './read-buffers.js';
 import { REVERTING, RevertWork } from './revert-work.js';
 import { NO_WORLD, SpaceWork, type WorkloadWorld } from './space-work.js';
 import { drawUnused, providerOf } from './unused.js';
@@ -40,6 +41,7 @@ export class Workload {
   /** Keeps changes away from ranges that are copied. */
   #changing = new BlockLocks();
   #growth: GrowthWork;
+  readonly #buffers = new ReadBuffers();
   readonly #protected: ProtectedWork;
   /** The one that is open. */
   #volume: Volume | undefined;
@@ -71,7 +73,7 @@ export class Workload {
     this.#space = space;
     this.#growth = new GrowthWork(model, calls, counters);
     this.#protected = new ProtectedWork(world.inside, counters);
-    const read = (snapshot: Snapshot) => this.#readSnapshot(snapshot);
+    const read = (snapshot: Snapshot) => this.#readSnapshot(snapshot, wholeOf(snapshot), 'keep');
     const errorOf: Calls['errorOf'] = (permitted, call) => space.errorOf(permitted, call);
     const whileNothingIsCopied = (volume: Volume, action: () => Promise<void>) =>
       this.#changing.run(0, volume.size, false, action);
@@ -373,10 +375,11 @@ export class Workload {
   async #read(volume: Volume, range: Range): Promise<void> {
     const { offset, length } = within(range, volume.size);
     const read = this.#model.beginRead();
-    const bytes = new Uint8Array(length);
-    if ((await this.#calls.outcome(NO_ERROR, () => volume.read(offset, bytes))) === 'done')
+    const bytes = this.#buffers.take(length);
+    if ((await this.#calls.outcome(NO_ERROR, () => volume.read(offset, bytes))) === 'done') {
       this.#model.endRead(read, offset, bytes);
-    else this.#model.cancelRead(read);
+      this.#buffers.give(bytes);
+    } else this.#model.cancelRead(read);
   }
 
   async #create(volume: Volume, { free, passing }: CreateOperation): Promise<void> {
@@ -427,15 +430,19 @@ export class Workload {
     await this.#calls.outcome(NOT_MERGED, () => volume.settled());
   }
 
-  /** What comes back is right even if the snapshot was deleted meanwhile; it may also be refused then. */
+  /**
+   * What comes back is right even if the snapshot was deleted meanwhile; it may also be refused then.
+   * @returns what was read; unless it is to be kept, it is good until the next read
+   */
   async #readSnapshot(
     snapshot: Snapshot,
-    range: Range = { offset: 0, length: snapshot.size },
+    range: Range = wholeOf(snapshot),
+    use: 'compare' | 'keep' = 'compare',
   ): Promise<Uint8Array | undefined> {
     const { offset, length } = within(range, snapshot.size);
     this.#model.checkSnapshotSize(labelOf(snapshot), snapshot.size);
     const read = this.#model.calls.beginRead(labelOf(snapshot));
-    const bytes = new Uint8Array(length);
+    const bytes = this.#buffers.take(length);
     const result = await this.#calls.outcome(GONE, () => snapshot.read(offset, bytes));
     if (read === undefined) return undefined;
     this.#model.calls.endRead(read, offset, result === 'done' ? bytes : undefined);
@@ -444,6 +451,7 @@ export class Workload {
     // What is rotten may be zero at one moment and not at another.
     if (this.tolerated.length === 0)
       await this.#calls.outcome(GONE, () => checkZeros(snapshot, { offset, length }, bytes));
+    if (use === 'compare') this.#buffers.give(bytes);
     return bytes;
   }
 
@@ -482,7 +490,7 @@ export class Workload {
     const isUntilNow = this.#comparisons++ % 2 === 1;
     const [since, until] = volume.snapshots.slice(isUntilNow ? -1 : -2);
     if (since === undefined || (until === undefined && !isUntilNow)) return;
-    await this.#calls.outcome(GONE, () => compareChanges(volume, since, until));
+    await this.#calls.outcome(GONE, () => compareChanges(volume, this.#buffers, since, until));
   }
 }
 
@@ -491,6 +499,8 @@ const blocksOf = (size: number): Range[] =>
     const offset = block * BLOCK_SIZE;
     return { offset, length: Math.min(BLOCK_SIZE, size - offset) };
   });
+
+const wholeOf = ({ size }: Snapshot): Range => ({ offset: 0, length: size });
 
 /** As much of the range as there is. */
 const within = ({ offset, length }: Range, size: number): Range => ({

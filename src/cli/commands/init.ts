@@ -6,6 +6,7 @@ import {
   type ByteLength,
   type ByteOffset,
   DirectoryStore,
+  type DroppedShadowCopy,
   FileDevice,
   findStore,
   InVolumeStore,
@@ -91,11 +92,15 @@ async function initialize(session: Session, path: string, options: InitOptions):
     const volumeSize = options.protectedSize ?? device.size;
     const maximumSize = options.maxSize ?? 0;
     const { shadowCopies } = options;
+    const dropped: DroppedShadowCopy[] = [];
     await Volume.initialize(device, {
       store,
       maximumSize,
-      ...(shadowCopies === undefined ? {} : { shadowCopies }),
-    });
+      ...(shadowCopies === undefined
+        ? {}
+        : { shadowCopies, onShadowCopyDropped: (copy) => dropped.push(copy) }),
+    }).finally(() => tellDropped(session, dropped));
+    const copies = shadowCopies === undefined ? undefined : await takenOver(device, dropped);
     const place = options.inVolume ? device.name : (options.store ?? defaultStore(device));
     const { layout } = store;
     if (session.json) {
@@ -105,6 +110,7 @@ async function initialize(session: Session, path: string, options: InitOptions):
         layout,
         storeName: place,
         maximumBytes: maximumSize,
+        ...(copies === undefined ? {} : { shadowCopies: copies }),
       });
       return;
     }
@@ -115,7 +121,7 @@ async function initialize(session: Session, path: string, options: InitOptions):
           : 'inside it, in the runs of a file'
         : `in ${place}`;
     await session.output.print(`${device.name} (${formatSize(volumeSize)}) keeps its snapshots ${where}.`);
-    if (shadowCopies !== undefined) await tellTakenOver(session, device);
+    if (copies !== undefined) await session.output.print(describeTakenOver(copies));
     await tellNext(session, path, options);
   } finally {
     await device.close();
@@ -176,17 +182,38 @@ async function storeFor(device: Device, options: InitOptions): Promise<Store> {
   return new DirectoryStore(store ?? defaultStore(device));
 }
 
+/** What became of the shadow copies of Windows, by id, oldest first. */
+interface TakenOver {
+  readonly kept: readonly string[];
+  readonly dropped: readonly string[];
+  /** The snapshot that those which stay are read through. */
+  readonly base: string | null;
+}
+
 /** The device is closed afterwards. */
-async function tellTakenOver({ output }: Session, device: Device): Promise<void> {
+async function takenOver(device: Device, dropped: readonly DroppedShadowCopy[]): Promise<TakenOver> {
   await using volume = await Volume.open(device, { readOnly: true });
+  const ids = volume.snapshots.map(({ id }) => id);
   // The newest is the one that was just taken.
-  const base = volume.snapshots.at(-1);
-  const count = volume.snapshots.length - 1;
-  if (base === undefined) await output.print('There were no shadow copies of Windows to take over.');
-  else
-    await output.print(
-      `${count} shadow ${count === 1 ? 'copy' : 'copies'} of Windows ${count === 1 ? 'stays, and is' : 'stay, and are'} read through snapshot ${base.id}, taken now.`,
-    );
+  return { kept: ids.slice(0, -1), dropped: dropped.map(({ id }) => id), base: ids.at(-1) ?? null };
+}
+
+function describeTakenOver({ kept, dropped, base }: TakenOver): string {
+  if (base === null)
+    return dropped.length > 0
+      ? 'No shadow copies of Windows are left.'
+      : 'There were no shadow copies of Windows to take over.';
+  const [copies, are] = kept.length === 1 ? ['copy', 'stays, and is'] : ['copies', 'stay, and are'];
+  return `${kept.length} shadow ${copies} of Windows ${are} read through snapshot ${base}, taken now.`;
+}
+
+/** Also if the store could not be made afterwards: they have gone. */
+function tellDropped({ notes }: Session, dropped: readonly DroppedShadowCopy[]): void {
+  if (dropped.length === 0) return;
+  const list = dropped.map(({ id, createdAt }) => `${id} (${createdAt.toISOString()})`).join(', ');
+  notes.warn(
+    `there was no room to keep what shadow copies of Windows need of the runs, so they were dropped: ${list}`,
+  );
 }
 
 async function tellNext({ output }: Session, path: string, { store }: InitOptions): Promise<void> {

@@ -5,6 +5,9 @@
  *
  * At the end all of it is read by Windows' rules alone, as libvshadow does.
  */
+
+import { isZeros } from '../../../src/device/zeros.js';
+import { isStartBlock } from '../../../src/format/start-block.js';
 import {
   checkVolume,
   DeviceError,
@@ -92,7 +95,9 @@ const BASE = 'as volsnap found it';
 const SPARE = 140;
 const RESERVE_LEAST = 74;
 const INSIDE_LEAST = 76;
-const START_MAGIC = 0x1e00 + 96;
+/** In a start block: what those of volsnap have, and what leads to the catalog. */
+const START_MAGIC = 96;
+const CATALOG_OFFSET = 48;
 
 class TakenOverRun {
   readonly #world: SimulatedWorld;
@@ -312,10 +317,11 @@ class TakenOverRun {
     const own = snapshots.filter(({ storeId }) => this.#expected.find(storeId) === undefined);
     const contents = new Map<string, Uint8Array>();
     for (const snapshot of own) {
-      contents.set(snapshot.label ?? '', this.#shown(await snapshot.read(0, snapshot.size)));
+      const bytes = this.#shown(await snapshot.read(0, snapshot.size));
+      contents.set(snapshot.label ?? '', snapshot.label === BASE ? bytes : this.#withCatalog(0, bytes));
       this.#counters.snapshotsCompared++;
     }
-    this.#model.reconcile(this.#shown(content), contents);
+    this.#model.reconcile(this.#withCatalog(0, this.#shown(content)), contents);
     await this.#expected.compare(
       snapshots.flatMap((snapshot) => (own.includes(snapshot) ? [] : [readable(snapshot)])),
     );
@@ -329,6 +335,20 @@ class TakenOverRun {
       shown.set(this.#image.bytes.subarray(from, to), from);
     }
     return shown;
+  }
+
+  /**
+   * The bytes, in place, with the start block of Windows as the model knows it, if it is there. The volume and what is taken of it must not lead to
+   * its catalog.
+   */
+  #withCatalog(offset: number, bytes: Uint8Array): Uint8Array {
+    const at = 0x1e00 - offset;
+    const sector = bytes.subarray(Math.max(0, at), Math.max(0, at + SECTOR_SIZE));
+    if (at < 0 || !isStartBlock(sector) || isOwn(sector, 0)) return bytes;
+    const place = sector.subarray(CATALOG_OFFSET, CATALOG_OFFSET + 8);
+    if (!isZeros(place)) throw new ModelMismatch('the volume leads to the catalog of Windows');
+    place.set(this.#image.bytes.subarray(0x1e00 + CATALOG_OFFSET, 0x1e00 + CATALOG_OFFSET + 8));
+    return bytes;
   }
 
   async #work(volume: Volume): Promise<void> {
@@ -420,7 +440,7 @@ class TakenOverRun {
     const [offset, length] = this.#drawRange();
     const read = this.#model.beginRead();
     try {
-      this.#model.endRead(read, offset, await volume.read(offset, length));
+      this.#model.endRead(read, offset, this.#withCatalog(offset, await volume.read(offset, length)));
     } catch (error) {
       this.#model.cancelRead(read);
       throw error;
@@ -507,6 +527,7 @@ class TakenOverRun {
     let bytes: Uint8Array | undefined;
     try {
       bytes = await snapshot.read(offset, length);
+      if (snapshot.label !== BASE) this.#withCatalog(offset, bytes);
     } finally {
       if (read !== undefined) this.#model.calls.endRead(read, offset, bytes);
     }
@@ -527,7 +548,7 @@ class TakenOverRun {
       await using volume = await Volume.open(new MemoryDevice(bytes.slice()), { readOnly: true });
       const content = await volume.read(0, volume.size);
       const labels = new Map(volume.snapshots.map(({ id, label }) => [id, label]));
-      bytes.fill(0, START_MAGIC, 0x2000);
+      bytes.fill(0, 0x1e00 + START_MAGIC, 0x2000);
       const { snapshots } = await ForeignStore.open(new MemoryDevice(bytes));
       // One that was deleted, and could not be merged for lack of room, is shown to nobody here.
       const read = snapshots.flatMap((snapshot) =>
@@ -541,7 +562,7 @@ class TakenOverRun {
   }
 }
 
-const isOwn = (bytes: Uint8Array): boolean => bytes[START_MAGIC] !== 0;
+const isOwn = (bytes: Uint8Array, start = 0x1e00): boolean => bytes[start + START_MAGIC] !== 0;
 
 /** What is compared of a snapshot, whoever reads it. */
 const readable = (snapshot: {

@@ -447,6 +447,23 @@ describe('diff areas that arrive late', () => {
     expect(Buffer.compare(await volume.read(0, world.size), goal)).toBe(0);
   });
 
+  it('lets what was not to stay wait until the elder that it is merged into has arrived', async () => {
+    const late = await LateWorld.create();
+    const { world } = late;
+    const first = await world.snapshot();
+    await world.writeRandomly(5);
+    await world.snapshot({ autoRelease: true });
+    await world.writeRandomly(5);
+    late.isThere = false;
+    late.missing = first.id;
+    const volume = await world.kill(() => late.options());
+    expect(volume.snapshots).toEqual([]);
+    await late.arrive();
+    await volume.settled();
+    expect(volume.snapshots.map(({ id }) => id)).toEqual([first.id]);
+    await world.expectRight();
+  });
+
   it('does not wait without being told to', async () => {
     const late = await LateWorld.create();
     await late.world.snapshot();

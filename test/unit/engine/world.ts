@@ -152,12 +152,15 @@ export class World {
     return this.open(options);
   }
 
-  /** As if the process had been killed between two operations. */
-  async kill(options: VolumeOptions = {}): Promise<Volume> {
+  /**
+   * As if the process had been killed between two operations.
+   * @param options made only then, if they have to do with folders or devices: those from before are dead
+   */
+  async kill(options: VolumeOptions | (() => VolumeOptions) = {}): Promise<Volume> {
     this.#volume = undefined;
     this.hooks.generation++;
     this.hooks.before = () => undefined;
-    return this.open(options);
+    return this.open(typeof options === 'function' ? options() : options);
   }
 
   async write(offset: number, source: Uint8Array): Promise<void> {
