@@ -11,7 +11,7 @@ import type { Cycle, Operation, Plan, Range } from './plan.js';
 
 type Policy = NonNullable<VolumeOptions['onProtectedWrite']>;
 
-export const PROTECTED_POLICIES: readonly Policy[] = ['reject', 'drop'];
+export const PROTECTED_POLICIES: readonly Policy[] = ['reject', 'drop', 'drop'];
 
 export interface InsidePlan {
   /** Whole blocks, in ascending order. */
@@ -82,21 +82,23 @@ export function drawRuns(
 export class Mapping {
   readonly #random: SeededRandom;
   readonly #inside: InsidePlan;
-  /** Share of writes across an edge that stay so, and of cycles in which something writes into a run. */
+  /** Share of writes across an edge that stay so. */
   readonly #share: number;
+  /** Share of cycles in which something writes into a run. */
+  readonly #overShare: number;
 
   constructor(random: SeededRandom, inside: InsidePlan, often = false) {
     this.#random = random;
     this.#inside = inside;
     // Each of them costs all snapshots there are.
-    const dropping = often ? 0.12 : 0.04;
-    this.#share = inside.policy === 'drop' ? dropping : 0.4;
+    this.#share = inside.policy === 'drop' ? 0.04 : 0.4;
+    this.#overShare = often ? 0.7 : 2 * this.#share;
   }
 
   cycle(cycle: Cycle): Cycle {
     const random = this.#random;
     const operations = cycle.operations.map((operation) => this.operation(operation));
-    if (random.chance(2 * this.#share))
+    if (random.chance(this.#overShare))
       operations.splice(random.below(operations.length + 1), 0, this.drawOver());
     if (random.chance(0.3)) operations.splice(random.below(operations.length + 1), 0, this.#drawClearing());
     return { ...cycle, operations };
@@ -105,8 +107,14 @@ export class Mapping {
   /** A write into one of the runs. */
   drawOver(): Operation {
     const random = this.#random;
-    const run = random.pick(this.#inside.runs);
-    const offset = run.offset + random.below(run.length / 512) * 512;
+    const { runs } = this.#inside;
+    const [lowest] = runs;
+    const run = lowest !== undefined && random.chance(0.5) ? lowest : random.pick(runs);
+    // Diff areas begin in the lowest run, behind what the store cannot do without.
+    const needed = run === firstRun(this.#inside) ? NEEDED_BLOCKS * BLOCK_SIZE : 0;
+    const reach = random.chance(0.6) ? Math.min(run.length, needed + 12 * BLOCK_SIZE) : run.length;
+    const from = random.chance(0.7) && needed < reach ? needed : 0;
+    const offset = run.offset + from + random.below((reach - from) / 512) * 512;
     const length = (1 + random.below(random.pick([1, 40, 100]))) * 512;
     return { kind: 'write', offset, length, zeros: random.chance(0.1) };
   }
