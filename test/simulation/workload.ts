@@ -200,6 +200,11 @@ export class Workload {
     return this.#passing.has(label);
   }
 
+  /** How many there were that do not outlast the open volume. */
+  get passingCount(): number {
+    return this.#passing.size;
+  }
+
   /** None that was to go with the volume as it was open before is there now. */
   #passAway({ snapshots }: Volume): void {
     const mustGo = (label: string) => this.#passing.has(label) && !this.#kept.has(label);

@@ -261,7 +261,10 @@ export class RunWorld {
     const reach = random.pick([1, TABLE_ENTRY_BYTES]);
     const parts = numbersTo(BLOCK_SIZE / reach).map((part) => part * reach);
     const used = parts.filter((at) => bytes.subarray(at, at + reach).some((byte) => byte !== 0));
-    return block + random.pick(used) + random.below(reach);
+    const part = block + random.pick(used);
+    // What an entry is: a copy, or none.
+    if (kind === tables && reach === TABLE_ENTRY_BYTES && random.chance(0.4)) return part + FLAGS_AT;
+    return part + random.below(reach);
   }
 
   /** A disk, and where on it blocks of the store lie. */
@@ -291,6 +294,8 @@ const blocksOf = ({ offset, length }: Range): number[] =>
   numbersTo(Math.floor(length / BLOCK_SIZE)).map((block) => offset + block * BLOCK_SIZE);
 
 const TABLE_ENTRY_BYTES = 32;
+/** Of an entry. */
+const FLAGS_AT = 24;
 const numbersTo = (count: number): number[] => Array.from({ length: count }, (_, index) => index);
 /** Metadata blocks begin with a GUID, of which this is the first word, and a version; then their type. */
 const SIGNATURE = 0x3808876b;
