@@ -144,6 +144,7 @@ export const TOPICS = {
   copies: 'copies within the volume',
   writes: 'writes to snapshots',
   room: 'policies, holds and limits',
+  faults: 'devices that fail',
 } as const;
 
 export type Topic = keyof typeof TOPICS;
@@ -160,10 +161,15 @@ interface Style {
   readonly operationsMax: number;
   readonly scarce: number;
   readonly faulty: boolean;
+  /** Share of cycles with devices that fail, if there are any. */
+  readonly faultShare: number;
   readonly rot: boolean;
   /** Do snapshots come and go all the time? */
   readonly busy: boolean;
 }
+
+/** Share of plans with devices that fail, by what they are about; of the others six of ten. */
+const FAULTY: Readonly<Record<string, number | undefined>> = { any: 0.35, faults: 1 };
 
 /** Plans about these are of what happens between snapshots. */
 const BUSY_TOPICS: readonly (Topic | undefined)[] = ['deletion', 'unused', 'copies', 'writes', 'reverts'];
@@ -193,7 +199,8 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
     hot: random.chance(0.3) ? { from: random.below(sectors), count: 1 + random.below(96) } : undefined,
     operationsMax: large ? 14 : 60,
     scarce,
-    faulty: options.faults && !options.rot && random.chance(options.about === undefined ? 0.35 : 0.6),
+    faulty: options.faults && !options.rot && random.chance(FAULTY[options.about ?? 'any'] ?? 0.6),
+    faultShare: options.about === 'faults' ? 0.9 : 0.5,
     rot: options.rot,
     busy: BUSY_TOPICS.includes(options.about),
   };
@@ -384,7 +391,7 @@ function drawCycle(random: SeededRandom, style: Style): Omit<Cycle, 'writing'> {
       end: random.pick(['kill', 'power-cut', 'power-cut'] as const),
     })),
     check: random.chance(0.25),
-    faultRate: style.faulty && random.chance(0.5) ? random.pick([0.002, 0.01, 0.05]) : 0,
+    faultRate: style.faulty && random.chance(style.faultShare) ? random.pick([0.002, 0.01, 0.05]) : 0,
     controlFaults: random.chance(0.3),
     rot: rots ? random.pick([1, 1, 2, 8]) : 0,
     dropDamaged: random.chance(0.2),

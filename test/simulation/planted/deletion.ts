@@ -191,4 +191,4 @@ const BUGS: readonly PlantedBug[] = [
   },
 ];
 
-export const DELETION_BUGS: readonly PlantedBug[] = BUGS.map((bug) => ({ ...bug, about: 'deletion' }));
+export const DELETION_BUGS: readonly PlantedBug[] = BUGS.map((bug) => ({ about: 'deletion', ...bug }));

@@ -117,4 +117,4 @@ const BUGS: readonly PlantedBug[] = [
   },
 ];
 
-export const INSIDE_BUGS: readonly PlantedBug[] = BUGS.map((bug) => ({ ...bug, about: 'inside' }));
+export const INSIDE_BUGS: readonly PlantedBug[] = BUGS.map((bug) => ({ about: 'inside', ...bug }));

@@ -281,4 +281,4 @@ const BUGS: readonly PlantedBug[] = [
   },
 ];
 
-export const MOVE_BUGS: readonly PlantedBug[] = BUGS.map((bug) => ({ ...bug, about: 'copies' }));
+export const MOVE_BUGS: readonly PlantedBug[] = BUGS.map((bug) => ({ about: 'copies', ...bug }));

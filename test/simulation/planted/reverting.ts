@@ -188,4 +188,4 @@ const BUGS: readonly PlantedBug[] = [
   },
 ];
 
-export const REVERTING_BUGS: readonly PlantedBug[] = BUGS.map((bug) => ({ ...bug, about: 'reverts' }));
+export const REVERTING_BUGS: readonly PlantedBug[] = BUGS.map((bug) => ({ about: 'reverts', ...bug }));

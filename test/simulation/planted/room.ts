@@ -76,6 +76,7 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'copies count although their commit has failed',
     breaks: 'a snapshot loses a block in a crash',
+    about: 'faults',
     edits: [
       {
         file: COPYING,
@@ -118,4 +119,4 @@ const BUGS: readonly PlantedBug[] = [
   },
 ];
 
-export const ROOM_BUGS: readonly PlantedBug[] = BUGS.map((bug) => ({ ...bug, about: 'room' }));
+export const ROOM_BUGS: readonly PlantedBug[] = BUGS.map((bug) => ({ about: 'room', ...bug }));

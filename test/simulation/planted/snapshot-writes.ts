@@ -182,4 +182,4 @@ const BUGS: readonly PlantedBug[] = [
   },
 ];
 
-export const SNAPSHOT_WRITE_BUGS: readonly PlantedBug[] = BUGS.map((bug) => ({ ...bug, about: 'writes' }));
+export const SNAPSHOT_WRITE_BUGS: readonly PlantedBug[] = BUGS.map((bug) => ({ about: 'writes', ...bug }));

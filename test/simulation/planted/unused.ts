@@ -143,4 +143,4 @@ const BUGS: readonly PlantedBug[] = [
   },
 ];
 
-export const UNUSED_BUGS: readonly PlantedBug[] = BUGS.map((bug) => ({ ...bug, about: 'unused' }));
+export const UNUSED_BUGS: readonly PlantedBug[] = BUGS.map((bug) => ({ about: 'unused', ...bug }));
