@@ -61,18 +61,6 @@ const BUGS: readonly PlantedBug[] = [
     history: MEETS,
   },
   {
-    name: 'entries of a snapshot are dropped unless a checksum covers them',
-    breaks: 'what was flushed is lost',
-    edits: [
-      {
-        file: LOAD,
-        find: 'if (entry.wellFormed && entry.place < chain.watermark) {',
-        replace: 'if (entry.wellFormed && entry.place < 0) {',
-      },
-    ],
-    smallBlocks: true,
-  },
-  {
     name: 'slots of what was written to a snapshot count as free when it is loaded',
     breaks: 'a copy overwrites it',
     edits: [
