@@ -230,6 +230,7 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
           style,
           withReverts(
             seed,
+            style,
             drawCycles(random, style, options.cycles, drawModes(seed))
               .map(drawSkips(seed, options.about === 'unused'))
               .map(drawPassing(seed))
@@ -399,7 +400,7 @@ function drawCycle(random: SeededRandom, style: Style): Omit<Cycle, 'writing'> {
 }
 
 /** Puts reverts, and what cancels them, into some of the plans: drawn apart, so that the others stay as they are. */
-function withReverts(seed: string, cycles: readonly Cycle[], always: boolean): Cycle[] {
+function withReverts(seed: string, style: Style, cycles: readonly Cycle[], always: boolean): Cycle[] {
   const random = new SeededRandom(`reverts ${seed}`);
   if (!(random.chance(0.4) || always)) return [...cycles];
   return cycles.map((cycle) => {
@@ -409,6 +410,13 @@ function withReverts(seed: string, cycles: readonly Cycle[], always: boolean): C
     const first = always ? 1 : 0;
     const put = (operation: Operation) =>
       operations.splice(first + random.below(operations.length + 1 - first), 0, operation);
+    if (always) {
+      // What meets one that is under way.
+      const write = (): Operation => ({ kind: 'write', ...drawRange(random, style), zeros: false });
+      const revert: Operation = { kind: 'revert', age: random.below(64), keep: true };
+      const at = first + random.below(operations.length + 1 - first);
+      operations.splice(at, 0, revert, write(), write(), { kind: 'flush' }, write());
+    }
     if (random.chance(0.5)) put({ kind: 'revert', age: random.below(64), keep: random.chance(0.6) });
     while (random.chance(0.4)) put({ kind: 'revert', age: random.below(64), keep: random.chance(0.6) });
     while (random.chance(0.4)) put({ kind: 'cancel-revert' });
