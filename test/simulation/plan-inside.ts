@@ -23,6 +23,7 @@ export interface InsidePlan {
 /** Blocks that a store begins with, in one run, and the least that it has in all. */
 export const NEEDED_BLOCKS = 12;
 const BLOCKS_MIN = NEEDED_BLOCKS + 64;
+const MANY_RUNS = 16;
 /** Larger volumes would take too long. */
 const OTHER_BLOCKS_MAX = 40;
 
@@ -63,8 +64,11 @@ export function drawRuns(
   policies: readonly Policy[] = PROTECTED_POLICIES,
 ): InsidePlan {
   const total = BLOCKS_MIN + random.below(24);
-  const count = 1 + random.below(Math.min(4, blocks));
-  const others = Array.from({ length: count - 1 }, () => 1 + random.below(NEEDED_BLOCKS + 8));
+  // So many that their list has several sectors, now and then.
+  const isMany = blocks >= MANY_RUNS && random.chance(0.3);
+  const count = isMany ? MANY_RUNS : 1 + random.below(Math.min(4, blocks));
+  const longest = isMany ? 3 : NEEDED_BLOCKS + 8;
+  const others = Array.from({ length: count - 1 }, () => 1 + random.below(longest));
   const rest = total - others.reduce((sum, length) => sum + length, 0);
   const lengths = others.toSpliced(random.below(count), 0, rest);
   const gaps = lengths.map(() => 1 + random.below(Math.max(1, Math.floor((blocks - 1) / count))));
