@@ -170,7 +170,7 @@ export const editsOf = (bug: PlantedBug): readonly Edit[] => [
 
 /** A copy with a mistake of another kind than the one that is looked for. */
 const UNFIT =
-  /ReferenceError|SyntaxError|is not defined|is not a function|ERR_MODULE_NOT_FOUND|Cannot find module/;
+  /ReferenceError|SyntaxError|RangeError|is not defined|is not a function|ERR_MODULE_NOT_FOUND|Cannot find module/;
 /** Crashes of a history, and one seed, may go on for so long after the time is over. */
 const GRACE_SECONDS = 90;
 
