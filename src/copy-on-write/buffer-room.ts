@@ -12,7 +12,7 @@ import { assert } from '../errors.js';
 import type { ByteLength } from '../units.js';
 
 /** Parts of the whole. */
-const USUAL = 1 / 8;
+const USUAL = 1 / 4;
 const LOW = 1 / 64;
 /** And at most, in bytes: each block of it takes some 20 µs of the main thread to be copied and written. */
 const LOW_MAX: ByteLength = 32 * 1024;

@@ -42,10 +42,10 @@ describe('the index of ranges', () => {
 describe('room in the buffer', () => {
   test('is usually a share of the whole, all of it when nothing is passed on', () => {
     const room = new BufferRoom(64 * MEBIBYTE, noHurry);
-    expect(room.tryAcquire(8 * MEBIBYTE)).toBe(true);
+    expect(room.tryAcquire(16 * MEBIBYTE)).toBe(true);
     expect(room.tryAcquire(1)).toBe(false);
     room.level = 'all';
-    expect(room.tryAcquire(56 * MEBIBYTE)).toBe(true);
+    expect(room.tryAcquire(48 * MEBIBYTE)).toBe(true);
     expect(room.tryAcquire(1)).toBe(false);
   });
 
