@@ -12,8 +12,10 @@ import { assert } from '../errors.js';
 import type { ByteLength } from '../units.js';
 
 /** Parts of the whole. */
-const USUAL = 1 / 8;
+const USUAL = 1 / 4;
 const LOW = 1 / 64;
+/** And at most, in bytes: each block of it takes some 20 µs of the main thread to be copied and written. */
+const LOW_MAX: ByteLength = 32 * 1024;
 /** Share of what becomes free that is given out while there is too much. */
 const REUSED = 1 / 16;
 
@@ -32,7 +34,7 @@ export class BufferRoom {
   /** @param hurry lets nothing that takes up room wait for more, until what it returns is called */
   constructor(most: ByteLength, hurry: () => () => void) {
     this.#hurry = hurry;
-    this.#levels = { low: most * LOW, usual: most * USUAL, all: most };
+    this.#levels = { low: Math.min(most * LOW, LOW_MAX), usual: most * USUAL, all: most };
     this.#limit = this.#levels.usual;
   }
 

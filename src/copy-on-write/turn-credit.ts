@@ -39,4 +39,9 @@ export class TurnCredit {
     });
     return this.#turn;
   }
+
+  /** The same for a write that has been made: only while turns are to be short must it be followed by one. */
+  spendIfShort(length: ByteLength): Promise<void> | undefined {
+    return this.#bytes === SHORT_TURN_BYTES ? this.spend(length) : undefined;
+  }
 }

@@ -124,7 +124,7 @@ export class WriteBuffer implements Allocated {
     if (length === 0) return undefined;
     const older = this.#index.overlapping(offset, offset + length);
     if (older.length === 0 && !this.#isPlugged && !this.#copyOnWrite.needsCopies(offset, length))
-      return this.#direct.write(offset, source, lent);
+      return this.#direct.write(offset, source, lent) ?? this.#turns.spendIfShort(length);
     if (older.at(-1)?.absorb(offset, source, this.#epoch)) {
       this.#counts.absorbed++;
       giveBack(lent);

@@ -84,10 +84,9 @@ export class FileDevice implements ResizableDevice {
     this.#lifetime = new Lifetime(path);
     this.#tool = new HoleTool(descriptor.number);
     this.#summed = new SummedReads(descriptor.number);
-    if (!isBlockSpecial) {
+    if (!isBlockSpecial)
       this.discard = (offset, length) =>
         this.#zero(offset, length, TOOL_FROM_DISCARDING, async () => 'punch-hole');
-    }
   }
 
   /**
@@ -133,6 +132,11 @@ export class FileDevice implements ResizableDevice {
       await descriptor.close().catch(() => undefined); // The first error is the one to tell.
       throw systemError(purpose, error);
     }
+  }
+
+  /** A file that was just made, empty, and that nobody else knows of: without a lock. */
+  static ofNew(path: string, descriptor: Descriptor): FileDevice {
+    return new FileDevice(path, true, descriptor, 0, false);
   }
 
   get name(): string {
@@ -284,9 +288,8 @@ export class FileDevice implements ResizableDevice {
   }
 
   async #writeZeros(offset: ByteOffset, end: ByteOffset): Promise<void> {
-    for (let at = offset; at < end; at += ZEROES_AT_ONCE) {
+    for (let at = offset; at < end; at += ZEROES_AT_ONCE)
       await this.#descriptor.write(zeroBuffers(Math.min(ZEROES_AT_ONCE, end - at)), at);
-    }
   }
 
   /** Of a file: the holes that it had when this was first asked, and what became of them. */

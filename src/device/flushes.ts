@@ -15,6 +15,8 @@ import type { ByteLength, ByteOffset } from '../units.js';
 
 /** Bytes after which a flush is due: some 50 ms of a fast disk. */
 const EARLY: ByteLength = 32 * 1024 * 1024;
+/** The same of what its writer says will not be written again soon: often single blocks, all over the disk. While these are written others have to wait. */
+const SETTLED: ByteLength = 8 * 1024 * 1024;
 /** A write from this length on counts wherever it is. */
 const LONG: ByteLength = 262_144;
 
@@ -65,6 +67,7 @@ export class Flushes {
   }
 
   #flushIfDue(): void {
-    if (Math.max(this.#bytes, this.#settling) >= EARLY && this.#next === undefined) this.#early();
+    const isDue = this.#bytes >= EARLY || this.#settling >= SETTLED;
+    if (isDue && this.#next === undefined) this.#early();
   }
 }

@@ -94,16 +94,17 @@ export class HostFolder implements Folder {
 
   async create(name: string): Promise<FileDevice> {
     const path = this.#pathOf(name);
-    await explained(`create ${path}`, async () => {
+    return explained(`create ${path}`, async () => {
       const flags = constants.O_RDWR | constants.O_CREAT | constants.O_EXCL;
       const file = await Descriptor.open(path, flags, OWNER_READ_WRITE);
       try {
         await grant(file, this.#access, OWNER_READ_WRITE, 0);
-      } finally {
-        await file.close();
+        return FileDevice.ofNew(path, file);
+      } catch (error) {
+        await file.close().catch(() => undefined); // The first error is the one to tell.
+        throw error;
       }
     });
-    return this.open(name, { writable: true });
   }
 
   /** Taking a lock costs two milliseconds, so only those files have one that are asked for with it. */

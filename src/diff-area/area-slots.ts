@@ -116,8 +116,12 @@ export class AreaSlots {
     this.putBack(replaced);
   }
 
-  /** Nothing from `slot` on is in use any more, apart from the location list. */
-  freeFrom(slot: Slot): void {
+  /**
+   * Nothing from `slot` on is in use any more, apart from the location list.
+   * @throws DeviceError while it is in doubt which list is in force; then nothing is freed, as some of it may come back
+   */
+  async freeFrom(slot: Slot, record: RecordChange): Promise<void> {
+    await this.#settle(record);
     const list = new Set(this.#listSlots);
     for (let at = slot; at < this.length / BLOCK_SIZE; at++)
       if (!list.has(at) && !this.#free.has(at)) this.#free.add(at, 1);

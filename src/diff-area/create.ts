@@ -59,7 +59,7 @@ export async function createDiffArea(file: AreaFile, wanted: NewDiffArea): Promi
   await device.write(runs.locate(offsetOfSlot(FixedSlot.table)), image);
   await writeLocationList(device, epoch, runs, listSlots.map(offsetOfSlot));
   await device.write(runs.locate(offsetOfSlot(FixedSlot.zeros)), new Uint8Array(BLOCK_SIZE));
-  await device.flush();
+  await file.establish();
   return new DiffArea({
     storeId,
     epoch,

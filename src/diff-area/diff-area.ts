@@ -358,7 +358,7 @@ export class DiffArea {
     this.#isCut = true;
     const highest = await table.cut(end);
     // Older snapshots ask its bitmaps until it leaves the chain.
-    this.#slots.freeFrom(Math.max(highest, this.#bitmaps?.highest ?? 0) + 1);
+    await this.#slots.freeFrom(Math.max(highest, this.#bitmaps?.highest ?? 0) + 1, record);
     await this.trimAll(record);
   }
 

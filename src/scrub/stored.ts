@@ -216,6 +216,7 @@ async function load(record: SnapshotRecord, { item }: DiffArea, { device, clock 
     runs: list.runs,
     take: refuse,
     giveBack: refuse,
+    establish: refuse,
     close: refuse,
     remove: refuse,
   };

@@ -8,7 +8,6 @@
  */
 import type { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
 import type { Pools } from '../copy-on-write/pools.js';
-import type { BlockDevice } from '../device/block-device.js';
 import { createDiffArea } from '../diff-area/create.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import {
@@ -23,7 +22,6 @@ import type { FreeSpaceProvider } from '../filesystem/free-space.js';
 import {
   type ApplicationInformation,
   encodeApplicationInformation,
-  type SetCoordinator,
 } from '../format/application-information.js';
 import { SNAPSHOTS_MAX } from '../format/constants.js';
 import { SnapshotFlag, type SnapshotItem, SnapshotState } from '../format/control-block.js';
@@ -31,10 +29,12 @@ import { filetimeFromMilliseconds } from '../format/filetime.js';
 import type { Guid } from '../format/guid.js';
 import { randomU64 } from '../store/new-start.js';
 import type { AreaFile, AttachedStore } from '../store/store.js';
-import { BLOCK_SIZE, type ByteLength, blocksIn, type Slot } from '../units.js';
+import { type ByteLength, blocksIn, type Slot } from '../units.js';
 import type { SnapshotChain } from './chain.js';
+import { copyFirstBlock } from './first-block.js';
 import { Hold, type HoldContext } from './hold.js';
 import { describeSnapshot } from './information.js';
+import type { SetMembership, SnapshotPurpose } from './purpose.js';
 import { SnapshotRecord } from './record.js';
 import type { Space } from './space.js';
 import { bitmapBytesFor, providerOf, reserveBitmaps, skipUnused, type UnusedSpace } from './unused-space.js';
@@ -68,26 +68,6 @@ export interface CreateContext extends HoldContext {
   readonly chain: SnapshotChain;
   readonly space: Space;
   readonly pools: Pools;
-}
-
-/** What a snapshot shares with the others of its set. */
-export interface SetMembership {
-  readonly setId: Guid;
-  /** Where the commit record of the set is; `undefined`: there is only one member. */
-  readonly coordinator: SetCoordinator | undefined;
-  readonly hasWriters: boolean;
-}
-
-/** What else a snapshot is taken for. Both steps are done with writes held; what they throw, the creation throws. */
-export interface SnapshotPurpose {
-  /** `SnapshotState`s. */
-  readonly state: number;
-  /** What it is younger than, where the store has no snapshot yet. */
-  readonly after?: Pick<SnapshotItem, 'order' | 'createdAt'> | undefined;
-  /** Before the snapshot exists. */
-  prepare(area: DiffArea): Promise<void>;
-  /** Once it does; it stays even if this fails. */
-  begin(record: SnapshotRecord): Promise<void>;
 }
 
 /**
@@ -163,22 +143,49 @@ export class Creation {
     return area;
   }
 
-  /** Lays out the diff area, durably; writes go on. @throws NoSpaceError, LimitError, DeviceError */
-  async prepare(): Promise<void> {
-    const { store, space, device, writes } = this.#context;
-    // Little is left to be written then when the moment comes.
-    if (writes !== undefined) writes.level = 'low';
+  /**
+   * Lays out the diff area, durably; writes go on, slowly.
+   * @param limitMs how long what is buffered may take to be written, in milliseconds
+   * @throws NoSpaceError, LimitError, DeviceError, HoldTimeoutError
+   */
+  async prepare(limitMs: number): Promise<void> {
+    const { store, space, device } = this.#context;
     const bitmapBytes = this.#provider === undefined ? 0 : bitmapBytesFor(device.size);
     await space.byDeletion.forArea(bitmapBytes);
-    // Most of what is dirty goes to the device before anybody has to wait for it. If that fails, it is told below.
-    const flushed = flushAhead(this.#context);
+    this.slow(true);
+    // If that fails, it is told below.
+    const flushed = this.#flushAhead(limitMs);
     flushed.catch(() => undefined);
     // A host that is full is like a limit that is reached.
-    while (!(await this.#layOut(bitmapBytes))) await space.byDeletion.forHost();
+    while (!(await this.#layOut(bitmapBytes))) {
+      this.slow(false);
+      await space.byDeletion.forHost();
+      this.slow(true);
+    }
     // Before room is set aside in it for anything else.
     if (store.hidesStartBlock) this.#firstSlots = this.#ready.reserve(1, 1);
     if (this.#provider !== undefined) this.#bitmapSlots = reserveBitmaps(this.#ready);
     await flushed;
+  }
+
+  /** Is a write buffer to take little, so that little is left to be written when the moment comes? */
+  slow(isSlow: boolean): void {
+    const { writes } = this.#context;
+    if (writes !== undefined) writes.level = isSlow ? 'low' : 'usual';
+  }
+
+  /** Most of what is dirty goes to the device before anybody has to wait for it. */
+  async #flushAhead(limitMs: number): Promise<void> {
+    const { device, store } = this.#context;
+    await device.flush();
+    // That took long: what was written meanwhile is dirty again, and commits of copies waited for it.
+    await Promise.all([this.#hold.settleBefore(limitMs), store.control.flush()]);
+  }
+
+  /** The same, when it took long until all members of the set were prepared. @throws HoldTimeoutError, DeviceError */
+  async settleAgain(limitMs: number): Promise<void> {
+    this.slow(true);
+    await this.#hold.settleBefore(limitMs);
   }
 
   /** @returns false, leaving nothing behind, if the host has no room @throws NoSpaceError (by the limit), LimitError, DeviceError */
@@ -204,12 +211,16 @@ export class Creation {
     }
   }
 
-  /** As `Hold.begin`, whose moment is the snapshot's. @throws HoldTimeoutError, DeviceError; what its purpose throws */
-  async hold(limitMs: number): Promise<void> {
+  /**
+   * As `Hold.begin`, whose moment is the snapshot's.
+   * @param meanwhile what may go on while the volume is flushed
+   * @throws HoldTimeoutError, DeviceError; what its purpose or `meanwhile` throws
+   */
+  async hold(limitMs: number, meanwhile?: () => Promise<void>): Promise<void> {
     const { device, environment, store } = this.#context;
     const area = this.#ready;
     this.#createdAt = filetimeFromMilliseconds(environment.clock.now());
-    await this.#hold.begin(limitMs, area);
+    await this.#hold.begin(limitMs, area, meanwhile);
     if (store.hidesStartBlock) {
       this.#copying = copyFirstBlock(device, area, this.#firstSlots);
       await this.#hold.within('block 0 was not copied', this.#copying);
@@ -268,8 +279,7 @@ export class Creation {
 
   /** Lets writes go on. */
   release(): void {
-    const { writes } = this.#context;
-    if (writes !== undefined) writes.level = 'usual';
+    this.slow(false);
     this.#leaveOrder();
     this.#hold.end();
   }
@@ -346,33 +356,6 @@ export class Creation {
       return false;
     }
   }
-}
-
-async function flushAhead({ device, store }: CreateContext): Promise<void> {
-  await device.flush();
-  await store.control.flush();
-}
-
-/**
- * Who reads the raw device sees the start block in block 0, in place of what the volume holds there. So each
- * snapshot has its own copy of that block from the beginning.
- */
-async function copyFirstBlock(
-  device: BlockDevice,
-  area: DiffArea,
-  slots: readonly Slot[] | undefined,
-): Promise<void> {
-  const data = new Uint8Array(BLOCK_SIZE);
-  await device.read(0, data.subarray(0, Math.min(BLOCK_SIZE, device.size)));
-  const slot = slots?.[0];
-  if (slots === undefined || slot === undefined)
-    throw new LimitError('a new diff area has no room for one block');
-  const copies = { blocks: [0], slots, checksums: [area.checksum(0, slot, data)] };
-  await area.writeData(slots, [data]);
-  area.append([copies]);
-  await area.writeEntries();
-  await area.flush();
-  area.publish(copies);
 }
 
 /** Two snapshots of one moment confuse readers of the format, so time always goes on by a tick of 100 ns at least. */

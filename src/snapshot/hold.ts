@@ -50,12 +50,24 @@ export class Hold {
   }
 
   /**
+   * Writes and flushes what there is now, so that little is left when writes are held; they go on.
+   * @throws HoldTimeoutError, DeviceError, NoSpaceError
+   */
+  async settleBefore(limitMs: number): Promise<void> {
+    const { device, environment, writes } = this.#context;
+    this.#limitMs = limitMs;
+    const settled = writes === undefined ? device.flush() : writes.flush();
+    await this.#told(withinLimit(environment.clock, limitMs, settled, 'what was written was not flushed'));
+  }
+
+  /**
    * The moment is this call itself, up to its first wait: of several volumes that are held in one turn it is the same.
    * @param limitMs how long writes may be held, in milliseconds
    * @param incoming the diff area for copies that what is newer needs, if there is a new one
-   * @throws HoldTimeoutError, DeviceError; `end` must follow all the same
+   * @param meanwhile what may go on while the volume is flushed, with writes held
+   * @throws HoldTimeoutError, DeviceError, what `meanwhile` throws; `end` must follow all the same
    */
-  async begin(limitMs: number, incoming?: DiffArea): Promise<void> {
+  async begin(limitMs: number, incoming?: DiffArea, meanwhile?: () => Promise<void>): Promise<void> {
     const { gate, writes, device, environment } = this.#context;
     this.#limitMs = limitMs;
     this.#since = environment.clock.monotonic();
@@ -66,7 +78,9 @@ export class Hold {
     if (writes !== undefined) await this.within('buffered writes were not written', writes.drained());
     await this.#told(gate.hold(this.#deadline - environment.clock.monotonic()));
     this.#isGateHeld = true;
-    await this.within('the volume was not flushed', device.flush());
+    const flushed = this.within('the volume was not flushed', device.flush());
+    for (const result of await Promise.allSettled([flushed, meanwhile?.()]))
+      if (result.status === 'rejected') throw result.reason;
   }
 
   /**

@@ -214,6 +214,10 @@ class MemoryArea implements AreaFile {
     return [{ volumeOffset: 0, length }];
   }
 
+  async establish(): Promise<void> {
+    // It goes with the process.
+  }
+
   async giveBack(): Promise<void> {
     // It all goes at once, with the object.
   }

@@ -25,7 +25,8 @@ export async function dropUnwanted(context: DropContext, record: SnapshotRecord)
     if (error instanceof SnapshotDeletedError || error instanceof HeldError) return;
     // An older one waits for its diff area: this one goes when that has arrived.
     if (error instanceof OfflineError) record.expired = reason;
-    else emit('backgroundFailure', { id: record.id, what: 'deleting what is not wanted after a revert', error });
+    else
+      emit('backgroundFailure', { id: record.id, what: 'deleting what is not wanted after a revert', error });
   }
 }
 

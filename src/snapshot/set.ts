@@ -1,8 +1,8 @@
 /**
  * Snapshots of several volumes at one moment: all are prepared, all are held, all commit, all are released.
  *
- *     coordinator   prepare  hold ·············· record ┬ release            the record may go
- *     others        prepare  hold  pending (durable) ···┴ release  counts (durable)
+ *     coordinator   prepare  hold, flush ············· record ┬ release            the record may go
+ *     others        prepare  hold, flush, pending (durable) ··┴ release  counts (durable)
  *
  * The one sector write that makes the set exist is the coordinator's: its own snapshot, marked as the commit record of
  * the set. Before it every other member is durable, but pending: after a crash it counts only if the record is there, for which
@@ -17,8 +17,9 @@ import type { Clock } from '../environment.js';
 import { assert } from '../errors.js';
 import { SnapshotState } from '../format/control-block.js';
 import { guidFrom } from '../format/guid.js';
-import { type CreateContext, type CreateSnapshotOptions, Creation, type SnapshotPurpose } from './create.js';
+import { type CreateContext, type CreateSnapshotOptions, Creation } from './create.js';
 import { holdLimitOf } from './hold.js';
+import type { SnapshotPurpose } from './purpose.js';
 import type { SnapshotRecord } from './record.js';
 
 /** The first is the coordinator. */
@@ -39,32 +40,46 @@ export async function createSnapshot(
   const id = guidFrom(random);
   const set = { setId: guidFrom(random), coordinator: undefined, hasWriters: false };
   const creation = new Creation(context, id, options, set, purpose);
-  const [record] = await takeTogether([creation], clock, () => limitMs);
+  const [record] = await takeTogether([creation], clock, { holdLimit: () => limitMs });
   assert(record !== undefined, () => 'a set of one has no member');
   return record;
+}
+
+/** What goes on around the holding of the volumes of a set. */
+export interface SetSteps {
+  /** Called when everything is prepared; writes go on. */
+  readonly freeze?: (() => Promise<void>) | undefined;
+  /** How long writes may be held from now on, in milliseconds; asked once they are frozen. */
+  readonly holdLimit: () => number;
+  /** Called as soon as writes go on again. */
+  readonly onRelease?: (isTaken: boolean) => void;
 }
 
 /**
  * Takes them all, or none. What keeps two sets of the same volumes from waiting for each other is the caller's: each volume
  * is taken by one set at a time, in one order for all.
- * @param freeze called when everything is prepared, before writes are held; answers how long they may be, in milliseconds
- * @param onRelease called as soon as writes go on again
  * @throws HoldTimeoutError, LimitError, NoSpaceError, DeviceError; then nothing is left of any, or (see `skipUnused`) nobody is
  *   shown one of them before the next opening
  */
 export async function takeTogether(
   creations: Creations,
   clock: Clock,
-  freeze: () => number | Promise<number>,
-  onRelease: (isTaken: boolean) => void = () => undefined,
+  { freeze, holdLimit, onRelease }: SetSteps,
 ): Promise<readonly SnapshotRecord[]> {
   const [coordinator, ...others] = creations;
   const recordState = others.length > 0 ? SnapshotState.setRecord : 0;
   const records: SnapshotRecord[] = [];
   try {
     try {
-      await settled(creations.map((creation) => creation.prepare()));
-      await publishAll(creations, clock, await freeze(), recordState);
+      await settled(creations.map((creation) => creation.prepare(holdLimit())));
+      if (freeze !== undefined) {
+        // Applications may take their time.
+        for (const creation of creations) creation.slow(false);
+        await freeze();
+      }
+      if (others.length > 0 || freeze !== undefined)
+        await settled(creations.map((creation) => creation.settleAgain(holdLimit())));
+      await publishAll(creations, clock, holdLimit(), recordState);
     } catch (error) {
       await abandon(creations, error);
       throw error;
@@ -75,7 +90,7 @@ export async function takeTogether(
     await settled(creations.map((creation, i) => ifTaken(records[i], (record) => creation.begin(record))));
   } finally {
     for (const creation of creations) creation.release();
-    onRelease(records.length > 0);
+    onRelease?.(records.length > 0);
   }
   await complete(creations, records);
   // None of them is shown before all are as they will stay.
@@ -84,7 +99,7 @@ export async function takeTogether(
   return records;
 }
 
-/** Holds all volumes, and makes the set exist. @throws HoldTimeoutError, LimitError, DeviceError; then `abandon` must follow */
+/** Holds all volumes from the same turn on, and makes the set exist. @throws HoldTimeoutError, LimitError, DeviceError; then `abandon` must follow */
 async function publishAll(
   creations: Creations,
   clock: Clock,
@@ -93,11 +108,15 @@ async function publishAll(
 ): Promise<void> {
   const [coordinator, ...others] = creations;
   const deadline = clock.monotonic() + limitMs;
-  await settled(creations.map((creation) => creation.hold(limitMs)));
   // Until the record is written every volume can still be let go.
-  const pending = settled(others.map((other) => other.publish(SnapshotState.setPending)));
-  if (others.length > 0)
-    await withinLimit(clock, deadline - clock.monotonic(), pending, 'members of the set were not written');
+  const announce = async (other: Creation) => {
+    const published = other.publish(SnapshotState.setPending);
+    await withinLimit(clock, deadline - clock.monotonic(), published, 'a member of the set was not written');
+  };
+  await settled([
+    coordinator.hold(limitMs),
+    ...others.map((other) => other.hold(limitMs, () => announce(other))),
+  ]);
   await coordinator.publish(recordState);
 }
 

@@ -219,14 +219,17 @@ class DirectoryArea implements AreaFile {
     const volumeOffset = this.runs.size;
     try {
       await this.device.resize(volumeOffset + length);
-      // The name of a new file has to outlast a power cut before an item of the control file relies on it.
-      if (volumeOffset === 0) await this.folder.sync();
     } catch (error) {
       this.budget.giveBack(length);
       if (!isOutOfSpace(error)) throw error;
       throw new NoSpaceError(`the file system of ${this.folder.name} is full`, { cause: error });
     }
     return [{ volumeOffset, length }];
+  }
+
+  async establish(): Promise<void> {
+    // The name, too, has to outlast a power cut before an item of the control file relies on it. Together they wait for the disk once.
+    await Promise.all([this.device.flush(), this.folder.sync()]);
   }
 
   async giveBack(pieces: readonly Piece[]): Promise<void> {

@@ -320,6 +320,7 @@ class AttachedInVolume implements AttachedStore {
       device: this.#device,
       runs,
       take: async (length) => this.#take(length),
+      establish: () => this.#device.flush(),
       giveBack: async (pieces) => this.#giveBack(pieces),
       close: async () => undefined,
       remove: async () => this.#giveBack(runs.list),
@@ -348,9 +349,7 @@ class AttachedInVolume implements AttachedStore {
     }
   }
 
-  async removeArea(): Promise<void> {
-    // There are no files.
-  }
+  async removeArea(): Promise<void> {} // There are no files.
 
   async orphans(): Promise<string[]> {
     return [];

@@ -109,6 +109,8 @@ export interface AreaFile {
   take(length: ByteLength): Promise<Piece[]>;
   /** Gives space back that the location list on the device no longer names. */
   giveBack(pieces: readonly Piece[]): Promise<void>;
+  /** Makes what was written to a new file durable, and that there is one. @throws NoSpaceError, DeviceError */
+  establish(): Promise<void>;
   close(): Promise<void>;
   /** Closes the file and gives all of its space back. Its item is gone from the control file already. */
   remove(): Promise<void>;

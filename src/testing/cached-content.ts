@@ -34,6 +34,8 @@ export interface SavedContent {
 }
 
 const NOTHING = new Uint8Array(0);
+/** Bytes of noise that are drawn. */
+const NOISE = 65_536;
 
 export class CachedContent {
   #cache: Uint8Array;
@@ -50,7 +52,7 @@ export class CachedContent {
   /** @param noise what never-written bytes are; zeros without it. */
   constructor(size: ByteLength, noise?: Random) {
     this.#cache = new Uint8Array(sectorsIn(size) * SECTOR_SIZE);
-    if (noise !== undefined) noise.fill(this.#cache.subarray(0, size));
+    if (noise !== undefined) fillRepeating(this.#cache.subarray(0, size), noise);
     this.#durable = new DurableBytes(this.#cache.slice(), size);
     this.#size = size;
     this.#highWater = size;
@@ -280,6 +282,12 @@ export class CachedContent {
     this.#cache = cache;
     this.#durable.reserve(capacity);
   }
+}
+
+/** Random bytes up to `NOISE`, and those again and again: they only must not be zeros, nor anything that was written. */
+function fillRepeating(target: Uint8Array, noise: Random): void {
+  noise.fill(target.subarray(0, NOISE));
+  for (let done = NOISE; done < target.byteLength; done *= 2) target.copyWithin(done, 0, done);
 }
 
 // The bytes of a change are never altered in place, so copies may share them.

@@ -86,16 +86,18 @@ async function takeSet(
   let thawing: Promise<readonly WriterFailure[]> | undefined;
   try {
     await writers.prepare();
+    let deadline = Infinity;
     const freeze = async () => {
-      const deadline = clock.monotonic() + freezeLimitMs;
+      deadline = clock.monotonic() + freezeLimitMs;
       await writers.freeze(freezeLimitMs);
-      return Math.min(holdLimitOf(options), Math.max(1, deadline - clock.monotonic()));
     };
+    const holdLimit = () => Math.min(holdLimitOf(options), Math.max(1, deadline - clock.monotonic()));
     // Before anything else: nobody needs to stay frozen once writes go on.
     const onRelease = (isTaken: boolean) => {
       if (isTaken) thawing = writers.thaw();
     };
-    const records = await takeTogether(creations, clock, freeze, onRelease);
+    const steps = { freeze: hasWriters ? freeze : undefined, holdLimit, onRelease };
+    const records = await takeTogether(creations, clock, steps);
     const failures = [...((await thawing) ?? []), ...(await writers.postSnapshot())];
     return {
       id: setId,

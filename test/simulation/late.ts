@@ -8,12 +8,15 @@ export interface LateDisk {
   readonly options: LateOptions;
 }
 
+/** One for all: they are looked for all the time, and most of the cost of an error is where it was made. */
+const NOT_THERE = new NotFoundError('the device with the diff areas is not there');
+
 /** The control file is where it always is; diff areas that were made before are on the disk that may not be there. */
 export function withoutAreas(folder: Folder, disk: LateDisk): Folder {
   const made = new Set<string>();
   const has = (name: string) => disk.isThere || made.has(name) || name.startsWith(`{${FORMAT_SIGNATURE}}`);
   const check = (name: string) => {
-    if (!has(name)) throw new NotFoundError(`there is no ${name}`);
+    if (!has(name)) throw NOT_THERE;
   };
   return {
     name: folder.name,

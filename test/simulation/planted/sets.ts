@@ -66,8 +66,9 @@ export const SET_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: SET,
-        find: 'await settled(creations.map((creation) => creation.hold(limitMs)));',
-        replace: 'for (const creation of creations) await creation.hold(limitMs);',
+        find: 'await settled([\n    coordinator.hold(limitMs),\n    ...others.map((other) => other.hold(limitMs, () => announce(other))),\n  ]);',
+        replace:
+          'await coordinator.hold(limitMs);\n  for (const other of others) await other.hold(limitMs, () => announce(other));',
       },
     ],
   },

@@ -41,8 +41,8 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: HOLD,
-        find: "await this.within('the volume was not flushed', device.flush());",
-        replace: '',
+        find: "const flushed = this.within('the volume was not flushed', device.flush());",
+        replace: 'const flushed = device.size < 0;',
       },
     ],
   },
@@ -57,7 +57,7 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: 'diff-area/create.ts',
-        find: 'new Uint8Array(BLOCK_SIZE));\n  await device.flush();',
+        find: 'new Uint8Array(BLOCK_SIZE));\n  await file.establish();',
         replace: 'new Uint8Array(BLOCK_SIZE));',
       },
     ],

@@ -207,8 +207,8 @@ export const SPACE_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: 'store/directory-store.ts',
-        find: 'if (volumeOffset === 0) await this.folder.sync();',
-        replace: '',
+        find: 'await Promise.all([this.device.flush(), this.folder.sync()]);',
+        replace: 'await this.device.flush();',
       },
     ],
   },

@@ -3,6 +3,8 @@ import { describe, expect, test } from 'vitest';
 import { BufferRoom } from '../../../src/copy-on-write/buffer-room.ts';
 import { Drains } from '../../../src/copy-on-write/drains.ts';
 import { OverlapIndex } from '../../../src/copy-on-write/overlap-index.ts';
+import { TurnCredit } from '../../../src/copy-on-write/turn-credit.ts';
+import { systemEnvironment } from '../../../src/environment.ts';
 import { SeededRandom } from '../../../src/testing/seeded-random.ts';
 import { settle } from './hooks.ts';
 
@@ -40,10 +42,17 @@ describe('the index of ranges', () => {
 describe('room in the buffer', () => {
   test('is usually a share of the whole, all of it when nothing is passed on', () => {
     const room = new BufferRoom(64 * MEBIBYTE, noHurry);
-    expect(room.tryAcquire(8 * MEBIBYTE)).toBe(true);
+    expect(room.tryAcquire(16 * MEBIBYTE)).toBe(true);
     expect(room.tryAcquire(1)).toBe(false);
     room.level = 'all';
-    expect(room.tryAcquire(56 * MEBIBYTE)).toBe(true);
+    expect(room.tryAcquire(48 * MEBIBYTE)).toBe(true);
+    expect(room.tryAcquire(1)).toBe(false);
+  });
+
+  test('is that of a few writes before a snapshot', () => {
+    const room = new BufferRoom(64 * MEBIBYTE, noHurry);
+    room.level = 'low';
+    expect(room.tryAcquire(32 * 1024)).toBe(true);
     expect(room.tryAcquire(1)).toBe(false);
   });
 
@@ -82,6 +91,17 @@ describe('room in the buffer', () => {
     await waiting;
     expect(room.tryAcquire(MEBIBYTE)).toBe(true);
   });
+});
+
+test('a write that has been made takes a turn only while turns are short', async () => {
+  const turns = new TurnCredit(systemEnvironment.clock);
+  expect(turns.spendIfShort(MEBIBYTE)).toBeUndefined();
+  turns.short = true;
+  expect(turns.spendIfShort(4096)).toBeUndefined();
+  const turn = turns.spendIfShort(16_384);
+  expect(turn).toBeDefined();
+  await turn;
+  expect(turns.spendIfShort(4096)).toBeUndefined();
 });
 
 test('who waits for changes waits for those there were, whatever their order', async () => {

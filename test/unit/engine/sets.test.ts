@@ -1,6 +1,11 @@
 /** Snapshot sets, the applications that take part in them, and what becomes of members after a crash. */
 import { describe, expect, test, vi } from 'vitest';
-import { DeviceError, InvalidArgumentError, WriterFailedError } from '../../../src/errors.ts';
+import {
+  DeviceError,
+  HoldTimeoutError,
+  InvalidArgumentError,
+  WriterFailedError,
+} from '../../../src/errors.ts';
 import type { FreeSpaceProvider } from '../../../src/filesystem/free-space.ts';
 import { SnapshotState } from '../../../src/format/control-block.ts';
 import type { Snapshot } from '../../../src/snapshot/snapshot.ts';
@@ -135,6 +140,26 @@ describe.each(LAYOUTS)('a snapshot set (%s)', (layout) => {
     expect(first.volume.figures.allocatedBytes).toBe(before[0]);
     await first.volume.write(0, new Uint8Array(BLOCK_SIZE));
   });
+});
+
+test('a member that was published while another volume could not be flushed in time is gone', async () => {
+  const [first, second] = await two('directory');
+  let flushes = 0;
+  let wasPublished = false;
+  // Two while it is prepared, one when all are, one with writes held.
+  first.hooks.before = ({ target, kind }) =>
+    target === 'volume' && kind === 'flush' && ++flushes >= 4 ? new Promise(() => undefined) : undefined;
+  second.hooks.before = ({ target, kind }) => {
+    if (kind === 'write' && target !== 'volume' && flushes >= 4) wasPublished = true;
+    return undefined;
+  };
+  await expect(createSnapshotSet([first.volume, second.volume], { holdTimeoutMs: 50 })).rejects.toThrow(
+    HoldTimeoutError,
+  );
+  expect(wasPublished).toBe(true);
+  await second.volume.write(0, new Uint8Array(BLOCK_SIZE).fill(7));
+  await second.reopen();
+  expect(second.volume.snapshots).toEqual([]);
 });
 
 test('a set is of different volumes, and of at least one', async () => {

@@ -186,9 +186,9 @@ describe.each(LAYOUTS)('snapshots (%s)', (layout) => {
       world.hooks.before = ({ target, kind: operation, offset }) => {
         if (target !== 'volume' || operation !== kind) return undefined;
         if (kind === 'write') return offset === 5 * BLOCK_SIZE ? go.promise : undefined;
-        // The flush under hold comes after the one before the hold, and in-volume after those of diff area and control file.
+        // The flush under hold comes after the two before the hold, and in-volume after those of diff area and control file.
         flushes++;
-        return flushes === (layout === 'directory' ? 2 : 4) ? go.promise : undefined;
+        return flushes === (layout === 'directory' ? 3 : 5) ? go.promise : undefined;
       };
       const slow = kind === 'write' ? world.writeBlock(5) : undefined;
       await settle();

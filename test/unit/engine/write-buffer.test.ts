@@ -251,7 +251,7 @@ describe('a snapshot', () => {
     const held = signal();
     let flushes = 0;
     world.hooks.before = ({ target, kind }) => {
-      if (target !== 'volume' || kind !== 'flush' || ++flushes !== 2) return undefined;
+      if (target !== 'volume' || kind !== 'flush' || ++flushes !== 3) return undefined;
       held.fire();
       return promise;
     };
