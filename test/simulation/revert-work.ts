@@ -36,7 +36,7 @@ class Tally<T> {
 
 export interface RevertTools {
   readonly model: VolumeModel;
-  readonly counters: RunCounters;
+  readonly counters: Pick<RunCounters, 'reverts' | 'revertsCancelled'>;
   readonly calls: Calls;
   /** Reads all of a snapshot, checked; `undefined` if that could not be. */
   readonly read: (snapshot: Snapshot) => Promise<Uint8Array | undefined>;
