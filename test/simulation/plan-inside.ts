@@ -4,6 +4,7 @@
  * Such a volume is much longer than others, because a store needs so many blocks, and most of what is drawn would lie in the store. So a plan is drawn for
  * what is left, and moved apart where the runs come in. Only what lies across their edges touches them then, as far as that is wanted.
  */
+import { LOCATIONS_PER_BLOCK } from '../../src/format/constants.js';
 import type { VolumeOptions } from '../../src/index.js';
 import { SeededRandom } from '../../src/testing/index.js';
 import { BLOCK_SIZE } from '../../src/units.js';
@@ -19,6 +20,7 @@ export interface InsidePlan {
 /** Blocks that a store begins with, in one run, and the least that it has in all. */
 export const NEEDED_BLOCKS = 12;
 const BLOCKS_MIN = NEEDED_BLOCKS + 64;
+const RUNS_MAX = 4;
 /** Larger volumes would take too long. */
 const OTHER_BLOCKS_MAX = 40;
 
@@ -52,7 +54,8 @@ export function withInside(plan: Plan, always: boolean): Plan {
 
 function drawRuns(random: SeededRandom, blocks: number): InsidePlan {
   const total = BLOCKS_MIN + random.below(24);
-  const count = 1 + random.below(4);
+  // One block lists them: of small ones, few.
+  const count = 1 + random.below(Math.min(RUNS_MAX, LOCATIONS_PER_BLOCK));
   const others = Array.from({ length: count - 1 }, () => 1 + random.below(NEEDED_BLOCKS + 8));
   const rest = total - others.reduce((sum, length) => sum + length, 0);
   const lengths = others.toSpliced(random.below(count), 0, rest);
