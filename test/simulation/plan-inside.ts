@@ -4,6 +4,7 @@
  * Such a volume is much longer than others, because a store needs so many blocks, and most of what is drawn would lie in the store. So a plan is drawn for
  * what is left, and moved apart where the runs come in. Only what lies across their edges touches them then, as far as that is wanted.
  */
+import { LOCATIONS_PER_BLOCK } from '../../src/format/constants.js';
 import type { VolumeOptions } from '../../src/index.js';
 import { SeededRandom } from '../../src/testing/index.js';
 import { BLOCK_SIZE } from '../../src/units.js';
@@ -23,6 +24,7 @@ export interface InsidePlan {
 /** Blocks that a store begins with, in one run, and the least that it has in all. */
 export const NEEDED_BLOCKS = 12;
 const BLOCKS_MIN = NEEDED_BLOCKS + 64;
+const RUNS_MAX = 4;
 const MANY_RUNS = 16;
 /** Larger volumes would take too long. */
 const OTHER_BLOCKS_MAX = 40;
@@ -64,9 +66,10 @@ export function drawRuns(
   policies: readonly Policy[] = PROTECTED_POLICIES,
 ): InsidePlan {
   const total = BLOCKS_MIN + random.below(24);
-  // So many that their list has several sectors, now and then.
-  const isMany = blocks >= MANY_RUNS && random.chance(0.3);
-  const count = isMany ? MANY_RUNS : 1 + random.below(Math.min(4, blocks));
+  // So many that their list has several sectors, now and then. One block lists them: of small ones, few.
+  const isMany = blocks >= MANY_RUNS && LOCATIONS_PER_BLOCK >= 2 * MANY_RUNS && random.chance(0.3);
+  const few = 1 + random.below(Math.min(RUNS_MAX, blocks, LOCATIONS_PER_BLOCK));
+  const count = isMany ? MANY_RUNS : few;
   const longest = isMany ? 3 : NEEDED_BLOCKS + 8;
   const others = Array.from({ length: count - 1 }, () => 1 + random.below(longest));
   const rest = total - others.reduce((sum, length) => sum + length, 0);
