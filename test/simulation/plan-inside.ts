@@ -25,7 +25,7 @@ export interface InsidePlan {
 export const NEEDED_BLOCKS = 12;
 const BLOCKS_MIN = NEEDED_BLOCKS + 64;
 const RUNS_MAX = 4;
-const MANY_RUNS = 16;
+export const MANY_RUNS = 16;
 /** Larger volumes would take too long. */
 const OTHER_BLOCKS_MAX = 40;
 

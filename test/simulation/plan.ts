@@ -1,12 +1,13 @@
 /**
  * What one simulated run does: drawn from its seed before anything runs, so that a failing plan can be made shorter.
  */
+import { LOCATIONS_PER_BLOCK } from '../../src/format/constants.js';
 import type { WriteMode } from '../../src/index.js';
 import { SeededRandom } from '../../src/testing/index.js';
 import { BLOCK_SIZE } from '../../src/units.js';
 import { type Aim, withAims } from './plan-aims.js';
 import { type GrowthOperation, withGrowth } from './plan-growth.js';
-import { type InsidePlan, PROTECTED_POLICIES, withInside } from './plan-inside.js';
+import { type InsidePlan, MANY_RUNS, PROTECTED_POLICIES, withInside } from './plan-inside.js';
 import { CONTROL_FILE, type SpaceOperation, withSpaceOperations } from './plan-space.js';
 
 /** Bytes of the volume, whole sectors. */
@@ -247,7 +248,9 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
   };
   const grown = withGrowth(plan, options.about === 'growth', options.faults && !options.rot);
   // What a store gives way to is the volume's: what rots there nobody finds.
-  const policies = options.rot ? (['reject'] as const) : PROTECTED_POLICIES;
+  // And each time may make one run two, of which a small list has no room.
+  const mustStay = options.rot || LOCATIONS_PER_BLOCK < 2 * MANY_RUNS;
+  const policies = mustStay ? (['reject'] as const) : PROTECTED_POLICIES;
   return withAims(withInside(grown, options.about === 'inside', policies), options.about !== undefined);
 }
 
