@@ -13,6 +13,7 @@ import { createCommand } from './commands/create.js';
 import { deleteCommand } from './commands/delete.js';
 import { diffCommand } from './commands/diff.js';
 import { exportCommand } from './commands/export.js';
+import { growCommand } from './commands/grow.js';
 import { holdCommand, releaseCommand } from './commands/hold.js';
 import { infoCommand } from './commands/info.js';
 import { initCommand } from './commands/init.js';
@@ -23,6 +24,7 @@ import { readCommand } from './commands/read.js';
 import { resizeStoreCommand } from './commands/resize-store.js';
 import { revertCommand } from './commands/revert.js';
 import { serveCommand } from './commands/serve.js';
+import { setSnapshotCommand } from './commands/set-snapshot.js';
 import { writeCommand } from './commands/write.js';
 import { failureOf, isAbort, Status } from './failure.js';
 import { Interruption } from './interruption.js';
@@ -44,6 +46,8 @@ const COMMANDS = [
   revertCommand,
   holdCommand,
   releaseCommand,
+  setSnapshotCommand,
+  growCommand,
   resizeStoreCommand,
   policyCommand,
   checkCommand,

@@ -25,6 +25,7 @@ export class SliceDevice implements BlockDevice {
   readonly writeNow?: NonNullable<BlockDevice['writeNow']>;
   readonly lend?: NonNullable<BlockDevice['lend']>;
   readonly writev?: NonNullable<BlockDevice['writev']>;
+  readonly settling?: NonNullable<BlockDevice['settling']>;
   readonly discard?: NonNullable<BlockDevice['discard']>;
   readonly writeZeroes?: NonNullable<BlockDevice['writeZeroes']>;
   readonly allocation?: NonNullable<BlockDevice['allocation']>;
@@ -50,7 +51,8 @@ export class SliceDevice implements BlockDevice {
     this.#owns = options.owns ?? false;
     this.#lifetime = new Lifetime(this.name);
 
-    const { readNow, writeNow, lend, writev, discard, writeZeroes, allocation, modifiedAt } = device;
+    const { readNow, writeNow, lend, writev, settling, discard, writeZeroes, allocation, modifiedAt } =
+      device;
     if (readNow !== undefined) {
       this.readNow = (at, target) => {
         this.#lifetime.check();
@@ -84,6 +86,8 @@ export class SliceDevice implements BlockDevice {
       this.writev = (at, sources) =>
         this.#within(at, byteLength(sources), (there) => writev.call(device, there, sources));
     }
+    // How much, wherever it lies; a flush is that of the whole device, too.
+    if (settling !== undefined) this.settling = (length) => settling.call(device, length);
     if (discard !== undefined) {
       this.discard = (at, length) => this.#within(at, length, (there) => discard.call(device, there, length));
     }

@@ -24,7 +24,7 @@ import {
   UnsupportedError,
 } from '../errors.js';
 import { identify, SIGNATURE_BYTES } from '../filesystem/signature.js';
-import { START_BLOCK_OFFSET, START_BLOCK_SIZE } from '../format/constants.js';
+import { LOCATIONS_PER_BLOCK, START_BLOCK_OFFSET, START_BLOCK_SIZE } from '../format/constants.js';
 import type { DiffAreaItem } from '../format/control-block.js';
 import { guidFrom } from '../format/guid.js';
 import { isStartBlock } from '../format/start-block.js';
@@ -265,6 +265,8 @@ class AttachedInVolume implements AttachedStore {
         throw new ReadOnlyError(`a diff area still lies at ${from * BLOCK_SIZE} of ${this.name}`);
     const rest = new Extents(reserve);
     for (const { start: from, length: count } of left) rest.remove(from, count);
+    if ([...rest].length > LOCATIONS_PER_BLOCK)
+      throw new ReadOnlyError(`the store of ${this.name} has too many runs to leave a part of one`);
     // From now on nothing is handed out there, whatever becomes of the list.
     for (const { start: from, length: count } of left) this.#free.remove(from, count);
     // What was copied there is nobody's business, and read as zeros until now.
@@ -272,7 +274,7 @@ class AttachedInVolume implements AttachedStore {
       await writeZeros((at, zeros) => this.#device.write(at, zeros), from * BLOCK_SIZE, count * BLOCK_SIZE);
     await this.#device.flush(); // before the list says that these are the volume's
     const { firstControlBlock, extension } = this.control.start;
-    await writeReserveList(this.#device, listAfter(firstControlBlock), extension.storeId, rest);
+    await writeReserveList(this.#device, listAfter(firstControlBlock), extension.storeId, rest, reserve);
     for (const { start: from, length: count } of left) reserve.remove(from, count);
   }
 

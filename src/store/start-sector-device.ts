@@ -35,6 +35,7 @@ export class StartSectorDevice implements BlockDevice {
   #closed = false;
   // These are there if the underlying device has them.
   readonly setModifiedAt?: NonNullable<BlockDevice['setModifiedAt']>;
+  readonly settling?: NonNullable<BlockDevice['settling']>;
   readonly discard?: NonNullable<BlockDevice['discard']>;
   readonly writeZeroes?: NonNullable<BlockDevice['writeZeroes']>;
   readonly allocation?: NonNullable<BlockDevice['allocation']>;
@@ -52,8 +53,9 @@ export class StartSectorDevice implements BlockDevice {
     this.#device = device;
     this.#sectorOffset = sectorOffset;
     this.#store = store;
-    const { setModifiedAt, discard, writeZeroes, allocation } = device;
+    const { setModifiedAt, settling, discard, writeZeroes, allocation } = device;
     if (setModifiedAt !== undefined) this.setModifiedAt = (time) => setModifiedAt.call(device, time);
+    if (settling !== undefined) this.settling = (length) => settling.call(device, length);
     if (discard !== undefined) {
       this.discard = (offset, length) =>
         this.#eachRange(offset, length, (at, count) => discard.call(device, at, count));

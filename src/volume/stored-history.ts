@@ -1,5 +1,5 @@
 /** The snapshots of a volume in a store of volsnap. */
-import { InvalidArgumentError, SnapshotDeletedError, UnsupportedError } from '../errors.js';
+import { InvalidArgumentError, SnapshotDeletedError } from '../errors.js';
 import { SnapshotState } from '../format/control-block.js';
 import { deleteSnapshot } from '../snapshot/delete.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
@@ -48,12 +48,8 @@ export class StoredHistory implements History {
     return handle;
   }
 
-  /** @throws UnsupportedError for a shadow copy of Windows; else see `RevertOperation` */
+  /** @throws see `RevertOperation` */
   revert(snapshot: Snapshot, options: RevertOptions): RevertOperation {
-    if (this.#takenOver?.find(snapshot) !== undefined)
-      throw new UnsupportedError(
-        `the volume cannot be put back to shadow copy ${snapshot.id}, which Windows made; copy it out with: volsnap export`,
-      );
     return this.#engine.reverts.start(snapshot.storeId, options);
   }
 

@@ -36,6 +36,7 @@ import { setMaximum, setPolicy } from './limits.js';
 import type { Recovery } from './open.js';
 import type { InitializeVolumeOptions } from './options.js';
 import { initializeStore } from './taking-over.js';
+import { WindowsSnapshot } from './windows-snapshot.js';
 import { changesOf, storeWriterOf } from './writers.js';
 
 export type { VolumeOptions } from './assemble.js';
@@ -316,8 +317,9 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
     return storeWriterOf(this.#opened).engine.scrubs.run(options);
   }
 
-  /** Puts the volume back to a snapshot, usable at once. @throws ReadOnlyError, ClosedError; else see `RevertOperation` */
+  /** Puts the volume back to a snapshot, usable at once. @throws UnsupportedError (a shadow copy of Windows), ReadOnlyError, ClosedError; else see `RevertOperation` */
   revert(snapshot: Snapshot, options: RevertOptions = {}): RevertOperation {
+    if (snapshot instanceof WindowsSnapshot) snapshot.refuseRevert();
     return storeWriterOf(this.#opened).history.revert(snapshot, options);
   }
 

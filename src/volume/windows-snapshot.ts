@@ -125,6 +125,17 @@ export class WindowsSnapshot implements Snapshot {
     // Nothing to do.
   }
 
+  /**
+   * The volume cannot be put back to it: the stores of Windows lie in blocks of the volume that held something else then, or nothing,
+   * and the shadow copies would go with them.
+   * @throws UnsupportedError
+   */
+  refuseRevert(): never {
+    throw new UnsupportedError(
+      `the volume cannot be put back to shadow copy ${this.id}, which Windows made: the stores of the shadow copies lie in blocks that would be overwritten. Copy it out with: volsnap export`,
+    );
+  }
+
   /** @throws UnsupportedError if it is not the oldest */
   async delete(): Promise<void> {
     this.#checkExists();

@@ -398,6 +398,28 @@ describe('hold, release and policy', () => {
   });
 });
 
+test('set-snapshot and grow change what they are asked to, and say so', () => {
+  const bench = new Bench();
+  bench.volume('disk.img', MEBIBYTE);
+  const id = bench.ok(['create', 'disk.img']).stdout.trim();
+  expect(bench.fails(['set-snapshot', 'disk.img', id], 2)).toContain('--hide or --show');
+  expect(bench.fails(['set-snapshot', 'disk.img', id, '--hide', '--show'], 2)).toContain('cannot be used');
+  expect(bench.json(['set-snapshot', 'disk.img', id, '--hide', '--offline', '--writable'])).toMatchObject({
+    hidden: true,
+    offline: true,
+    writable: true,
+  });
+  expect(bench.json(['list', 'disk.img'])).toEqual([]);
+  expect(bench.fails(['read', `disk.img@${id}`, '--offset', '0', '--length', '1'], 1)).toContain('offline');
+  expect(bench.ok(['set-snapshot', 'disk.img', id, '--show', '--online']).stdout).toBe(
+    `${id} is shown, online, writable\n`,
+  );
+  expect(bench.ok(['grow', 'disk.img', '2M']).stdout).toContain('has 2 MiB now; it had 1 MiB');
+  expect(bench.fails(['grow', 'disk.img', '1M'], 1)).toContain('cannot be cut');
+  expect(bench.json(['list', 'disk.img'])).toEqual([expect.objectContaining({ id, volumeSize: MEBIBYTE })]);
+  expect(bench.json(['info', 'disk.img'])).toMatchObject({ volumeSize: 2 * MEBIBYTE });
+});
+
 test('a store inside the volume is protected from its users', () => {
   const bench = new Bench();
   bench.image('a.img', noise(8 * MEBIBYTE, 1));

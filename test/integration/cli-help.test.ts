@@ -16,6 +16,8 @@ const COMMANDS = [
   'delete',
   'hold',
   'release',
+  'set-snapshot',
+  'grow',
   'resize-store',
   'policy',
   'check',

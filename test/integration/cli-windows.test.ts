@@ -102,6 +102,7 @@ test('a store of volsnap takes shadow copies over, and new snapshots are taken',
     ['as volsnap found it', 'ok'],
     ['new', 'ok'],
   ]);
+  expect(bench.fails(['revert', 'windows.img', snapshotIdOf(2)], 1)).toContain('volsnap export');
   bench.ok(['delete', 'windows.img', '--oldest']);
   expect(bench.ok(['check', 'windows.img', '--scrub']).stdout).toContain('sound');
 });

@@ -154,4 +154,16 @@ export const WINDOWS_BUGS: readonly WindowsBug[] = [
     'const [oldest, ...others] = this.#left;',
     'const oldest = this.#left.at(-1);\n      const others = this.#left.slice(0, -1);',
   ),
+  takingOver(
+    'the volume leads to the catalog that its copies cannot show',
+    'volume/taking-over.ts',
+    '    clearCatalogOffset(sector);\n',
+    '',
+  ),
+  takingOver(
+    'a revert to the base leads to the catalog again',
+    'snapshot/put-back.ts',
+    'if (isBase && meetsCatalogOffset',
+    'if (!isBase && meetsCatalogOffset',
+  ),
 ];

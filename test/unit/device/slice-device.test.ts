@@ -2,6 +2,8 @@ import { describe, expect, test } from 'vitest';
 import { MemoryDevice } from '../../../src/device/memory-device.js';
 import { SliceDevice } from '../../../src/device/slice-device.js';
 import { ClosedError, InvalidArgumentError } from '../../../src/errors.js';
+import { StartSectorDevice } from '../../../src/store/start-sector-device.js';
+import { BLOCK_SIZE } from '../../../src/units.js';
 import { blockDeviceSuite } from './contract.js';
 
 const around = (content: Uint8Array) => {
@@ -54,5 +56,19 @@ describe('SliceDevice', () => {
     [0, 1.5],
   ])('refuses the range offset %d, size %d', (offset, size) => {
     expect(() => new SliceDevice(new MemoryDevice(10), offset, size)).toThrow(InvalidArgumentError);
+  });
+
+  test('tells the device underneath what settles, and so does the volume of a store inside', () => {
+    const told: number[] = [];
+    class Telling extends MemoryDevice {
+      settling(length: number): void {
+        told.push(length);
+      }
+    }
+    const slice = new SliceDevice(new Telling(64 * BLOCK_SIZE), BLOCK_SIZE, 60 * BLOCK_SIZE);
+    new StartSectorDevice(slice, 40 * BLOCK_SIZE, 50 * BLOCK_SIZE).settling?.(4096);
+    slice.settling?.(512);
+    expect(told).toEqual([4096, 512]);
+    expect(new SliceDevice(new MemoryDevice(10), 0, 10).settling).toBeUndefined();
   });
 });
