@@ -33,7 +33,13 @@ import { CONTROL_BLOCKS, ControlFile } from './control-file.js';
 import { Extents } from './extents.js';
 import { readLocationList } from './location-list.js';
 import { checkGivesWay, newStart } from './new-start.js';
-import { RESERVE_LIST_BLOCKS, readReserveList, wholeBlocks, writeReserveList } from './reserve-list.js';
+import {
+  beyondList,
+  RESERVE_LIST_BLOCKS,
+  readReserveList,
+  wholeBlocks,
+  writeReserveList,
+} from './reserve-list.js';
 import { type Piece, Runs } from './runs.js';
 import { SpaceBudget } from './space-budget.js';
 import { StartSectorDevice } from './start-sector-device.js';
@@ -265,6 +271,10 @@ class AttachedInVolume implements AttachedStore {
         throw new ReadOnlyError(`a diff area still lies at ${from * BLOCK_SIZE} of ${this.name}`);
     const rest = new Extents(reserve);
     for (const { start: from, length: count } of left) rest.remove(from, count);
+    for (const run of beyondList(rest, this.#free)) {
+      rest.remove(run.start, run.length);
+      left.push(run);
+    }
     // From now on nothing is handed out there, whatever becomes of the list.
     for (const { start: from, length: count } of left) this.#free.remove(from, count);
     // What was copied there is nobody's business, and read as zeros until now.

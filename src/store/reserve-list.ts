@@ -6,7 +6,7 @@
  * of two that are sound the shorter one counts. So a crash leaves the old list or the new one.
  */
 import type { BlockDevice } from '../device/block-device.js';
-import { FormatError, InvalidArgumentError } from '../errors.js';
+import { FormatError, InvalidArgumentError, ReadOnlyError } from '../errors.js';
 import { LOCATIONS_PER_BLOCK } from '../format/constants.js';
 import { decodeLocationBlock, encodeLocationBlock } from '../format/location-block.js';
 import { BLOCK_SIZE, type ByteLength, type ByteOffset } from '../units.js';
@@ -37,6 +37,19 @@ export function wholeBlocks(
       `a reserve inside the volume has at most ${LOCATIONS_PER_BLOCK} runs, these are ${[...blocks].length}`,
     );
   return blocks;
+}
+
+/**
+ * What has to be left besides, because what was left before cuts the reserve into more runs than the list holds: the shortest
+ * runs that are free. @throws ReadOnlyError if there are not enough of those
+ */
+export function beyondList(blocks: Extents, free: Extents): Extent[] {
+  const runs = [...blocks];
+  const count = Math.max(0, runs.length - LOCATIONS_PER_BLOCK);
+  const unused = runs.filter(({ start, length }) => free.contains(start, length));
+  if (unused.length < count)
+    throw new ReadOnlyError(`the list of the reserve holds ${LOCATIONS_PER_BLOCK} runs, and all are in use`);
+  return unused.sort((a, b) => a.length - b.length).slice(0, count);
 }
 
 /** Writes the list to its two places, one after the other, each durably. */
