@@ -282,7 +282,7 @@ class AttachedInVolume implements AttachedStore {
       await writeZeros((at, zeros) => this.#device.write(at, zeros), from * BLOCK_SIZE, count * BLOCK_SIZE);
     await this.#device.flush(); // before the list says that these are the volume's
     const { firstControlBlock, extension } = this.control.start;
-    await writeReserveList(this.#device, listAfter(firstControlBlock), extension.storeId, rest);
+    await writeReserveList(this.#device, listAfter(firstControlBlock), extension.storeId, rest, reserve);
     for (const { start: from, length: count } of left) reserve.remove(from, count);
   }
 

@@ -3,7 +3,8 @@
  * a file of theirs there.
  *
  * The list only becomes shorter, when blocks are left to the volume, and it is one block in two places: the second is written first, and
- * of two that are sound the shorter one counts. So a crash leaves the old list or the new one.
+ * of two that are sound the shorter one counts. So a crash leaves the old list or the new one, and an old one
+ * that it has left is brought up to date before the next.
  */
 import type { BlockDevice } from '../device/block-device.js';
 import { FormatError, InvalidArgumentError, ReadOnlyError } from '../errors.js';
@@ -52,10 +53,29 @@ export function beyondList(blocks: Extents, free: Extents): Extent[] {
   return unused.sort((a, b) => a.length - b.length).slice(0, count);
 }
 
-/** Writes the list to its two places, one after the other, each durably. */
+/**
+ * Writes the list to its two places, one after the other, each durably.
+ * @param inForce the list that counts now, if there is one. A crash may have left an older one in one of the places: it must go first, or it would
+ *   count again if the power fails while the other place is written.
+ */
 export async function writeReserveList(
   device: BlockDevice,
   at: ByteOffset,
+  epoch: bigint,
+  blocks: Iterable<Extent>,
+  inForce?: Extents,
+): Promise<void> {
+  for (let place = RESERVE_LIST_BLOCKS - 1; inForce !== undefined && place >= 0; place--) {
+    const found = await soundPlace(device, at + place * BLOCK_SIZE, epoch);
+    if (found?.total !== inForce.total) await writePlace(device, at + place * BLOCK_SIZE, epoch, inForce);
+  }
+  for (let place = RESERVE_LIST_BLOCKS - 1; place >= 0; place--)
+    await writePlace(device, at + place * BLOCK_SIZE, epoch, blocks);
+}
+
+async function writePlace(
+  device: BlockDevice,
+  offset: ByteOffset,
   epoch: bigint,
   blocks: Iterable<Extent>,
 ): Promise<void> {
@@ -65,11 +85,22 @@ export async function writeReserveList(
     fileOffset += location.length;
     return location;
   });
-  for (let place = RESERVE_LIST_BLOCKS - 1; place >= 0; place--) {
-    const offset = at + place * BLOCK_SIZE;
-    const header = { fileOffset: offset, volumeOffset: offset, nextOffset: 0, epoch };
-    await device.write(offset, encodeLocationBlock(header, locations));
-    await device.flush();
+  const header = { fileOffset: offset, volumeOffset: offset, nextOffset: 0, epoch };
+  await device.write(offset, encodeLocationBlock(header, locations));
+  await device.flush();
+}
+
+/** @returns `undefined` if no sound list is there @throws DeviceError */
+async function soundPlace(
+  device: BlockDevice,
+  offset: ByteOffset,
+  epoch: bigint,
+): Promise<Extents | undefined> {
+  try {
+    return await readPlace(device, offset, epoch);
+  } catch (error) {
+    if (!(error instanceof FormatError)) throw error;
+    return undefined;
   }
 }
 

@@ -43,7 +43,8 @@ export class DeadlockError extends Error {
 }
 
 interface Session {
-  readonly stopAt: number;
+  /** Steps, of all, after which it ends. */
+  stopAt: number;
   readonly isSettled: () => boolean;
   readonly end: () => void;
   readonly fail: (error: unknown) => void;
@@ -166,6 +167,13 @@ export class Scheduler {
     return new Promise((resume) => {
       this.#pauses.push({ at: this.#steps + steps, resume });
     });
+  }
+
+  /** For the task itself: a run of a limited number of steps ends so many steps from now, if not before. */
+  stopWithin(steps: number): void {
+    const session = this.#session;
+    if (session === undefined || session.stopAt === Infinity) return;
+    session.stopAt = Math.min(session.stopAt, this.#steps + steps);
   }
 
   /** Nothing that is pending, and no timer, will ever happen. The task that calls this goes on. */

@@ -25,10 +25,15 @@ export class GrowthWork {
     this.#isGrowing = true;
     const isMore = size > volume.size;
     const isLess = size < volume.size;
+    const { revert } = volume.figures;
     if (isMore) this.#model.beginGrow(size);
     const permitted = [...NOT_GROWN, ...(isLess ? LESS : NO_ERROR)];
     const error = await this.#calls.errorOf(permitted, () => volume.grow(size));
     if (error === undefined && isLess) this.#calls.complaints.push(`the volume was cut to ${size} bytes`);
+    // One that was under way before, and is still, was so all the time.
+    const isReverting = revert !== undefined && volume.figures.revert?.previousId === revert.previousId;
+    if (error === undefined && isReverting)
+      this.#calls.complaints.push(`the volume became ${size} bytes long while it was put back to a snapshot`);
     if (error === undefined && isMore) {
       this.#model.endGrow(size);
       this.#counters.growths++;

@@ -449,6 +449,14 @@ export const CHAIN_HISTORIES: readonly History[] = [
     explored: stage(2, touch(16), write(17, 3), touch(20), touch(21)),
   },
   {
+    name: 'the table of a snapshot that is written goes on in a further block',
+    blocks: 48,
+    growth: 24,
+    before: [],
+    opened: stage(1, write(16, 8), CREATE, zeroes(24, 18)),
+    explored: stage(1, touchSnapshot(0, 1), touchSnapshot(0, 2), touchSnapshot(0, 3), flushSnapshot(0)),
+  },
+  {
     name: 'a table goes on where that of a deleted snapshot was',
     blocks: 48,
     growth: 48,

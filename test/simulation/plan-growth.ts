@@ -12,8 +12,11 @@ export interface GrowthOperation {
 /** Sectors of writes near the end. */
 const LENGTHS = [1, 8, 32, 33, 64];
 
-/** In some plans the volume grows, and what is done then is done at its end. Drawn apart, so that the others stay as they are. */
-export function withGrowth(plan: Plan, always: boolean): Plan {
+/**
+ * In some plans the volume grows, and what is done then is done at its end. Drawn apart, so that the others stay as they are.
+ * @param faults may devices fail?
+ */
+export function withGrowth(plan: Plan, always: boolean, faults: boolean): Plan {
   const { seed, layout, volumeSize } = plan;
   const random = new SeededRandom(`growth ${seed}`);
   if (layout !== 'directory' || !(random.chance(0.2) || always)) return plan;
@@ -22,16 +25,25 @@ export function withGrowth(plan: Plan, always: boolean): Plan {
     const operations = [...cycle.operations];
     const put = (operation: Operation) =>
       operations.splice(random.below(operations.length + 1), 0, operation);
-    while (random.chance(0.45)) {
-      const isLess = random.chance(0.1);
-      size += isLess ? 0 : random.below(6) * BLOCK_SIZE + random.below(32) * 512;
-      put({ kind: 'grow', size: isLess ? volumeSize - 512 : size });
-    }
+    const more = () => {
+      size += random.below(6) * BLOCK_SIZE + random.below(32) * 512;
+      return size;
+    };
+    while (random.chance(0.45)) put({ kind: 'grow', size: random.chance(0.1) ? volumeSize - 512 : more() });
+    if (faults && random.chance(0.15)) return { ...cycle, ...drawFailures(random, more(), more()) };
     const from = Math.max(0, volumeSize - 3 * BLOCK_SIZE);
     for (let left = random.below(12); left > 0; left--) put(drawAtEnd(random, from, size));
     return { ...cycle, operations };
   });
   return { ...plan, cycles };
+}
+
+/** One growth fails, and another one follows it, or the close. */
+function drawFailures(random: SeededRandom, first: number, second: number): Partial<Cycle> {
+  const operations: Operation[] = [{ kind: 'grow', size: first }];
+  if (random.chance(0.7)) operations.push({ kind: 'grow', size: second });
+  const volumeFaults = random.chance(0.6);
+  return { operations, clients: 1, faultRate: 0.002, controlFaults: !volumeFaults, volumeFaults };
 }
 
 /** It may lie behind the end; then as much is done as there is. */

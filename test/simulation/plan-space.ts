@@ -26,9 +26,10 @@ export function withSpaceOperations(
   seed: string,
   cycles: readonly Cycle[],
   scarce: number,
+  always: boolean,
 ): readonly Cycle[] {
   const random = new SeededRandom(`space ${seed}`);
-  if (!random.chance(0.35)) return cycles;
+  if (!(random.chance(0.35) || always)) return cycles;
   // In some of them the oldest is held, so that a younger one has to go where room is short.
   const holdsOldest = random.chance(0.4);
   return cycles.map((cycle) => {

@@ -1,11 +1,13 @@
 /**
  * What one simulated run does: drawn from its seed before anything runs, so that a failing plan can be made shorter.
  */
+import { LOCATIONS_PER_BLOCK } from '../../src/format/constants.js';
 import type { WriteMode } from '../../src/index.js';
 import { SeededRandom } from '../../src/testing/index.js';
 import { BLOCK_SIZE } from '../../src/units.js';
+import { type Aim, withAims } from './plan-aims.js';
 import { type GrowthOperation, withGrowth } from './plan-growth.js';
-import { type InsidePlan, withInside } from './plan-inside.js';
+import { type InsidePlan, MANY_RUNS, PROTECTED_POLICIES, withInside } from './plan-inside.js';
 import { CONTROL_FILE, type SpaceOperation, withSpaceOperations } from './plan-space.js';
 
 /** Bytes of the volume, whole sectors. */
@@ -75,6 +77,8 @@ export interface Cycle {
   readonly end: 'close' | 'kill' | 'power-cut';
   /** Steps of the scheduler after which the crash comes, unless everything is done before; of a close, if it is cut off. */
   readonly steps: number;
+  /** Steps after the beginning of one of the operations, within which it comes. */
+  readonly aim?: Aim;
   /** Is the close, if there is one, cut off by a power cut? */
   readonly crashWhileClosing: boolean;
   /** Steps into opening again at which further crashes come, one after the other. */
@@ -85,6 +89,8 @@ export interface Cycle {
   readonly faultRate: number;
   /** Does the control file fail much more often than the rest? */
   readonly controlFaults: boolean;
+  /** Does a flush of the volume fail soon, with devices that fail? */
+  readonly volumeFaults?: boolean;
   /** Bits of the store that rot after the close. */
   readonly rot: number;
   /** Are the damaged snapshots given up then? Else the bits are put right again. */
@@ -128,10 +134,23 @@ export interface PlanOptions {
   readonly about?: Topic | undefined;
 }
 
-/** A volume that grows, a store in runs of a file inside the volume, or diff areas that arrive later. */
-export type Topic = 'growth' | 'inside' | 'late';
+/** What few plans are about, unless all of them are to be. */
+export const TOPICS = {
+  growth: 'a volume that grows',
+  inside: 'a store in runs of a file inside the volume',
+  late: 'diff areas that arrive later',
+  deletion: 'snapshots that come and go',
+  unused: 'snapshots that leave out what nothing uses',
+  reverts: 'reverts, and what cancels them',
+  copies: 'copies within the volume',
+  writes: 'writes to snapshots',
+  room: 'policies, holds and limits',
+  faults: 'devices that fail',
+} as const;
 
-export const TOPICS: readonly Topic[] = ['growth', 'inside', 'late'];
+export type Topic = keyof typeof TOPICS;
+
+const REVERTING_TOPICS: readonly (Topic | undefined)[] = ['reverts', 'growth', 'inside', 'copies', 'writes'];
 
 /** What the cycles of one plan have in common. */
 interface Style {
@@ -143,8 +162,18 @@ interface Style {
   readonly operationsMax: number;
   readonly scarce: number;
   readonly faulty: boolean;
+  /** Share of cycles with devices that fail, if there are any. */
+  readonly faultShare: number;
   readonly rot: boolean;
+  /** Do snapshots come and go all the time? */
+  readonly busy: boolean;
 }
+
+/** Share of plans with devices that fail, by what they are about; of the others six of ten. */
+const FAULTY: Readonly<Record<string, number | undefined>> = { any: 0.35, faults: 1 };
+
+/** Plans about these are of what happens between snapshots. */
+const BUSY_TOPICS: readonly (Topic | undefined)[] = ['deletion', 'unused', 'copies', 'writes', 'reverts'];
 
 export function drawPlan(seed: string, options: PlanOptions): Plan {
   const random = new SeededRandom(`plan ${seed}`);
@@ -171,8 +200,10 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
     hot: random.chance(0.3) ? { from: random.below(sectors), count: 1 + random.below(96) } : undefined,
     operationsMax: large ? 14 : 60,
     scarce,
-    faulty: options.faults && !options.rot && random.chance(0.35),
+    faulty: options.faults && !options.rot && random.chance(FAULTY[options.about ?? 'any'] ?? 0.6),
+    faultShare: options.about === 'faults' ? 0.9 : 0.5,
     rot: options.rot,
+    busy: BUSY_TOPICS.includes(options.about),
   };
   const crashes = random.chance(0.4) ? 1 + random.below(4) : 0;
   const crashesWhileInitializing = Array.from({ length: crashes }, () => random.below(50));
@@ -200,18 +231,27 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
           style,
           withReverts(
             seed,
+            style,
             drawCycles(random, style, options.cycles, drawModes(seed))
-              .map(drawSkips(seed))
+              .map(drawSkips(seed, options.about === 'unused'))
               .map(drawPassing(seed))
               .map(drawLate(seed, style, layout, options.about === 'late')),
+            REVERTING_TOPICS.includes(options.about),
           ),
+          options.about === 'writes',
         ),
+        options.about === 'copies',
       ),
       scarce,
+      options.about === 'room',
     ),
   };
-  if (options.rot) return withGrowth(plan, options.about === 'growth');
-  return withInside(withGrowth(plan, options.about === 'growth'), options.about === 'inside');
+  const grown = withGrowth(plan, options.about === 'growth', options.faults && !options.rot);
+  // What a store gives way to is the volume's: what rots there nobody finds.
+  // And each time may make one run two, of which a small list has no room.
+  const mustStay = options.rot || LOCATIONS_PER_BLOCK < 2 * MANY_RUNS;
+  const policies = mustStay ? (['reject'] as const) : PROTECTED_POLICIES;
+  return withAims(withInside(grown, options.about === 'inside', policies), options.about !== undefined);
 }
 
 /** Steps that an operation takes, more or less: a crash should come while there is work. */
@@ -230,9 +270,10 @@ function drawModes(seed: string): () => Writing {
 }
 
 /** Some of the snapshots leave out what nothing uses: in no run, in many, or in all. */
-function drawSkips(seed: string): (cycle: Cycle) => Cycle {
+function drawSkips(seed: string, always: boolean): (cycle: Cycle) => Cycle {
   const random = new SeededRandom(`skips ${seed}`);
-  const share = random.pick([0, 0, 0.7, 1]);
+  const drawn = random.pick([0, 0, 0.7, 1]);
+  const share = always ? 0.8 : drawn;
   const skip = (operation: Operation): Operation =>
     operation.kind === 'create' && random.chance(share)
       ? { ...operation, free: random.below(2 ** 31) }
@@ -335,7 +376,8 @@ function drawCycles(random: SeededRandom, style: Style, count: number, writing: 
 function drawCycle(random: SeededRandom, style: Style): Omit<Cycle, 'writing'> {
   const count = random.below(random.chance(0.3) ? 10 : style.operationsMax);
   const end = random.pick(['close', 'kill', 'power-cut', 'power-cut'] as const);
-  const weights = random.pick(MOODS);
+  const mood = random.pick(MOODS);
+  const weights = style.busy ? BUSY : mood;
   const crashes = random.chance(0.15) ? 1 + random.below(3) : 0;
   // What rots together with a crash cannot be told from what was never written.
   const rots = style.rot && random.chance(0.5);
@@ -353,7 +395,7 @@ function drawCycle(random: SeededRandom, style: Style): Omit<Cycle, 'writing'> {
       end: random.pick(['kill', 'power-cut', 'power-cut'] as const),
     })),
     check: random.chance(0.25),
-    faultRate: style.faulty && random.chance(0.5) ? random.pick([0.002, 0.01, 0.05]) : 0,
+    faultRate: style.faulty && random.chance(style.faultShare) ? random.pick([0.002, 0.01, 0.05]) : 0,
     controlFaults: random.chance(0.3),
     rot: rots ? random.pick([1, 1, 2, 8]) : 0,
     dropDamaged: random.chance(0.2),
@@ -361,13 +403,23 @@ function drawCycle(random: SeededRandom, style: Style): Omit<Cycle, 'writing'> {
 }
 
 /** Puts reverts, and what cancels them, into some of the plans: drawn apart, so that the others stay as they are. */
-function withReverts(seed: string, cycles: readonly Cycle[]): Cycle[] {
+function withReverts(seed: string, style: Style, cycles: readonly Cycle[], always: boolean): Cycle[] {
   const random = new SeededRandom(`reverts ${seed}`);
-  if (!random.chance(0.4)) return [...cycles];
+  if (!(random.chance(0.4) || always)) return [...cycles];
   return cycles.map((cycle) => {
     const operations = [...cycle.operations];
+    if (always) operations.unshift({ kind: 'create' });
+    // Behind that.
+    const first = always ? 1 : 0;
     const put = (operation: Operation) =>
-      operations.splice(random.below(operations.length + 1), 0, operation);
+      operations.splice(first + random.below(operations.length + 1 - first), 0, operation);
+    if (always) {
+      // What meets one that is under way.
+      const write = (): Operation => ({ kind: 'write', ...drawRange(random, style), zeros: false });
+      const revert: Operation = { kind: 'revert', age: random.below(64), keep: true };
+      const at = first + random.below(operations.length + 1 - first);
+      operations.splice(at, 0, revert, write(), write(), { kind: 'flush' }, write());
+    }
     if (random.chance(0.5)) put({ kind: 'revert', age: random.below(64), keep: random.chance(0.6) });
     while (random.chance(0.4)) put({ kind: 'revert', age: random.below(64), keep: random.chance(0.6) });
     while (random.chance(0.4)) put({ kind: 'cancel-revert' });
@@ -376,9 +428,14 @@ function withReverts(seed: string, cycles: readonly Cycle[]): Cycle[] {
 }
 
 /** In some plans snapshots are written, too. What rots there is not found: it has no checksum. */
-function withSnapshotWrites(seed: string, style: Style, cycles: readonly Cycle[]): readonly Cycle[] {
+function withSnapshotWrites(
+  seed: string,
+  style: Style,
+  cycles: readonly Cycle[],
+  always: boolean,
+): readonly Cycle[] {
   const random = new SeededRandom(`snapshot writes ${seed}`);
-  if (style.rot || random.chance(0.5)) return cycles;
+  if (style.rot || (random.chance(0.5) && !always)) return cycles;
   return cycles.map((cycle) => {
     const operations = [...cycle.operations];
     const count = random.below(random.pick([3, 10, 40]));
@@ -394,14 +451,14 @@ function withSnapshotWrites(seed: string, style: Style, cycles: readonly Cycle[]
 }
 
 /** In some plans bytes are copied within the volume; mostly whole blocks, which move. */
-function withCopies(seed: string, style: Style, cycles: readonly Cycle[]): readonly Cycle[] {
+function withCopies(seed: string, style: Style, cycles: readonly Cycle[], always: boolean): readonly Cycle[] {
   const random = new SeededRandom(`copies ${seed}`);
-  if (random.chance(0.5)) return cycles;
+  if (random.chance(0.5) && !always) return cycles;
   const blocks = Math.floor((style.sectors * 512) / BLOCK_SIZE);
-  const few = random.chance(0.5) ? Math.min(blocks, 6) : blocks;
+  const few = random.chance(always ? 0.8 : 0.5) ? Math.min(blocks, 6) : blocks;
   return cycles.map((cycle) => {
     const operations = [...cycle.operations];
-    const count = random.below(random.pick([4, 15]));
+    const count = random.below(random.pick(always ? [15, 40] : [4, 15]));
     for (let i = 0; i < count; i++) {
       const operation = random.chance(0.8) ? drawMove(random, few) : drawCopy(random, style);
       operations.splice(random.below(operations.length + 1), 0, operation);
@@ -465,6 +522,18 @@ const MOODS: readonly Weights[] = [
   },
   { ...NORMAL, create: 1, delete: 0, 'delete-oldest': 0, 'delete-all': 0, limit: 0, flush: 3 },
 ];
+
+const BUSY: Weights = {
+  ...NORMAL,
+  create: 14,
+  delete: 8,
+  'delete-oldest': 1,
+  'delete-all': 0,
+  'read-snapshots': 10,
+  'read-snapshot': 20,
+  changed: 8,
+  limit: 0,
+};
 
 function drawOperation(random: SeededRandom, style: Style, weights: Weights): Operation {
   const kind = drawKind(random, weights);

@@ -56,13 +56,11 @@ test('a failure names the command that runs it again, and a shorter plan', { tim
   const bug = bugNamed('the last block that a write touches only in part is not copied');
   await using copy = await SabotagedCopy.make(editsOf(bug));
   const failed = await copy.run('simulate.ts', ['--seed', '1', '--runs', String(SEEDS_MAX)]);
-  const replay = /replay: +npm run simulate -- (--seed \d+ --runs 1 --cycles 10)$/m.exec(
-    failed?.output ?? '',
-  );
+  const replay = /replay: +npm run simulate -- (--seed \d+ --runs 1 --cycles 10)$/m.exec(failed.output);
   expect(replay).not.toBeNull();
   const args = replay?.[1]?.split(' ') ?? [];
   const again = await copy.run('simulate.ts', args);
-  expect(again?.code).toBe(1);
+  expect(again.code).toBe(1);
   const shrunk = await copy.run('simulate.ts', [...args, '--shrink']);
-  expect(shrunk?.output).toMatch(/shortest plan: \d cycles?, \d operations?/);
+  expect(shrunk.output).toMatch(/shortest plan: \d cycles?, \d operations?/);
 });

@@ -18,21 +18,24 @@ import { TABLE_BUGS } from './planted/table.js';
 import { UNUSED_BUGS } from './planted/unused.js';
 import { ZERO_BUGS } from './planted/zeros.js';
 
-export const PLANTED_BUGS: readonly PlantedBug[] = [
-  ...COPYING_BUGS,
-  ...BUFFERING_BUGS,
-  ...TABLE_BUGS,
-  ...SPACE_BUGS,
-  ...ROOM_BUGS,
-  ...SNAPSHOT_BUGS,
-  ...DELETION_BUGS,
-  ...UNUSED_BUGS,
-  ...ZERO_BUGS,
-  ...REVERTING_BUGS,
-  ...SET_BUGS,
-  ...SNAPSHOT_WRITE_BUGS,
-  ...MOVE_BUGS,
-  ...LATE_BUGS,
-  ...GROWING_BUGS,
-  ...INSIDE_BUGS,
-];
+/** By what they break. */
+export const MECHANISMS: Readonly<Record<string, readonly PlantedBug[]>> = {
+  copying: COPYING_BUGS,
+  buffering: BUFFERING_BUGS,
+  table: TABLE_BUGS,
+  space: SPACE_BUGS,
+  room: ROOM_BUGS,
+  snapshots: SNAPSHOT_BUGS,
+  deletion: DELETION_BUGS,
+  unused: UNUSED_BUGS,
+  zeros: ZERO_BUGS,
+  reverting: REVERTING_BUGS,
+  sets: SET_BUGS,
+  'snapshot-writes': SNAPSHOT_WRITE_BUGS,
+  moves: MOVE_BUGS,
+  late: LATE_BUGS,
+  growing: GROWING_BUGS,
+  inside: INSIDE_BUGS,
+};
+
+export const PLANTED_BUGS: readonly PlantedBug[] = Object.values(MECHANISMS).flat();

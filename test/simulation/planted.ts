@@ -1,42 +1,105 @@
-/**
- * `npx tsx test/simulation/planted.ts [--bug TEXT] [--runs N] [--seed N] [--markdown]`
- *
- * Tests the simulation: plants one bug after the other into a copy of the engine and counts the seeds that it takes to
- * catch it.
- */
+/** Tests the simulation: plants one bug after the other into a copy of the engine and looks for it; see `HELP`. */
+import { appendFile, readFile } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
-import { PLANTED_BUGS } from './planted-bugs.js';
+import type { PlantedBug } from './planted/bug.js';
+import { MECHANISMS } from './planted-bugs.js';
 import { type Catch, hunt } from './sabotage.js';
+
+const HELP = `Plants one bug after the other into a copy of the engine and looks for it.
+
+  npx tsx test/simulation/planted.ts [options]
+
+  --mechanism NAME  only bugs of ${Object.keys(MECHANISMS).join(', ')}; may be given several times
+  --bug TEXT        only those whose name contains it
+  --seed N          first seed (default 1)
+  --runs N          seeds for each bug (default 300)
+  --seconds N       begin no further seed of a bug after this time
+  --cycles N        openings in every run (default 10)
+  --results FILE    a line of JSON for each bug is added to it; those that it has already are not looked for again
+  --help
+
+A bug is looked for in the plans, runs or histories that are named where it is planted.`;
 
 const { values } = parseArgs({
   options: {
+    mechanism: { type: 'string', multiple: true },
     bug: { type: 'string', default: '' },
     runs: { type: 'string', default: '300' },
+    seconds: { type: 'string', default: 'Infinity' },
     seed: { type: 'string', default: '1' },
     cycles: { type: 'string', default: '10' },
-    markdown: { type: 'boolean', default: false },
+    results: { type: 'string' },
+    help: { type: 'boolean', default: false },
   },
 });
-const bugs = PLANTED_BUGS.filter(({ name }) => name.includes(values.bug));
-const options = { seed: Number(values.seed), runs: Number(values.runs), cycles: Number(values.cycles) };
-const missed: string[] = [];
 
-for (const bug of bugs) {
-  const result = await hunt(bug, options);
-  if (!result.caught) missed.push(bug.name);
-  console.log(values.markdown ? asRow(bug.name, bug.breaks, result) : asLine(bug.name, result));
+interface Result extends Catch {
+  readonly mechanism: string;
+  readonly name: string;
+  /** Where it was looked for. */
+  readonly where: string;
 }
-console.log(`${bugs.length - missed.length} of ${bugs.length} planted bugs caught`);
-if (missed.length > 0) {
-  console.error(`not caught within ${options.runs} seeds:\n${missed.join('\n')}`);
+
+async function main(): Promise<void> {
+  if (values.help) return console.log(HELP);
+  const options = {
+    seed: Number(values.seed),
+    runs: Number(values.runs),
+    cycles: Number(values.cycles),
+    seconds: Number(values.seconds),
+  };
+  const known = new Set((await resultsIn(values.results)).map(({ name }) => name));
+  const sums: string[] = [];
+  const missed: string[] = [];
+  for (const [mechanism, bugs] of Object.entries(MECHANISMS)) {
+    if (values.mechanism?.includes(mechanism) === false) continue;
+    const wanted = bugs.filter(({ name }) => name.includes(values.bug) && !known.has(name));
+    let caught = 0;
+    for (const bug of wanted) {
+      const result: Result = {
+        mechanism,
+        name: bug.name,
+        where: whereOf(bug),
+        ...(await hunt(bug, options)),
+      };
+      console.log(asLine(result));
+      if (values.results !== undefined) await appendFile(values.results, `${JSON.stringify(result)}\n`);
+      if (result.caught) caught++;
+      else missed.push(bug.name);
+    }
+    if (wanted.length > 0) sums.push(`${mechanism}: ${caught} of ${wanted.length} caught`);
+  }
+  console.log(sums.join('\n'));
+  if (missed.length === 0) return;
+  console.error(`not caught:\n${missed.join('\n')}`);
   process.exitCode = 1;
 }
 
-function asLine(name: string, { caught, seeds, seconds, message }: Catch): string {
-  const verdict = caught ? `caught by seed ${String(seeds).padStart(3)}` : 'NOT CAUGHT       ';
-  return `${verdict}  ${seconds.toFixed(1).padStart(5)} s  ${name}: ${message.slice(0, 120)}`;
+async function resultsIn(file: string | undefined): Promise<readonly Result[]> {
+  if (file === undefined) return [];
+  const text = await readFile(file, 'utf8').catch(() => '');
+  return text
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => JSON.parse(line) as Result);
 }
 
-function asRow(name: string, breaks: string, { caught, seeds, message }: Catch): string {
-  return `| ${name} | ${breaks} | ${caught ? seeds : 'not caught'} | ${message.slice(0, 100).replaceAll('|', '/')} |`;
+function whereOf({ history, sets, rot, about, smallBlocks }: PlantedBug): string {
+  const kind =
+    history !== undefined
+      ? `crashes of "${history.name}"`
+      : sets
+        ? `sets${sets === 'commits' ? ' --commits' : ''}`
+        : `plans${rot ? ' --rot' : ''}${about === undefined ? '' : ` --about ${about}`}`;
+  return `${kind}${smallBlocks ? ', small blocks' : ''}`;
 }
+
+function asLine({ name, where, caught, seed, seeds, seconds, message }: Result): string {
+  const verdict = caught ? `caught by seed ${seed}` : `NOT CAUGHT within ${seeds}`;
+  return `${verdict.padEnd(22)} ${seconds.toFixed(1).padStart(5)} s  ${name} (${where}): ${message.slice(0, 120)}`;
+}
+
+main().catch((error: unknown) => {
+  console.error(error);
+  process.exitCode = 1;
+});

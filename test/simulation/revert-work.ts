@@ -131,6 +131,8 @@ export class RevertWork {
     const error = await calls.errorOf(permitted, () => whileNothingIsCopied(volume, begin));
     // Only where the volume has grown since.
     if (error?.code === 'UNSUPPORTED' && !wasOther && !isOther()) throw error;
+    if (error === undefined && revert.seen !== undefined && wasOther)
+      calls.complaints.push(`the volume, of ${volume.size} bytes, is put back to one of ${target.size}`);
     this.#asked.delete(label);
     if (revert.seen !== undefined) {
       model.endRevert(revert.seen, error === undefined ? 'done' : 'failed');

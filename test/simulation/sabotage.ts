@@ -1,31 +1,32 @@
 /**
  * Plants a bug into a copy of the engine and runs the simulation there until it is caught.
  *
- * The checkout itself is never touched: sources and simulation are copied into a temporary folder, and the simulation
+ * The checkout itself is never touched: what runs is bundled into a temporary folder, with the changes made on the way, and
  * runs there in a process of its own, which also ends one that loops for ever.
  */
 import { spawn } from 'node:child_process';
-import { cp, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { build, type Plugin } from 'esbuild';
 import { type Edit, type PlantedBug, SMALL_BLOCKS } from './planted/bug.js';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
-/** What a run needs; of the interoperability tests the images that they make. */
-const PARTS = ['src', 'test/simulation', 'test/interop/support', 'package.json', 'tsconfig.json'];
 /** A run that shows nothing for so long hangs, which is one way to be caught. */
-const SILENCE_MS = 60_000;
+const SILENCE_SECONDS = 60;
 
 export interface Hunt {
   readonly seed: number;
   readonly runs: number;
   readonly cycles: number;
+  /** No further seed begins after so long; crashes of a history are given up then. Default: no limit. */
+  readonly seconds?: number;
 }
 
 export interface Catch {
   readonly caught: boolean;
-  /** Seeds that it took. */
+  /** Seeds that it took; all that were tried if it was not caught. */
   readonly seeds: number;
   /** The seed that showed it. */
   readonly seed: number;
@@ -34,59 +35,86 @@ export interface Catch {
   readonly seconds: number;
 }
 
+/** How a run in a copy ended. */
+export interface CopyRun {
+  /** `silent`: it was ended because it showed nothing; `late`: because its time was over. */
+  readonly code: number | 'silent' | 'late';
+  readonly output: string;
+}
+
 /** A copy of the engine with changes made to it; gone when disposed. */
 export class SabotagedCopy implements AsyncDisposable {
   readonly folder: string;
+  readonly #edits: readonly Edit[];
 
-  private constructor(folder: string) {
+  private constructor(folder: string, edits: readonly Edit[]) {
     this.folder = folder;
+    this.#edits = edits;
   }
 
   static async make(edits: readonly Edit[]): Promise<SabotagedCopy> {
-    const copy = new SabotagedCopy(await mkdtemp(join(tmpdir(), 'volsnap-planted-')));
-    for (const part of PARTS) await cp(join(ROOT, part), join(copy.folder, part), { recursive: true });
+    const copy = new SabotagedCopy(await mkdtemp(join(tmpdir(), 'volsnap-planted-')), edits);
     await symlink(join(ROOT, 'node_modules'), join(copy.folder, 'node_modules'));
-    for (const edit of edits) await copy.#apply(edit);
     return copy;
   }
 
-  async #apply(edit: Edit): Promise<void> {
-    const path = join(this.folder, 'src', edit.file);
-    await writeFile(path, applied(await readFile(path, 'utf8'), edit));
+  /** @throws Error if a change can not be made, or is of a file that the script does not use */
+  async #bundle(script: string): Promise<string> {
+    const left = new Set(this.#edits);
+    const outfile = join(this.folder, script.replace(/\.ts$/, '.mjs'));
+    await build({
+      entryPoints: [join(ROOT, 'test/simulation', script)],
+      outfile,
+      bundle: true,
+      packages: 'external',
+      platform: 'node',
+      format: 'esm',
+      target: 'node20',
+      keepNames: true,
+      logLevel: 'silent',
+      plugins: [planting(this.#edits, (edit) => left.delete(edit))],
+    });
+    for (const { file } of left)
+      throw new Error(`${script} does not use src/${file}, which a planted bug changes`);
+    return outfile;
   }
 
   /**
    * Runs a script of the simulation in the copy.
    * @param onOutput is told of what it prints, as it does
-   * @returns `undefined` if it had to be ended because it showed nothing
+   * @param secondsMax it is ended then
    */
-  run(
+  async run(
     script: string,
     args: readonly string[],
     onOutput: (text: string) => void = () => undefined,
-  ): Promise<{ code: number; output: string } | undefined> {
-    const path = join(this.folder, 'test/simulation', script);
-    const child = spawn(process.execPath, ['--import', 'tsx', path, ...args], {
+    secondsMax = Infinity,
+  ): Promise<CopyRun> {
+    const path = await this.#bundle(script);
+    const child = spawn(process.execPath, [path, ...args], {
       cwd: this.folder,
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     return new Promise((resolve, reject) => {
       let output = '';
-      let silence: NodeJS.Timeout | undefined;
-      const listen = (chunk?: Buffer) => {
-        const text = chunk?.toString() ?? '';
-        output += text;
-        onOutput(text);
-        clearTimeout(silence);
-        silence = setTimeout(() => child.kill('SIGKILL'), SILENCE_MS);
+      let seconds = 0;
+      let silentSince = 0;
+      const listen = (chunk: Buffer) => {
+        silentSince = seconds;
+        output += chunk.toString();
+        onOutput(chunk.toString());
       };
-      listen();
+      // Counted, not measured: while the whole machine is stopped, nothing is silent.
+      const watch = setInterval(() => {
+        seconds++;
+        if (seconds >= secondsMax || seconds - silentSince >= SILENCE_SECONDS) child.kill('SIGKILL');
+      }, 1000);
       child.stdout.on('data', listen);
       child.stderr.on('data', listen);
       child.on('error', reject);
       child.on('close', (code) => {
-        clearTimeout(silence);
-        resolve(code === null ? undefined : { code, output });
+        clearInterval(watch);
+        resolve({ code: code ?? (seconds >= secondsMax ? 'late' : 'silent'), output });
       });
     });
   }
@@ -94,6 +122,26 @@ export class SabotagedCopy implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await rm(this.folder, { recursive: true, force: true });
   }
+}
+
+/** Makes the changes to sources as they are bundled. */
+function planting(edits: readonly Edit[], onMade: (edit: Edit) => void): Plugin {
+  const root = join(ROOT, 'src/');
+  return {
+    name: 'planting',
+    setup({ onLoad }) {
+      onLoad({ filter: /\.ts$/ }, async ({ path }) => {
+        const own = edits.filter(({ file }) => path === join(root, file));
+        if (own.length === 0) return undefined;
+        let contents = await readFile(path, 'utf8');
+        for (const edit of own) {
+          contents = applied(contents, edit);
+          onMade(edit);
+        }
+        return { contents, loader: 'ts' };
+      });
+    },
+  };
 }
 
 /** The text with the change made. @throws if what is to be changed is not there exactly once */
@@ -111,7 +159,7 @@ export function applied(text: string, { file, find, replace }: Edit): string {
 export async function runOnSmallBlocks(script: string, args: readonly string[]): Promise<number> {
   await using copy = await SabotagedCopy.make(SMALL_BLOCKS);
   const result = await copy.run(script, args, (text) => process.stdout.write(text));
-  return result?.code ?? 1;
+  return typeof result.code === 'number' ? result.code : 1;
 }
 
 /** The changes that a bug, or none, makes to the engine. */
@@ -120,16 +168,27 @@ export const editsOf = (bug: PlantedBug): readonly Edit[] => [
   ...bug.edits,
 ];
 
+/** A copy with a mistake of another kind than the one that is looked for. */
+const UNFIT =
+  /ReferenceError|SyntaxError|RangeError|is not defined|is not a function|ERR_MODULE_NOT_FOUND|Cannot find module/;
+/** Crashes of a history, and one seed, may go on for so long after the time is over. */
+const GRACE_SECONDS = 90;
+
 /** Runs seed after seed, or crash after crash, against a sabotaged engine until one shows the bug. */
-export async function hunt(bug: PlantedBug, { seed, runs, cycles }: Hunt): Promise<Catch> {
+export async function hunt(
+  bug: PlantedBug,
+  { seed, runs, cycles, seconds = Infinity }: Hunt,
+): Promise<Catch> {
   const started = performance.now();
   await using copy = await SabotagedCopy.make(editsOf(bug));
-  const run = (script: string, ...args: readonly (string | number)[]) => copy.run(script, args.map(String));
-  const result =
+  const run = (script: string, ...args: readonly (string | number)[]) =>
+    copy.run(script, args.map(String), undefined, seconds + GRACE_SECONDS);
+  const { code, output } =
     bug.history === undefined
       ? await run(
           bug.sets ? 'sets.ts' : 'simulate.ts',
           ...['--seed', seed, '--runs', runs, '--cycles', cycles, '--progress', 1],
+          ...(seconds === Infinity ? [] : ['--seconds', seconds]),
           ...(bug.sets === 'commits' ? ['--commits'] : []),
           ...(bug.rot ? ['--rot'] : []),
           ...(bug.about === undefined ? [] : ['--about', bug.about]),
@@ -138,17 +197,24 @@ export async function hunt(bug: PlantedBug, { seed, runs, cycles }: Hunt): Promi
           'exhaustive.ts',
           ...['--chains', '--seed', seed, '--seeds', bug.history.orders ?? 1],
           ...['--history', bug.history.name, '--layout', bug.history.layout],
+          ...(bug.history.statesMax === undefined
+            ? []
+            : ['--limit', bug.history.statesMax, '--per-moment', bug.history.statesMax]),
         );
-  const seconds = (performance.now() - started) / 1000;
-  const output = result?.output ?? '';
-  // A copy that does not even start shows nothing.
-  if (/TransformError|ERR_MODULE_NOT_FOUND|Cannot find module/.test(output)) {
+  const caught = code !== 0 && code !== 'late';
+  const message = code === 'silent' ? 'hangs' : messageOf(output);
+  if (caught && UNFIT.test(message === '' ? output : message))
     throw new Error(`${bug.name}: does not run\n${output}`);
-  }
-  const last = Number([...output.matchAll(/^seed (\d+)/gm)].at(-1)?.[1] ?? seed);
-  const caught = result === undefined || result.code !== 0;
-  const seeds = caught ? last - seed + 1 : runs;
-  return { caught, seeds, seed: last, message: result === undefined ? 'hangs' : messageOf(output), seconds };
+  const tried = /^(\d+) seeds from/m.exec(output)?.[1];
+  const told = Number([...output.matchAll(/^seed (\d+)/gm)].at(-1)?.[1] ?? seed);
+  const last = tried === undefined ? told : seed + Number(tried) - 1;
+  return {
+    caught,
+    seeds: last - seed + 1,
+    seed: last,
+    message: caught ? message : '',
+    seconds: (performance.now() - started) / 1000,
+  };
 }
 
 /** The first line that says what was found. */

@@ -16,12 +16,23 @@ import {
   VolsnapError,
   type Volume,
 } from '../../src/index.js';
-import { ModelMismatch, SeededRandom, SimulatedWorld, Ticks, VolumeModel } from '../../src/testing/index.js';
+import {
+  ModelMismatch,
+  type OperationLabel,
+  SeededRandom,
+  SimulatedWorld,
+  Ticks,
+  VolumeModel,
+} from '../../src/testing/index.js';
 import { BLOCK_SIZE } from '../../src/units.js';
 import { DEVICE_FAILS, type Permitted } from './calls.js';
 import { noCounters, type RunCounters } from './counters.js';
 import type { Operation, Plan, Writing } from './plan.js';
+import { bytesOf, drawRuns, type InsidePlan, Mapping } from './plan-inside.js';
 import { PromiseBroken } from './run.js';
+import { SetAim } from './set-aim.js';
+import { ModelWriter } from './set-writer.js';
+import { NO_WORLD } from './space-work.js';
 import { drawUnused, providerOf } from './unused.js';
 import { labelOf, Workload } from './workload.js';
 import { RunWorld } from './world.js';
@@ -83,16 +94,22 @@ interface Member {
   readonly world: RunWorld;
   readonly model: VolumeModel;
   readonly workload: Workload;
+  /** Where the store lies inside the volume: what is drawn for the rest of it is moved. */
+  readonly mapping: Mapping | undefined;
   volume: Volume | undefined;
 }
+
+/** Steps until the work of a cycle is certainly over. */
+const STEPS_MAX = 4000;
 
 class SetRun {
   readonly #random: SeededRandom;
   readonly #world: SimulatedWorld;
   readonly #members: readonly Member[];
   readonly #sets: KnownSet[] = [];
-  /** Members of a set of several that the last crash cut off. */
+  /** Members of a set of several that the last crash cut off, the coordinator first. */
   #cutOff: readonly Member[] | undefined;
+  readonly #aim: SetAim;
   readonly #counters: RunCounters;
   readonly #options: SetRunOptions;
   #environment: { generation: number; environment: ReturnType<SimulatedWorld['environment']> } | undefined;
@@ -105,7 +122,9 @@ class SetRun {
     this.#options = options;
     this.#counters = counters;
     const stragglers = this.#random.pick([1 / 64, 1 / 64, 1 / 6]);
-    this.#world = new SimulatedWorld(`sets ${seed}`, { stragglers });
+    const observe = (event: string, label: OperationLabel) => this.#aim.observe(event, label);
+    this.#world = new SimulatedWorld(`sets ${seed}`, { stragglers, observe });
+    this.#aim = new SetAim(this.#random, this.#world.scheduler);
     const ticks = new Ticks();
     this.#members = Array.from({ length: 2 + this.#random.below(2) }, (_, index) => {
       const plan = this.#planOf(`${seed} ${index}`);
@@ -116,7 +135,10 @@ class SetRun {
       };
       const world = new RunWorld(plan, {}, member);
       const model = new VolumeModel(world.initial, ticks);
-      return { world, model, workload: new Workload(model, counters), volume: undefined };
+      const { inside } = plan;
+      const workload = new Workload(model, counters, { ...NO_WORLD, inside });
+      const mapping = inside === undefined ? undefined : new Mapping(this.#random, inside);
+      return { world, model, workload, mapping, volume: undefined };
     });
   }
 
@@ -134,11 +156,19 @@ class SetRun {
   #planOf(seed: string): Plan {
     const random = this.#random;
     const blocks = 3 + random.below(10);
+    const atOnce = random.chance(0.2);
+    const layout = random.pick(['directory', 'in-volume'] as const);
+    const size = blocks * BLOCK_SIZE - (random.chance(0.3) ? random.below(31) * 512 : 0);
+    const inside: InsidePlan | undefined =
+      layout === 'in-volume' && random.chance(0.2)
+        ? drawRuns(random, Math.floor(size / BLOCK_SIZE))
+        : undefined;
     return {
       seed,
-      atOnce: random.chance(0.2),
-      layout: random.pick(['directory', 'in-volume']),
-      volumeSize: blocks * BLOCK_SIZE - (random.chance(0.3) ? random.below(31) * 512 : 0),
+      atOnce,
+      layout,
+      volumeSize: size + (inside === undefined ? 0 : bytesOf(inside)),
+      ...(inside === undefined ? {} : { inside }),
       reserve: (10 + 512) * BLOCK_SIZE,
       noise: false,
       maximumSize: 0,
@@ -165,11 +195,12 @@ class SetRun {
     for (const member of this.#members) member.world.writing = writing();
     // Now and then a volume is opened alone, or without a way to ask the coordinator.
     const all = random.chance(0.7);
-    const order = this.#drawAlone() ?? this.#shuffled(this.#members).filter(() => all || random.chance(0.5));
+    const alone = this.#drawAlone();
+    const order = alone ?? this.#shuffled(this.#members).filter(() => all || random.chance(0.5));
     const isBlind = random.chance(0.3);
     if (random.chance(0.2)) {
       const { finished } = await this.#world.runSteps(() => this.#openAll(order, isBlind), random.below(120));
-      if (!finished) this.#crash('power-cut');
+      if (!finished) await this.#crash('power-cut');
       else await this.#closeAll();
     }
     await this.#world.run(() => this.#openAll(order, isBlind));
@@ -179,21 +210,30 @@ class SetRun {
     if (faulty)
       for (const { world } of this.#members)
         world.drawFaults({ faultRate: 0.01, controlFaults: random.chance(0.5) });
-    const end = this.#options.commits
-      ? random.pick(['kill', 'power-cut', 'power-cut'] as const)
-      : random.pick(['close', 'kill', 'power-cut', 'power-cut'] as const);
+    // What one that was opened alone found out is held against what a power cut leaves of the others.
+    const end = !this.#options.commits
+      ? random.pick(['close', 'kill', 'power-cut', 'power-cut'] as const)
+      : alone === undefined
+        ? random.pick(['kill', 'kill', 'power-cut'] as const)
+        : random.pick(['kill', 'power-cut', 'power-cut', 'power-cut'] as const);
     const work = () => this.#work();
     if (end === 'close') await this.#world.run(work);
-    else
-      await this.#world.runSteps(
-        work,
-        random.below(this.#options.commits ? 160 : random.chance(0.3) ? 900 : 260),
-      );
+    else await this.#world.runSteps(work, this.#drawSteps());
+    this.#aim.end();
     this.#world.faults.clear();
     if (end === 'close') await this.#closeAll();
-    else this.#crash(faulty ? 'power-cut' : end);
+    else await this.#crash(faulty ? 'power-cut' : end);
     for (const { workload } of this.#members) workload.tolerated = [];
     this.#checkViolations();
+  }
+
+  /** Steps of work until the crash. */
+  #drawSteps(): number {
+    const random = this.#random;
+    if (!this.#options.commits) return random.below(random.chance(0.3) ? 900 : 260);
+    if (!random.chance(0.7)) return random.below(160);
+    this.#aim.begin();
+    return STEPS_MAX;
   }
 
   /** After a crash that cut a set off one of its members is opened alone, now and then: what it decides has to hold for the others. */
@@ -201,7 +241,8 @@ class SetRun {
     const members = this.#cutOff;
     this.#cutOff = undefined;
     if (members === undefined || !this.#random.chance(0.5)) return undefined;
-    return [this.#random.pick(members)];
+    // Mostly not the one that has the record.
+    return [this.#random.pick(this.#random.chance(0.7) ? members.slice(1) : members)];
   }
 
   /** Whatever happened: all of them open, and every set is whole. */
@@ -240,6 +281,7 @@ class SetRun {
       const resolver: SetResolver = (question) => this.#resolve(question, isBlind);
       const volume = await member.world.open('keep', 'refuse', resolver);
       member.volume = volume;
+      member.model.opened(volume.size);
       member.workload.listen(volume);
       this.#watchDeletions(member, volume);
     }
@@ -300,10 +342,11 @@ class SetRun {
   async #work(): Promise<void> {
     const open = this.#members.filter(({ volume }) => volume !== undefined);
     const isQuiet = this.#options.commits || this.#random.chance(0.3);
-    const work = open.map(async ({ volume, workload }) => {
+    const work = open.map(async (member) => {
+      const { volume, workload } = member;
       if (volume === undefined) return;
       const operations = Array.from({ length: isQuiet ? 2 : 3 + this.#random.below(20) }, () =>
-        this.#drawOperation(volume.size),
+        this.#drawOperation(member),
       );
       await workload.run(volume, { operations, clients: 1 + this.#random.below(4) });
     });
@@ -313,7 +356,8 @@ class SetRun {
       await scheduler.pause(this.#random.below(isQuiet ? 4 : 60));
       // It ended with the crash, which is of another time.
       if (scheduler.generation !== generation) return;
-      const members = this.#shuffled(open).slice(0, 1 + this.#random.below(open.length));
+      const least = this.#options.commits ? Math.min(2, open.length) : 1;
+      const members = this.#shuffled(open).slice(0, least + this.#random.below(open.length + 1 - least));
       await this.#createSet(members);
     });
     await Promise.all([...work, ...sets]);
@@ -331,8 +375,10 @@ class SetRun {
     for (const { model } of members) model.beginSnapshot(label, moment, unused);
     const holdTimeoutMs = this.#random.chance(0.1) ? 1 : 10_000;
     const { generation } = this.#world.scheduler;
+    const [coordinator] = members;
     const writer = new ModelWriter(
       this.#random.chance(0.1) ? this.#random.pick(['prepare', 'freeze']) : undefined,
+      () => coordinator && members.length > 1 && this.#aim.frozen(coordinator.world),
     );
     try {
       const taken = await createSnapshotSet(volumes, {
@@ -367,27 +413,25 @@ class SetRun {
       throw new ModelMismatch(`set ${label} was not taken, but ${seen.length} of its members are listed`);
   }
 
-  #drawOperation(size: number): Operation {
+  #drawOperation({ volume, mapping, world }: Member): Operation {
     const random = this.#random;
-    const kind = random.pick([
-      ...(['write', 'write', 'write', 'write', 'write', 'write', 'write', 'flush'] as const),
-      ...(['read-snapshots', 'create', 'delete-oldest', 'delete', 'zeroes'] as const),
-    ]);
-    if (kind === 'delete') return { kind, age: random.below(8), wait: random.chance(0.3) };
-    if (kind !== 'write' && kind !== 'zeroes') return { kind };
-    const sectors = size / 512;
-    const length = 1 + random.below(Math.min(random.pick([1, 8, 40]), sectors));
-    const range = { offset: random.below(sectors - length + 1) * 512, length: length * 512 };
-    return kind === 'write' ? { kind, ...range, zeros: false } : { kind, ...range };
+    const { layout, inside } = world.plan;
+    const size = (volume?.size ?? 0) - (inside === undefined ? 0 : bytesOf(inside));
+    if (random.chance(0.04)) {
+      if (layout === 'directory') return { kind: 'grow', size: size + random.below(70) * 512 };
+      if (mapping !== undefined) return mapping.drawOver();
+    }
+    const operation = drawOperation(random, size);
+    return mapping === undefined ? operation : mapping.operation(operation);
   }
 
-  #crash(model: 'kill' | 'power-cut'): void {
+  async #crash(model: 'kill' | 'power-cut'): Promise<void> {
     this.#counters.crashes++;
     this.#world.crash(model);
     for (const member of this.#members) {
       member.volume = undefined;
       member.model.crash(model, member.world.isBuffered);
-      member.model.reconcileVolume(member.world.peekVolume());
+      member.model.reconcileVolume(await member.world.findVolume(false));
     }
     for (const set of this.#sets) {
       if (set.result !== 'creating') continue;
@@ -407,7 +451,7 @@ class SetRun {
         model.endFlush(model.beginFlush());
       } catch (error) {
         if (!(error instanceof VolsnapError && workload.tolerated.includes(error.code))) throw error;
-        this.#crash('power-cut');
+        await this.#crash('power-cut');
         return;
       }
       member.volume = undefined;
@@ -422,48 +466,15 @@ class SetRun {
   }
 }
 
-/** An application that keeps count of what it is told. */
-class ModelWriter {
-  readonly name = 'model';
-  readonly #calls: string[] = [];
-  readonly #fails: string | undefined;
-
-  constructor(fails: string | undefined) {
-    this.#fails = fails;
-  }
-
-  #note(phase: string): void {
-    this.#calls.push(phase);
-    if (phase === this.#fails) throw new Error(`${phase} was made to fail`);
-  }
-
-  prepare(): void {
-    this.#note('prepare');
-  }
-
-  freeze(): void {
-    this.#note('freeze');
-  }
-
-  thaw(): void {
-    this.#note('thaw');
-  }
-
-  postSnapshot(): void {
-    this.#note('postSnapshot');
-  }
-
-  abort(): void {
-    this.#note('abort');
-  }
-
-  /** @throws ModelMismatch */
-  check(isTaken: boolean, hasUnused: boolean): void {
-    const told = this.#calls.join(' ');
-    const expected = isTaken
-      ? ['prepare freeze thaw postSnapshot']
-      : ['', 'prepare abort', 'prepare freeze abort', ...(hasUnused ? ['prepare freeze thaw abort'] : [])];
-    if (!expected.includes(told))
-      throw new ModelMismatch(`a set was ${isTaken ? '' : 'not '}taken, and a writer was told: ${told}`);
-  }
+function drawOperation(random: SeededRandom, size: number): Operation {
+  const kind = random.pick([
+    ...(['write', 'write', 'write', 'write', 'write', 'write', 'write', 'flush'] as const),
+    ...(['read-snapshots', 'create', 'delete-oldest', 'delete', 'zeroes'] as const),
+  ]);
+  if (kind === 'delete') return { kind, age: random.below(8), wait: random.chance(0.3) };
+  if (kind !== 'write' && kind !== 'zeroes') return { kind };
+  const sectors = size / 512;
+  const length = 1 + random.below(Math.min(random.pick([1, 8, 40]), sectors));
+  const range = { offset: random.below(sectors - length + 1) * 512, length: length * 512 };
+  return kind === 'write' ? { kind, ...range, zeros: false } : { kind, ...range };
 }

@@ -20,8 +20,10 @@ const HELP = `Runs the engine in a simulated world, crashes it, and compares wha
   --no-faults   no device ever fails
   --rot         bits rot in the store; then reads must be right or fail, and check must find it
   --at-once     devices read and write at the call, now and then, as from a page cache
-  --about TOPIC  every plan is of a volume that grows (growth), of a store in runs inside the volume (inside),
-                or of diff areas that arrive later (late)
+  --about TOPIC  every plan is about it, and most crashes come while something is under way:
+${Object.entries(TOPICS)
+  .map(([topic, what]) => `                ${topic.padEnd(8)} ${what}`)
+  .join('\n')}
   --small-blocks  in a copy of the engine whose table and location blocks are soon full
   --shrink      make the plan of --seed shorter while it fails, and print it
   --progress N  seconds between two lines of progress (default 10; on a terminal one line, all the time)
@@ -57,9 +59,10 @@ function whole(name: string, text: string): number {
 }
 
 function topicOf(text: string | undefined): Topic | undefined {
-  const topic = TOPICS.find((known) => known === text);
+  const topics = Object.keys(TOPICS) as Topic[];
+  const topic = topics.find((known) => known === text);
   if (topic === undefined && text !== undefined)
-    throw new Error(`--about must be one of ${TOPICS.join(', ')}, got ${text}`);
+    throw new Error(`--about must be one of ${topics.join(', ')}, got ${text}`);
   return topic;
 }
 

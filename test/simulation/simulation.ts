@@ -1,6 +1,5 @@
 /** Runs seed after seed, in this process or spread over several. */
 import { type ChildProcess, fork } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import { addCounters, type RunCounters } from './counters.js';
 import { SeedFailed, type SeedOptions } from './failure.js';
 import { drawPlan } from './plan.js';
@@ -59,11 +58,10 @@ export async function simulateInJobs(
     new Promise<void>((resolve, reject) => {
       const count = Math.ceil(Math.max(0, runs - index) / jobs);
       const own = ['--seed', seed + index * stride, '--stride', stride * jobs, '--runs', count, '--jobs', 1];
-      const child = fork(
-        fileURLToPath(new URL('simulate.ts', import.meta.url)),
-        [...args, ...own.map(String), '--report'],
-        { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] },
-      );
+      // The same script, which is another one in a copy with changes.
+      const child = fork(process.argv[1] ?? '', [...args, ...own.map(String), '--report'], {
+        stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+      });
       children.push(child);
       child.on('message', (report: Report) => {
         done++;

@@ -200,6 +200,11 @@ export class Workload {
     return this.#passing.has(label);
   }
 
+  /** How many there were that do not outlast the open volume. */
+  get passingCount(): number {
+    return this.#passing.size;
+  }
+
   /** None that was to go with the volume as it was open before is there now. */
   #passAway({ snapshots }: Volume): void {
     const mustGo = (label: string) => this.#passing.has(label) && !this.#kept.has(label);
@@ -216,7 +221,12 @@ export class Workload {
     if (this.tolerated.length === 0) this.tolerated = DEVICE_FAILS;
   }
 
-  async run(volume: Volume, { operations, clients }: Pick<Cycle, 'operations' | 'clients'>): Promise<void> {
+  /** @param onBegin is told of each operation */
+  async run(
+    volume: Volume,
+    { operations, clients }: Pick<Cycle, 'operations' | 'clients'>,
+    onBegin: (operation: Operation) => void = () => undefined,
+  ): Promise<void> {
     // Calls that a crash cut off never end.
     this.#changing = new BlockLocks();
     this.#protected.reset();
@@ -224,6 +234,7 @@ export class Workload {
     let next = 0;
     const client = async () => {
       for (let operation = operations[next++]; operation !== undefined; operation = operations[next++]) {
+        onBegin(operation);
         await this.#perform(volume, operation);
         this.#counters.operations++;
       }

@@ -20,7 +20,7 @@ import {
 import { BLOCK_SIZE, roundUp, SECTOR_SIZE } from '../../src/units.js';
 import { SimulatedApart } from './apart.js';
 import { type LateDisk, withoutAreas } from './late.js';
-import type { Cycle, Plan, Writing } from './plan.js';
+import type { Cycle, Plan, Range, Writing } from './plan.js';
 import { firstRun } from './plan-inside.js';
 
 const START_SECTOR = 0x1e00;
@@ -198,17 +198,30 @@ export class RunWorld {
   }
 
   /** Lets devices fail, until the faults are cleared. */
-  drawFaults({ faultRate, controlFaults }: Pick<Cycle, 'faultRate' | 'controlFaults'>): void {
+  drawFaults(cycle: Pick<Cycle, 'faultRate' | 'controlFaults' | 'volumeFaults'>): void {
+    const { faultRate, controlFaults, volumeFaults = false } = cycle;
     const { faults } = this.world;
+    if (volumeFaults)
+      faults.add({ operation: 'flush', effect: 'EIO', chance: 0.5, times: 1, target: this.volumeName });
     if (controlFaults) {
-      const { inside, volumeSize } = this.plan;
-      const control = inside === undefined ? roundUp(volumeSize, BLOCK_SIZE) : firstRun(inside).offset;
-      const where = this.#inside
-        ? { target: this.volumeName, from: control, to: control + CONTROL_BLOCKS * BLOCK_SIZE }
-        : { target: `${this.#storeName}/{${FORMAT_SIGNATURE}}` };
+      const where = this.#control;
       faults.add({ operation: ['write', 'flush'], effect: 'EIO', chance: 0.2, times: 4, ...where });
     }
     faults.draw(faultRate);
+  }
+
+  /** Where the control blocks lie. */
+  get #control(): { readonly target: string; readonly from?: number; readonly to?: number } {
+    if (!this.#inside) return { target: `${this.#storeName}/{${FORMAT_SIGNATURE}}` };
+    const { inside, volumeSize } = this.plan;
+    const from = inside === undefined ? roundUp(volumeSize, BLOCK_SIZE) : firstRun(inside).offset;
+    return { target: this.volumeName, from, to: from + CONTROL_BLOCKS * BLOCK_SIZE };
+  }
+
+  /** Does an operation there touch the control blocks? */
+  isControl(name: string, offset: number): boolean {
+    const { target, from = 0, to = Infinity } = this.#control;
+    return name === target && offset >= from && offset < to;
   }
 
   /** What the host has for the store from now on, in bytes; 0: as much as is wanted. Not less than is there. */
@@ -229,18 +242,15 @@ export class RunWorld {
    */
   rot(): () => void {
     const { random } = this.world;
-    const { disk, from } = this.#rotting();
-    const offset = this.#pickByte(disk, from);
+    const { disk, blocks } = this.#rotting();
+    const offset = this.#pickByte(disk, blocks);
     const bit = random.below(8);
     disk.rot(offset, bit);
     return () => disk.rot(offset, bit);
   }
 
-  #pickByte(disk: SimulatedDisk, from: number): number {
+  #pickByte(disk: SimulatedDisk, blocks: readonly number[]): number {
     const { random } = this.world;
-    const blocks = numbersTo(Math.floor((disk.size - from) / BLOCK_SIZE)).map(
-      (block) => from + block * BLOCK_SIZE,
-    );
     const metadata = blocks.filter((offset) => typeOf(disk.peek(offset, TYPE_END)) !== undefined);
     const tables = metadata.filter((offset) => typeOf(disk.peek(offset, TYPE_END)) === BlockType.table);
     const kind = random.pick([blocks, metadata, tables]);
@@ -251,25 +261,41 @@ export class RunWorld {
     const reach = random.pick([1, TABLE_ENTRY_BYTES]);
     const parts = numbersTo(BLOCK_SIZE / reach).map((part) => part * reach);
     const used = parts.filter((at) => bytes.subarray(at, at + reach).some((byte) => byte !== 0));
-    return block + random.pick(used) + random.below(reach);
+    const part = block + random.pick(used);
+    // What an entry is: a copy, or none.
+    if (kind === tables && reach === TABLE_ENTRY_BYTES && random.chance(0.4)) return part + FLAGS_AT;
+    return part + random.below(reach);
   }
 
-  /** A disk, and where on it the store begins. */
-  #rotting(): { disk: SimulatedDisk; from: number } {
+  /** A disk, and where on it blocks of the store lie. */
+  #rotting(): { disk: SimulatedDisk; blocks: readonly number[] } {
     const { random } = this.world;
     if (!this.#inside) {
       const directory = this.world.directory(this.#storeName);
-      return { disk: directory.file(random.pick(directory.fileNames.sort())), from: 0 };
+      const disk = directory.file(random.pick(directory.fileNames.sort()));
+      return { disk, blocks: blocksOf({ offset: 0, length: disk.size }) };
     }
     const disk = this.world.disk(this.volumeName);
-    const controlBlocks = roundUp(this.plan.volumeSize, BLOCK_SIZE);
+    const { inside, volumeSize } = this.plan;
+    const behind = roundUp(volumeSize, BLOCK_SIZE);
+    const runs = inside?.runs ?? [{ offset: behind, length: disk.size - behind }];
+    const control = inside === undefined ? behind : firstRun(inside).offset;
     // The block of the kept sector, right behind the control blocks, belongs to the volume.
-    const areas = controlBlocks + (CONTROL_BLOCKS + 1) * BLOCK_SIZE;
-    return { disk, from: random.chance(0.2) ? controlBlocks : areas };
+    const areas = control + (CONTROL_BLOCKS + 1) * BLOCK_SIZE;
+    const isControl = (at: number) => at >= control && at < areas;
+    const mayBeControl = random.chance(0.2);
+    const blocks = runs.flatMap(blocksOf).filter((at) => !isControl(at) || mayBeControl);
+    return { disk, blocks: blocks.filter((at) => at !== areas - BLOCK_SIZE) };
   }
 }
 
+/** Where the whole blocks of a range begin. */
+const blocksOf = ({ offset, length }: Range): number[] =>
+  numbersTo(Math.floor(length / BLOCK_SIZE)).map((block) => offset + block * BLOCK_SIZE);
+
 const TABLE_ENTRY_BYTES = 32;
+/** Of an entry. */
+const FLAGS_AT = 24;
 const numbersTo = (count: number): number[] => Array.from({ length: count }, (_, index) => index);
 /** Metadata blocks begin with a GUID, of which this is the first word, and a version; then their type. */
 const SIGNATURE = 0x3808876b;

@@ -12,13 +12,11 @@ export interface CacheCatch {
 /** Runs seed after seed with the bug in place. */
 export async function huntInCache({ edits }: CacheBug, runs: number): Promise<CacheCatch> {
   await using copy = await SabotagedCopy.make(edits);
-  const result = await copy.run('cache/simulate.ts', ['--runs', String(runs), '--progress', '1']);
-  const output = result?.output ?? '';
-  if (/TransformError|ERR_MODULE_NOT_FOUND|Cannot find module/.test(output)) throw new Error(output);
+  const { code, output } = await copy.run('cache/simulate.ts', ['--runs', String(runs), '--progress', '1']);
   const seeds = Number([...output.matchAll(/^seed (\d+)/gm)].at(-1)?.[1] ?? 0);
   const message =
-    /^Error: (cycle .*)$/m.exec(output)?.[1] ?? (result === undefined ? 'hangs' : output.trim().slice(-300));
-  return result?.code === 0 ? { caught: false, seeds: runs, message: '' } : { caught: true, seeds, message };
+    /^Error: (cycle .*)$/m.exec(output)?.[1] ?? (code === 'silent' ? 'hangs' : output.trim().slice(-300));
+  return code === 0 ? { caught: false, seeds: runs, message: '' } : { caught: true, seeds, message };
 }
 
 if (process.argv[1]?.endsWith('cache/planted.ts')) {

@@ -201,6 +201,7 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
   {
     name: 'a write-out that failed is forgotten',
     breaks: 'an acknowledged write is lost, and nobody hears of it',
+    about: 'faults',
     edits: [
       {
         file: BUFFER,

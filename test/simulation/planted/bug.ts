@@ -24,6 +24,8 @@ export interface BugHistory {
   readonly layout: 'directory' | 'in-volume';
   /** Orders of events to try. Default 1. */
   readonly orders?: number;
+  /** So many states of each moment at most. Default: all. */
+  readonly statesMax?: number;
 }
 
 /** A change of one source file. */
@@ -39,7 +41,7 @@ export const SMALL_TABLE_ENTRIES = 20;
 
 /**
  * Not a bug: a format of the same kind with blocks that are soon full, so that chains of them come up all the time. Table
- * blocks hold 20 entries (two sectors), location blocks 2 runs, batches 3 copies.
+ * blocks hold 20 entries (two sectors), location blocks 2 runs, batches 3 copies, parts of a copy within the volume 2 blocks.
  */
 export const SMALL_BLOCKS: readonly Edit[] = [
   {
@@ -56,5 +58,10 @@ export const SMALL_BLOCKS: readonly Edit[] = [
     file: 'copy-on-write/batch.ts',
     find: 'const BLOCKS_MAX = 64;',
     replace: 'const BLOCKS_MAX = 3;',
+  },
+  {
+    file: 'volume/copy-range.ts',
+    find: 'const PART_BYTES = 256 * BLOCK_SIZE;',
+    replace: 'const PART_BYTES = 2 * BLOCK_SIZE;',
   },
 ];

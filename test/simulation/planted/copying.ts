@@ -69,7 +69,7 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
       {
         file: COPY_ON_WRITE,
         find: 'this.figures.batches++;',
-        replace: 'this.figures.batches++;\n    batch.finish();',
+        replace: 'this.figures.batches++;\n    copied.batch.finish();',
       },
     ],
   },
@@ -142,6 +142,7 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
   {
     name: 'a failed copy is ignored',
     breaks: 'a snapshot stays although it has lost a block',
+    about: 'faults',
     edits: [
       {
         file: 'snapshot/space.ts',
@@ -153,6 +154,7 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
   {
     name: 'entries that could not be written are not written again',
     breaks: 'a retry commits copies without entries',
+    about: 'faults',
     edits: [
       {
         file: 'diff-area/table-writer.ts',
@@ -164,6 +166,7 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
   {
     name: 'a failed flush of the volume is reported as success',
     breaks: 'flushed data is lost in a power cut',
+    about: 'faults',
     edits: [
       {
         file: VOLUME,
@@ -197,6 +200,7 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
   {
     name: 'slots of a failed batch are not given back',
     breaks: 'space is promised for ever to entries that never come',
+    about: 'faults',
     edits: [{ file: COPY_ON_WRITE, find: 'area.cancel(reserved, blocks.length, blocks);', replace: '' }],
   },
 ];

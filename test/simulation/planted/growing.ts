@@ -110,4 +110,4 @@ const BUGS: readonly PlantedBug[] = [
   },
 ];
 
-export const GROWING_BUGS: readonly PlantedBug[] = BUGS.map((bug) => ({ ...bug, about: 'growth' }));
+export const GROWING_BUGS: readonly PlantedBug[] = BUGS.map((bug) => ({ about: 'growth', ...bug }));

@@ -8,7 +8,7 @@ const READER = 'snapshot/reader.ts';
 const SETTLE = 'snapshot/settle-moves.ts';
 const OVERWRITTEN = { name: 'blocks move, and their sources are overwritten', layout: 'in-volume' } as const;
 
-export const MOVE_BUGS: readonly PlantedBug[] = [
+const BUGS: readonly PlantedBug[] = [
   {
     name: 'a move is recorded before the volume is flushed',
     breaks: 'after a power cut the source is overwritten, and the target was never written',
@@ -177,6 +177,7 @@ export const MOVE_BUGS: readonly PlantedBug[] = [
   {
     name: 'a target that lies behind what is still to be copied is written first',
     breaks: 'an overlapping copy copies what it has just written',
+    smallBlocks: true,
     edits: [{ file: COPY, find: 'return to > from ? parts.reverse() : parts;', replace: 'return parts;' }],
   },
   {
@@ -279,3 +280,5 @@ export const MOVE_BUGS: readonly PlantedBug[] = [
     edits: [{ file: 'copy-on-write/copy-on-write.ts', find: ' && this.#merging.length === 0', replace: '' }],
   },
 ];
+
+export const MOVE_BUGS: readonly PlantedBug[] = BUGS.map((bug) => ({ about: 'copies', ...bug }));

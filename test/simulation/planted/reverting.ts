@@ -6,7 +6,7 @@ const REVERT = 'snapshot/revert.ts';
 const STATE = 'snapshot/revert-state.ts';
 const MARKS = 'diff-area/revert-marks.ts';
 
-export const REVERTING_BUGS: readonly PlantedBug[] = [
+const BUGS: readonly PlantedBug[] = [
   {
     name: 'a block is marked done before it is durable',
     breaks: 'a block is neither put back nor what was written to it',
@@ -160,7 +160,7 @@ export const REVERTING_BUGS: readonly PlantedBug[] = [
         file: REVERT,
         find: '    await this.#flag(target, false);\n    live.putBack',
         replace:
-          '    chain.keepFrom(undefined);\n    await dropUnwanted(this.#context, previous);\n    await this.#flag(target, false);\n    live.putBack',
+          '    chain.keeping.from = undefined;\n    await dropUnwanted(this.#context, previous);\n    await this.#flag(target, false);\n    live.putBack',
       },
     ],
   },
@@ -187,3 +187,5 @@ export const REVERTING_BUGS: readonly PlantedBug[] = [
     ],
   },
 ];
+
+export const REVERTING_BUGS: readonly PlantedBug[] = BUGS.map((bug) => ({ about: 'reverts', ...bug }));

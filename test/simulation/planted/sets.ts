@@ -114,7 +114,7 @@ export const SET_BUGS: readonly PlantedBug[] = [
       {
         file: 'volume/leftovers.ts',
         find: 'if (chain.keeping.isNeeded(record)) record.expired = reason;',
-        replace: 'if (chain.isKept(record) && reason === null) record.expired = reason;',
+        replace: 'if (chain.keeping.isNeeded(record) && reason === null) record.expired = reason;',
       },
     ],
   },

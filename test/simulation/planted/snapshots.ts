@@ -65,6 +65,7 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
   {
     name: 'a commit that failed is not withdrawn',
     breaks: 'a snapshot that was refused is there after a reopening, without its file',
+    about: 'faults',
     edits: [
       { file: CREATE, find: 'if (this.#publishing === undefined) return true;', replace: 'return true;' },
     ],

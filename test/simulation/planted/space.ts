@@ -160,6 +160,7 @@ export const SPACE_BUGS: readonly PlantedBug[] = [
   {
     name: 'the space of a deleted snapshot is free while it is read',
     breaks: 'a reader sees damage instead of a deletion',
+    about: 'deletion',
     edits: [
       { file: FREEING, find: 'await Promise.all(readers.map((reader) => reader.unread()));', replace: '' },
     ],

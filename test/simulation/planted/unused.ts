@@ -7,9 +7,9 @@ const BLOCKS = 'diff-area/unused-blocks.ts';
 const UNUSED = 'snapshot/unused-space.ts';
 
 /** The windows are short: a random crash seldom comes in them. */
-const history = { name: 'a snapshot leaves out', layout: 'directory' } as const;
+const history = { name: 'a snapshot leaves out', layout: 'directory', statesMax: 64 } as const;
 
-export const UNUSED_BUGS: readonly PlantedBug[] = [
+const BUGS: readonly PlantedBug[] = [
   {
     name: 'bitmaps are in force before the control file names them',
     breaks: 'after a crash a snapshot has neither a copy nor a bitmap of blocks that were overwritten',
@@ -142,3 +142,5 @@ export const UNUSED_BUGS: readonly PlantedBug[] = [
     ],
   },
 ];
+
+export const UNUSED_BUGS: readonly PlantedBug[] = BUGS.map((bug) => ({ about: 'unused', ...bug }));
