@@ -72,6 +72,8 @@ async function findBytes(
   for (const other of records) {
     const { area: elsewhere } = other;
     if (elsewhere === undefined || elsewhere === area || !elsewhere.table.has(block)) continue;
+    // Of a deleted one the space of what is merged may have been given back.
+    if (other.deleted !== undefined) continue;
     await other
       .whileThere(() => elsewhere.readCopies(block, elsewhere.table.slotOf(block), bytes))
       .catch(unlessUnreadable);

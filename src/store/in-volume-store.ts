@@ -24,7 +24,7 @@ import {
   UnsupportedError,
 } from '../errors.js';
 import { identify, SIGNATURE_BYTES } from '../filesystem/signature.js';
-import { LOCATIONS_PER_BLOCK, START_BLOCK_OFFSET, START_BLOCK_SIZE } from '../format/constants.js';
+import { START_BLOCK_OFFSET, START_BLOCK_SIZE } from '../format/constants.js';
 import type { DiffAreaItem } from '../format/control-block.js';
 import { guidFrom } from '../format/guid.js';
 import { isStartBlock } from '../format/start-block.js';
@@ -33,7 +33,13 @@ import { CONTROL_BLOCKS, ControlFile } from './control-file.js';
 import { Extents } from './extents.js';
 import { readLocationList } from './location-list.js';
 import { checkGivesWay, newStart } from './new-start.js';
-import { RESERVE_LIST_BLOCKS, readReserveList, wholeBlocks, writeReserveList } from './reserve-list.js';
+import {
+  beyondList,
+  RESERVE_LIST_BLOCKS,
+  readReserveList,
+  wholeBlocks,
+  writeReserveList,
+} from './reserve-list.js';
 import { type Piece, Runs } from './runs.js';
 import { SpaceBudget } from './space-budget.js';
 import { StartSectorDevice } from './start-sector-device.js';
@@ -265,8 +271,10 @@ class AttachedInVolume implements AttachedStore {
         throw new ReadOnlyError(`a diff area still lies at ${from * BLOCK_SIZE} of ${this.name}`);
     const rest = new Extents(reserve);
     for (const { start: from, length: count } of left) rest.remove(from, count);
-    if ([...rest].length > LOCATIONS_PER_BLOCK)
-      throw new ReadOnlyError(`the store of ${this.name} has too many runs to leave a part of one`);
+    for (const run of beyondList(rest, this.#free)) {
+      rest.remove(run.start, run.length);
+      left.push(run);
+    }
     // From now on nothing is handed out there, whatever becomes of the list.
     for (const { start: from, length: count } of left) this.#free.remove(from, count);
     // What was copied there is nobody's business, and read as zeros until now.

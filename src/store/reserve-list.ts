@@ -7,7 +7,7 @@
  * that it has left is brought up to date before the next.
  */
 import type { BlockDevice } from '../device/block-device.js';
-import { FormatError, InvalidArgumentError } from '../errors.js';
+import { FormatError, InvalidArgumentError, ReadOnlyError } from '../errors.js';
 import { LOCATIONS_PER_BLOCK } from '../format/constants.js';
 import { decodeLocationBlock, encodeLocationBlock } from '../format/location-block.js';
 import { BLOCK_SIZE, type ByteLength, type ByteOffset } from '../units.js';
@@ -38,6 +38,19 @@ export function wholeBlocks(
       `a reserve inside the volume has at most ${LOCATIONS_PER_BLOCK} runs, these are ${[...blocks].length}`,
     );
   return blocks;
+}
+
+/**
+ * What has to be left besides, because what was left before cuts the reserve into more runs than the list holds: the shortest
+ * runs that are free. @throws ReadOnlyError if there are not enough of those
+ */
+export function beyondList(blocks: Extents, free: Extents): Extent[] {
+  const runs = [...blocks];
+  const count = Math.max(0, runs.length - LOCATIONS_PER_BLOCK);
+  const unused = runs.filter(({ start, length }) => free.contains(start, length));
+  if (unused.length < count)
+    throw new ReadOnlyError(`the list of the reserve holds ${LOCATIONS_PER_BLOCK} runs, and all are in use`);
+  return unused.sort((a, b) => a.length - b.length).slice(0, count);
 }
 
 /**

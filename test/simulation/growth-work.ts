@@ -30,8 +30,10 @@ export class GrowthWork {
     const permitted = [...NOT_GROWN, ...(isLess ? LESS : NO_ERROR)];
     const error = await this.#calls.errorOf(permitted, () => volume.grow(size));
     if (error === undefined && isLess) this.#calls.complaints.push(`the volume was cut to ${size} bytes`);
-    // One that was under way before, and is still, was so all the time.
-    const isReverting = revert !== undefined && volume.figures.revert?.previousId === revert.previousId;
+    // One that was under way before, and is still, was so all the time. With everything put back only snapshots are left to drop.
+    const { revert: now } = volume.figures;
+    const isReverting =
+      now !== undefined && now.previousId === revert?.previousId && now.doneBytes < now.totalBytes;
     if (error === undefined && isReverting)
       this.#calls.complaints.push(`the volume became ${size} bytes long while it was put back to a snapshot`);
     if (error === undefined && isMore) {

@@ -2,8 +2,9 @@
 import { expect, test } from 'vitest';
 import { checkVolume } from '../../../src/check/check.ts';
 import { BufferPool } from '../../../src/device/buffer-pool.ts';
-import { MemoryDevice } from '../../../src/device/memory-device.ts';
+import { MemoryContent, MemoryDevice } from '../../../src/device/memory-device.ts';
 import { VolsnapError } from '../../../src/errors.ts';
+import { LOCATIONS_PER_BLOCK } from '../../../src/format/constants.ts';
 import type { VolumeEvents } from '../../../src/snapshot/events.ts';
 import type { ProtectedWritePolicy } from '../../../src/snapshot/protected-blocks.ts';
 import { InVolumeStore } from '../../../src/store/in-volume-store.ts';
@@ -192,6 +193,37 @@ test('by policy all snapshots go instead, and the blocks are the volume’s for 
   }
   await world.volume.close();
   expect(await check(world)).toEqual([]);
+});
+
+test('where the list of the store is full, its shortest run goes together with what is written over', async () => {
+  const single = (i: number) => ({ offset: (150 + 2 * i) * BLOCK_SIZE, length: BLOCK_SIZE });
+  const most = LOCATIONS_PER_BLOCK;
+  const runs = [
+    { offset: 10 * BLOCK_SIZE, length: 120 * BLOCK_SIZE },
+    ...Array.from({ length: most - 1 }, (_, i) => single(i)),
+  ];
+  const size = (160 + 2 * most) * BLOCK_SIZE;
+  const content = new MemoryContent(size);
+  const device = () => new MemoryDevice(content);
+  await Volume.initialize(device(), { store: new InVolumeStore({ runs }) });
+  const bytes = new Uint8Array(BLOCK_SIZE).fill(7);
+  const over = 80 * BLOCK_SIZE;
+  for (const offset of [over, over + 10 * BLOCK_SIZE]) {
+    const volume = await Volume.open(device(), { store: new InVolumeStore(), onProtectedWrite: 'drop' });
+    await volume.createSnapshot({ label: 'one' });
+    await volume.write(offset, bytes);
+    expect(volume.snapshots).toEqual([]);
+    const left = Array.from({ length: most - 1 }, (_, i) => single(i).offset);
+    const found = await Promise.all(left.map((at) => volume.read(at, BLOCK_SIZE)));
+    expect(found.every((block) => block.every((byte) => byte === 0))).toBe(true);
+    await volume.close();
+  }
+  const volume = await Volume.open(device(), { store: new InVolumeStore() });
+  expect(await volume.read(over, BLOCK_SIZE)).toEqual(bytes);
+  await volume.createSnapshot({ label: 'two' });
+  await volume.write(0, bytes);
+  await volume.close();
+  expect(await checkVolume(device(), { scrub: true })).toEqual([]);
 });
 
 test('what the store cannot do without is never given up', async () => {

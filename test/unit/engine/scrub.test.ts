@@ -3,7 +3,8 @@ import { describe, expect, test } from 'vitest';
 import type { DiffArea } from '../../../src/diff-area/diff-area.ts';
 import type { Clock } from '../../../src/environment.ts';
 import { DeviceError } from '../../../src/errors.ts';
-import { explainProblem } from '../../../src/snapshot/problem.ts';
+import { repairCopy } from '../../../src/scrub/repair.ts';
+import { explainProblem, type Problem } from '../../../src/snapshot/problem.ts';
 import { BLOCK_SIZE, offsetOfSlot } from '../../../src/units.ts';
 import { expectSame, LAYOUTS, MEBIBYTE, World, type WorldOptions } from './world.ts';
 
@@ -267,6 +268,20 @@ describe.each(LAYOUTS)('a scrub (%s)', (layout) => {
     await world.kill();
     await world.expectRight();
   });
+});
+
+test('for a repair nobody looks into a deleted snapshot, of which what is merged may be cut off', async () => {
+  const world = await populated();
+  const { engine } = world.volume.parts.writer ?? {};
+  const [record, middle] = engine?.chain.records ?? [];
+  if (engine === undefined || record === undefined || middle === undefined) throw new Error('no snapshots');
+  const [area, cut] = [areaOf(world, 0), areaOf(world, 1)];
+  await rot(area, 3);
+  await cut.cut(await cut.tableBackwards(), 0, async () => undefined);
+  middle.markDeleted('requested');
+  const problem: Problem = { code: 'checksum', snapshot: record.id, message: 'bad', block: 3 };
+  const bad = { record, area, problem, isNeeded: () => true };
+  expect(await repairCopy(engine.device, [record, middle], bad)).toBe(problem);
 });
 
 test('a volume that is open for reading only is not scrubbed', async () => {
