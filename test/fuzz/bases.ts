@@ -8,6 +8,7 @@ import { MemoryContent, MemoryDevice } from '../../src/device/memory-device.ts';
 import { MemoryFolder } from '../../src/device/memory-folder.ts';
 import type { Environment } from '../../src/environment.ts';
 import { DeviceError, NotFoundError } from '../../src/errors.ts';
+import { START_BLOCK_OFFSET } from '../../src/format/constants.ts';
 import { DirectoryStore } from '../../src/store/directory-store.ts';
 import { InVolumeStore } from '../../src/store/in-volume-store.ts';
 import type { Store } from '../../src/store/store.ts';
@@ -107,6 +108,9 @@ export async function makeBases(seed: string): Promise<Base[]> {
   return bases;
 }
 
+/** Where a start block of Windows says where its catalog is. */
+const CATALOG_OFFSET = START_BLOCK_OFFSET + 0x30;
+
 const GROWTH = { initial: 12 * BLOCK_SIZE, maximum: 32 * BLOCK_SIZE };
 
 async function makeBase(plan: Plan, random: SeededRandom): Promise<Base> {
@@ -135,6 +139,8 @@ async function makeBase(plan: Plan, random: SeededRandom): Promise<Base> {
     if (id === storeId) moments.set(id, model.slice());
     else shadowCopies.add(storeId);
   }
+  // Only the base goes on leading to the catalog of Windows.
+  if (takesOver) model.fill(0, CATALOG_OFFSET, CATALOG_OFFSET + 8);
   for (let i = 0; i < plan.snapshots; i++) {
     const snapshot = await volume.createSnapshot({
       label: `number ${i}`,
