@@ -1,5 +1,5 @@
 /** Makes an empty cache image. */
-import type { BlockDevice } from '../device/block-device.js';
+import { type BlockDevice, isResizable } from '../device/block-device.js';
 import { writeZeros } from '../device/zeros.js';
 import { type Environment, systemEnvironment } from '../environment.js';
 import { AlreadyInitializedError, InvalidArgumentError, UnsupportedError } from '../errors.js';
@@ -19,7 +19,6 @@ import {
 import { emptyColumns, encodeNode, NODE_BLOCKS } from '../format/vci-node.js';
 import { type ByteLength, roundUp } from '../units.js';
 import { BlockMap } from './block-map.js';
-import { isResizable } from './image-file.js';
 import { intentBlocksFor } from './intents.js';
 
 export interface CreateCacheOptions {

@@ -4,7 +4,7 @@
  * Shared state: the length and the header, changed under a mutex each.
  */
 import { Mutex } from 'async-mutex';
-import type { BlockDevice, ResizableDevice } from '../device/block-device.js';
+import { type BlockDevice, isResizable } from '../device/block-device.js';
 import { FormatError } from '../errors.js';
 import {
   decodeVciHeader,
@@ -19,9 +19,6 @@ import { roundUp } from '../units.js';
 
 /** A file grows by so many bytes at a time. */
 const GROWTH = 4 * 1024 * 1024;
-
-export const isResizable = (device: BlockDevice): device is ResizableDevice =>
-  'resize' in device && typeof device.resize === 'function';
 
 const DONE = Promise.resolve();
 

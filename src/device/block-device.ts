@@ -87,6 +87,10 @@ export interface ResizableDevice extends BlockDevice {
   resize(size: ByteLength): Promise<void>;
 }
 
+/** Can its size be changed? A wrapper may have the member without anything behind it. */
+export const isResizable = (device: BlockDevice): device is ResizableDevice =>
+  'resize' in device && typeof device.resize === 'function';
+
 /** Writes buffers one after the other, through `writev` where the device has it. */
 export async function writeAll(
   device: BlockDevice,

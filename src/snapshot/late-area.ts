@@ -14,6 +14,7 @@ import { MemoryDevice } from '../device/memory-device.js';
 import { AREA_SIZE_MIN, createDiffArea } from '../diff-area/create.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import { FormatError, InvalidArgumentError, NoSpaceError, OfflineError } from '../errors.js';
+import { informationOf } from '../format/application-information.js';
 import { type DiffAreaItem, SnapshotState } from '../format/control-block.js';
 import { type Guid, NIL_GUID } from '../format/guid.js';
 import { type CatalogEntry, isDeleting } from '../store/catalog.js';
@@ -135,7 +136,7 @@ export async function standIn(
   const area = await createDiffArea(file, {
     storeId: snapshot.storeId,
     epoch: 1n,
-    information: { ...NO_INFORMATION, snapshotId: snapshot.storeId },
+    information: informationOf(snapshot.storeId, NIL_GUID),
     blockCount: blocksIn(snapshot.volumeSize),
     length,
   });
@@ -147,18 +148,6 @@ export async function standIn(
   const late: LateArea = { record, standIn: area, memory: file.device, space };
   return { record, dropped: 0, late, repair: async () => undefined };
 }
-
-const NO_INFORMATION = {
-  unknownId: NIL_GUID,
-  setId: NIL_GUID,
-  context: 0,
-  provider: 0,
-  attributes: 0,
-  originatingMachine: '',
-  serviceMachine: '',
-  label: undefined,
-  agentBytes: undefined,
-};
 
 /** Memory whose flush says in the control file that there are copies in it. */
 export class StandInDevice extends MemoryDevice {

@@ -4,7 +4,7 @@
  *
  * Nobody but the control file touches that sector: the volume's own lies elsewhere (`StartSectorDevice`).
  */
-import type { BlockDevice, ResizableDevice } from '../device/block-device.js';
+import { type BlockDevice, isResizable, type ResizableDevice } from '../device/block-device.js';
 import { assert, DeviceError } from '../errors.js';
 import { START_BLOCK_OFFSET, START_BLOCK_SIZE } from '../format/constants.js';
 import type { ByteLength, ByteOffset } from '../units.js';
@@ -90,8 +90,6 @@ export class HeldStart implements BlockDevice {
     await this.close();
   }
 }
-
-const isResizable = (device: BlockDevice): device is ResizableDevice => 'resize' in device;
 
 /** @returns whether the range is the start block @throws if it is a part of it only */
 function isStart(offset: ByteOffset, { byteLength }: Uint8Array): boolean {

@@ -13,7 +13,7 @@
  * Shared state: the free extents. They change only between awaits, so no lock is needed.
  */
 import { checkWhole } from '../arguments.js';
-import type { BlockDevice, ResizableDevice } from '../device/block-device.js';
+import { type BlockDevice, isResizable } from '../device/block-device.js';
 import { writeZeros } from '../device/zeros.js';
 import {
   FormatError,
@@ -209,8 +209,6 @@ export class InVolumeStore implements Store {
     return new AttachedInVolume(device, control, volume, { reserve, fixed, isInside }, writable);
   }
 }
-
-const isResizable = (device: BlockDevice): device is ResizableDevice => 'resize' in device;
 
 /** The blocks of a store, by number on the device. */
 interface Reserve {

@@ -66,8 +66,9 @@ export async function writeReserveList(
   inForce?: Extents,
 ): Promise<void> {
   for (let place = RESERVE_LIST_BLOCKS - 1; inForce !== undefined && place >= 0; place--) {
-    const found = await soundPlace(device, at + place * BLOCK_SIZE, epoch);
-    if (found?.total !== inForce.total) await writePlace(device, at + place * BLOCK_SIZE, epoch, inForce);
+    const found = await tryPlace(device, at + place * BLOCK_SIZE, epoch);
+    if (found instanceof FormatError || found.total !== inForce.total)
+      await writePlace(device, at + place * BLOCK_SIZE, epoch, inForce);
   }
   for (let place = RESERVE_LIST_BLOCKS - 1; place >= 0; place--)
     await writePlace(device, at + place * BLOCK_SIZE, epoch, blocks);
@@ -90,32 +91,28 @@ async function writePlace(
   await device.flush();
 }
 
-/** @returns `undefined` if no sound list is there @throws DeviceError */
-async function soundPlace(
+/** @returns what is wrong if no sound list is there @throws DeviceError */
+async function tryPlace(
   device: BlockDevice,
   offset: ByteOffset,
   epoch: bigint,
-): Promise<Extents | undefined> {
+): Promise<Extents | FormatError> {
   try {
     return await readPlace(device, offset, epoch);
   } catch (error) {
     if (!(error instanceof FormatError)) throw error;
-    return undefined;
+    return error;
   }
 }
 
 /** @throws FormatError if neither place holds a sound list, DeviceError */
 export async function readReserveList(device: BlockDevice, at: ByteOffset, epoch: bigint): Promise<Extents> {
   let shortest: Extents | undefined;
-  let failure: unknown;
+  let failure: FormatError | undefined;
   for (let place = 0; place < RESERVE_LIST_BLOCKS; place++) {
-    try {
-      const blocks = await readPlace(device, at + place * BLOCK_SIZE, epoch);
-      if (shortest === undefined || blocks.total < shortest.total) shortest = blocks;
-    } catch (error) {
-      if (!(error instanceof FormatError)) throw error;
-      failure = error;
-    }
+    const found = await tryPlace(device, at + place * BLOCK_SIZE, epoch);
+    if (found instanceof FormatError) failure = found;
+    else if (shortest === undefined || found.total < shortest.total) shortest = found;
   }
   if (shortest === undefined) throw failure;
   return shortest;

@@ -1,11 +1,9 @@
 /** Making a volume longer. */
 import { checkWhole } from '../arguments.js';
-import type { BlockDevice, ResizableDevice } from '../device/block-device.js';
+import { isResizable } from '../device/block-device.js';
 import { InvalidArgumentError, RevertInProgressError, UnsupportedError } from '../errors.js';
 import type { ByteLength } from '../units.js';
 import type { Engine } from './engine.js';
-
-const isResizable = (device: BlockDevice): device is ResizableDevice => 'resize' in device;
 
 /**
  * See `Volume.grow`. While no snapshot is being taken: it would have two sizes.

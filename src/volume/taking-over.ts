@@ -10,7 +10,7 @@
  * of the volume like any other, which leads to no catalog: only through this store are the shadow copies right from now on. What the reserve is taken from must be
  * nobody's by then: where it lies in the midst of the volume, what shadow copies need of those blocks is copied into the newest one's store first.
  */
-import type { BlockDevice, ResizableDevice } from '../device/block-device.js';
+import { type BlockDevice, isResizable } from '../device/block-device.js';
 import { type Environment, systemEnvironment } from '../environment.js';
 import { FormatError, InvalidArgumentError, UnsupportedError } from '../errors.js';
 import { clearCatalogOffset, leadsToCatalog } from '../format/catalog-offset.js';
@@ -110,8 +110,6 @@ async function takeOver(
     throw error;
   }
 }
-
-const isResizable = (device: BlockDevice): device is ResizableDevice => 'resize' in device;
 
 /** @throws UnsupportedError, FormatError, InvalidArgumentError */
 async function checkMayBeTaken(device: BlockDevice, reserve: Extents, end: ByteLength): Promise<void> {
