@@ -1,6 +1,5 @@
 /** A store of volsnap that takes shadow copies of Windows over: libvshadow must find them as they were, and new snapshots as the volume was. */
 import { execFileSync } from 'node:child_process';
-import { createHash } from 'node:crypto';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -17,6 +16,7 @@ import { BLOCK_SIZE } from '../../src/units.ts';
 import { Volume } from '../../src/volume/volume.ts';
 import { ForeignStore } from '../../src/windows/foreign-store.ts';
 import { readStoreMap } from '../../src/windows/store-map.ts';
+import { hashesOfBlocks } from './support/block-hashes.ts';
 import { describeUnless } from './support/describe-unless.ts';
 import { Libvshadow, whyNoLibvshadow } from './support/libvshadow.ts';
 import { randomWritableImage } from './support/random-windows-image.ts';
@@ -44,12 +44,7 @@ async function hashesOf(source: ByteSource): Promise<string[]> {
   for (let at = 0; at < source.size; at += buffer.byteLength) {
     const part = buffer.subarray(0, source.size - at);
     await source.read(at, part);
-    for (let from = 0; from < part.byteLength; from += BLOCK_SIZE)
-      hashes.push(
-        createHash('sha256')
-          .update(part.subarray(from, from + BLOCK_SIZE))
-          .digest('hex'),
-      );
+    hashes.push(...hashesOfBlocks(part));
   }
   return hashes;
 }

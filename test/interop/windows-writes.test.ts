@@ -14,6 +14,7 @@ import { BLOCK_SIZE } from '../../src/units.ts';
 import { Volume } from '../../src/volume/volume.ts';
 import { ForeignStore } from '../../src/windows/foreign-store.ts';
 import { readStoreMap, type StoreMap } from '../../src/windows/store-map.ts';
+import { hashesOfBlocks } from './support/block-hashes.ts';
 import { describeUnless } from './support/describe-unless.ts';
 import { Libvshadow, whyNoLibvshadow } from './support/libvshadow.ts';
 import { randomWritableImage } from './support/random-windows-image.ts';
@@ -104,12 +105,7 @@ async function blockHashes({ snapshots }: ForeignStore): Promise<string[][]> {
     for (let at = 0; at < snapshot.size; at += buffer.byteLength) {
       const part = buffer.subarray(0, snapshot.size - at);
       await snapshot.readInto(at, part);
-      for (let from = 0; from < part.byteLength; from += BLOCK_SIZE)
-        hashes.push(
-          createHash('sha256')
-            .update(part.subarray(from, from + BLOCK_SIZE))
-            .digest('hex'),
-        );
+      hashes.push(...hashesOfBlocks(part));
     }
     all.push(hashes);
   }

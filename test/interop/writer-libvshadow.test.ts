@@ -1,5 +1,4 @@
 /** What the engine writes inside a volume, read by libvshadow: every snapshot, byte for byte. */
-import { createHash } from 'node:crypto';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -8,6 +7,7 @@ import { BLOCK_SIZE } from '../../src/units.ts';
 import { makeInterleavedSnapshots } from '../unit/engine/fragments.ts';
 import { settle } from '../unit/engine/hooks.ts';
 import { KIBIBYTE, MEBIBYTE, World, type WorldOptions } from '../unit/engine/world.ts';
+import { hashesOfBlocks } from './support/block-hashes.ts';
 import { Libvshadow } from './support/libvshadow.ts';
 import { requireTool, runWell } from './support/writer-tools.ts';
 
@@ -43,7 +43,7 @@ describe.skipIf(!hasLibvshadow)('libvshadow reads what the engine wrote inside a
       setId: snapshot.setId,
       milliseconds: snapshot.createdAt.getTime(),
       size: world.size,
-      blocks: hashes(world.model.of(snapshot.id)),
+      blocks: hashesOfBlocks(world.model.of(snapshot.id)),
     }));
     if (close) await volume.close();
     await writeFile(image, world.content.bytes);
@@ -333,7 +333,7 @@ describe.skipIf(!hasLibvshadow)('libvshadow reads what the engine wrote inside a
       for (let turn = 0; turn < 20; turn++) {
         await new Promise((resolve) => setImmediate(resolve));
         const wanted = new Map(
-          world.volume.snapshots.map(({ id }) => [id, hashes(world.model.of(id))] as const),
+          world.volume.snapshots.map(({ id }) => [id, hashesOfBlocks(world.model.of(id))] as const),
         );
         // As it is at this moment: merging goes on while the file is written.
         await writeFile(image, world.content.bytes.slice());
@@ -408,14 +408,3 @@ describe.skipIf(!hasLibvshadow)('libvshadow reads what the engine wrote inside a
     await expectRead(world);
   });
 });
-
-function hashes(bytes: Uint8Array): string[] {
-  const list: string[] = [];
-  for (let at = 0; at < bytes.byteLength; at += BLOCK_SIZE)
-    list.push(
-      createHash('sha256')
-        .update(bytes.subarray(at, at + BLOCK_SIZE))
-        .digest('hex'),
-    );
-  return list;
-}
