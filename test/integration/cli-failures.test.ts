@@ -1,5 +1,6 @@
 /** How the program fails: status, one line, nothing broken. */
 import { once } from 'node:events';
+import { readdirSync, symlinkSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { Bench, ended, feed, MEBIBYTE, noise } from './cli-support.js';
 
@@ -24,6 +25,7 @@ describe('wrong usage ends with 2', () => {
     ['no output file', ['export', 'a.img', 'abc']],
     ['a format that nobody knows', ['export', 'a.img', 'abc', '-o', 'x', '--format', 'vhd']],
     ['an empty id', ['read', 'a.img@']],
+    ['what only a repair does', ['check', 'a.img', '--changed', 'keep']],
   ])('%s', (_, args) => {
     const bench = new Bench();
     bench.image('a.img', MEBIBYTE);
@@ -77,6 +79,18 @@ describe('a failure ends with 1 and says why', () => {
     expect(JSON.parse(stderr)).toEqual({
       error: { code: 'NOT_FOUND', message: expect.stringContaining('nowhere.img') },
     });
+  });
+
+  test('an export into a store, where it would take the place of copies', () => {
+    const bench = new Bench();
+    bench.volume('a.img', MEBIBYTE);
+    const id = bench.snapshot('a.img');
+    symlinkSync('a.img.volsnap', bench.path('link'));
+    for (const name of [...readdirSync(bench.path('a.img.volsnap')), 'new.raw']) {
+      expect(bench.fails(['export', 'a.img', id, '-o', `a.img.volsnap/${name}`], 1)).toContain('lies in the');
+    }
+    bench.fails(['export', 'a.img', id, '-o', 'link/new.raw'], 1);
+    bench.ok(['check', 'a.img']);
   });
 
   test('check ends with 2 if it cannot run', () => {
