@@ -1,6 +1,6 @@
 /** How the program fails: status, one line, nothing broken. */
 import { once } from 'node:events';
-import { readdirSync, symlinkSync } from 'node:fs';
+import { readdirSync, symlinkSync, truncateSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { Bench, ended, feed, MEBIBYTE, noise } from './cli-support.js';
 
@@ -91,6 +91,26 @@ describe('a failure ends with 1 and says why', () => {
     }
     bench.fails(['export', 'a.img', id, '-o', 'link/new.raw'], 1);
     bench.ok(['check', 'a.img']);
+  });
+
+  test('input that cannot be read', () => {
+    const bench = new Bench();
+    bench.volume('a.img', MEBIBYTE);
+    const { status, stderr } = bench.shell('volsnap write a.img < .');
+    expect(status).toBe(1);
+    expect(stderr).toMatch(/^volsnap: cannot read standard input: EISDIR.*\n$/);
+  });
+
+  test('a control file that was cut off is damage, which check tells', () => {
+    const bench = new Bench();
+    bench.volume('a.img', MEBIBYTE);
+    const [control = ''] = readdirSync(bench.path('a.img.volsnap'));
+    truncateSync(bench.path(`a.img.volsnap/${control}`), 100);
+    expect(bench.run(['check', 'a.img'])).toMatchObject({
+      status: 1,
+      stdout: expect.stringContaining('store-damaged'),
+    });
+    expect(bench.fails(['list', 'a.img'], 1)).toContain('cut off');
   });
 
   test('check ends with 2 if it cannot run', () => {
