@@ -105,10 +105,6 @@ export class ControlFile {
   /** @throws FormatError, UnsupportedError, DeviceError */
   static async open(device: BlockDevice): Promise<ControlFile> {
     const startBytes = new Uint8Array(START_BLOCK_SIZE);
-    if (device.size < START_BLOCK_OFFSET + START_BLOCK_SIZE)
-      throw new FormatError(
-        `${device.name} was cut off: it has ${device.size} bytes, too few for a start block`,
-      );
     await device.read(START_BLOCK_OFFSET, startBytes);
     const start = decodeStartBlock(startBytes, { offset: START_BLOCK_OFFSET });
     if (start.extension === undefined) throw new FormatError('the start block was not written by volsnap');
