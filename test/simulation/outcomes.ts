@@ -39,13 +39,15 @@ export class OutcomeBroken extends Error {
 
 /** What a crash left, by the bytes of it. */
 type Identity = string;
+/** By a crash of the run itself, or by one that was tried besides. */
+type Known = Map<Identity, 'own' | 'further'>;
 
 export class Outcomes {
   readonly #plan: Plan;
   readonly #state: RunState;
   #crashes = 0;
-  /** What was counted in this cycle: the same bytes count once. */
-  #counted = new Set<Identity>();
+  /** What was left in this cycle, and whose it is: the same bytes count once. */
+  #known: Known = new Map();
 
   constructor(plan: Plan, state: RunState) {
     this.#plan = plan;
@@ -54,7 +56,7 @@ export class Outcomes {
 
   /** To be called where the work of a cycle begins: it is interrupted some times for crashes of its world in others. */
   interruptWork({ steps }: Pick<Cycle, 'steps'>, models: () => readonly CrashModel[]): void {
-    this.#counted = new Set();
+    this.#known = new Map();
     const { moments = 0, seed } = this.#plan;
     const { scheduler } = this.#state.world.world;
     const random = new SeededRandom(`${seed}, moments after ${scheduler.steps} steps`);
@@ -75,15 +77,17 @@ export class Outcomes {
     // Where nothing is in doubt there is one outcome, which the run itself has.
     const doubtful = moments.filter(({ units }) => units.length > 0);
     if (doubtful.length === 0) return;
-    const crash = new BranchedCrash(this.#state, doubtful, this.#crashes, this.#counted);
+    const crash = new BranchedCrash(this.#state, doubtful, this.#crashes, this.#known);
     for (let outcome = 1; outcome <= outcomes; outcome++)
       if (only === undefined || only.outcome === outcome) await crash.explore(outcome);
   }
 
-  /** To be called after the crash of the run itself: if its outcome is one of those that were counted, it is counted twice. */
-  leaveOut(): void {
-    if (this.#counted.size > 0 && this.#counted.has(identityOf(this.#state.world)))
-      this.#state.counters.outcomes--;
+  /** To be called after each crash of the run itself: what it left is no further outcome. */
+  crashed(): void {
+    if (this.#known.size === 0) return;
+    const identity = identityOf(this.#state.world);
+    if (this.#known.get(identity) === 'further') this.#state.counters.outcomes--;
+    this.#known.set(identity, 'own');
   }
 }
 
@@ -93,15 +97,15 @@ class BranchedCrash {
   readonly #moments: readonly CrashMoment[];
   readonly #number: number;
   readonly #saved: SavedWorld;
-  readonly #counted: Set<Identity>;
+  readonly #known: Known;
   /** The same bytes are looked at once more for the other kind of crash, of which the model permits less, or more. */
   readonly #seen = new Set<string>();
 
-  constructor(state: RunState, moments: readonly CrashMoment[], number: number, counted: Set<Identity>) {
+  constructor(state: RunState, moments: readonly CrashMoment[], number: number, known: Known) {
     this.#state = state;
     this.#moments = moments;
     this.#number = number;
-    this.#counted = counted;
+    this.#known = known;
     this.#saved = state.world.world.save();
   }
 
@@ -113,7 +117,7 @@ class BranchedCrash {
     const { model } = moment;
     const world = this.#state.world.branch(seed);
     world.world.restore(this.#saved);
-    const what = crash(world, moment, random);
+    const describe = crash(world, moment, random);
     const identity = identityOf(world);
     if (this.#seen.has(`${model} ${identity}`)) return;
     const counters = noCounters();
@@ -122,25 +126,27 @@ class BranchedCrash {
       await branch.crashed(model);
       await reopen(branch, random);
     } catch (error) {
-      throw new OutcomeBroken({ crash: this.#number, outcome }, what, error);
+      throw new OutcomeBroken({ crash: this.#number, outcome }, describe(), error);
     }
     this.#seen.add(`${model} ${identity}`);
-    if (!this.#counted.has(identity)) counters.outcomes++;
-    this.#counted.add(identity);
+    if (!this.#known.has(identity)) {
+      this.#known.set(identity, 'further');
+      counters.outcomes++;
+    }
     addCounters(this.#state.counters, counters);
   }
 }
 
-/** Crashes a world that was just restored. @returns how, in words */
-function crash(world: RunWorld, moment: CrashMoment, random: SeededRandom): string {
+/** Crashes a world that was just restored. @returns tells how, in words */
+function crash(world: RunWorld, moment: CrashMoment, random: SeededRandom): () => string {
   const { model } = moment;
   if (random.chance(DRAWN)) {
     world.world.crash(model);
-    return model;
+    return () => model;
   }
   const state = moment.draw(random);
   moment.crash(world.crashScope, state);
-  return `${model}, ${moment.describe(state)}`;
+  return () => `${model}, ${moment.describe(state)}`;
 }
 
 /** Opens what a crash has left, and compares. @throws Error whatever is wrong */

@@ -211,7 +211,7 @@ class Run {
     this.#counters.crashes++;
     await this.#outcomes.explore(models);
     this.#world.world.crash(model);
-    this.#outcomes.leaveOut();
+    this.#outcomes.crashed();
     await this.#state.crashed(model);
   }
 
