@@ -131,12 +131,11 @@ export class TableBackwards {
    */
   async cut(end: number): Promise<Slot> {
     // A copy that spent a move must be gone before the move may go: without it, it would pass for a copy of the block itself.
-    for (
-      let after = await this.#lastSpentMove(end);
-      after !== undefined;
-      after = await this.#lastSpentMove(end)
-    )
-      await this.#cutOff(after);
+    let spent = await this.#lastSpentMove(end);
+    while (spent !== undefined) {
+      await this.#cutOff(spent);
+      spent = await this.#lastSpentMove(end);
+    }
     return this.#cutOff(end);
   }
 
