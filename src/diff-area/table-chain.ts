@@ -34,6 +34,7 @@ import { PlainCopies } from './plain-copies.js';
 import { RevertMarks } from './revert-marks.js';
 import type { SlotMap } from './slot-map.js';
 import { TableFiller } from './table-filler.js';
+import { TableImages } from './table-images.js';
 import type { TableTail } from './table-writer.js';
 
 export type EntryKind = 'copy' | 'overlay' | 'move';
@@ -91,8 +92,7 @@ export class TableChainReader {
   readonly #overlays: Overlays;
   readonly #moves: Moves;
   readonly #checksum: CopyChecksum;
-  /** Images of blocks that nothing needs any more. */
-  readonly #spareImages: Uint8Array[] = [];
+  readonly #images: TableImages;
   readonly #openBlocks: TableTail[] = [];
   readonly #openEntries: OpenEntry[] = [];
   readonly marks = new RevertMarks();
@@ -106,6 +106,7 @@ export class TableChainReader {
     this.#epoch = list.epoch;
     this.#slots = slots;
     this.#blockCount = found.table.blockCount;
+    this.#images = new TableImages(file);
     this.#filler = new TableFiller(found.table);
     this.#plainCopies = new PlainCopies(file.runs, found.table.blockCount);
     this.#overlays = found.overlays;
@@ -118,7 +119,7 @@ export class TableChainReader {
     const firstSlot = this.#slots.at(first, 'first table block');
     if (firstSlot !== FixedSlot.table)
       throw new FormatError(`table in slot ${firstSlot}, which is not its place`);
-    let block = this.#decode(firstSlot, await this.#read(firstSlot));
+    let block = this.#decode(firstSlot, await this.#images.read(firstSlot));
     if (block === undefined) throw new FormatError(`table block at ${first} belongs to another store`);
     for (let before = 0; ; before += ENTRIES_PER_TABLE_BLOCK) {
       const { tail, isOpen } = this.#takeEntries(block, before);
@@ -126,10 +127,10 @@ export class TableChainReader {
       const slot = this.#nextSlot(block.header, places);
       let next: ReadBlock | undefined;
       if (slot !== undefined)
-        next = this.#decodeNext(slot, this.#readNow(slot) ?? (await this.#read(slot)), places);
+        next = this.#decodeNext(slot, this.#images.readNow(slot) ?? (await this.#images.read(slot)), places);
       if (isOpen || next === undefined)
         this.#openBlocks.push(next === undefined ? tail : this.#filledUp(tail));
-      else this.#spareImages.push(tail.image);
+      else this.#images.release(tail.image);
       if (next === undefined) break;
       block = next;
     }
@@ -140,21 +141,6 @@ export class TableChainReader {
       hasLooseEnd: block.header.nextOffset !== 0,
       hasOpenMarks: this.#hasOpenMarks,
     };
-  }
-
-  async #read(slot: Slot): Promise<Uint8Array> {
-    const image = this.#spareImages.pop() ?? new Uint8Array(BLOCK_SIZE);
-    await this.#file.device.read(this.#file.runs.locate(offsetOfSlot(slot)), image);
-    return image;
-  }
-
-  /** As `#read`, but `undefined` where that has to wait: a promise for each block would be a tenth of all the work. */
-  #readNow(slot: Slot): Uint8Array | undefined {
-    const image = this.#spareImages.pop() ?? new Uint8Array(BLOCK_SIZE);
-    const offset = this.#file.runs.locate(offsetOfSlot(slot));
-    if (this.#file.device.readNow?.(offset, image) === true) return image;
-    this.#spareImages.push(image);
-    return undefined;
   }
 
   /** `undefined` if the block is one of another file, or of an earlier one in the same place. @throws FormatError */
