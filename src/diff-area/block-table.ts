@@ -310,12 +310,21 @@ export class BlockTable {
   /** Blocks that have a copy, in ascending order. */
   *blocks(): Generator<BlockNumber> {
     const presence = emptyPresence();
-    for (let page = 0; page * BLOCKS_PER_PAGE < this.blockCount; page++) {
-      if (!this.hasPage(page)) continue;
+    for (let page = this.pageFrom(0); page !== undefined; page = this.pageFrom(page + 1)) {
       presence.fill(0);
       this.addPresence(page, presence);
       yield* setBits(presence, page * BLOCKS_PER_PAGE);
     }
+  }
+
+  /** The first page from `page` on that holds any copy. */
+  pageFrom(page: number): number | undefined {
+    const first = page * BLOCKS_PER_PAGE;
+    for (let number = this.#find(first); number < this.#leaves.length; number++) {
+      const block = this.#leafAt(number).blockFrom(first);
+      if (block !== undefined) return Math.floor(block / BLOCKS_PER_PAGE);
+    }
+    return undefined;
   }
 
   /** Does page `page` (blocks from `page * BLOCKS_PER_PAGE`) hold any copy? */

@@ -187,6 +187,22 @@ export class TableLeaf {
     return least;
   }
 
+  /** The first block from `block` on that has a copy. */
+  blockFrom(block: BlockNumber): BlockNumber | undefined {
+    const index = this.rank(block);
+    if (index === this.#size) return undefined;
+    const key = Math.max(0, block - this.#base);
+    if (this.#bits === undefined) {
+      let bucket = key >>> this.#shift;
+      while (word16(this.#starts, bucket + 1) <= index) bucket++;
+      return this.#base + bucket * 2 ** this.#shift + keyPart(this.#lows, index);
+    }
+    let word = key >>> 5;
+    let rest = word32(this.#bits, word) & (-1 << (key & 31));
+    while (rest === 0) rest = word32(this.#bits, ++word);
+    return this.#base + word * 32 + (31 - Math.clz32(rest & -rest));
+  }
+
   slotAt(index: number): Slot {
     return highPart(this.#slotHighs, index) * 65_536 + word16(this.#slotLows, index);
   }
