@@ -10,7 +10,8 @@ import { checkVolume, type Volume, type WriteMode } from '../../src/index.js';
 import { ModelMismatch, type SavedWorld, VolumeModel } from '../../src/testing/index.js';
 import { noCounters } from './counters.js';
 import { CrashMoment, type CrashScope, type CrashState } from './crash-states.js';
-import { type History, planOf, type Stage } from './histories.js';
+import { planOf } from './histories.js';
+import type { History, Stage } from './history-steps.js';
 import type { Plan } from './plan.js';
 import { labelOf, Workload } from './workload.js';
 import { RunWorld } from './world.js';
@@ -172,6 +173,7 @@ class Replay {
         : operation,
     );
     await this.#workload.run(volume, { ...stage, operations });
+    if (stage.untilReverted) await volume.reverting?.completed;
   }
 
   /** One step further; true if that was the end. */
@@ -226,7 +228,10 @@ class Replay {
     workload.listen(volume);
     model.reconcileNames(volume.snapshots.map(labelOf));
     await world.run(() => workload.verify(volume));
+    await world.run(async () => volume.reverting?.completed);
     await world.run(() => workload.settle(volume));
+    const unwanted = workload.unwantedIn(volume);
+    if (unwanted.length > 0) throw new ModelMismatch(`still there after a revert: ${unwanted.join(', ')}`);
     const { size } = volume;
     await world.run(() =>
       workload.run(volume, {

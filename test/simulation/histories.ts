@@ -1,83 +1,28 @@
 /** Short scripted histories, of which every crash is tried. */
 import { BLOCK_SIZE } from '../../src/units.js';
-import type { Operation, Plan } from './plan.js';
-
-/** What is done between an opening and its end. */
-export interface Stage {
-  readonly operations: readonly Operation[];
-  readonly clients: number;
-}
-
-export interface History {
-  readonly name: string;
-  readonly blocks: number;
-  /** Blocks of the first diff areas and of their growth. */
-  readonly growth?: number;
-  /** Blocks that diff areas may take in all. */
-  readonly maximum?: number;
-  /** In-volume: blocks of the reserve for diff areas. */
-  readonly room?: number;
-  /** Openings before, each ended in its way. */
-  readonly before: readonly (Stage & { readonly end: 'close' | 'kill' | 'power-cut' })[];
-  /** Done to its end after the last opening. */
-  readonly opened: Stage;
-  /** Where every crash is tried: work, the close that follows, or the next opening. */
-  readonly explored: Stage | 'close' | 'opening';
-}
-
-const SECTOR = 512;
-const NOTHING: Stage = { operations: [], clients: 1 };
-
-const stage = (clients: number, ...operations: readonly Operation[]): Stage => ({ operations, clients });
-const CREATE: Operation = { kind: 'create' };
-/** Blocks 1 to 3 of six are unused, whatever they hold. */
-const CREATE_SKIPPING: Operation = { kind: 'create', free: 36 };
-const FLUSH: Operation = { kind: 'flush' };
-const DELETE_OLDEST: Operation = { kind: 'delete-oldest' };
-const DELETE_ALL: Operation = { kind: 'delete-all' };
-/** Deletes the snapshot of that age, 0 the oldest, and waits until it is merged. */
-const remove = (age: number): Operation => ({ kind: 'delete', age, wait: true });
-
-/** The same, of the second one, without waiting. */
-const DELETE_SECOND: Operation = { kind: 'delete', age: 1, wait: false };
-
-const REVERT: Operation = { kind: 'revert', age: 0, keep: true };
-const REVERT_FOR_GOOD: Operation = { kind: 'revert', age: 0, keep: false };
-const CANCEL_REVERT: Operation = { kind: 'cancel-revert' };
-
-/** Writes one sector of a block. */
-const touch = (block: number): Operation => writeOf(block * BLOCK_SIZE + 4 * SECTOR, SECTOR);
-/** Writes whole blocks. */
-const write = (block: number, count = 1): Operation => writeOf(block * BLOCK_SIZE, count * BLOCK_SIZE);
-/** Writes one sector of each of `count` blocks, one after the other. */
-const touchAll = (block: number, count: number): Operation[] =>
-  Array.from({ length: count }, (_, index) => touch(block + index));
-const zeroes = (block: number, count: number): Operation => ({
-  kind: 'zeroes',
-  offset: block * BLOCK_SIZE,
-  length: count * BLOCK_SIZE,
-});
-/** Writes some sectors of a block of a snapshot. */
-const touchSnapshot = (age: number, block: number, sector = 4, sectors = 1): Operation => ({
-  kind: 'write-snapshot',
-  age,
-  zeros: false,
-  offset: block * BLOCK_SIZE + sector * SECTOR,
-  length: sectors * SECTOR,
-});
-const flushSnapshot = (age: number): Operation => ({ kind: 'flush-snapshot', age });
-/** Copies blocks within the volume. */
-const copy = (from: number, to: number, count = 1): Operation => ({
-  kind: 'copy-range',
-  from: from * BLOCK_SIZE,
-  offset: to * BLOCK_SIZE,
-  length: count * BLOCK_SIZE,
-});
-const limit = (blocks: number): Operation => ({ kind: 'limit', maximum: blocks * BLOCK_SIZE });
-
-function writeOf(offset: number, length: number): Operation {
-  return { kind: 'write', offset, length, zeros: false };
-}
+import { REVERT_HISTORIES } from './histories-reverting.js';
+import {
+  CREATE,
+  CREATE_SKIPPING,
+  copy,
+  DELETE_ALL,
+  DELETE_OLDEST,
+  FLUSH,
+  flushSnapshot,
+  type History,
+  limit,
+  NOTHING,
+  REVERT,
+  remove,
+  SECTOR,
+  stage,
+  touch,
+  touchAll,
+  touchSnapshot,
+  write,
+  zeroes,
+} from './history-steps.js';
+import type { Plan } from './plan.js';
 
 /** Two snapshots that leave out what nothing uses; not for tests that are short of time. */
 export const TWO_SKIPPING: History = {
@@ -110,6 +55,7 @@ export const UNUSED_HISTORIES: readonly History[] = [
 
 export const HISTORIES: readonly History[] = [
   ...UNUSED_HISTORIES,
+  ...REVERT_HISTORIES,
   {
     name: 'first write after a snapshot',
     blocks: 6,
@@ -270,41 +216,6 @@ export const HISTORIES: readonly History[] = [
     name: 'opening after a power cut',
     blocks: 6,
     before: [{ ...stage(4, CREATE, write(0, 3), touch(1), CREATE, write(2, 2)), end: 'power-cut' }],
-    opened: NOTHING,
-    explored: 'opening',
-  },
-  {
-    name: 'a revert, while writes go on',
-    blocks: 6,
-    before: [],
-    opened: stage(1, CREATE, touch(0), write(2, 2), FLUSH),
-    explored: stage(2, REVERT, touch(2), touch(0), FLUSH, touch(5)),
-  },
-  {
-    name: 'a revert over several snapshots',
-    blocks: 6,
-    before: [],
-    opened: stage(1, CREATE, touch(0), CREATE, touch(0), write(3)),
-    explored: stage(3, REVERT, touch(3), touch(3), FLUSH),
-  },
-  {
-    name: 'a revert while a deleted snapshot is merged, after which the state before goes too',
-    blocks: 6,
-    before: [],
-    opened: stage(1, write(1, 2), CREATE, touch(0), CREATE, touch(1), touch(3), FLUSH, DELETE_SECOND),
-    explored: stage(2, REVERT_FOR_GOOD, touch(3), touch(1), FLUSH),
-  },
-  {
-    name: 'a revert that is cancelled',
-    blocks: 6,
-    before: [],
-    opened: stage(1, CREATE, touch(0), write(2, 2), FLUSH),
-    explored: stage(2, REVERT, CANCEL_REVERT, touch(2), touch(1), FLUSH),
-  },
-  {
-    name: 'opening in the middle of a revert',
-    blocks: 6,
-    before: [{ ...stage(2, CREATE, touch(0), write(2, 2), FLUSH, REVERT, touch(2), FLUSH), end: 'kill' }],
     opened: NOTHING,
     explored: 'opening',
   },

@@ -6,6 +6,7 @@ import type { WriteMode } from '../../src/index.js';
 import { SeededRandom } from '../../src/testing/index.js';
 import { BLOCK_SIZE } from '../../src/units.js';
 import { type Aim, withAims } from './plan-aims.js';
+import { withBursts } from './plan-buffer.js';
 import { type GrowthOperation, withGrowth } from './plan-growth.js';
 import { type InsidePlan, MANY_RUNS, PROTECTED_POLICIES, withInside } from './plan-inside.js';
 import { CONTROL_FILE, type SpaceOperation, withSpaceOperations } from './plan-space.js';
@@ -145,6 +146,7 @@ export const TOPICS = {
   copies: 'copies within the volume',
   writes: 'writes to snapshots',
   room: 'policies, holds and limits',
+  buffer: 'the write buffer, and what overlaps in it',
   faults: 'devices that fail',
 } as const;
 
@@ -251,7 +253,8 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
   // And each time may make one run two, of which a small list has no room.
   const mustStay = options.rot || LOCATIONS_PER_BLOCK < 2 * MANY_RUNS;
   const policies = mustStay ? (['reject'] as const) : PROTECTED_POLICIES;
-  return withAims(withInside(grown, options.about === 'inside', policies), options.about !== undefined);
+  const placed = withInside(grown, options.about === 'inside', policies);
+  return withAims(withBursts(placed, options.about === 'buffer'), options.about !== undefined);
 }
 
 /** Steps that an operation takes, more or less: a crash should come while there is work. */

@@ -41,7 +41,8 @@ export const SMALL_TABLE_ENTRIES = 20;
 
 /**
  * Not a bug: a format of the same kind with blocks that are soon full, so that chains of them come up all the time. Table
- * blocks hold 20 entries (two sectors), location blocks 2 runs, batches 3 copies, parts of a copy within the volume 2 blocks.
+ * blocks hold 20 entries (two sectors), location blocks 2 runs, batches 3 copies, parts of a copy within the volume and of a revert
+ * 2 blocks.
  */
 export const SMALL_BLOCKS: readonly Edit[] = [
   {
@@ -63,5 +64,10 @@ export const SMALL_BLOCKS: readonly Edit[] = [
     file: 'volume/copy-range.ts',
     find: 'const PART_BYTES = 256 * BLOCK_SIZE;',
     replace: 'const PART_BYTES = 2 * BLOCK_SIZE;',
+  },
+  {
+    file: 'snapshot/revert.ts',
+    find: 'const RUN_BLOCKS = 256;',
+    replace: 'const RUN_BLOCKS = 2;',
   },
 ];
