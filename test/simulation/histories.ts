@@ -349,7 +349,11 @@ export const CHAIN_HISTORIES: readonly History[] = [
     blocks: 8,
     before: [],
     opened: stage(1, write(0, 6), FLUSH),
-    explored: stage(3, zeroes(1, 2), zeroes(1, 2), zeroes(1, 2), FLUSH, FLUSH, FLUSH),
+    // Not at once: each second one finds zeros of which the first has not been told yet.
+    explored: stage(
+      3,
+      ...[0, 1, 2, 3, 4, 5].flatMap((block) => [zeroes(block, 1), FLUSH, zeroes(block, 1), FLUSH]),
+    ),
   },
   {
     name: 'a table of small blocks goes on in a further block',
@@ -375,6 +379,14 @@ export const CHAIN_HISTORIES: readonly History[] = [
     before: [],
     opened: stage(1, write(0, 46), CREATE, ...touchAll(0, 40), DELETE_ALL, CREATE, ...touchAll(0, 19)),
     explored: stage(1, touch(19), touch(20), touch(21), FLUSH),
+  },
+  {
+    name: 'a deleted snapshot is merged in groups, and its end is cut off after each',
+    blocks: 24,
+    growth: 24,
+    before: [],
+    opened: stage(1, write(0, 22), CREATE, touch(20), CREATE, ...touchAll(0, 17), CREATE),
+    explored: stage(1, remove(1), touch(21), FLUSH),
   },
   {
     name: 'a location list goes on in a further block',

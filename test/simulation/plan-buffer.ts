@@ -22,6 +22,7 @@ export function withBursts(plan: Plan, always: boolean): Plan {
       operations,
       clients: 1 + random.below(random.pick([8, 24])),
       writing: { mode: 'writeback', limit },
+      closesAtOnce: random.chance(0.7),
     };
   });
   return { ...plan, cycles };

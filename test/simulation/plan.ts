@@ -5,7 +5,7 @@ import { LOCATIONS_PER_BLOCK } from '../../src/format/constants.js';
 import type { WriteMode } from '../../src/index.js';
 import { SeededRandom } from '../../src/testing/index.js';
 import { BLOCK_SIZE } from '../../src/units.js';
-import { type Aim, withAims } from './plan-aims.js';
+import { type Aim, type ControlAim, withAims } from './plan-aims.js';
 import { withBursts } from './plan-buffer.js';
 import { type GrowthOperation, withGrowth } from './plan-growth.js';
 import { type InsidePlan, MANY_RUNS, PROTECTED_POLICIES, withInside } from './plan-inside.js';
@@ -80,8 +80,12 @@ export interface Cycle {
   readonly steps: number;
   /** Steps after the beginning of one of the operations, within which it comes. */
   readonly aim?: Aim;
+  /** Or steps after a write to the control file. */
+  readonly controlAim?: ControlAim;
   /** Is the close, if there is one, cut off by a power cut? */
   readonly crashWhileClosing: boolean;
+  /** Does the close come at once when everything is done, whatever is still on its way behind the callers? */
+  readonly closesAtOnce?: boolean;
   /** Steps into opening again at which further crashes come, one after the other. */
   readonly crashesWhileOpening: readonly { readonly steps: number; readonly end: 'kill' | 'power-cut' }[];
   /** Is the store checked before it is opened again, and every copy in it read? */

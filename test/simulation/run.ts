@@ -305,10 +305,11 @@ class Run {
 
   async #work(volume: Volume, cycle: Cycle): Promise<void> {
     if (cycle.check) scrubMeanwhile(volume, cycle, this.#workload, this.#counters);
+    this.#world.aimAtControl(cycle.controlAim);
     await this.#workload.run(volume, cycle, (operation) => {
       if (operation === cycle.aim?.at) this.#world.world.scheduler.stopWithin(cycle.aim.steps);
     });
-    if (cycle.faultRate > 0) return;
+    if (cycle.faultRate > 0 || cycle.closesAtOnce) return;
     await this.#workload.verify(volume);
     while (isBusy(volume)) await this.#world.world.scheduler.pause(REST_STEPS);
     this.#verifySpace(volume);

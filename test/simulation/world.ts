@@ -11,6 +11,7 @@ import {
   type VolumeOptions,
 } from '../../src/index.js';
 import {
+  type OperationLabel,
   type SchedulerOptions,
   SeededRandom,
   type SimulatedDisk,
@@ -21,6 +22,7 @@ import { BLOCK_SIZE, roundUp, SECTOR_SIZE } from '../../src/units.js';
 import { SimulatedApart } from './apart.js';
 import { type LateDisk, withoutAreas } from './late.js';
 import type { Cycle, Plan, Range, Writing } from './plan.js';
+import type { ControlAim } from './plan-aims.js';
 import { firstRun } from './plan-inside.js';
 
 const START_SECTOR = 0x1e00;
@@ -49,6 +51,7 @@ export class RunWorld {
   /** The diff areas of a directory store, while their device is not there; `undefined`: it is, and nobody waits. */
   late: LateDisk | undefined;
   readonly #member: Member | undefined;
+  #aim: { writes: number; readonly steps: number; readonly generation: number } | undefined;
   readonly volumeName: string;
   readonly #storeName: string;
   #current: { readonly generation: number; readonly environment: Environment } | undefined;
@@ -56,7 +59,9 @@ export class RunWorld {
   constructor(plan: Plan, options: SchedulerOptions = {}, member?: Member) {
     this.plan = plan;
     this.#apart = new SimulatedApart(new SeededRandom(`apart ${plan.seed}`));
-    this.world = member?.world ?? new SimulatedWorld(plan.seed, { stragglers: plan.stragglers, ...options });
+    const observe = (event: string, label: OperationLabel) => this.#observe(event, label);
+    this.world =
+      member?.world ?? new SimulatedWorld(plan.seed, { stragglers: plan.stragglers, observe, ...options });
     this.#member = member;
     this.volumeName = member?.name ?? 'volume';
     this.#storeName = member === undefined ? 'store' : `${member.name}.store`;
@@ -222,6 +227,19 @@ export class RunWorld {
   isControl(name: string, offset: number): boolean {
     const { target, from = 0, to = Infinity } = this.#control;
     return name === target && offset >= from && offset < to;
+  }
+
+  /** The crash comes so many steps after so many writes to the control file; `undefined`: it does not. */
+  aimAtControl(aim: ControlAim | undefined): void {
+    this.#aim = aim && { ...aim, generation: this.world.scheduler.generation };
+  }
+
+  #observe(event: string, { kind, target, offset }: OperationLabel): void {
+    if (event !== 'effect' || kind !== 'write') return;
+    if (this.#aim?.generation !== this.world.scheduler.generation) return;
+    if (!this.isControl(target, offset) || --this.#aim.writes > 0) return;
+    this.world.scheduler.stopWithin(this.#aim.steps);
+    this.#aim = undefined;
   }
 
   /** What the host has for the store from now on, in bytes; 0: as much as is wanted. Not less than is there. */

@@ -10,7 +10,7 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
   {
     name: 'a discard does not wait for the changes whose zeros it passes over',
     breaks: 'discarded data comes back after a flush and a power cut',
-    history: { name: 'a range is made zero twice at once', layout: 'directory', orders: 3 },
+    history: { name: 'a range is made zero twice at once', layout: 'directory', orders: 4, statesMax: 8 },
     edits: [{ file: 'volume/changing.ts', find: 'await gate.whenLeft();', replace: '' }],
   },
   {
@@ -216,7 +216,7 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
   {
     name: 'a close does not wait for the write buffer',
     breaks: 'acknowledged writes are lost by a clean close',
-    about: 'faults',
+    about: 'buffer',
     edits: [
       {
         file: HISTORY,

@@ -42,7 +42,7 @@ export const SMALL_TABLE_ENTRIES = 20;
 /**
  * Not a bug: a format of the same kind with blocks that are soon full, so that chains of them come up all the time. Table
  * blocks hold 20 entries (two sectors), location blocks 2 runs, batches 3 copies, parts of a copy within the volume and of a revert
- * 2 blocks.
+ * 2 blocks; merges go in groups of 3 copies and give space back after each.
  */
 export const SMALL_BLOCKS: readonly Edit[] = [
   {
@@ -69,5 +69,15 @@ export const SMALL_BLOCKS: readonly Edit[] = [
     file: 'snapshot/revert.ts',
     find: 'const RUN_BLOCKS = 256;',
     replace: 'const RUN_BLOCKS = 2;',
+  },
+  {
+    file: 'snapshot/merge.ts',
+    find: 'const GROUP_MAX = 256;',
+    replace: 'const GROUP_MAX = 3;',
+  },
+  {
+    file: 'snapshot/merge.ts',
+    find: 'const isAmple = this.#context.space.available >= AMPLE * this.#end * BLOCK_SIZE;',
+    replace: 'const isAmple = AMPLE < 0;',
   },
 ];
