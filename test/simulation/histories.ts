@@ -43,6 +43,14 @@ export const UNUSED_HISTORIES: readonly History[] = [
     explored: stage(3, touch(1), CREATE_SKIPPING, touch(3), touch(4), FLUSH, touch(2), touch(1)),
   },
   {
+    name: 'a snapshot leaves out what nothing uses, while block after block is written',
+    blocks: 24,
+    before: [],
+    opened: stage(1, write(0, 24)),
+    // All but the first two blocks are unused.
+    explored: stage(2, { kind: 'create', free: 3 }, ...touchAll(0, 24)),
+  },
+  {
     name: 'opening after a killed process that left out what nothing uses',
     blocks: 6,
     before: [
@@ -362,6 +370,27 @@ export const CHAIN_HISTORIES: readonly History[] = [
     before: [],
     opened: stage(1, write(16, 8), CREATE, zeroes(24, 17)),
     explored: stage(2, touch(16), write(17, 3), touch(20), touch(21)),
+  },
+  {
+    name: 'a table in pieces of the volume goes on in a further block',
+    blocks: 48,
+    growth: 2,
+    before: [],
+    opened: stage(
+      1,
+      write(16, 8),
+      ...Array.from({ length: 6 }, (_, at) => [CREATE, touch(at)]).flat(),
+      zeroes(24, 18),
+    ),
+    explored: stage(1, touch(16), touch(17), touch(20)),
+    snapshotAfter: true,
+  },
+  {
+    name: 'what was copied before the process was killed is overwritten',
+    blocks: 14,
+    before: [{ ...stage(1, write(0, 12), FLUSH, CREATE, ...touchAll(0, 12)), end: 'kill', steps: 140 }],
+    opened: NOTHING,
+    explored: stage(1, ...touchAll(0, 12)),
   },
   {
     name: 'the table of a snapshot that is written goes on in a further block',

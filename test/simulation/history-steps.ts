@@ -10,6 +10,12 @@ export interface Stage {
   readonly untilReverted?: boolean;
 }
 
+export interface EndedStage extends Stage {
+  readonly end: 'close' | 'kill' | 'power-cut';
+  /** Steps to the crash. Default 90. */
+  readonly steps?: number;
+}
+
 export interface History {
   readonly name: string;
   readonly blocks: number;
@@ -20,11 +26,13 @@ export interface History {
   /** In-volume: blocks of the reserve for diff areas. */
   readonly room?: number;
   /** Openings before, each ended in its way. */
-  readonly before: readonly (Stage & { readonly end: 'close' | 'kill' | 'power-cut' })[];
+  readonly before: readonly EndedStage[];
   /** Done to its end after the last opening. */
   readonly opened: Stage;
   /** Where every crash is tried: work, the close that follows, or the next opening. */
   readonly explored: Stage | 'close' | 'opening';
+  /** Is a snapshot taken after each recovery, too? Then there must be room for it. */
+  readonly snapshotAfter?: boolean;
 }
 
 export const SECTOR = 512;

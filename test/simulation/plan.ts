@@ -141,6 +141,7 @@ export interface PlanOptions {
 
 /** What few plans are about, unless all of them are to be. */
 export const TOPICS = {
+  making: 'a store that is made, while the power goes time after time',
   growth: 'a volume that grows',
   inside: 'a store in runs of a file inside the volume',
   late: 'diff areas that arrive later',
@@ -211,7 +212,8 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
     rot: options.rot,
     busy: BUSY_TOPICS.includes(options.about),
   };
-  const crashes = random.chance(0.4) ? 1 + random.below(4) : 0;
+  const isMaking = options.about === 'making';
+  const crashes = isMaking ? 12 : random.chance(0.4) ? 1 + random.below(4) : 0;
   const crashesWhileInitializing = Array.from({ length: crashes }, () => random.below(50));
   const plan: Plan = {
     seed,
@@ -226,7 +228,8 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
     memoryLimit: (1 + random.below(64)) * BLOCK_SIZE,
     // A volume made longer in a crash is not the volume that the model knows.
     crashesWhileInitializing: layout === 'directory' || noise ? crashesWhileInitializing : [],
-    stragglers: random.pick([1 / 64, 1 / 64, 1 / 6]),
+    // Who is late shows most between snapshots that come and go.
+    stragglers: random.pick(style.busy ? [1 / 64, 1 / 6, 1 / 6] : [1 / 64, 1 / 64, 1 / 6]),
     cycles: withSpaceOperations(
       seed,
       withCopies(
@@ -238,7 +241,7 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
           withReverts(
             seed,
             style,
-            drawCycles(random, style, options.cycles, drawModes(seed))
+            drawCycles(random, style, isMaking ? 1 : options.cycles, drawModes(seed))
               .map(drawSkips(seed, options.about === 'unused'))
               .map(drawPassing(seed))
               .map(drawLate(seed, style, layout, options.about === 'late')),

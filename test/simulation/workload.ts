@@ -106,6 +106,7 @@ export class Workload {
 
   /** What another workload has left behind: snapshots that are to go with their revert, or with the open volume. */
   follow(other: Workload): void {
+    this.#label = other.#label;
     for (const label of other.#reverts.unwanted) this.#reverts.unwanted.add(label);
     for (const label of other.#passing) this.#passing.add(label);
   }
@@ -157,13 +158,19 @@ export class Workload {
         return;
       }
       this.#model.beginDelete(label);
-      if (reason === 'space' && volume.snapshots[0]?.id !== id) this.#counters.youngerGivenUp++;
+      if (reason === 'space' && volume.snapshots[0]?.id !== id) {
+        this.#counters.youngerGivenUp++;
+        // Copies are on their way to it.
+        if ([...labels.keys()].at(-1) === id)
+          this.complaints.push('the newest snapshot went for lack of room');
+      }
       if (expected.isHeld(label)) this.#calls.complaints.push(`${label} is held and is deleted (${reason})`);
     });
     volume.on('deleted', ({ id, reason }) => {
       if (reason !== 'requested' && reason !== 'released') this.#counters.snapshotsGivenUp++;
       const label = labels.get(id);
       if (label === undefined) return;
+      labels.delete(id);
       expected.forget(label);
       this.#model.drop(label);
     });

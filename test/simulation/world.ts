@@ -1,6 +1,7 @@
 /** The devices of one simulated run, and how the engine is opened on them. */
 
 import { BlockType, FORMAT_SIGNATURE } from '../../src/format/constants.js';
+import { EntryFlag } from '../../src/format/table-block.js';
 import {
   AlreadyInitializedError,
   DirectoryStore,
@@ -261,18 +262,21 @@ export class RunWorld {
   rot(): () => void {
     const { random } = this.world;
     const { disk, blocks } = this.#rotting();
-    const offset = this.#pickByte(disk, blocks);
-    const bit = random.below(8);
+    const { offset, bits } = this.#pickByte(disk, blocks);
+    const bit = random.pick(bits);
     disk.rot(offset, bit);
     return () => disk.rot(offset, bit);
   }
 
-  #pickByte(disk: SimulatedDisk, blocks: readonly number[]): number {
+  #pickByte(disk: SimulatedDisk, blocks: readonly number[]): { offset: number; bits: readonly number[] } {
     const { random } = this.world;
     const metadata = blocks.filter((offset) => typeOf(disk.peek(offset, TYPE_END)) !== undefined);
-    const tables = metadata.filter((offset) => typeOf(disk.peek(offset, TYPE_END)) === BlockType.table);
-    const kind = random.pick([blocks, metadata, tables]);
-    if (kind === blocks || kind.length === 0) return random.pick(blocks) + random.below(BLOCK_SIZE);
+    const ofType = (type: number) =>
+      metadata.filter((offset) => typeOf(disk.peek(offset, TYPE_END)) === type);
+    const [tables, control] = [ofType(BlockType.table), ofType(BlockType.control)];
+    const kind = random.pick([blocks, metadata, tables, tables, control]);
+    if (kind === blocks || kind.length === 0)
+      return { offset: random.pick(blocks) + random.below(BLOCK_SIZE), bits: ANY_BIT };
     // Most of a metadata block is zeros; what is not, or is next to that, means more.
     const block = random.pick(kind);
     const bytes = disk.peek(block, BLOCK_SIZE);
@@ -281,8 +285,9 @@ export class RunWorld {
     const used = parts.filter((at) => bytes.subarray(at, at + reach).some((byte) => byte !== 0));
     const part = block + random.pick(used);
     // What an entry is: a copy, or none.
-    if (kind === tables && reach === TABLE_ENTRY_BYTES && random.chance(0.4)) return part + FLAGS_AT;
-    return part + random.below(reach);
+    if (kind === tables && reach === TABLE_ENTRY_BYTES && random.chance(0.4))
+      return { offset: part + FLAGS_AT, bits: random.chance(0.5) ? [UNUSED_BIT] : ANY_BIT };
+    return { offset: part + random.below(reach), bits: ANY_BIT };
   }
 
   /** A disk, and where on it blocks of the store lie. */
@@ -314,6 +319,9 @@ const blocksOf = ({ offset, length }: Range): number[] =>
 const TABLE_ENTRY_BYTES = 32;
 /** Of an entry. */
 const FLAGS_AT = 24;
+/** Of the flags: the entry counts for nothing. */
+const UNUSED_BIT = Math.log2(EntryFlag.unused);
+const ANY_BIT = [0, 1, 2, 3, 4, 5, 6, 7];
 const numbersTo = (count: number): number[] => Array.from({ length: count }, (_, index) => index);
 /** Metadata blocks begin with a GUID, of which this is the first word, and a version; then their type. */
 const SIGNATURE = 0x3808876b;

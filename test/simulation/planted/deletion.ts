@@ -190,19 +190,6 @@ const BUGS: readonly PlantedBug[] = [
       },
     ],
   },
-  {
-    name: 'a file is cut before its table',
-    breaks: 'a crash leaves entries without copies',
-    smallBlocks: true,
-    history: IN_GROUPS,
-    edits: [
-      {
-        file: BACKWARDS,
-        find: 'await this.#writeFrom(index, image, entryPosition(used));\n    await device.flush();',
-        replace: '',
-      },
-    ],
-  },
 ];
 
 export const DELETION_BUGS: readonly PlantedBug[] = BUGS.map((bug) => ({ about: 'deletion', ...bug }));

@@ -132,6 +132,7 @@ export const SPACE_BUGS: readonly PlantedBug[] = [
   {
     name: 'a deleted snapshot grows once more',
     breaks: 'space that nobody owns',
+    about: 'deletion',
     edits: [
       {
         file: ENDS,
@@ -168,6 +169,7 @@ export const SPACE_BUGS: readonly PlantedBug[] = [
   {
     name: 'the space of a deleted snapshot is free while copies go there',
     breaks: 'a late copy overwrites what another snapshot put there',
+    about: 'deletion',
     edits: [{ file: CHAIN, find: '() => copyOnWrite.drained(area)', replace: 'async () => undefined' }],
   },
   {
