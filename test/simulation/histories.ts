@@ -44,11 +44,11 @@ export const UNUSED_HISTORIES: readonly History[] = [
   },
   {
     name: 'a snapshot leaves out what nothing uses, while block after block is written',
-    blocks: 24,
+    blocks: 16,
     before: [],
-    opened: stage(1, write(0, 24)),
-    // All but the first two blocks are unused.
-    explored: stage(2, { kind: 'create', free: 3 }, ...touchAll(0, 24)),
+    opened: stage(1, write(0, 16)),
+    // All of it is unused.
+    explored: stage(4, { kind: 'create', free: 2 }, ...touchAll(0, 16)),
   },
   {
     name: 'opening after a killed process that left out what nothing uses',

@@ -11,6 +11,7 @@ import { noCounters, type RunCounters } from './counters.js';
 import type { LateDisk } from './late.js';
 import type { Cycle, Late, Plan } from './plan.js';
 import { findRot } from './rot.js';
+import { scrubRotten } from './scrub-rot.js';
 import { scrubMeanwhile } from './scrubbing.js';
 import { labelOf, Workload } from './workload.js';
 import { RunWorld } from './world.js';
@@ -189,6 +190,7 @@ class Run {
     this.#checkViolations();
     if (drop) return found;
     for (const flip of undo.reverse()) flip();
+    await scrubRotten(this.#world, this.#model, this.#workload, bits);
     return 'sound';
   }
 

@@ -257,15 +257,19 @@ export class RunWorld {
 
   /**
    * Rot: one bit flips somewhere in what belongs to the store alone: anywhere, in metadata, or in a table.
-   * @returns flips it back
+   * @returns flips it back, unless something else was written there meanwhile; tells whether it was as it was
    */
-  rot(): () => void {
-    const { random } = this.world;
+  rot(): () => boolean {
     const { disk, blocks } = this.#rotting();
     const { offset, bits } = this.#pickByte(disk, blocks);
-    const bit = random.pick(bits);
+    const bit = this.world.random.pick(bits);
     disk.rot(offset, bit);
-    return () => disk.rot(offset, bit);
+    const [rotten] = disk.peek(offset, 1);
+    return () => {
+      const isThere = offset < disk.size && disk.peek(offset, 1)[0] === rotten;
+      if (isThere) disk.rot(offset, bit);
+      return isThere;
+    };
   }
 
   #pickByte(disk: SimulatedDisk, blocks: readonly number[]): { offset: number; bits: readonly number[] } {
