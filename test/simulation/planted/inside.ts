@@ -108,6 +108,17 @@ const BUGS: readonly PlantedBug[] = [
       },
     ],
   },
+  {
+    name: 'an old list of a store stays beside the one in force',
+    breaks: 'where the next one is torn the old one counts again, and what was written since is lost',
+    edits: [
+      {
+        file: 'store/reserve-list.ts',
+        find: 'inForce !== undefined && place >= 0; place--)',
+        replace: 'inForce !== undefined && place >= RESERVE_LIST_BLOCKS; place--)',
+      },
+    ],
+  },
 ];
 
 export const INSIDE_BUGS: readonly PlantedBug[] = BUGS.map((bug) => ({ about: 'inside', ...bug }));
