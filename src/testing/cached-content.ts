@@ -15,23 +15,7 @@
  */
 import type { Random } from '../environment.js';
 import { type ByteLength, type ByteOffset, SECTOR_SIZE } from '../units.js';
-import {
-  type Change,
-  DurableBytes,
-  KEEP_ALL,
-  type SavedBytes,
-  type SectorChoice,
-  sectorsIn,
-} from './durable-bytes.js';
-
-/** All that a `CachedContent` holds, to go back to later. */
-export interface SavedContent {
-  readonly cache: Uint8Array;
-  readonly durable: SavedBytes;
-  readonly counters: readonly [size: number, highWater: number, effects: number, acknowledgements: number];
-  readonly log: readonly Change[];
-  readonly inFlight: readonly Change[];
-}
+import { type Change, DurableBytes, KEEP_ALL, type SectorChoice, sectorsIn } from './durable-bytes.js';
 
 const NOTHING = new Uint8Array(0);
 /** Bytes of noise that are drawn. */
@@ -48,6 +32,10 @@ export class CachedContent {
   /** Changes that took effect and are not durable, by order. */
   #log: Change[] = [];
   readonly #inFlight = new Set<Change>();
+  /** The last copy that was made. */
+  #copy: CachedContent | undefined;
+  /** Everything that this and what it was copied from, or its copy, can differ in; `undefined`: not known. */
+  #stale: Change[] | undefined;
 
   /** @param noise what never-written bytes are; zeros without it. */
   constructor(size: ByteLength, noise?: Random) {
@@ -98,6 +86,7 @@ export class CachedContent {
   #begin(kind: Change['kind'], offset: ByteOffset, bytes: Uint8Array, size: ByteLength): Change {
     const change: Change = { kind, offset, bytes, size, order: 0, acknowledged: 0, forgotten: false };
     this.#inFlight.add(change);
+    this.#stale?.push(change);
     return change;
   }
 
@@ -240,6 +229,7 @@ export class CachedContent {
 
   /** Rot: the bit is wrong wherever the byte is held. */
   flipBit(offset: ByteOffset, bit: number): void {
+    this.#stale = undefined;
     const flip = (bytes: Uint8Array, at: number) => {
       bytes[at] = (bytes[at] ?? 0) ^ (1 << bit);
     };
@@ -254,24 +244,42 @@ export class CachedContent {
     }
   }
 
-  save(): SavedContent {
-    return {
-      cache: this.#cache.slice(),
-      durable: this.#durable.save(),
-      counters: [this.#size, this.#highWater, this.#effects, this.#acknowledgements],
-      log: this.#log.map(copyOf),
-      inFlight: [...this.#inFlight].filter((change) => change.order === 0).map(copyOf),
-    };
+  /**
+   * An equal one. What was in flight is in flight there, with nobody waiting: a crash must follow. It is kept, and the next
+   * call, which is cheap as only what may differ is copied, makes it equal again: of two copies only the last is good.
+   */
+  copy(): CachedContent {
+    const copy = this.#copy ?? new CachedContent(0);
+    copy.#become(this);
+    this.#copy = copy;
+    return copy;
   }
 
-  /** Back to a saved state. What was in flight then is in flight again, with nobody waiting: a crash must follow. */
-  restore(saved: SavedContent): void {
-    this.#cache = saved.cache.slice();
-    this.#durable.restore(saved.durable);
-    [this.#size, this.#highWater, this.#effects, this.#acknowledgements] = saved.counters;
-    this.#log = saved.log.map(copyOf);
+  #become(source: CachedContent): void {
+    const stale = this.#stale && source.#stale && [...this.#stale, ...source.#stale];
+    const isGrown = this.#cache.byteLength !== source.#cache.byteLength;
+    if (stale === undefined || isGrown || stale.some(({ kind }) => kind === 'resize')) {
+      this.#cache = copiedInto(this.#cache, source.#cache);
+      this.#durable.become(source.#durable);
+    } else {
+      for (const { offset, bytes } of stale) {
+        const from = Math.floor(offset / SECTOR_SIZE) * SECTOR_SIZE;
+        const to = sectorsIn(offset + bytes.byteLength) * SECTOR_SIZE;
+        this.#cache.set(source.#cache.subarray(from, to), from);
+        this.#durable.become(source.#durable, from, to);
+      }
+    }
+    this.#size = source.#size;
+    this.#highWater = source.#highWater;
+    this.#effects = source.#effects;
+    this.#acknowledgements = source.#acknowledgements;
+    this.#log = source.#log.map(copyOf);
     this.#inFlight.clear();
-    for (const change of saved.inFlight) this.#inFlight.add(copyOf(change));
+    for (const change of source.#inFlight) if (change.order === 0) this.#inFlight.add(copyOf(change));
+    // These may become durable on either side.
+    source.#stale = [...source.#log, ...source.#inFlight];
+    // A copy of this one is as it was.
+    this.#stale = this.#copy === undefined ? source.#stale.slice() : stale && [...stale, ...source.#stale];
   }
 
   #reserve(size: ByteLength): void {
@@ -288,6 +296,13 @@ export class CachedContent {
 function fillRepeating(target: Uint8Array, noise: Random): void {
   noise.fill(target.subarray(0, NOISE));
   for (let done = NOISE; done < target.byteLength; done *= 2) target.copyWithin(done, 0, done);
+}
+
+/** The same bytes, in that buffer if it has the right size: making room costs more than copying. */
+function copiedInto(target: Uint8Array, source: Uint8Array): Uint8Array {
+  if (target.byteLength !== source.byteLength) return source.slice();
+  target.set(source);
+  return target;
 }
 
 // The bytes of a change are never altered in place, so copies may share them.

@@ -30,13 +30,6 @@ export const KEEP_ALL: SectorChoice = () => true;
 export const KEEP_NONE: SectorChoice = () => false;
 export const sectorsIn = (bytes: ByteLength): number => Math.ceil(bytes / SECTOR_SIZE);
 
-export interface SavedBytes {
-  readonly bytes: Uint8Array;
-  readonly orders: Uint32Array;
-  readonly size: ByteLength;
-  readonly sizeOrder: number;
-}
-
 export class DurableBytes {
   #bytes: Uint8Array;
   /** Of each sector, the order of the change it comes from; 0 at first. */
@@ -105,26 +98,20 @@ export class DurableBytes {
 
   reserve(capacity: ByteLength): void {
     const bytes = new Uint8Array(capacity);
-    bytes.set(this.#bytes);
+    bytes.set(this.#bytes.subarray(0, capacity));
     this.#bytes = bytes;
     const orders = new Uint32Array(sectorsIn(capacity));
-    orders.set(this.#orders);
+    orders.set(this.#orders.subarray(0, orders.length));
     this.#orders = orders;
   }
 
-  save(): SavedBytes {
-    return {
-      bytes: this.#bytes.slice(),
-      orders: this.#orders.slice(),
-      size: this.#size,
-      sizeOrder: this.#sizeOrder,
-    };
-  }
-
-  restore(saved: SavedBytes): void {
-    this.#bytes = saved.bytes.slice();
-    this.#orders = saved.orders.slice();
-    this.#size = saved.size;
-    this.#sizeOrder = saved.sizeOrder;
+  /** Becomes equal to another one, from the one offset to the other: whole sectors; outside it is so already. */
+  become(source: DurableBytes, from: ByteOffset = 0, to: ByteOffset = Infinity): void {
+    if (this.#bytes.byteLength !== source.#bytes.byteLength) this.reserve(source.#bytes.byteLength);
+    this.#bytes.set(source.#bytes.subarray(from, to), from);
+    const first = from / SECTOR_SIZE;
+    this.#orders.set(source.#orders.subarray(first, to / SECTOR_SIZE), first);
+    this.#size = source.#size;
+    this.#sizeOrder = source.#sizeOrder;
   }
 }

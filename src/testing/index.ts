@@ -2,7 +2,7 @@
  * Deterministic simulation: run volsnap, or anything else on its device interface, against a world that is a function
  * of one seed, crash it, and check what comes back.
  */
-export { CachedContent, type SavedContent } from './cached-content.js';
+export { CachedContent } from './cached-content.js';
 export type { CrashModel } from './crash-model.js';
 export type { Change, SectorChoice } from './durable-bytes.js';
 export {

@@ -181,6 +181,7 @@ export class Scheduler {
     this.#generation++;
     this.#pending = [];
     this.#never = [];
+    this.#pauses = [];
     this.clock.cancelAll();
     this.trace('crash', { kind: 'crash', target: '', offset: 0, length: 0 });
   }

@@ -7,7 +7,7 @@
  * removal brings the file back with whatever of its content was durable. A killed process loses only what was in
  * flight and had no effect yet. The content of each file follows `cached-content.ts`.
  */
-import { DeviceError, NotFoundError } from '../errors.js';
+import { assert, DeviceError, NotFoundError } from '../errors.js';
 import type { ByteLength } from '../units.js';
 import type { CrashModel } from './crash-model.js';
 import { FaultPlan } from './faults.js';
@@ -38,13 +38,14 @@ export interface SimulatedDirectoryOptions {
   readonly capacity?: ByteLength;
 }
 
-/** All that a directory holds, to go back to later. */
+/** All that a directory holds, to go back to later, here or in another world. Files are told by their place in `files`. */
 export interface SavedDirectory {
-  readonly cached: ReadonlyMap<string, SimulatedDisk>;
-  readonly durable: ReadonlyMap<string, SimulatedDisk>;
-  readonly log: readonly NameChange[];
+  readonly files: readonly { readonly name: string; readonly disk: SavedDisk }[];
+  readonly cached: readonly (readonly [name: string, file: number])[];
+  readonly durable: readonly (readonly [name: string, file: number])[];
+  readonly log: readonly (Omit<NameChange, 'file'> & { readonly file: number | undefined })[];
   readonly acknowledgements: number;
-  readonly files: ReadonlyMap<SimulatedDisk, SavedDisk>;
+  readonly capacity: ByteLength;
 }
 
 export class SimulatedDirectory {
@@ -197,22 +198,44 @@ export class SimulatedDirectory {
   }
 
   save(): SavedDirectory {
+    const files = this.allFiles;
+    const placed = (names: ReadonlyMap<string, SimulatedDisk>) =>
+      [...names].map(([name, file]) => [name, files.indexOf(file)] as const);
     return {
-      cached: new Map(this.#cached),
-      durable: new Map(this.#durable),
-      log: this.#log.map((change) => ({ ...change })),
+      files: files.map((file) => ({ name: file.name.slice(this.name.length + 1), disk: file.save() })),
+      cached: placed(this.#cached),
+      durable: placed(this.#durable),
+      log: this.#log.map(({ file, ...change }) => ({
+        ...change,
+        file: file === undefined ? undefined : files.indexOf(file),
+      })),
       acknowledgements: this.#acknowledgements,
-      files: new Map(this.allFiles.map((file) => [file, file.save()])),
+      capacity: this.#capacity,
     };
   }
 
-  /** Back to a saved state; a crash must follow before the folder is opened. */
+  /** Back to a saved state, with new files; a crash must follow before the folder is opened. */
   restore(saved: SavedDirectory): void {
-    this.#cached = new Map(saved.cached);
-    this.#durable = new Map(saved.durable);
-    this.#log = saved.log.map((change) => ({ ...change }));
+    const files = saved.files.map(({ name, disk }) => {
+      const file = this.#newFile(name);
+      file.restore(disk);
+      return file;
+    });
+    const fileAt = (place: number): SimulatedDisk => {
+      const file = files[place];
+      assert(file !== undefined, () => `a saved ${this.name} has no file ${place}`);
+      return file;
+    };
+    const named = (names: SavedDirectory['cached']) =>
+      new Map(names.map(([name, place]) => [name, fileAt(place)]));
+    this.#cached = named(saved.cached);
+    this.#durable = named(saved.durable);
+    this.#log = saved.log.map(({ file, ...change }) => ({
+      ...change,
+      file: file === undefined ? undefined : fileAt(file),
+    }));
     this.#acknowledgements = saved.acknowledgements;
-    for (const [file, content] of saved.files) file.restore(content);
+    this.#capacity = saved.capacity;
   }
 
   #newFile(name: string): SimulatedDisk {

@@ -9,7 +9,7 @@ import type { AllocationExtent } from '../device/allocation.js';
 import { isZeros } from '../device/zeros.js';
 import { AssertionError } from '../errors.js';
 import { type ByteLength, type ByteOffset, SECTOR_SIZE } from '../units.js';
-import { CachedContent, type SavedContent } from './cached-content.js';
+import { CachedContent } from './cached-content.js';
 import { type CrashModel, drawChoices } from './crash-model.js';
 import type { Change, SectorChoice } from './durable-bytes.js';
 import { FaultPlan } from './faults.js';
@@ -49,9 +49,9 @@ interface Modified {
   readonly changes: number;
 }
 
-/** All that a disk holds, to go back to later. */
+/** All that a disk holds, to go back to later; good until it is saved again. */
 export interface SavedDisk {
-  readonly content: SavedContent;
+  readonly content: CachedContent;
   readonly modified: readonly [Modified, Modified];
 }
 
@@ -61,12 +61,12 @@ export class SimulatedDisk {
   readonly faults: FaultPlan;
   /** From where on overlapping writes are a broken rule. */
   readonly strictFrom: ByteOffset;
-  readonly content: CachedContent;
   readonly random: SeededRandom;
   /** Rules of the device contract that its user broke. Empty, or the user has a bug. */
   readonly violations: string[] = [];
   /** Flushes that failed; a device opened before the last of them never flushes again. */
   flushFailures = 0;
+  #content: CachedContent;
   readonly #admits: (growth: ByteLength) => boolean;
   /** Decides what is done at once; `undefined`: nothing. */
   readonly #atOnce: SeededRandom | undefined;
@@ -82,7 +82,7 @@ export class SimulatedDisk {
     this.strictFrom = typeof strictOverlap === 'number' ? strictOverlap : strictOverlap ? 0 : Infinity;
     this.#admits = options.admits ?? (() => true);
     this.#atOnce = options.atOnce ? this.random.fork('at once') : undefined;
-    this.content = new CachedContent(
+    this.#content = new CachedContent(
       options.size ?? 0,
       options.noise ? this.random.fork('noise') : undefined,
     );
@@ -101,6 +101,10 @@ export class SimulatedDisk {
 
   get size(): ByteLength {
     return this.content.size;
+  }
+
+  get content(): CachedContent {
+    return this.#content;
   }
 
   /** What reads would see now, past all scheduling and faults. */
@@ -184,12 +188,12 @@ export class SimulatedDisk {
   }
 
   save(): SavedDisk {
-    return { content: this.content.save(), modified: [this.#modified, this.#durableModified] };
+    return { content: this.content.copy(), modified: [this.#modified, this.#durableModified] };
   }
 
   /** Back to a saved state; a crash must follow before the disk is opened. */
   restore(saved: SavedDisk): void {
-    this.content.restore(saved.content);
+    this.#content = saved.content.copy();
     [this.#modified, this.#durableModified] = saved.modified;
   }
 }

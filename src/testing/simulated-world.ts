@@ -29,6 +29,8 @@ type Given = 'name' | 'scheduler' | 'random' | 'faults';
 
 /** All disks and folders at one moment. */
 export interface SavedWorld {
+  /** Time since the start of the world. */
+  readonly microseconds: number;
   readonly disks: ReadonlyMap<string, SavedDisk>;
   readonly directories: ReadonlyMap<string, SavedDirectory>;
 }
@@ -142,17 +144,20 @@ export class SimulatedWorld {
     for (const directory of this.#directories.values()) crashDirectory(directory);
   }
 
-  /** For exhaustive tests: the state of all disks and folders, to crash from it in every way there is. */
+  /** The state of all disks and folders, to crash from it in many ways. */
   save(): SavedWorld {
     return {
+      microseconds: this.scheduler.clock.microseconds,
       disks: new Map([...this.#disks].map(([name, disk]) => [name, disk.save()])),
       directories: new Map([...this.#directories].map(([name, directory]) => [name, directory.save()])),
     };
   }
 
-  /** Back to a saved state, with everything that ran dead; a crash must follow. */
+  /** Goes to a saved state, of this world or of one with the same disks and folders. Everything that ran is dead; a crash must follow. */
   restore(saved: SavedWorld): void {
+    const { clock } = this.scheduler;
     this.scheduler.crash();
+    clock.advance(saved.microseconds - clock.microseconds);
     for (const [name, disk] of saved.disks) this.disk(name).restore(disk);
     for (const [name, directory] of saved.directories) this.directory(name).restore(directory);
   }

@@ -46,6 +46,8 @@ export class SnapshotModel {
   readers = 0;
   /** Its content once its window is closed, right except for the sectors in `#open`. */
   #bytes: Uint8Array | undefined;
+  /** Does a clone have the same bytes? Then they are copied before they are changed. */
+  #isShared = false;
   readonly #open = new Map<number, Candidate[]>();
   /** What was written to the snapshot itself, once something was. */
   #written: SectorHistory | undefined;
@@ -163,10 +165,9 @@ export class SnapshotModel {
       );
     }
     // What went back to the base had been flushed.
-    if (history !== undefined && this.#bytes !== undefined)
-      for (const sector of history.rebased) {
-        if (!this.#open.has(sector)) this.#bytes.set(history.baseOf(sector), sector * SECTOR_SIZE);
-      }
+    if (history === undefined) return;
+    for (const sector of history.rebased)
+      if (!this.#open.has(sector)) this.#setSector(sector, history.baseOf(sector));
   }
 
   /**
@@ -174,10 +175,10 @@ export class SnapshotModel {
    * @param since when the read began
    */
   check(offset: ByteOffset, actual: Uint8Array, since: number): string[] {
-    const bytes = this.#bytes;
-    if (bytes === undefined) return [`snapshot ${this.name} was read before it was created`];
+    if (this.#bytes === undefined) return [`snapshot ${this.name} was read before it was created`];
     const wrong: string[] = [];
-    if (this.#open.size > 0) this.#settle(offset, actual, bytes, wrong);
+    if (this.#open.size > 0) this.#settle(offset, actual, wrong);
+    const bytes = this.#bytes;
     for (const sector of differingSectors(bytes, offset, actual)) {
       if (this.#open.has(sector)) continue;
       const at = sector * SECTOR_SIZE;
@@ -202,7 +203,7 @@ export class SnapshotModel {
   }
 
   /** Decides the open sectors in the range by what was found there. */
-  #settle(offset: ByteOffset, actual: Uint8Array, bytes: Uint8Array, wrong: string[]): void {
+  #settle(offset: ByteOffset, actual: Uint8Array, wrong: string[]): void {
     for (const [sector, candidates] of this.#open) {
       const at = sector * SECTOR_SIZE - offset;
       if (at < 0 || at >= actual.byteLength) continue;
@@ -219,7 +220,7 @@ export class SnapshotModel {
         );
         continue;
       }
-      bytes.set(found, sector * SECTOR_SIZE);
+      this.#setSector(sector, found);
       this.#open.delete(sector);
       if (this.#unused.has(blockOf(sector * SECTOR_SIZE))) this.#settleBlock(sector, matching);
       // Two writes of the same bytes cannot be told apart, so they say nothing about the moment.
@@ -249,15 +250,23 @@ export class SnapshotModel {
   clone(moment: Moment): SnapshotModel {
     const copy = new SnapshotModel(this.name, this.start, moment, this.sizes.clone(), this.#unused);
     copy.state = this.state;
-    copy.#bytes = this.#bytes?.slice();
+    copy.#bytes = this.#bytes;
+    copy.#isShared = true;
+    this.#isShared = true;
     for (const [sector, candidates] of this.#open) copy.#open.set(sector, candidates);
     copy.#written = this.#written?.clone();
     return copy;
   }
 
-  /** The content, right except for the open sectors; its owner must not change it. */
-  get bytes(): Uint8Array | undefined {
-    return this.#bytes;
+  /** Room for the content of another snapshot, once this one is gone; `undefined`: it is in use elsewhere. */
+  get room(): Uint8Array | undefined {
+    return this.#isShared || this.readers > 0 ? undefined : this.#bytes;
+  }
+
+  #setSector(sector: number, bytes: Uint8Array): void {
+    if (this.#isShared) this.#bytes = this.#bytes?.slice();
+    this.#isShared = false;
+    this.#bytes?.set(bytes, sector * SECTOR_SIZE);
   }
 }
 

@@ -72,7 +72,8 @@ export class VolumeModel {
    * that are in flight cannot be ended there: a crash must follow.
    */
   clone(): VolumeModel {
-    const copy = new VolumeModel(this.#likely, new Ticks(this.ticks.last));
+    const copy = new VolumeModel(new Uint8Array(0), new Ticks(this.ticks.last));
+    copy.#likely = this.#likely.slice();
     copy.#history = this.#history.clone();
     copy.#sizes = this.#sizes.clone();
     const moments = new Map<Moment, Moment>();
@@ -359,7 +360,7 @@ export class VolumeModel {
     const snapshot = this.#snapshots.get(name);
     if (snapshot === undefined) return;
     this.#readsAndCreations.delete(snapshot.start);
-    if (snapshot.bytes?.byteLength === this.size && snapshot.readers === 0) this.#spare.push(snapshot.bytes);
+    if (snapshot.room?.byteLength === this.size) this.#spare.push(snapshot.room);
     this.#snapshots.delete(name);
   }
 

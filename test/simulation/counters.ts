@@ -2,6 +2,8 @@
 export interface RunCounters {
   cycles: number;
   crashes: number;
+  /** Times that what a crash left was drawn again, opened and compared, equal bytes counted once; none of them is one of `crashes`. */
+  outcomes: number;
   operations: number;
   snapshotsTaken: number;
   /** Snapshots that left out what nothing uses. */
@@ -43,6 +45,7 @@ export interface RunCounters {
 export const noCounters = (): RunCounters => ({
   cycles: 0,
   crashes: 0,
+  outcomes: 0,
   operations: 0,
   snapshotsTaken: 0,
   snapshotsSkipping: 0,

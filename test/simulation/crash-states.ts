@@ -7,7 +7,13 @@
  * come writes of data that are torn in the middle.
  */
 import { crc32 } from 'node:zlib';
-import type { Change, SectorChoice, SimulatedDisk, SimulatedWorld } from '../../src/testing/index.js';
+import type {
+  Change,
+  CrashModel,
+  SectorChoice,
+  SimulatedDisk,
+  SimulatedWorld,
+} from '../../src/testing/index.js';
 import {
   type NameChange,
   SeededRandom,
@@ -44,11 +50,13 @@ export interface CrashState {
 }
 
 export class CrashMoment {
+  readonly model: CrashModel;
   readonly units: readonly Unit[];
   /** Changes of data, by unit, that can be torn. */
   readonly #tearable: readonly number[];
 
-  constructor(scope: CrashScope, model: 'power-cut' | 'kill') {
+  constructor(scope: CrashScope, model: CrashModel) {
+    this.model = model;
     const units: Unit[] = [];
     for (const [disk, { content, name }] of scope.disks.entries()) {
       for (const [change, entry] of content.unflushed().entries()) {
@@ -80,6 +88,16 @@ export class CrashMoment {
     }
   }
 
+  /** One of those that are dangerous: all is kept, or lost, but for one unit, or for one write that is torn; or all, or nothing. */
+  draw(random: SeededRandom): CrashState {
+    const others = random.chance(0.5);
+    const isKept = new Array<boolean>(this.units.length).fill(others);
+    const isTorn = this.#tearable.length > 0 && random.chance(0.3);
+    if (isTorn) return this.#state(isKept, random.pick(this.#tearable));
+    if (isKept.length > 0 && random.chance(0.7)) isKept[random.below(isKept.length)] = !others;
+    return this.#state(isKept, undefined);
+  }
+
   #state(isKept: readonly boolean[], torn: number | undefined): CrashState {
     const kept = this.units.flatMap(({ identity }, index) => {
       if (index === torn) return `half of ${identity}`;
@@ -96,7 +114,8 @@ export class CrashMoment {
   }
 
   /** Makes the crash of a world that is in the state in which this moment was taken. */
-  crash({ world, disks, directory }: CrashScope, model: 'power-cut' | 'kill', state: CrashState): void {
+  crash({ world, disks, directory }: CrashScope, state: CrashState): void {
+    const { model } = this;
     const choices = new Map<object, SectorChoice>();
     const lists = disks.map((disk) => disk.content.unflushed());
     const names = directory?.unsynced() ?? [];
@@ -140,7 +159,7 @@ function unitsOf(
   content: SimulatedDisk['content'],
   entry: Readonly<Change>,
   { disk, change, name, storeOffset }: Place,
-  model: 'power-cut' | 'kill',
+  model: CrashModel,
 ): Unit[] {
   const { kind, offset, bytes, size } = entry;
   const what = kind === 'resize' ? `${size}` : `${offset}+${bytes.byteLength} #${crc32(bytes).toString(16)}`;

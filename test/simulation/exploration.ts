@@ -9,7 +9,7 @@ import { createHash } from 'node:crypto';
 import { checkVolume, type Volume, type WriteMode } from '../../src/index.js';
 import { ModelMismatch, type SavedWorld, VolumeModel } from '../../src/testing/index.js';
 import { noCounters } from './counters.js';
-import { CrashMoment, type CrashScope, type CrashState } from './crash-states.js';
+import { CrashMoment, type CrashState } from './crash-states.js';
 import { planOf } from './histories.js';
 import type { History, Stage } from './history-steps.js';
 import type { Operation, Plan } from './plan.js';
@@ -51,7 +51,7 @@ export async function explore(
     for (const model of ['power-cut', 'kill'] as const) {
       replay.world.world.restore(saved);
       const base = `${model} ${replay.model.ticks.last} ${replay.durableHash}`;
-      const moment = new CrashMoment(replay.scope, model);
+      const moment = new CrashMoment(replay.world.crashScope, model);
       if (2 ** moment.units.length > options.limit) counters.sampled++;
       const states = [...moment.states(options.limit, `${history.name} ${steps}`)];
       const stride = Math.max(1, Math.ceil(states.length / options.perMoment));
@@ -84,7 +84,7 @@ async function attempt(
   where: string,
 ): Promise<void> {
   replay.world.world.restore(saved);
-  moment.crash(replay.scope, model, state);
+  moment.crash(replay.world.crashScope, state);
   try {
     await replay.verify(model);
   } catch (error) {
@@ -189,16 +189,9 @@ class Replay {
     return finished;
   }
 
-  get scope(): CrashScope {
-    const { world, plan } = this.world;
-    const directory = plan.layout === 'directory' ? world.directory('store') : undefined;
-    const storeOffset = directory === undefined ? plan.volumeSize : Infinity;
-    return { world, directory, storeOffset, disks: [world.disk('volume'), ...(directory?.allFiles ?? [])] };
-  }
-
   /** Differs where a crash could leave something else, or where something else is promised. */
   get signature(): string {
-    const { disks, directory } = this.scope;
+    const { disks, directory } = this.world.crashScope;
     const identityOf = (change: object) => {
       const known = this.#identities.get(change) ?? ++this.#lastIdentity;
       this.#identities.set(change, known);
@@ -213,7 +206,7 @@ class Replay {
 
   get durableHash(): string {
     const hash = createHash('sha1');
-    for (const { content, name } of this.scope.disks)
+    for (const { content, name } of this.world.crashScope.disks)
       hash.update(name).update(content.durableBytes(0, content.durableSize));
     return hash.digest('base64');
   }

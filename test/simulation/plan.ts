@@ -124,9 +124,19 @@ export interface Plan {
   /** Share of device operations that take much longer than others. */
   readonly stragglers: number;
   readonly cycles: readonly Cycle[];
+  /** Further outcomes of each crash; none: no others than its own. */
+  readonly outcomes?: number | undefined;
+  /** Only this one of them. */
+  readonly outcome?: OutcomeName | undefined;
 }
 
-export interface PlanOptions {
+/** One of the further outcomes of one of the crashes, both counted from 1. */
+export interface OutcomeName {
+  readonly crash: number;
+  readonly outcome: number;
+}
+
+export interface PlanOptions extends Pick<Plan, 'outcomes' | 'outcome'> {
   /** Cycles of each run. */
   readonly cycles: number;
   /** Do devices fail in some of the runs? */
@@ -230,6 +240,8 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
     crashesWhileInitializing: layout === 'directory' || noise ? crashesWhileInitializing : [],
     // Who is late shows most between snapshots that come and go.
     stragglers: random.pick(style.busy ? [1 / 64, 1 / 6, 1 / 6] : [1 / 64, 1 / 64, 1 / 6]),
+    outcomes: options.outcomes,
+    outcome: options.outcome,
     cycles: withSpaceOperations(
       seed,
       withCopies(

@@ -80,6 +80,13 @@ export class RevertWork {
     for (const label of this.unwanted) if (model.has(label)) model.beginDelete(label);
   }
 
+  /** What another one knows, of a world that is left to itself. */
+  follow(other: RevertWork): void {
+    for (const label of other.unwanted) this.unwanted.add(label);
+    for (const label of other.#wanted) this.#wanted.add(label);
+    this.mayRevert = other.mayRevert;
+  }
+
   /** Is one asked for, or under way? */
   isAt({ figures }: Volume): boolean {
     return figures.revert !== undefined || this.#asked.size > 0;

@@ -4,17 +4,19 @@
  * Each cycle opens the volume, lets several clients work at once, and ends by a clean close or by a crash at some step.
  * After each crash and each opening the volume and every snapshot are compared with what the promises permit.
  */
-import { checkVolume, VolsnapError, type Volume } from '../../src/index.js';
-import { ModelMismatch, VolumeModel } from '../../src/testing/index.js';
+import { VolsnapError, type Volume } from '../../src/index.js';
+import { type CrashModel, ModelMismatch, type VolumeModel } from '../../src/testing/index.js';
 import { DEVICE_FAILS } from './calls.js';
 import { noCounters, type RunCounters } from './counters.js';
 import type { LateDisk } from './late.js';
+import { Outcomes } from './outcomes.js';
 import type { Cycle, Late, Plan } from './plan.js';
 import { findRot } from './rot.js';
+import { isBusy, RunState } from './run-state.js';
 import { scrubRotten } from './scrub-rot.js';
 import { scrubMeanwhile } from './scrubbing.js';
-import { labelOf, Workload } from './workload.js';
-import { RunWorld } from './world.js';
+import type { Workload } from './workload.js';
+import type { RunWorld } from './world.js';
 
 /** The engine broke a promise. `cycle` says where. */
 export class PromiseBroken extends Error {
@@ -59,23 +61,19 @@ const HOLD_MS = 11_000;
 
 class Run {
   readonly #counters: RunCounters;
+  readonly #state: RunState;
   readonly #world: RunWorld;
   readonly #model: VolumeModel;
   readonly #workload: Workload;
-  /** Was an opening or a close cut off? Then the device's time can be another than that of the last record of a close. */
-  #timeUnknown = false;
-  /** Did a device fail in the last cycle? Then a file that could not be removed may be left until the next opening. */
-  #leftovers = false;
+  readonly #outcomes: Outcomes;
 
   constructor(plan: Plan, counters: RunCounters) {
     this.#counters = counters;
-    this.#world = new RunWorld(plan);
-    this.#model = new VolumeModel(this.#world.initial);
-    this.#workload = new Workload(this.#model, counters, {
-      now: () => this.#world.world.scheduler.clock.now(),
-      setHostSpace: (bytes) => this.#world.setHostSpace(bytes),
-      inside: plan.inside,
-    });
+    this.#state = RunState.begin(plan, counters);
+    this.#world = this.#state.world;
+    this.#model = this.#state.model;
+    this.#workload = this.#state.workload;
+    this.#outcomes = new Outcomes(plan);
   }
 
   get traceHash(): number {
@@ -91,17 +89,19 @@ class Run {
     const { world } = this.#world;
     this.#counters.cycles++;
     this.#world.writing = cycle.writing;
-    if (cycle.check) await this.#check();
+    if (cycle.check) await this.#state.check();
     if (cycle.late !== undefined) await this.#openLate(cycle.late);
     for (const { steps, end } of cycle.crashesWhileOpening) {
-      const outcome = await world.runSteps(() => this.#open(), steps);
+      const outcome = await world.runSteps(() => this.#state.open(), steps);
       if (outcome.finished) await this.#close(outcome.value);
-      else await this.#crash(end);
-      this.#timeUnknown = !outcome.finished;
+      else {
+        this.#state.timeUnknown = true;
+        await this.#crash(end, ['power-cut', 'kill']);
+      }
     }
-    const volume = await world.run(() => this.#open());
-    await world.run(() => this.#verifyAfterOpening(volume));
-    this.#leftovers = cycle.faultRate > 0;
+    const volume = await world.run(() => this.#state.open());
+    await world.run(() => this.#state.verifyAfterOpening(volume));
+    this.#state.leftovers = cycle.faultRate > 0;
     this.#workload.tolerated = cycle.faultRate > 0 ? DEVICE_FAILS : [];
     if (cycle.faultRate > 0) this.#world.drawFaults(cycle);
     const work = () => this.#work(volume, cycle);
@@ -110,11 +110,10 @@ class Run {
     world.faults.clear();
     if (cycle.end === 'close')
       await this.#close(volume, cycle.crashWhileClosing ? cycle.steps % CLOSING_STEPS : Infinity);
-    // After a flush that failed, unnoticed by the model, acknowledged writes may be lost as in a power cut.
-    else await this.#crash(cycle.faultRate > 0 || this.#workload.isShortOfSpace ? 'power-cut' : cycle.end);
+    else await this.#crashAtWork(cycle.faultRate, cycle.end);
     this.#workload.tolerated = [];
     this.#workload.isShortOfSpace = false;
-    this.#checkViolations();
+    this.#state.checkViolations();
     return cycle.rot > 0 ? this.#rot(cycle.rot, cycle.dropDamaged) : 'sound';
   }
 
@@ -124,23 +123,23 @@ class Run {
     const { memoryLimit, timeLimitMs, faultRate } = late;
     const disk: LateDisk = { isThere: false, options: { memoryLimit, timeLimitMs, intervalMs: 1 } };
     this.#world.late = disk;
-    const volume = await world.run(() => this.#open().catch((error: unknown) => this.#refusal(error)));
+    const volume = await world.run(() => this.#state.open().catch((error: unknown) => this.#refusal(error)));
     if (volume !== undefined) {
       this.#counters.lateOpenings++;
       this.#model.opened(volume.size);
       this.#workload.waitFor(volume);
-      this.#leftovers = faultRate > 0;
+      this.#state.leftovers = faultRate > 0;
       this.#workload.tolerated = faultRate > 0 ? DEVICE_FAILS : [];
       if (faultRate > 0) this.#world.drawFaults(late);
       const { finished } = await world.runSteps(() => this.#workLate(volume, late, disk), late.steps);
       world.faults.clear();
       if (finished) await this.#close(volume);
-      else await this.#crash(faultRate > 0 || this.#workload.isShortOfSpace ? 'power-cut' : late.crash);
+      else await this.#crashAtWork(faultRate, late.crash);
     }
     this.#world.late = undefined;
     this.#workload.tolerated = [];
     this.#workload.isShortOfSpace = false;
-    this.#checkViolations();
+    this.#state.checkViolations();
   }
 
   async #workLate(volume: Volume, late: Late, disk: LateDisk): Promise<void> {
@@ -163,7 +162,7 @@ class Run {
     if (faultRate > 0) return;
     await this.#workload.verify(volume);
     await this.#rest(volume);
-    this.#verifySpace(volume);
+    this.#state.verifySpace(volume);
   }
 
   /** Until nothing is done any more: what is no task of a pool (a look, a deletion after it) may be under way while those are idle. */
@@ -187,7 +186,7 @@ class Run {
     const found = await findRot(this.#world, this.#model, this.#workload, drop);
     this.#counters.bitsRotted += bits;
     if (found === 'damaged') this.#counters.damageFound++;
-    this.#checkViolations();
+    this.#state.checkViolations();
     if (drop) return found;
     for (const flip of undo.reverse()) flip();
     await scrubRotten(this.#world, this.#model, this.#workload, bits);
@@ -197,49 +196,28 @@ class Run {
   /** Whatever happened, the volume opens, is right, and has nothing that `check` would find. */
   async finish(): Promise<void> {
     const { world } = this.#world;
-    const volume = await world.run(() => this.#open());
-    await world.run(() => this.#verifyAfterOpening(volume));
+    const volume = await world.run(() => this.#state.open());
+    await world.run(() => this.#state.verifyAfterOpening(volume));
     await world.run(() => this.#verifyReverted(volume));
     await this.#close(volume);
-    await this.#check();
-    this.#checkViolations();
+    await this.#state.check();
+    this.#state.checkViolations();
     this.#counters.faults += Object.values(world.faults.counters).reduce((sum, count) => sum + count, 0);
   }
 
-  /** Promise 5: whatever a crash left, there is nothing wrong in it. */
-  async #check(): Promise<void> {
-    const { world } = this.#world;
-    const device = world.device('volume');
-    const problems = await world.run(() => checkVolume(device, { store: this.#world.store(), scrub: true }));
-    const found = problems.filter(
-      ({ code }) =>
-        !(code === 'volume-changed' && this.#timeUnknown) && !(code === 'orphan' && this.#leftovers),
-    );
-    if (found.length > 0)
-      throw new ModelMismatch(`check finds: ${found.map(({ message }) => message).join('; ')}`);
-    await world.run(() => device.close());
-    this.#counters.checks++;
-  }
-
-  #checkViolations(): void {
-    const { violations } = this.#world.world;
-    const { complaints } = this.#workload;
-    if (complaints.length > 0) throw new ModelMismatch(complaints.join('; '));
-    if (violations.length > 0) throw new ModelMismatch(`device contract broken: ${violations.join('; ')}`);
-  }
-
-  async #crash(model: 'kill' | 'power-cut'): Promise<void> {
+  /** @param models ways in which it could come as well */
+  async #crash(model: CrashModel, models: readonly CrashModel[] = [model]): Promise<void> {
     this.#counters.crashes++;
+    const leaveOut = await this.#outcomes.explore(this.#state, models);
     this.#world.world.crash(model);
-    this.#model.crash(model, this.#world.isBuffered);
-    this.#model.reconcileVolume(await this.#world.findVolume(this.#workload.mayRevert));
+    leaveOut(this.#world);
+    await this.#state.crashed(model);
   }
 
-  async #open(): Promise<Volume> {
-    const volume = await this.#world.open(this.#timeUnknown ? 'keep' : 'refuse');
-    this.#timeUnknown = false;
-    this.#workload.listen(volume);
-    return volume;
+  /** After a flush that failed, unnoticed by the model, acknowledged writes may be lost as in a power cut. */
+  async #crashAtWork(faultRate: number, model: CrashModel): Promise<void> {
+    if (faultRate > 0 || this.#workload.isShortOfSpace) await this.#crash('power-cut');
+    else await this.#crash(model, ['power-cut', 'kill']);
   }
 
   /** A clean close; after a failed flush it cannot be clean, and what was not flushed may be lost. */
@@ -249,45 +227,15 @@ class Run {
       // Closing made everything durable.
       if (finished) this.#model.closed();
       else {
-        await this.#crash('power-cut');
         // In a volume that holds its own store the record of the close changes the time that it records.
-        this.#timeUnknown = this.#world.plan.layout === 'in-volume';
+        this.#state.timeUnknown = this.#world.plan.layout === 'in-volume';
+        await this.#crash('power-cut');
       }
     } catch (error) {
       const permitted = [...this.#workload.tolerated, ...(this.#workload.mayBeRefused ? ['NO_SPACE'] : [])];
       if (!(error instanceof VolsnapError && permitted.includes(error.code))) throw error;
       await this.#crash('power-cut');
     }
-  }
-
-  async #verifyAfterOpening(volume: Volume): Promise<void> {
-    this.#model.opened(volume.size);
-    this.#model.reconcileNames(volume.snapshots.map(labelOf));
-    this.#workload.verifySpace(volume);
-    await this.#workload.verify(volume);
-    // A revert that goes on lets diff areas grow; a merge moves space from one to the other.
-    if (!isBusy(volume)) this.#verifySpace(volume);
-  }
-
-  /** Promise 3: no space leaks. */
-  #verifySpace(volume: Volume): void {
-    const { snapshots, figures } = volume;
-    const { deletion } = figures;
-    // One that rests may keep snapshots that expired, which nobody is shown.
-    if (figures.revert !== undefined) return;
-    const visible = snapshots.reduce((sum, snapshot) => sum + snapshot.allocatedBytes, 0);
-    const allocated = visible + deletion.allocatedBytes + (figures.late?.allocatedBytes ?? 0);
-    if (allocated !== figures.allocatedBytes) {
-      throw new ModelMismatch(
-        `snapshots have ${allocated} bytes allocated, the store counts ${figures.allocatedBytes}`,
-      );
-    }
-    // Files of late ones that were given up are found at the next opening.
-    if (this.#world.late !== undefined) return;
-    const { fileCount } = this.#world;
-    const count = snapshots.length + deletion.snapshots;
-    if (fileCount !== undefined && fileCount !== 1 + count)
-      throw new ModelMismatch(`${fileCount} files for ${count} snapshots`);
   }
 
   /** Promise 4: a revert that was cut off is finished, unless it has no room. */
@@ -314,12 +262,6 @@ class Run {
     if (cycle.faultRate > 0 || cycle.closesAtOnce) return;
     await this.#workload.verify(volume);
     while (isBusy(volume)) await this.#world.world.scheduler.pause(REST_STEPS);
-    this.#verifySpace(volume);
+    this.#state.verifySpace(volume);
   }
 }
-
-const isBusy = ({ figures }: Volume): boolean => {
-  const { copy, commit, background } = figures.queues;
-  const { entries = 0, parked = 0 } = figures.writeBuffer ?? {};
-  return copy + commit + background + entries - parked > 0;
-};

@@ -2,7 +2,7 @@
 import { parseArgs } from 'node:util';
 import { noCounters, type RunCounters } from './counters.js';
 import { SeedFailed } from './failure.js';
-import { drawPlan, TOPICS, type Topic } from './plan.js';
+import { drawPlan, type OutcomeName, TOPICS, type Topic } from './plan.js';
 import { runPlan } from './run.js';
 import { runOnSmallBlocks } from './sabotage.js';
 import { describePlan, shortest } from './shortest.js';
@@ -25,6 +25,8 @@ ${Object.entries(TOPICS)
   .map(([topic, what]) => `                ${topic.padEnd(8)} ${what}`)
   .join('\n')}
   --small-blocks  in a copy of the engine whose table and location blocks are soon full
+  --outcomes N  of each crash so many further outcomes: what it leaves is drawn again, opened and compared (default 0)
+  --outcome C.N only outcome N of crash C of these, as failures name it
   --shrink      make the plan of --seed shorter while it fails, and print it
   --progress N  seconds between two lines of progress (default 10; on a terminal one line, all the time)
   --help
@@ -43,6 +45,8 @@ const { values } = parseArgs({
     'at-once': { type: 'boolean', default: false },
     about: { type: 'string' },
     'small-blocks': { type: 'boolean', default: false },
+    outcomes: { type: 'string', default: '0' },
+    outcome: { type: 'string' },
     shrink: { type: 'boolean', default: false },
     progress: { type: 'string', default: '10' },
     help: { type: 'boolean', default: false },
@@ -77,7 +81,15 @@ function optionsOf(): SimulationOptions {
     rot: values.rot,
     atOnce: values['at-once'],
     about: topicOf(values.about),
+    outcomes: whole('outcomes', values.outcomes),
+    outcome: outcomeOf(values.outcome),
   };
+}
+
+function outcomeOf(text: string | undefined): OutcomeName | undefined {
+  if (text === undefined) return undefined;
+  const [crash = '', outcome = ''] = text.split('.');
+  return { crash: whole('outcome', crash), outcome: whole('outcome', outcome) };
 }
 
 async function main(): Promise<void> {
@@ -113,6 +125,7 @@ const argsForJobs = (): string[] => [
   ...(values.rot ? ['--rot'] : []),
   ...(values['at-once'] ? ['--at-once'] : []),
   ...(values.about === undefined ? [] : ['--about', values.about]),
+  ...['--outcomes', values.outcomes],
 ];
 
 /** As a job: tells the parent process of every seed. */
@@ -135,11 +148,11 @@ class Progress {
     this.#seconds = seconds;
   }
 
-  show(seed: number, { cycles, crashes, snapshotsVerified }: RunCounters): void {
+  show(seed: number, { cycles, crashes, outcomes, snapshotsVerified }: RunCounters): void {
     this.#runs++;
     if (performance.now() - this.#last < this.#everyMs) return;
     this.#last = performance.now();
-    const text = `seed ${seed}: ${this.#runs} seeds, ${cycles} cycles, ${crashes} crashes, ${snapshotsVerified} snapshots read, ${this.#seconds().toFixed(0)} s`;
+    const text = `seed ${seed}: ${this.#runs} seeds, ${cycles} cycles, ${crashes} crashes, ${outcomes} further outcomes, ${snapshotsVerified} snapshots read, ${this.#seconds().toFixed(0)} s`;
     process.stderr.write(process.stderr.isTTY ? `\r${text}\x1b[K` : `${text}\n`);
   }
 

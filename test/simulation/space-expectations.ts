@@ -23,6 +23,12 @@ export class SpaceExpectations {
     this.now = now;
   }
 
+  /** What another one knows, of a world that is left to itself: calls under way there are cut off. */
+  follow(other: SpaceExpectations): void {
+    for (const [label, known] of other.#holds) this.#holds.set(label, known);
+    this.#policy = other.#policy;
+  }
+
   /** A write begins. @returns tells, when it has failed for lack of room, whether it was allowed to */
   watch(): () => boolean {
     const mayFail = this.mayFail;

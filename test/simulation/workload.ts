@@ -41,7 +41,7 @@ export class Workload {
   /** Keeps changes away from ranges that are copied. */
   #changing = new BlockLocks();
   #growth: GrowthWork;
-  readonly #buffers = new ReadBuffers();
+  #buffers = new ReadBuffers();
   readonly #protected: ProtectedWork;
   /** The one that is open. */
   #volume: Volume | undefined;
@@ -104,11 +104,14 @@ export class Workload {
     return this.#space.expected.mayFail;
   }
 
-  /** What another workload has left behind: snapshots that are to go with their revert, or with the open volume. */
+  /** What another workload has left behind: snapshots that are to go with their revert, or with the open volume; holds; the policy. */
   follow(other: Workload): void {
     this.#label = other.#label;
-    for (const label of other.#reverts.unwanted) this.#reverts.unwanted.add(label);
+    this.#reverts.follow(other.#reverts);
+    this.#space.expected.follow(other.#space.expected);
     for (const label of other.#passing) this.#passing.add(label);
+    for (const label of other.#kept) this.#kept.add(label);
+    this.#buffers = other.#buffers;
   }
 
   /** Are there snapshots whose diff areas have not arrived? */

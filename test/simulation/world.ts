@@ -21,6 +21,7 @@ import {
 } from '../../src/testing/index.js';
 import { BLOCK_SIZE, roundUp, SECTOR_SIZE } from '../../src/units.js';
 import { SimulatedApart } from './apart.js';
+import type { CrashScope } from './crash-states.js';
 import { type LateDisk, withoutAreas } from './late.js';
 import type { Cycle, Plan, Range, Writing } from './plan.js';
 import type { ControlAim } from './plan-aims.js';
@@ -37,16 +38,17 @@ export interface Member {
   readonly name: string;
 }
 
+export interface RunWorldOptions extends SchedulerOptions {
+  /** Its disks are empty: another world is to be restored into it. */
+  readonly isEmpty?: boolean;
+}
+
 const ORDERED: Writing = { mode: 'ordered', limit: 0 };
 
 export class RunWorld {
   readonly world: SimulatedWorld;
   readonly #apart: SimulatedApart;
   readonly plan: Plan;
-  /** What its device holds before the store is made. */
-  readonly #filled: Uint8Array;
-  /** What the volume holds when the store is made: where that lies inside it, zeros. */
-  readonly initial: Uint8Array;
   /** How it is opened the next time. */
   writing: Writing = ORDERED;
   /** The diff areas of a directory store, while their device is not there; `undefined`: it is, and nobody waits. */
@@ -57,7 +59,7 @@ export class RunWorld {
   readonly #storeName: string;
   #current: { readonly generation: number; readonly environment: Environment } | undefined;
 
-  constructor(plan: Plan, options: SchedulerOptions = {}, member?: Member) {
+  constructor(plan: Plan, { isEmpty = false, ...options }: RunWorldOptions = {}, member?: Member) {
     this.plan = plan;
     this.#apart = new SimulatedApart(new SeededRandom(`apart ${plan.seed}`));
     const observe = (event: string, label: OperationLabel) => this.#observe(event, label);
@@ -70,16 +72,35 @@ export class RunWorld {
     const room = noise ? roundUp(plan.volumeSize, BLOCK_SIZE) + plan.reserve : plan.volumeSize;
     const areas = roundUp(plan.volumeSize, BLOCK_SIZE) + (CONTROL_BLOCKS + 1) * BLOCK_SIZE;
     const strictOverlap = this.#inside && plan.inside === undefined && areas;
-    this.world.addDisk(this.volumeName, { size: room, strictOverlap, noise, atOnce });
+    const content = isEmpty ? {} : { size: room, noise };
+    this.world.addDisk(this.volumeName, { ...content, strictOverlap, atOnce });
     if (!this.#inside) {
       const capacity = plan.hostSpace === 0 ? Infinity : plan.hostSpace;
       this.world.addDirectory(this.#storeName, { strictOverlap: true, capacity, atOnce });
     }
-    this.#filled = new Uint8Array(plan.volumeSize);
+  }
+
+  /** Another one like it, whose disks are still to be restored. @param seed of all that happens there */
+  branch(seed: string): RunWorld {
+    const branch = new RunWorld({ ...this.plan, seed }, { isEmpty: true });
+    branch.writing = this.writing;
+    return branch;
+  }
+
+  /** What its device holds before the store is made. */
+  #filled(): Uint8Array {
+    const { volumeSize } = this.plan;
+    const bytes = new Uint8Array(volumeSize);
     // The second half begins as zeros.
-    stampSectors(this.#filled.subarray(0, Math.floor(plan.volumeSize / 2 / SECTOR_SIZE) * SECTOR_SIZE), 0, 0);
-    this.initial = this.#filled.slice();
-    for (const { offset, length } of plan.inside?.runs ?? []) this.initial.fill(0, offset, offset + length);
+    stampSectors(bytes.subarray(0, Math.floor(volumeSize / 2 / SECTOR_SIZE) * SECTOR_SIZE), 0, 0);
+    return bytes;
+  }
+
+  /** What the volume holds when the store is made: where that lies inside it, zeros. */
+  get initial(): Uint8Array {
+    const bytes = this.#filled();
+    for (const { offset, length } of this.plan.inside?.runs ?? []) bytes.fill(0, offset, offset + length);
+    return bytes;
   }
 
   /** One for each generation: asking the world again would give the same random numbers again. */
@@ -108,7 +129,7 @@ export class RunWorld {
 
   async #fill(): Promise<void> {
     const device = this.world.device(this.volumeName);
-    await device.write(0, this.#filled);
+    await device.write(0, this.#filled());
     await device.flush();
     await device.close();
   }
@@ -165,6 +186,15 @@ export class RunWorld {
       onProtectedWrite: this.plan.inside?.policy ?? 'reject',
       ...(this.late === undefined ? {} : { lateAreas: this.late.options }),
     });
+  }
+
+  /** What a crash concerns. */
+  get crashScope(): CrashScope {
+    const { world, plan } = this;
+    const directory = this.#inside ? undefined : world.directory(this.#storeName);
+    const behind = plan.inside === undefined ? plan.volumeSize : 0;
+    const disks = [world.disk(this.volumeName), ...(directory?.allFiles ?? [])];
+    return { world, directory, storeOffset: this.#inside ? behind : Infinity, disks };
   }
 
   /** Does what runs hold acknowledged writes in its own memory? */

@@ -47,7 +47,7 @@ export async function exploreCache(
         seen.add(key);
         counters.states++;
         replay.world.restore(saved);
-        moment.crash(replay.scope, model, state);
+        moment.crash(replay.scope, state);
         await replay.verify(model).catch((error: unknown) => {
           const what = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
           const where = `${history.name}, order ${options.seed}, step ${steps}, ${model}, ${moment.describe(state)}`;

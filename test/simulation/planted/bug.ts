@@ -14,6 +14,8 @@ export interface PlantedBug {
   readonly sets?: boolean | 'commits';
   /** Looked for in plans that are about this, because few of the others are. */
   readonly about?: Topic;
+  /** Further outcomes of each crash that are tried: where few of them show it. */
+  readonly outcomes?: number;
   /** Looked for in every crash of a history, because random runs meet it too seldom. */
   readonly history?: BugHistory;
 }

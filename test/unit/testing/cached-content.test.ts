@@ -1,6 +1,6 @@
 /** The crash model step by step, without a scheduler: orders that are rare by chance are made on purpose. */
 import { describe, expect, test } from 'vitest';
-import { CachedContent, type Change } from '../../../src/testing/index.js';
+import { CachedContent, type Change, SeededRandom } from '../../../src/testing/index.js';
 
 const SECTOR = 512;
 const filled = (value: number, sectors = 1) => new Uint8Array(sectors * SECTOR).fill(value);
@@ -208,5 +208,40 @@ describe('CachedContent', () => {
     const found = new Uint8Array(1);
     content.read(10, found);
     expect(found[0]).toBe(8);
+  });
+
+  test('copies made one after the other are equal to it each time', () => {
+    const SECTORS = 24;
+    const random = new SeededRandom('copies');
+    const steps: ((content: CachedContent) => void)[] = [];
+    const content = new CachedContent(SECTORS * SECTOR);
+    for (let round = 0; round < 150; round++) {
+      const [at, value, kind] = [random.below(SECTORS - 3), random.below(9) + 1, random.below(16)];
+      const step = (other: CachedContent) => {
+        if (kind === 0) resize(other, SECTORS - (value % 3));
+        else if (kind < 4) flush(other);
+        else if (kind === 4) other.kill(lose);
+        else if (kind === 5) other.beginWrite(at * SECTOR, filled(value));
+        else if (kind === 6) other.cutPower(() => (sector) => sector % 2 === value % 2);
+        else write(other, at, value, 1 + (value % 3));
+      };
+      steps.push(step);
+      step(content);
+      if (random.chance(0.5)) continue;
+      // Two of them, as a run saves one and looks at several outcomes of it.
+      const saved = content.copy();
+      for (const part of [2, 3]) {
+        const again = new CachedContent(SECTORS * SECTOR);
+        for (const done of steps) done(again);
+        const copy = saved.copy();
+        expect([seen(copy), durable(copy), copy.size]).toEqual([seen(again), durable(again), again.size]);
+        const keep = () => (sector: number) => sector % part === 0;
+        for (const other of [copy, again]) {
+          write(other, value % 7, 9, 2);
+          other.cutPower(keep);
+        }
+        expect([seen(copy), durable(copy)]).toEqual([seen(again), durable(again)]);
+      }
+    }
   });
 });
