@@ -336,7 +336,7 @@ export const WRITTEN_HISTORIES: readonly History[] = [
     blocks: 10,
     before: [],
     opened: stage(1, write(0, 8), CREATE, copy(1, 5, 2), touch(1), touchSnapshot(0, 3)),
-    explored: stage(2, REVERT, touch(2), copy(5, 8), FLUSH),
+    explored: { ...stage(2, REVERT, touch(2), copy(5, 8), FLUSH, touch(4)), untilReverted: true },
   },
 ];
 
