@@ -7,6 +7,7 @@ import { SeededRandom } from '../../src/testing/index.js';
 import { BLOCK_SIZE } from '../../src/units.js';
 import { type Aim, type ControlAim, withAims } from './plan-aims.js';
 import { withBursts } from './plan-buffer.js';
+import { withDepartures } from './plan-deletion.js';
 import { type GrowthOperation, withGrowth } from './plan-growth.js';
 import { type InsidePlan, MANY_RUNS, PROTECTED_POLICIES, withInside } from './plan-inside.js';
 import { CONTROL_FILE, type SpaceOperation, withSpaceOperations } from './plan-space.js';
@@ -244,24 +245,29 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
     outcome: options.outcome,
     cycles: withSpaceOperations(
       seed,
-      withCopies(
+      withDepartures(
         seed,
-        style,
-        withSnapshotWrites(
+        withCopies(
           seed,
           style,
-          withReverts(
+          withSnapshotWrites(
             seed,
             style,
-            drawCycles(random, style, isMaking ? 1 : options.cycles, drawModes(seed))
-              .map(drawSkips(seed, options.about === 'unused'))
-              .map(drawPassing(seed))
-              .map(drawLate(seed, style, layout, options.about === 'late')),
-            REVERTING_TOPICS.includes(options.about),
+            withReverts(
+              seed,
+              style,
+              drawCycles(random, style, isMaking ? 1 : options.cycles, drawModes(seed))
+                .map(drawSkips(seed, options.about === 'unused'))
+                .map(drawPassing(seed))
+                .map(drawLate(seed, style, layout, options.about === 'late')),
+              REVERTING_TOPICS.includes(options.about),
+            ),
+            options.about === 'writes',
           ),
-          options.about === 'writes',
+          options.about === 'copies',
         ),
-        options.about === 'copies',
+        volumeSize,
+        options.about === 'deletion',
       ),
       scarce,
       options.about === 'room',
