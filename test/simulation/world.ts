@@ -1,6 +1,6 @@
 /** The devices of one simulated run, and how the engine is opened on them. */
 
-import { BlockType, FORMAT_SIGNATURE } from '../../src/format/constants.js';
+import { BlockType, FORMAT_SIGNATURE, ITEM_SIZE } from '../../src/format/constants.js';
 import { EntryFlag } from '../../src/format/table-block.js';
 import {
   AlreadyInitializedError,
@@ -314,10 +314,13 @@ export class RunWorld {
     // Most of a metadata block is zeros; what is not, or is next to that, means more.
     const block = random.pick(kind);
     const bytes = disk.peek(block, BLOCK_SIZE);
-    const reach = random.pick([1, TABLE_ENTRY_BYTES]);
+    const isItem = kind === control && random.chance(0.5);
+    const reach = isItem ? ITEM_SIZE : random.pick([1, TABLE_ENTRY_BYTES]);
     const parts = numbersTo(BLOCK_SIZE / reach).map((part) => part * reach);
     const used = parts.filter((at) => bytes.subarray(at, at + reach).some((byte) => byte !== 0));
     const part = block + random.pick(used);
+    // What is done with a snapshot.
+    if (isItem) return { offset: part + STATE_AT + random.below(2), bits: ANY_BIT };
     // What an entry is: a copy, or none.
     if (kind === tables && reach === TABLE_ENTRY_BYTES && random.chance(0.4))
       return { offset: part + FLAGS_AT, bits: random.chance(0.5) ? [UNUSED_BIT] : ANY_BIT };
@@ -353,6 +356,8 @@ const blocksOf = ({ offset, length }: Range): number[] =>
 const TABLE_ENTRY_BYTES = 32;
 /** Of an entry. */
 const FLAGS_AT = 24;
+/** Of an item of a control block. */
+const STATE_AT = 92;
 /** Of the flags: the entry counts for nothing. */
 const UNUSED_BIT = Math.log2(EntryFlag.unused);
 const ANY_BIT = [0, 1, 2, 3, 4, 5, 6, 7];
