@@ -20,6 +20,7 @@ import {
   touchAll,
   touchSnapshot,
   write,
+  writeZeros,
   zeroes,
 } from './history-steps.js';
 import type { Plan } from './plan.js';
@@ -346,7 +347,7 @@ export const TURN_OVER: History = {
   blocks: 516,
   growth: 32,
   before: [],
-  opened: stage(1, write(504, 12), CREATE, zeroes(0, 506)),
+  opened: stage(1, write(504, 12), CREATE, writeZeros(0, 506)),
   explored: stage(2, touch(506), write(507, 3), touch(510)),
 };
 
@@ -368,7 +369,7 @@ export const CHAIN_HISTORIES: readonly History[] = [
     blocks: 48,
     growth: 24,
     before: [],
-    opened: stage(1, write(16, 8), CREATE, zeroes(24, 17)),
+    opened: stage(1, write(16, 8), CREATE, writeZeros(24, 17)),
     explored: stage(2, touch(16), write(17, 3), touch(20), touch(21)),
   },
   {
@@ -380,7 +381,7 @@ export const CHAIN_HISTORIES: readonly History[] = [
       1,
       write(16, 8),
       ...Array.from({ length: 6 }, (_, at) => [CREATE, touch(at)]).flat(),
-      zeroes(24, 18),
+      writeZeros(24, 18),
     ),
     explored: stage(1, touch(16), touch(17), touch(20)),
     snapshotAfter: true,
@@ -397,7 +398,7 @@ export const CHAIN_HISTORIES: readonly History[] = [
     blocks: 48,
     growth: 24,
     before: [],
-    opened: stage(1, write(16, 8), CREATE, zeroes(24, 18)),
+    opened: stage(1, write(16, 8), CREATE, writeZeros(24, 18)),
     explored: stage(1, touchSnapshot(0, 1), touchSnapshot(0, 2), touchSnapshot(0, 3), flushSnapshot(0)),
   },
   {

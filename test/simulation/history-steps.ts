@@ -70,6 +70,11 @@ export const zeroes = (block: number, count: number): Operation => ({
   offset: block * BLOCK_SIZE,
   length: count * BLOCK_SIZE,
 });
+/** Writes zeros, also where there are some: each block gets an entry. */
+export const writeZeros = (block: number, count: number): Operation => ({
+  ...writeOf(block * BLOCK_SIZE, count * BLOCK_SIZE),
+  zeros: true,
+});
 /** Writes some sectors of a block of a snapshot. */
 export const touchSnapshot = (age: number, block: number, sector = 4, sectors = 1): Operation => ({
   kind: 'write-snapshot',
@@ -88,6 +93,6 @@ export const copy = (from: number, to: number, count = 1): Operation => ({
 });
 export const limit = (blocks: number): Operation => ({ kind: 'limit', maximum: blocks * BLOCK_SIZE });
 
-export function writeOf(offset: number, length: number): Operation {
+export function writeOf(offset: number, length: number): Operation & { readonly kind: 'write' } {
   return { kind: 'write', offset, length, zeros: false };
 }

@@ -51,6 +51,8 @@ export class Workload {
   #holdTimeoutMs = 10_000;
   /** Was there no room for copies that a revert needs? Then writes, and with a buffer all that follows, may fail. */
   isShortOfSpace = false;
+  /** May room lack for what was acknowledged: on the host, or because copies go elsewhere since a snapshot went? */
+  #mayPark = false;
   /** Snapshots that are to go when the volume is closed, or at the next opening. */
   readonly #passing = new Set<string>();
   /** Those of them that somebody wanted to hold: they may stay. */
@@ -143,6 +145,7 @@ export class Workload {
   /** Must be called for each volume that is opened, at once: tells the model of snapshots that go. */
   listen(volume: Volume): void {
     this.#volume = volume;
+    this.#mayPark = this.isWaiting || volume.figures.deletion.snapshots > 0;
     this.#reverts.begin();
     this.#passAway(volume);
     const { expected } = this.#space;
@@ -151,8 +154,12 @@ export class Workload {
       labels.set(id, label);
       this.#reverts.created(label);
     });
-    volume.on('overflow', () => this.#noteOverflow());
+    volume.on('overflow', ({ reason }) => {
+      if (reason !== 'limit') this.#mayPark = true;
+      this.#noteOverflow();
+    });
     volume.on('deleting', ({ id, reason }) => {
+      this.#mayPark = true;
       const label = labels.get(id);
       // One that expired while a revert needed it is shown to nobody.
       // Or its diff area is late: nobody knows which, so each of them may be gone.
@@ -384,6 +391,8 @@ export class Workload {
     const flush = this.#model.beginFlush();
     // What was acknowledged may wait for room.
     const error = await this.#space.errorOf(NO_ERROR, () => volume.flush());
+    if (error?.code === 'NO_SPACE' && !this.#mayPark && !this.mayRevert && this.tolerated.length === 0)
+      this.complaints.push(`a flush lacks room for what was acknowledged: ${error.message}`);
     this.#model.endFlush(flush, error === undefined ? 'done' : 'failed');
   }
 

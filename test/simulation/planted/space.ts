@@ -104,6 +104,7 @@ export const SPACE_BUGS: readonly PlantedBug[] = [
     name: 'a trim takes slots that are promised to table blocks',
     breaks: 'a commit finds no room for its entries',
     smallBlocks: true,
+    about: 'room',
     edits: [
       {
         file: SLOTS,
