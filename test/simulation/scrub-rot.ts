@@ -39,6 +39,7 @@ export async function scrubRotten(
   const again = await run(() => volume.scrub());
   if (again.problems.length !== left.length)
     throw new ModelMismatch(`a scrub leaves ${listOf(left)}; the next one finds ${listOf(again.problems)}`);
+  if (problems.length === 0) await run(() => checkOverlooked(world));
   const wasThere = flips.reverse().map((flipBack) => flipBack());
   if (problems.length === 0 && wasThere.includes(false))
     throw new ModelMismatch('a scrub that finds nothing changes what it reads');
@@ -46,10 +47,23 @@ export async function scrubRotten(
   await run(() => workload.verify(volume));
   await run(() => volume.close());
   model.closed();
-  const device = world.world.device('volume');
-  const found = await run(() => checkVolume(device, { store: world.store(), scrub: true }));
-  await run(() => device.close());
+  const found = await run(() => checkOf(world));
   if (found.length > 0) throw new ModelMismatch(`what a scrub leaves is not as it was: ${listOf(found)}`);
+}
+
+async function checkOf(world: RunWorld): Promise<readonly Problem[]> {
+  const device = world.world.device('volume', { writable: false });
+  const found = await checkVolume(device, { store: world.store(), scrub: true });
+  await device.close();
+  return found;
+}
+
+/** A scrub has found nothing: then a check of the store, which is open, finds nothing, and so does whoever opens it next. */
+async function checkOverlooked(world: RunWorld): Promise<void> {
+  const found = await checkOf(world).catch((error: unknown) => {
+    throw new ModelMismatch(`a scrub finds nothing, and a check fails: ${error}`);
+  });
+  if (found.length > 0) throw new ModelMismatch(`a scrub finds nothing, and a check: ${listOf(found)}`);
 }
 
 /** Blocks that cannot be read are those of which it was said, in the snapshots that were named. */
