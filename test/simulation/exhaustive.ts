@@ -9,7 +9,7 @@ import {
   UNUSED_HISTORIES,
   WRITTEN_HISTORIES,
 } from './histories.js';
-import { REVERT_HISTORIES } from './histories-reverting.js';
+import { LONG_REVERT_HISTORIES } from './histories-reverting.js';
 import { runOnSmallBlocks } from './sabotage.js';
 
 const HELP = `Tries every crash of short scripted histories.
@@ -58,8 +58,8 @@ async function main(): Promise<void> {
   }
   const all = [
     ...(values.chains
-      ? [...CHAIN_HISTORIES, ...UNUSED_HISTORIES, ...REVERT_HISTORIES]
-      : [...HISTORIES, TWO_SKIPPING, TURN_OVER]),
+      ? [...CHAIN_HISTORIES, ...UNUSED_HISTORIES, ...LONG_REVERT_HISTORIES]
+      : [...HISTORIES, ...LONG_REVERT_HISTORIES, TWO_SKIPPING, TURN_OVER]),
     ...WRITTEN_HISTORIES,
   ];
   const started = performance.now();

@@ -36,6 +36,24 @@ export const REVERT_HISTORIES: readonly History[] = [
     explored: stage(2, REVERT_FOR_GOOD, touch(3), touch(1), FLUSH),
   },
   {
+    name: 'a revert, which is cancelled',
+    blocks: 6,
+    before: [],
+    opened: stage(1, CREATE, touch(0), write(2, 2), FLUSH),
+    explored: stage(1, REVERT, CANCEL_REVERT, touch(2), FLUSH),
+  },
+  {
+    name: 'opening in the middle of a revert',
+    blocks: 6,
+    before: [{ ...stage(2, CREATE, touch(0), write(2, 2), FLUSH, REVERT, touch(2), FLUSH), end: 'kill' }],
+    opened: NOTHING,
+    explored: 'opening',
+  },
+];
+
+/** To their ends: not for tests that are short of time. */
+export const LONG_REVERT_HISTORIES: readonly History[] = [
+  {
     name: 'a revert that is cancelled, and written under until that is done',
     blocks: 14,
     before: [],
@@ -51,12 +69,5 @@ export const REVERT_HISTORIES: readonly History[] = [
     before: [],
     opened: stage(1, CREATE, touch(0), write(2, 2), FLUSH),
     explored: { ...stage(1, REVERT_FOR_GOOD, touch(2), FLUSH), untilReverted: true },
-  },
-  {
-    name: 'opening in the middle of a revert',
-    blocks: 6,
-    before: [{ ...stage(2, CREATE, touch(0), write(2, 2), FLUSH, REVERT, touch(2), FLUSH), end: 'kill' }],
-    opened: NOTHING,
-    explored: 'opening',
   },
 ];
