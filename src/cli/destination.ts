@@ -8,7 +8,7 @@
 import type { Stats } from 'node:fs';
 import { chmod, open, realpath, rename, stat, unlink } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { FileDevice, InvalidArgumentError } from '../index.js';
+import { DirectoryStore, FileDevice, InvalidArgumentError } from '../index.js';
 import { explained } from './failure.js';
 
 const PERMISSIONS = 0o666;
@@ -23,7 +23,7 @@ export interface Destination {
 
 /**
  * Runs `fill` on a new file that becomes `path`, or on the block device there.
- * @throws InvalidArgumentError if `path` is the volume itself, or nothing that can be written so
+ * @throws InvalidArgumentError if `path` is the volume itself, lies in a store, or is nothing that can be written so
  */
 export async function withDestination<T>(
   path: string,
@@ -42,6 +42,7 @@ export async function withDestination<T>(
     );
   }
   const place = found === undefined ? path : await realpath(path);
+  await refuseStore(path, dirname(place));
   const partial = `${place}.${process.pid}.partial`;
   const mode = found?.mode ?? (original?.isFile() ? original.mode : OWNER_ONLY);
   try {
@@ -57,6 +58,14 @@ export async function withDestination<T>(
     await unlink(partial).catch(() => undefined);
     throw error;
   }
+}
+
+/** What lies in a store's folder is the store's: a file there that is replaced takes all snapshots with it. */
+async function refuseStore(path: string, folder: string): Promise<void> {
+  // A folder that cannot be looked at is told of where the file is made.
+  const isStore = await new DirectoryStore(folder).exists().catch(() => false);
+  if (isStore)
+    throw new InvalidArgumentError(`${path} lies in the snapshot store ${folder}; name another file`);
 }
 
 /** Opens what `withDestination` gave, as a device of `size` bytes; a new one reads as zeros. */

@@ -1,4 +1,6 @@
 /** Standard input, in pieces that suit a volume. */
+import { createReadStream, fstatSync } from 'node:fs';
+import type { Readable } from 'node:stream';
 import type { ByteLength, ByteOffset } from '../index.js';
 import { explained } from './failure.js';
 
@@ -12,7 +14,7 @@ export interface InputOptions {
 
 /** Each piece is a buffer of its own. @throws AbortError, DeviceError */
 export async function* readInput({ offset, chunkSize, signal }: InputOptions): AsyncGenerator<Buffer> {
-  const input = process.stdin;
+  const input = standardInput();
   const stop = () => void input.destroy();
   signal.addEventListener('abort', stop, { once: true });
   try {
@@ -40,6 +42,18 @@ export async function* readInput({ offset, chunkSize, signal }: InputOptions): A
     signal.removeEventListener('abort', stop);
     stop(); // Else what is left of it would keep the process alive.
   }
+}
+
+const STANDARD_INPUT = 0;
+
+/**
+ * For Node.js standard input ends at once where it is a block device or a directory: what the device holds would be left out
+ * without a word. Those are read like files.
+ */
+function standardInput(): Readable {
+  const found = fstatSync(STANDARD_INPUT);
+  const isKnown = found.isFile() || found.isFIFO() || found.isSocket() || found.isCharacterDevice();
+  return isKnown ? process.stdin : createReadStream('', { fd: STANDARD_INPUT, autoClose: false });
 }
 
 async function nextOf(incoming: AsyncIterator<unknown>, signal: AbortSignal): Promise<Buffer | undefined> {

@@ -1,12 +1,20 @@
 /**
  * SIGINT, SIGTERM and SIGHUP: the first one asks the command to stop, so that it closes the volume cleanly; a second
  * one ends the process at once, which the volume survives like any crash.
+ *
+ * A signal that was sent once may come twice: timeout(1) sends it to its child and then to the whole group, and npm passes on
+ * what the terminal has sent already. That must not end a server that has acknowledged writes in memory.
  */
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+
+/** What comes so soon after the first signal is the same one again, in milliseconds; a person is slower. */
+const SAME_SIGNAL_MS = 300;
 
 export class Interruption {
   readonly #controller = new AbortController();
   #received: NodeJS.Signals | undefined;
+  /** When, by `performance.now`. */
+  #receivedAt = 0;
 
   constructor() {
     for (const name of SIGNALS) process.on(name, this.#onSignal);
@@ -31,8 +39,9 @@ export class Interruption {
   readonly #onSignal = (name: NodeJS.Signals): void => {
     if (this.#received === undefined) {
       this.#received = name;
+      this.#receivedAt = performance.now();
       this.#controller.abort();
-    } else {
+    } else if (performance.now() - this.#receivedAt > SAME_SIGNAL_MS) {
       this.raise();
     }
   };

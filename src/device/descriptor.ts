@@ -14,6 +14,7 @@ const CALL_LIMIT = 2 ** 30;
 /** Buffers that one call may take: IOV_MAX of Linux. */
 const VECTOR_LIMIT = 1024;
 
+const { constants } = fs;
 const open = promisify(fs.open);
 const close = promisify(fs.close);
 const fstat: (fd: number, options: { bigint: true }) => Promise<fs.BigIntStats> = promisify(fs.fstat);
@@ -36,8 +37,16 @@ export class Descriptor {
     this.number = number;
   }
 
-  /** @param flags as for open(2); close-on-exec is always added by Node.js */
+  /**
+   * @param flags as for open(2); close-on-exec is always added by Node.js. What is only read keeps its time of last access
+   * too, for examiners, where this user may ask for that: its owner and root.
+   */
   static async open(path: string, flags: number, mode?: number): Promise<Descriptor> {
+    const isReadOnly = (flags & (constants.O_WRONLY | constants.O_RDWR)) === 0;
+    if (isReadOnly) {
+      const quiet = await open(path, flags | constants.O_NOATIME, mode).catch(() => undefined);
+      if (quiet !== undefined) return new Descriptor(quiet);
+    }
     return new Descriptor(await open(path, flags, mode));
   }
 

@@ -9,6 +9,7 @@ import type { Folder } from '../device/folder.js';
 import { HostFolder } from '../device/host-folder.js';
 import {
   AlreadyInitializedError,
+  FormatError,
   isOutOfSpace,
   NoSpaceError,
   NotFoundError,
@@ -71,6 +72,10 @@ export class DirectoryStore implements Store {
     const folder = await this.#openFolder();
     const file = await openControlFile(folder, writable);
     try {
+      if (file.size < START_BLOCK_OFFSET + START_BLOCK_SIZE)
+        throw new FormatError(
+          `${file.name} was cut off: it has ${file.size} bytes, too few for a start block`,
+        );
       return new AttachedDirectory(folder, file, await ControlFile.open(file), device, writable);
     } catch (error) {
       await file.close();

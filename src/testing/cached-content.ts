@@ -16,6 +16,7 @@
 import type { Random } from '../environment.js';
 import { type ByteLength, type ByteOffset, SECTOR_SIZE } from '../units.js';
 import { type Change, DurableBytes, KEEP_ALL, type SectorChoice, sectorsIn } from './durable-bytes.js';
+import { PageSums } from './page-sums.js';
 
 const NOTHING = new Uint8Array(0);
 /** Bytes of noise that are drawn. */
@@ -32,10 +33,13 @@ export class CachedContent {
   /** Changes that took effect and are not durable, by order. */
   #log: Change[] = [];
   readonly #inFlight = new Set<Change>();
-  /** The last copy that was made. */
+  /** The last copy that was made; and what this is a copy of. */
   #copy: CachedContent | undefined;
+  #origin: CachedContent | undefined;
   /** Everything that this and what it was copied from, or its copy, can differ in; `undefined`: not known. */
   #stale: Change[] | undefined;
+  /** Of the cache, if anybody asked for it. */
+  #sums: PageSums | undefined;
 
   /** @param noise what never-written bytes are; zeros without it. */
   constructor(size: ByteLength, noise?: Random) {
@@ -257,16 +261,17 @@ export class CachedContent {
 
   #become(source: CachedContent): void {
     const stale = this.#stale && source.#stale && [...this.#stale, ...source.#stale];
-    const isGrown = this.#cache.byteLength !== source.#cache.byteLength;
-    if (stale === undefined || isGrown || stale.some(({ kind }) => kind === 'resize')) {
+    this.#origin = source;
+    if (stale === undefined || this.#cache.byteLength !== source.#cache.byteLength) {
       this.#cache = copiedInto(this.#cache, source.#cache);
       this.#durable.become(source.#durable);
+      this.#sums = undefined;
     } else {
-      for (const { offset, bytes } of stale) {
-        const from = Math.floor(offset / SECTOR_SIZE) * SECTOR_SIZE;
-        const to = sectorsIn(offset + bytes.byteLength) * SECTOR_SIZE;
+      for (const change of stale) {
+        const { from, to } = this.#rangeOf(change);
         this.#cache.set(source.#cache.subarray(from, to), from);
         this.#durable.become(source.#durable, from, to);
+        this.#sums?.update(this.#cache, from, to);
       }
     }
     this.#size = source.#size;
@@ -280,6 +285,27 @@ export class CachedContent {
     source.#stale = [...source.#log, ...source.#inFlight];
     // A copy of this one is as it was.
     this.#stale = this.#copy === undefined ? source.#stale.slice() : stale && [...stale, ...source.#stale];
+  }
+
+  /** Which whole sectors a change concerns. */
+  #rangeOf({ kind, offset, bytes }: Change): { readonly from: ByteOffset; readonly to: ByteOffset } {
+    const from = Math.floor(offset / SECTOR_SIZE) * SECTOR_SIZE;
+    const to = sectorsIn(offset + bytes.byteLength) * SECTOR_SIZE;
+    return { from, to: kind === 'resize' ? this.#cache.byteLength : to };
+  }
+
+  /** Checksums of what reads see, equal where that is equal: cheap where a copy of it was made, or it is one, and that other was not changed since. */
+  sums(): Uint32Array {
+    const other = this.#copy ?? this.#origin;
+    const isLike = other !== undefined && this.#cache.byteLength === other.#cache.byteLength;
+    if (!isLike || this.#stale === undefined) return PageSums.of(this.#cache).upTo(this.#size);
+    other.#sums ??= PageSums.of(other.#cache);
+    const sums = other.#sums.clone();
+    for (const change of this.#stale) {
+      const { from, to } = this.#rangeOf(change);
+      sums.update(this.#cache, from, to);
+    }
+    return sums.upTo(this.#size);
   }
 
   #reserve(size: ByteLength): void {

@@ -50,6 +50,8 @@ interface Session {
   readonly fail: (error: unknown) => void;
   /** Real asynchrony was given its last chance since the last step. */
   graced: boolean;
+  /** Between which steps something else comes in. */
+  readonly interruptions: { readonly at: number; readonly action: () => Promise<void> }[];
 }
 
 /** Steps between two turns of the real event loop. */
@@ -139,6 +141,7 @@ export class Scheduler {
         end: () => finish(settle ?? (() => resolve({ finished: false }))),
         fail: (error) => finish(() => reject(error)),
         graced: false,
+        interruptions: [],
       };
       (async () => task())().then(
         (value) => {
@@ -174,6 +177,14 @@ export class Scheduler {
     const session = this.#session;
     if (session === undefined || session.stopAt === Infinity) return;
     session.stopAt = Math.min(session.stopAt, this.#steps + steps);
+  }
+
+  /**
+   * For the task itself: so many steps from now, if the run is not over by then, no step is made until `action` has ended.
+   * It happens outside of this world: nothing in it changes, nor does what happens next.
+   */
+  interruptAfter(steps: number, action: () => Promise<void>): void {
+    this.#session?.interruptions.push({ at: this.#steps + steps, action });
   }
 
   /** Nothing that is pending, and no timer, will ever happen. The task that calls this goes on. */
@@ -231,6 +242,9 @@ export class Scheduler {
         case 'end':
           session.end();
           break;
+        case 'interrupted':
+          this.#interrupt(session);
+          break;
         case 'none':
           this.#stuck(session);
       }
@@ -240,9 +254,10 @@ export class Scheduler {
   };
 
   /** Steps until promises were settled, whose reactions must run before the next step, or until it is over. */
-  #proceed(session: Session): 'settled' | 'none' | 'end' {
+  #proceed(session: Session): 'settled' | 'none' | 'end' | 'interrupted' {
     for (;;) {
       if (session.isSettled() || this.#steps >= session.stopAt) return 'end';
+      if (session.interruptions.some(({ at }) => at <= this.#steps)) return 'interrupted';
       if (this.#resumePauses(this.#steps)) return 'settled';
       const step = this.#step();
       if (step === 'none') return 'none';
@@ -251,6 +266,14 @@ export class Scheduler {
       if (this.#steps >= this.#options.stepsMax) throw new DeadlockError(this.#explain('endless'));
       if (step === 'settled') return 'settled';
     }
+  }
+
+  #interrupt(session: Session): void {
+    const { interruptions } = session;
+    const index = interruptions.findIndex(({ at }) => at <= this.#steps);
+    const [next] = interruptions.splice(index, 1);
+    const action = next?.action ?? (async () => undefined);
+    action().then(() => this.#arm(), session.fail);
   }
 
   #step(): 'settled' | 'effect' | 'none' {
@@ -311,6 +334,7 @@ export class Scheduler {
         throw error;
       },
       graced: true,
+      interruptions: [],
     };
     this.#arm();
   }

@@ -1,5 +1,6 @@
 /** How the program fails: status, one line, nothing broken. */
 import { once } from 'node:events';
+import { readdirSync, symlinkSync, truncateSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { Bench, ended, feed, MEBIBYTE, noise } from './cli-support.js';
 
@@ -24,6 +25,7 @@ describe('wrong usage ends with 2', () => {
     ['no output file', ['export', 'a.img', 'abc']],
     ['a format that nobody knows', ['export', 'a.img', 'abc', '-o', 'x', '--format', 'vhd']],
     ['an empty id', ['read', 'a.img@']],
+    ['what only a repair does', ['check', 'a.img', '--changed', 'keep']],
   ])('%s', (_, args) => {
     const bench = new Bench();
     bench.image('a.img', MEBIBYTE);
@@ -77,6 +79,38 @@ describe('a failure ends with 1 and says why', () => {
     expect(JSON.parse(stderr)).toEqual({
       error: { code: 'NOT_FOUND', message: expect.stringContaining('nowhere.img') },
     });
+  });
+
+  test('an export into a store, where it would take the place of copies', () => {
+    const bench = new Bench();
+    bench.volume('a.img', MEBIBYTE);
+    const id = bench.snapshot('a.img');
+    symlinkSync('a.img.volsnap', bench.path('link'));
+    for (const name of [...readdirSync(bench.path('a.img.volsnap')), 'new.raw']) {
+      expect(bench.fails(['export', 'a.img', id, '-o', `a.img.volsnap/${name}`], 1)).toContain('lies in the');
+    }
+    bench.fails(['export', 'a.img', id, '-o', 'link/new.raw'], 1);
+    bench.ok(['check', 'a.img']);
+  });
+
+  test('input that cannot be read', () => {
+    const bench = new Bench();
+    bench.volume('a.img', MEBIBYTE);
+    const { status, stderr } = bench.shell('volsnap write a.img < .');
+    expect(status).toBe(1);
+    expect(stderr).toMatch(/^volsnap: cannot read standard input: EISDIR.*\n$/);
+  });
+
+  test('a control file that was cut off is damage, which check tells', () => {
+    const bench = new Bench();
+    bench.volume('a.img', MEBIBYTE);
+    const [control = ''] = readdirSync(bench.path('a.img.volsnap'));
+    truncateSync(bench.path(`a.img.volsnap/${control}`), 100);
+    expect(bench.run(['check', 'a.img'])).toMatchObject({
+      status: 1,
+      stdout: expect.stringContaining('store-damaged'),
+    });
+    expect(bench.fails(['list', 'a.img'], 1)).toContain('cut off');
   });
 
   test('check ends with 2 if it cannot run', () => {

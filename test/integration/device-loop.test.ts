@@ -10,6 +10,7 @@ import { FileDevice } from '../../src/device/file-device.js';
 import { sizeByReading } from '../../src/device/image-size.js';
 import { DeviceError, InUseError, UnsupportedError } from '../../src/errors.js';
 import { blockDeviceSuite, pattern } from '../unit/device/contract.js';
+import { Bench } from './cli-support.js';
 
 const SECTOR = 512;
 
@@ -103,6 +104,14 @@ describe.skipIf(!canLoop)('FileDevice on a loop device', () => {
     const device = await open(loop(pattern(SECTOR)), { writable: true });
     expect(await device.modifiedAt()).toBeUndefined();
     await expect(device.resize(2 * SECTOR)).rejects.toThrow(UnsupportedError);
+  });
+
+  test('is read by the program as standard input', () => {
+    const bench = new Bench();
+    bench.volume('a.img', 2048);
+    const { status, stderr } = bench.shell(`volsnap write a.img < ${loop(pattern(2048))}`);
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    expect(Buffer.compare(bench.read('a.img'), pattern(2048))).toBe(0);
   });
 
   test('has one owner at a time', async () => {

@@ -17,6 +17,7 @@ export function replayOf({
   atOnce,
   about,
   outcomes = 0,
+  moments = 0,
   outcome,
 }: SeedOptions): string {
   const flags = [
@@ -25,6 +26,7 @@ export function replayOf({
     ...(atOnce ? ['--at-once'] : []),
     ...(about === undefined ? [] : [`--about ${about}`]),
     ...(outcomes === 0 ? [] : [`--outcomes ${outcomes}`]),
+    ...(moments === 0 ? [] : [`--moments ${moments}`]),
     ...(outcome === undefined ? [] : [`--outcome ${outcome.crash}.${outcome.outcome}`]),
     // This runs in the copy then.
     ...(ENTRIES_PER_TABLE_BLOCK === SMALL_TABLE_ENTRIES ? ['--small-blocks'] : []),

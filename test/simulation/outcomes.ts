@@ -3,20 +3,15 @@
  *
  * The disks as they are at the crash are restored into a world of their own, crashed with another subset of what was not
  * flushed, killed or without power, opened (now and then only after one more crash while it is being opened), and compared
- * with the model. Then that world is dropped; the run itself goes on as if nothing had been.
+ * with the model. Then that world is dropped; the run itself goes on as if nothing had been. The same is done at moments before
+ * the crash, at which the run goes on.
  */
 import { createHash } from 'node:crypto';
 import type { Volume } from '../../src/index.js';
-import {
-  type CachedContent,
-  type CrashModel,
-  type SavedWorld,
-  SeededRandom,
-  type SimulatedDisk,
-} from '../../src/testing/index.js';
+import { type CrashModel, type SavedWorld, SeededRandom } from '../../src/testing/index.js';
 import { addCounters, noCounters } from './counters.js';
 import { CrashMoment } from './crash-states.js';
-import type { OutcomeName, Plan } from './plan.js';
+import type { Cycle, OutcomeName, Plan } from './plan.js';
 import type { RunState } from './run-state.js';
 import type { RunWorld } from './world.js';
 
@@ -44,33 +39,55 @@ export class OutcomeBroken extends Error {
 
 /** What a crash left, by the bytes of it. */
 type Identity = string;
+/** By a crash of the run itself, or by one that was tried besides. */
+type Known = Map<Identity, 'own' | 'further'>;
 
 export class Outcomes {
   readonly #plan: Plan;
+  readonly #state: RunState;
   #crashes = 0;
+  /** What was left in this cycle, and whose it is: the same bytes count once. */
+  #known: Known = new Map();
 
-  constructor(plan: Plan) {
+  constructor(plan: Plan, state: RunState) {
     this.#plan = plan;
+    this.#state = state;
+  }
+
+  /** To be called where the work of a cycle begins: it is interrupted some times for crashes of its world in others. */
+  interruptWork({ steps }: Pick<Cycle, 'steps'>, models: () => readonly CrashModel[]): void {
+    this.#known = new Map();
+    const { moments = 0, seed } = this.#plan;
+    const { scheduler } = this.#state.world.world;
+    const random = new SeededRandom(`${seed}, moments after ${scheduler.steps} steps`);
+    for (let moment = 0; moment < moments; moment++)
+      scheduler.interruptAfter(random.below(steps + 1), () => this.explore(models()));
   }
 
   /**
    * To be called before each crash.
    * @param models how it may come
-   * @returns must be told what the crash of the run itself left, which is no further outcome
    * @throws OutcomeBroken
    */
-  async explore(state: RunState, models: readonly CrashModel[]): Promise<(world: RunWorld) => void> {
+  async explore(models: readonly CrashModel[]): Promise<void> {
     this.#crashes++;
     const { outcomes = 0, outcome: only } = this.#plan;
-    if (outcomes === 0 || (only !== undefined && only.crash !== this.#crashes)) return () => undefined;
-    const moments = models.map((model) => new CrashMoment(state.world.crashScope, model));
+    if (outcomes === 0 || (only !== undefined && only.crash !== this.#crashes)) return;
+    const moments = models.map((model) => new CrashMoment(this.#state.world.crashScope, model));
     // Where nothing is in doubt there is one outcome, which the run itself has.
     const doubtful = moments.filter(({ units }) => units.length > 0);
-    if (doubtful.length === 0) return () => undefined;
-    const crash = new BranchedCrash(state, doubtful, this.#crashes);
+    if (doubtful.length === 0) return;
+    const crash = new BranchedCrash(this.#state, doubtful, this.#crashes, this.#known);
     for (let outcome = 1; outcome <= outcomes; outcome++)
       if (only === undefined || only.outcome === outcome) await crash.explore(outcome);
-    return (world) => crash.leaveOut(world);
+  }
+
+  /** To be called after each crash of the run itself: what it left is no further outcome. */
+  crashed(): void {
+    if (this.#known.size === 0) return;
+    const identity = identityOf(this.#state.world);
+    if (this.#known.get(identity) === 'further') this.#state.counters.outcomes--;
+    this.#known.set(identity, 'own');
   }
 }
 
@@ -80,19 +97,16 @@ class BranchedCrash {
   readonly #moments: readonly CrashMoment[];
   readonly #number: number;
   readonly #saved: SavedWorld;
-  readonly #counted = new Set<Identity>();
+  readonly #known: Known;
   /** The same bytes are looked at once more for the other kind of crash, of which the model permits less, or more. */
   readonly #seen = new Set<string>();
 
-  constructor(state: RunState, moments: readonly CrashMoment[], number: number) {
+  constructor(state: RunState, moments: readonly CrashMoment[], number: number, known: Known) {
     this.#state = state;
     this.#moments = moments;
     this.#number = number;
+    this.#known = known;
     this.#saved = state.world.world.save();
-  }
-
-  leaveOut(world: RunWorld): void {
-    if (this.#counted.has(identityOf(world, this.#saved))) this.#state.counters.outcomes--;
   }
 
   /** @throws OutcomeBroken */
@@ -103,8 +117,8 @@ class BranchedCrash {
     const { model } = moment;
     const world = this.#state.world.branch(seed);
     world.world.restore(this.#saved);
-    const what = crash(world, moment, random);
-    const identity = identityOf(world, this.#saved);
+    const describe = crash(world, moment, random);
+    const identity = identityOf(world);
     if (this.#seen.has(`${model} ${identity}`)) return;
     const counters = noCounters();
     const branch = this.#state.branch(world, counters);
@@ -112,25 +126,27 @@ class BranchedCrash {
       await branch.crashed(model);
       await reopen(branch, random);
     } catch (error) {
-      throw new OutcomeBroken({ crash: this.#number, outcome }, what, error);
+      throw new OutcomeBroken({ crash: this.#number, outcome }, describe(), error);
     }
     this.#seen.add(`${model} ${identity}`);
-    if (!this.#counted.has(identity)) counters.outcomes++;
-    this.#counted.add(identity);
+    if (!this.#known.has(identity)) {
+      this.#known.set(identity, 'further');
+      counters.outcomes++;
+    }
     addCounters(this.#state.counters, counters);
   }
 }
 
-/** Crashes a world that was just restored. @returns how, in words */
-function crash(world: RunWorld, moment: CrashMoment, random: SeededRandom): string {
+/** Crashes a world that was just restored. @returns tells how, in words */
+function crash(world: RunWorld, moment: CrashMoment, random: SeededRandom): () => string {
   const { model } = moment;
   if (random.chance(DRAWN)) {
     world.world.crash(model);
-    return model;
+    return () => model;
   }
   const state = moment.draw(random);
   moment.crash(world.crashScope, state);
-  return `${model}, ${moment.describe(state)}`;
+  return () => `${model}, ${moment.describe(state)}`;
 }
 
 /** Opens what a crash has left, and compares. @throws Error whatever is wrong */
@@ -154,23 +170,12 @@ async function openWithin(branch: RunState, steps: number, random: SeededRandom)
   return world.run(() => branch.open());
 }
 
-/** Identifies what a crash has left: only changes that were not flushed make a difference. */
-function identityOf({ world }: RunWorld, saved: SavedWorld): Identity {
-  const hash = createHash('sha1');
-  const add = ({ name, size, content }: SimulatedDisk, saved: CachedContent) => {
-    hash.update(`${name} ${size} `);
-    for (const { kind, offset, bytes } of saved.unflushed()) {
-      const end = kind === 'resize' ? size : offset + bytes.byteLength;
-      hash.update(content.view(Math.min(offset, size), Math.min(end, size)));
-    }
-  };
-  for (const [name, disk] of saved.disks) add(world.disk(name), disk.content);
-  for (const [name, { files }] of saved.directories) {
-    const directory = world.directory(name);
-    const names = directory.fileNames.sort();
-    hash.update(names.join());
-    for (const file of files)
-      if (names.includes(file.name)) add(directory.file(file.name), file.disk.content);
-  }
+/** Equal where all bytes that a crash has left are, and all names. */
+function identityOf({ crashScope: { disks, directory } }: RunWorld): Identity {
+  const names = directory?.fileNames.sort() ?? [];
+  const left =
+    directory === undefined ? disks : [...disks.slice(0, 1), ...names.map((name) => directory.file(name))];
+  const hash = createHash('sha1').update(names.join());
+  for (const { size, content } of left) hash.update(`${size} `).update(content.sums());
   return hash.digest('base64');
 }

@@ -125,8 +125,10 @@ export interface Plan {
   /** Share of device operations that take much longer than others. */
   readonly stragglers: number;
   readonly cycles: readonly Cycle[];
-  /** Further outcomes of each crash; none: no others than its own. */
+  /** Further outcomes of each crash that are tried; none: no others than its own. */
   readonly outcomes?: number | undefined;
+  /** Moments of the work of each cycle at which a crash is tried in other worlds, besides that at its end. */
+  readonly moments?: number | undefined;
   /** Only this one of them. */
   readonly outcome?: OutcomeName | undefined;
 }
@@ -137,7 +139,7 @@ export interface OutcomeName {
   readonly outcome: number;
 }
 
-export interface PlanOptions extends Pick<Plan, 'outcomes' | 'outcome'> {
+export interface PlanOptions extends Pick<Plan, 'outcomes' | 'moments' | 'outcome'> {
   /** Cycles of each run. */
   readonly cycles: number;
   /** Do devices fail in some of the runs? */
@@ -242,6 +244,7 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
     // Who is late shows most between snapshots that come and go.
     stragglers: random.pick(style.busy ? [1 / 64, 1 / 6, 1 / 6] : [1 / 64, 1 / 64, 1 / 6]),
     outcomes: options.outcomes,
+    moments: options.moments,
     outcome: options.outcome,
     cycles: withSpaceOperations(
       seed,

@@ -15,6 +15,7 @@ const HELP = `Plants one bug after the other into a copy of the engine and looks
   --runs N          seeds for each bug (default 300)
   --seconds N       begin no further seed of a bug after this time
   --cycles N        openings in every run (default 10)
+  --outcomes N, --moments N  of simulate.ts, for bugs that are looked for in plans (default 0)
   --results FILE    a line of JSON for each bug is added to it; those that it has already are not looked for again
   --help
 
@@ -28,6 +29,8 @@ const { values } = parseArgs({
     seconds: { type: 'string', default: 'Infinity' },
     seed: { type: 'string', default: '1' },
     cycles: { type: 'string', default: '10' },
+    outcomes: { type: 'string', default: '0' },
+    moments: { type: 'string', default: '0' },
     results: { type: 'string' },
     help: { type: 'boolean', default: false },
   },
@@ -47,6 +50,8 @@ async function main(): Promise<void> {
     runs: Number(values.runs),
     cycles: Number(values.cycles),
     seconds: Number(values.seconds),
+    outcomes: Number(values.outcomes),
+    moments: Number(values.moments),
   };
   const known = new Set((await resultsIn(values.results)).map(({ name }) => name));
   const sums: string[] = [];

@@ -54,6 +54,8 @@ const CLOSING_STEPS = 60;
 const REST_STEPS = 32;
 /** Looks in a row that find it at rest, before it counts as that. */
 const IDLE_TIMES = 20;
+/** Times that late diff areas are looked for before they are given up, at most. */
+const LATE_LOOKS_MAX = 1000;
 /** Milliseconds between two looks whether late diff areas are there. */
 const LATE_LOOK_MS = 5;
 /** Milliseconds for which a look may hold writes, and some to go on with. */
@@ -73,7 +75,7 @@ class Run {
     this.#world = this.#state.world;
     this.#model = this.#state.model;
     this.#workload = this.#state.workload;
-    this.#outcomes = new Outcomes(plan);
+    this.#outcomes = new Outcomes(plan, this.#state);
   }
 
   get traceHash(): number {
@@ -121,7 +123,8 @@ class Run {
   async #openLate(late: Late): Promise<void> {
     const { world } = this.#world;
     const { memoryLimit, timeLimitMs, faultRate } = late;
-    const disk: LateDisk = { isThere: false, options: { memoryLimit, timeLimitMs, intervalMs: 1 } };
+    const intervalMs = Math.max(1, timeLimitMs / LATE_LOOKS_MAX);
+    const disk: LateDisk = { isThere: false, options: { memoryLimit, timeLimitMs, intervalMs } };
     this.#world.late = disk;
     const volume = await world.run(() => this.#state.open().catch((error: unknown) => this.#refusal(error)));
     if (volume !== undefined) {
@@ -208,16 +211,20 @@ class Run {
   /** @param models ways in which it could come as well */
   async #crash(model: CrashModel, models: readonly CrashModel[] = [model]): Promise<void> {
     this.#counters.crashes++;
-    const leaveOut = await this.#outcomes.explore(this.#state, models);
+    await this.#outcomes.explore(models);
     this.#world.world.crash(model);
-    leaveOut(this.#world);
+    this.#outcomes.crashed();
     await this.#state.crashed(model);
   }
 
-  /** After a flush that failed, unnoticed by the model, acknowledged writes may be lost as in a power cut. */
   async #crashAtWork(faultRate: number, model: CrashModel): Promise<void> {
-    if (faultRate > 0 || this.#workload.isShortOfSpace) await this.#crash('power-cut');
-    else await this.#crash(model, ['power-cut', 'kill']);
+    const models = this.#modelsAtWork(faultRate);
+    await this.#crash(models.includes(model) ? model : 'power-cut', models);
+  }
+
+  /** After a flush that failed, unnoticed by the model, acknowledged writes may be lost as in a power cut. */
+  #modelsAtWork(faultRate: number): readonly CrashModel[] {
+    return faultRate > 0 || this.#workload.isShortOfSpace ? ['power-cut'] : ['power-cut', 'kill'];
   }
 
   /** A clean close; after a failed flush it cannot be clean, and what was not flushed may be lost. */
@@ -254,6 +261,7 @@ class Run {
   }
 
   async #work(volume: Volume, cycle: Cycle): Promise<void> {
+    this.#outcomes.interruptWork(cycle, () => this.#modelsAtWork(cycle.faultRate));
     if (cycle.check) scrubMeanwhile(volume, cycle, this.#workload, this.#counters);
     this.#world.aimAtControl(cycle.controlAim);
     await this.#workload.run(volume, cycle, (operation) => {

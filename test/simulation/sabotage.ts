@@ -22,6 +22,9 @@ export interface Hunt {
   readonly cycles: number;
   /** No further seed begins after so long; crashes of a history are given up then. Default: no limit. */
   readonly seconds?: number;
+  /** Of plans: further outcomes of each crash, and further moments in each cycle. Default: none. */
+  readonly outcomes?: number;
+  readonly moments?: number;
 }
 
 export interface Catch {
@@ -177,7 +180,7 @@ const GRACE_SECONDS = 90;
 /** Runs seed after seed, or crash after crash, against a sabotaged engine until one shows the bug. */
 export async function hunt(
   bug: PlantedBug,
-  { seed, runs, cycles, seconds = Infinity }: Hunt,
+  { seed, runs, cycles, seconds = Infinity, outcomes = 0, moments = 0 }: Hunt,
 ): Promise<Catch> {
   const started = performance.now();
   await using copy = await SabotagedCopy.make(editsOf(bug));
@@ -189,6 +192,7 @@ export async function hunt(
           bug.sets ? 'sets.ts' : 'simulate.ts',
           ...['--seed', seed, '--runs', runs, '--cycles', cycles, '--progress', 1],
           ...(seconds === Infinity ? [] : ['--seconds', seconds]),
+          ...(bug.sets ? [] : ['--outcomes', outcomes, '--moments', moments]),
           ...(bug.sets === 'commits' ? ['--commits'] : []),
           ...(bug.rot ? ['--rot'] : []),
           ...(bug.about === undefined ? [] : ['--about', bug.about]),

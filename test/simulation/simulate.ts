@@ -26,6 +26,7 @@ ${Object.entries(TOPICS)
   .join('\n')}
   --small-blocks  in a copy of the engine whose table and location blocks are soon full
   --outcomes N  of each crash so many further outcomes: what it leaves is drawn again, opened and compared (default 0)
+  --moments N   these also at so many moments of the work of each cycle, after which it goes on (default 0)
   --outcome C.N only outcome N of crash C of these, as failures name it
   --shrink      make the plan of --seed shorter while it fails, and print it
   --progress N  seconds between two lines of progress (default 10; on a terminal one line, all the time)
@@ -46,6 +47,7 @@ const { values } = parseArgs({
     about: { type: 'string' },
     'small-blocks': { type: 'boolean', default: false },
     outcomes: { type: 'string', default: '0' },
+    moments: { type: 'string', default: '0' },
     outcome: { type: 'string' },
     shrink: { type: 'boolean', default: false },
     progress: { type: 'string', default: '10' },
@@ -82,6 +84,7 @@ function optionsOf(): SimulationOptions {
     atOnce: values['at-once'],
     about: topicOf(values.about),
     outcomes: whole('outcomes', values.outcomes),
+    moments: whole('moments', values.moments),
     outcome: outcomeOf(values.outcome),
   };
 }
@@ -125,7 +128,7 @@ const argsForJobs = (): string[] => [
   ...(values.rot ? ['--rot'] : []),
   ...(values['at-once'] ? ['--at-once'] : []),
   ...(values.about === undefined ? [] : ['--about', values.about]),
-  ...['--outcomes', values.outcomes],
+  ...['--outcomes', values.outcomes, '--moments', values.moments],
 ];
 
 /** As a job: tells the parent process of every seed. */

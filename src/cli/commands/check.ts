@@ -62,6 +62,10 @@ function parseRate(text: string): ByteLength {
 async function check(session: Session, path: string, options: CheckOptions): Promise<number> {
   const { json, output } = session;
   if (options.rate !== undefined && options.scrub !== true) throw new UsageError('--rate goes with --scrub');
+  for (const name of ['undecided', 'changed'] as const) {
+    if (options[name] !== undefined && options.repair !== true)
+      throw new UsageError(`--${name} goes with --repair`);
+  }
   const found = await look(session, path, options);
   if (!json) await output.print(...found.map((problem) => `${lineOf(problem)} ${explainProblem(problem)}`));
   const isRepair = options.repair === true && (found.length > 0 || options.undecided !== undefined);

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import fs, { readdirSync, readlinkSync } from 'node:fs';
-import { chmod, mkdir, readFile, stat, symlink, truncate } from 'node:fs/promises';
+import { chmod, mkdir, readFile, stat, symlink, truncate, utimes } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { afterEach, describe, expect, onTestFinished, test, vi } from 'vitest';
 import { Descriptor } from '../../../src/device/descriptor.js';
@@ -31,6 +31,14 @@ resizableDeviceSuite('FileDevice', make);
 
 afterEach(() => {
   vi.restoreAllMocks();
+});
+
+test('what is only read keeps its time of last access', async () => {
+  const path = await temporaryFile(pattern(4096));
+  await utimes(path, new Date(0), new Date(1000));
+  const device = await open(path);
+  await device.read(0, new Uint8Array(4096));
+  expect((await stat(path)).atimeMs).toBe(0);
 });
 
 /** A process that has the file open; killed when the test finishes. */

@@ -206,6 +206,25 @@ describe('Scheduler', () => {
     });
   });
 
+  test('is interrupted between two steps, and goes on as without that', async () => {
+    const run = async (interruptions: readonly number[]) => {
+      const world = scheduler(7);
+      const steps: number[] = [];
+      await world.runSteps(async () => {
+        for (const after of interruptions)
+          world.interruptAfter(after, async () => {
+            await new Promise((resolve) => setImmediate(resolve));
+            steps.push(world.steps);
+          });
+        for (let index = 0; index < 20; index++) await world.submit(operation(() => undefined, index));
+      }, 15);
+      return { steps, hash: world.traceHash };
+    };
+    const { hash } = await run([]);
+    // Of two at the same moment one comes after the other; one that would come too late does not.
+    expect(await run([9, 4, 100, 4])).toEqual({ steps: [4, 4, 9], hash });
+  });
+
   test('runs one task at a time', async () => {
     const world = scheduler();
     const first = world.run(() => world.submit(operation(() => undefined)));
