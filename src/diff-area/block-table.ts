@@ -10,13 +10,22 @@
  */
 import { assert } from '../errors.js';
 import type { BlockNumber, Slot } from '../units.js';
+import {
+  bucketStart,
+  largestSlotOf,
+  leafOf,
+  MUCH_ROOM,
+  NO_ROOM,
+  planOf,
+  SOME_ROOM,
+  type SortedCopies,
+} from './leaf-plan.js';
 import { BLOCKS_PER_PAGE, emptyPresence, setBits } from './presence.js';
 import { SlotChecksums } from './slot-checksums.js';
 import {
   FINE_BUCKET,
   LEAF_ENTRIES_MAX,
   LEAF_RANGE_MAX,
-  type LeafPlan,
   leafBytes,
   SPARE_BYTES,
   SPARE_LEAF_MIN,
@@ -28,17 +37,13 @@ const BATCH_MAX = 2 * LEAF_ENTRIES_MAX;
 /** From this many copies on it is cheaper to build a leaf anew than to insert them one by one. */
 const BATCH_MIN = 32;
 
-// How much a leaf may grow before it is built anew, as a share of its copies: nothing where blocks come in ascending order and
-// have gone past it, much for the one that such an order has come to.
-const NO_ROOM = 0;
-const SOME_ROOM = 1 / 16;
-const MUCH_ROOM = 1 / 4;
-
 // Filled and read within one call, none of which waits for anything.
 const leafBlocks = new Float64Array(LEAF_ENTRIES_MAX);
 const leafSlots = new Uint32Array(LEAF_ENTRIES_MAX);
-const mergedBlocks = new Float64Array(LEAF_ENTRIES_MAX + BATCH_MAX);
-const mergedSlots = new Uint32Array(LEAF_ENTRIES_MAX + BATCH_MAX);
+const merged: SortedCopies = {
+  blocks: new Float64Array(LEAF_ENTRIES_MAX + BATCH_MAX),
+  slots: new Uint32Array(LEAF_ENTRIES_MAX + BATCH_MAX),
+};
 const oneBlock = new Float64Array(1);
 const oneSlot = new Uint32Array(1);
 
@@ -137,9 +142,9 @@ export class BlockTable {
     }
   }
 
-  /** Records a checksum by itself: of a copy that `setSorted` follows for. */
-  setChecksum(slot: Slot, checksum: number): void {
-    this.#checksums.set(slot, checksum);
+  /** Records the first `count` of `checksums` by themselves: of copies that `setSorted` or `appendLeaves` follows for. */
+  setChecksums(slots: Uint32Array, checksums: Uint32Array, count: number): void {
+    this.#checksums.setAll(slots, checksums, count);
   }
 
   /**
@@ -179,8 +184,8 @@ export class BlockTable {
       const isCut = to > from && (blocks[to - 1] ?? 0) >= bound;
       if (to - from < LEAF_ENTRIES_MAX && !isCut) return from;
       while ((blocks[to - 1] ?? 0) >= bound) to--;
-      mergedBlocks.set(blocks.subarray(from, to));
-      mergedSlots.set(slots.subarray(from, to));
+      merged.blocks.set(blocks.subarray(from, to));
+      merged.slots.set(slots.subarray(from, to));
       from += this.#appendLeaf(number, to - from, spare);
     }
   }
@@ -188,21 +193,23 @@ export class BlockTable {
   /** Makes a leaf of the first of `count` merged copies, which are past all those in leaf `number`; returns of how many. */
   #appendLeaf(number: number, count: number, spare: ArrayBuffer[]): number {
     const before = this.#leafAt(number);
-    const first = mergedBlocks[0] ?? 0;
+    const first = merged.blocks[0] ?? 0;
     const lower =
       before.size === 0 ? start(this.#starts, number) : Math.max(before.lastBlock + 1, bucketStart(first));
     const upper = Math.min(this.blockCount, start(this.#starts, number + 1));
+    const largestSlot = largestSlotOf(merged, 0, count);
+    const bounds = { lower, upper, room: NO_ROOM, largestSlot };
     let taken = count;
     let buffer: ArrayBuffer | undefined;
     for (let size = count; spare.length > 0 && size >= SPARE_LEAF_MIN; size -= FINE_BUCKET) {
-      const bytes = leafBytes(planOf(0, size, lower, upper, NO_ROOM));
+      const bytes = leafBytes(planOf(merged, 0, size, bounds));
       if (bytes > SPARE_BYTES) continue;
       if (bytes < SPARE_BYTES - SPARE_BYTES / 16) break;
       taken = size;
       buffer = spare.pop();
       break;
     }
-    const leaf = this.#counted(leafOf(0, taken, lower, upper, NO_ROOM, buffer));
+    const leaf = this.#counted(leafOf(merged, 0, taken, bounds, buffer));
     this.#size += taken;
     if (before.size === 0) this.#leaves[number] = leaf;
     else {
@@ -214,6 +221,7 @@ export class BlockTable {
 
   /** Builds leaf `number` anew, with copies `from` up to `to` of a sorted batch; all belong into it. */
   #merge(number: number, blocks: Numbers, slots: Uint32Array, from: number, to: number): void {
+    const { blocks: mergedBlocks, slots: mergedSlots } = merged;
     const leaf = this.#leafAt(number);
     const leafStart = start(this.#starts, number);
     const oldCount = leaf.blocksBetween(leafStart, leafStart + 2 * LEAF_RANGE_MAX, 0, leafBlocks);
@@ -258,10 +266,11 @@ export class BlockTable {
       // Between the last block of this leaf and the first of the next one, as close to the latter as a bucket allows.
       const upper = isLast
         ? bound
-        : Math.max((mergedBlocks[to - 1] ?? 0) + 1, bucketStart(mergedBlocks[to] ?? 0));
+        : Math.max((merged.blocks[to - 1] ?? 0) + 1, bucketStart(merged.blocks[to] ?? 0));
       starts.push(lower);
       const room = !isAppended ? SOME_ROOM : isLast ? MUCH_ROOM : NO_ROOM;
-      leaves.push(this.#counted(leafOf(from, to, lower, upper, room)));
+      const largestSlot = largestSlotOf(merged, from, to);
+      leaves.push(this.#counted(leafOf(merged, from, to, { lower, upper, room, largestSlot })));
       lower = upper;
     }
     const old = this.#leafAt(number);
@@ -301,12 +310,21 @@ export class BlockTable {
   /** Blocks that have a copy, in ascending order. */
   *blocks(): Generator<BlockNumber> {
     const presence = emptyPresence();
-    for (let page = 0; page * BLOCKS_PER_PAGE < this.blockCount; page++) {
-      if (!this.hasPage(page)) continue;
+    for (let page = this.pageFrom(0); page !== undefined; page = this.pageFrom(page + 1)) {
       presence.fill(0);
       this.addPresence(page, presence);
       yield* setBits(presence, page * BLOCKS_PER_PAGE);
     }
+  }
+
+  /** The first page from `page` on that holds any copy. */
+  pageFrom(page: number): number | undefined {
+    const first = page * BLOCKS_PER_PAGE;
+    for (let number = this.#find(first); number < this.#leaves.length; number++) {
+      const block = this.#leafAt(number).blockFrom(first);
+      if (block !== undefined) return Math.floor(block / BLOCKS_PER_PAGE);
+    }
+    return undefined;
   }
 
   /** Does page `page` (blocks from `page * BLOCKS_PER_PAGE`) hold any copy? */
@@ -335,45 +353,8 @@ export class BlockTable {
   }
 }
 
-/** A leaf of merged copies, as `planOf`. */
-function leafOf(
-  from: number,
-  to: number,
-  lower: BlockNumber,
-  upper: BlockNumber,
-  room: number,
-  buffer?: ArrayBuffer,
-): TableLeaf {
-  const leaf = new TableLeaf(planOf(from, to, lower, upper, room), buffer);
-  leaf.fill(mergedBlocks, mergedSlots, from, to);
-  return leaf;
-}
-
-/**
- * For a leaf of merged copies `from` up to `to`, in the blocks from `lower` up to `upper`.
- * @param room for how many more, as a share of those there are
- */
-function planOf(from: number, to: number, lower: BlockNumber, upper: BlockNumber, room: number): LeafPlan {
-  const count = to - from;
-  const first = mergedBlocks[from] ?? 0;
-  const last = mergedBlocks[to - 1] ?? 0;
-  let largestSlot = 0;
-  for (let i = from; i < to; i++) largestSlot = Math.max(largestSlot, mergedSlots[i] ?? 0);
-  // On both sides, so that growth outwards is as rare as growth in number.
-  const margin = room === NO_ROOM ? 0 : Math.ceil((last - first) / 4);
-  return {
-    base: bucketStart(Math.max(lower, first - margin)),
-    limit: Math.min(upper, bucketStart(last + margin) + FINE_BUCKET),
-    capacity:
-      room === NO_ROOM ? count : Math.min(LEAF_ENTRIES_MAX, count + Math.max(8, Math.floor(count * room))),
-    largestSlot,
-  };
-}
-
 /** Stands for leaves that have no copy yet. */
 const NO_LEAF = new TableLeaf({ base: 0, limit: 0, capacity: 0, largestSlot: 0 });
 
 const start = (starts: readonly BlockNumber[], number: number): BlockNumber =>
   starts[number] ?? Number.POSITIVE_INFINITY;
-
-const bucketStart = (block: BlockNumber): BlockNumber => Math.floor(block / FINE_BUCKET) * FINE_BUCKET;

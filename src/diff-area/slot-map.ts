@@ -21,6 +21,15 @@ export class SlotMap {
     this.#used[byte] = (this.#used[byte] ?? 0) | (1 << (slot & 7));
   }
 
+  /** The same for the first `count` of `slots`. */
+  useAll(slots: Uint32Array, count: number): void {
+    const used = this.#used;
+    for (let i = 0; i < count; i++) {
+      const slot = slots[i] ?? 0;
+      used[slot >>> 3] = (used[slot >>> 3] ?? 0) | (1 << (slot & 7));
+    }
+  }
+
   isUsed(slot: Slot): boolean {
     return (((this.#used[slot >>> 3] ?? 0) >>> (slot & 7)) & 1) === 1;
   }
@@ -41,8 +50,17 @@ export class SlotMap {
       while (slot < this.count && !this.isUsed(slot)) slot++;
       if (slot > start) yield { start, length: slot - start };
       // Most of a file that has been in use for a while: eight at a time.
-      while (slot < this.count && this.isUsed(slot))
-        slot += (slot & 7) === 0 && this.#used[slot >>> 3] === 0xff ? 8 : 1;
+      while (slot < this.count && this.isUsed(slot)) {
+        if ((slot & 7) === 0) slot = 8 * pastFull(this.#used, slot >>> 3);
+        if (this.isUsed(slot)) slot++;
+      }
     }
   }
+}
+
+/** The first of `bytes`, from `at` on, that is not all ones; or their number. */
+function pastFull(bytes: Uint8Array, at: number): number {
+  let byte = at;
+  while (bytes[byte] === 0xff) byte++;
+  return byte;
 }

@@ -4,7 +4,7 @@
  * Slots are handed out lowest first, so the last entries have, more or less, the last slots: what was read here and is needed
  * no more can be cut off, and the file becomes shorter. The table stays one that any reader understands, at any
  * moment: first all headers say that nothing from the cut on is known durable, which makes those entries ones that may go; then
- * they go; then the space of their copies.
+ * they go; then the space of their copies. Moves go after the copies that spent them.
  */
 import { assert, FormatError } from '../errors.js';
 import { viewOf } from '../format/binary.js';
@@ -130,6 +130,31 @@ export class TableBackwards {
    * @returns the highest slot that is in use still
    */
   async cut(end: number): Promise<Slot> {
+    // A copy that spent a move must be gone before the move may go: without it, it would pass for a copy of the block itself.
+    let spent = await this.#lastSpentMove(end);
+    while (spent !== undefined) {
+      await this.#cutOff(spent);
+      spent = await this.#lastSpentMove(end);
+    }
+    return this.#cutOff(end);
+  }
+
+  /** The place after the last move at `from` or behind it that a copy further on has spent. */
+  async #lastSpentMove(from: number): Promise<number | undefined> {
+    const copied = new Set<BlockNumber>();
+    for (let place = this.#places - 1; place >= from; place--) {
+      const index = Math.floor(place / ENTRIES_PER_TABLE_BLOCK);
+      const view = viewOf(await this.#read(index));
+      const at = entryPosition(place - index * ENTRIES_PER_TABLE_BLOCK);
+      const flags = entryFlags(view, at);
+      if (flags === 0) copied.add(entryOriginalOffset(view, at) / BLOCK_SIZE);
+      else if (flags === EntryFlag.move && copied.has(entryRelativeOffset(view, at) / BLOCK_SIZE))
+        return place + 1;
+    }
+    return undefined;
+  }
+
+  async #cutOff(end: number): Promise<Slot> {
     const { device } = this.#file;
     const index = Math.max(0, Math.ceil(end / ENTRIES_PER_TABLE_BLOCK) - 1);
     const image = await this.#read(index);

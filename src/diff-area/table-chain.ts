@@ -30,9 +30,11 @@ import type { BlockTable } from './block-table.js';
 import { CopyChecksum } from './copy-checksum.js';
 import type { Moves } from './moves.js';
 import type { Overlays } from './overlays.js';
+import { PlainCopies } from './plain-copies.js';
 import { RevertMarks } from './revert-marks.js';
 import type { SlotMap } from './slot-map.js';
 import { TableFiller } from './table-filler.js';
+import { TableImages } from './table-images.js';
 import type { TableTail } from './table-writer.js';
 
 export type EntryKind = 'copy' | 'overlay' | 'move';
@@ -86,11 +88,11 @@ export class TableChainReader {
   readonly #slots: SlotMap;
   readonly #blockCount: number;
   readonly #filler: TableFiller;
+  readonly #plainCopies: PlainCopies;
   readonly #overlays: Overlays;
   readonly #moves: Moves;
   readonly #checksum: CopyChecksum;
-  /** Images of blocks that nothing needs any more. */
-  readonly #spareImages: Uint8Array[] = [];
+  readonly #images: TableImages;
   readonly #openBlocks: TableTail[] = [];
   readonly #openEntries: OpenEntry[] = [];
   readonly marks = new RevertMarks();
@@ -104,7 +106,9 @@ export class TableChainReader {
     this.#epoch = list.epoch;
     this.#slots = slots;
     this.#blockCount = found.table.blockCount;
+    this.#images = new TableImages(file);
     this.#filler = new TableFiller(found.table);
+    this.#plainCopies = new PlainCopies(file.runs, found.table.blockCount);
     this.#overlays = found.overlays;
     this.#moves = found.moves;
     this.#checksum = new CopyChecksum(file.runs, list.epoch);
@@ -112,16 +116,21 @@ export class TableChainReader {
 
   /** @throws FormatError, UnsupportedError, DeviceError */
   async read(first: ByteOffset): Promise<TableChain> {
-    const slot = this.#slots.at(first, 'first table block');
-    if (slot !== FixedSlot.table) throw new FormatError(`table in slot ${slot}, which is not its place`);
-    let block = await this.#readBlock(slot);
+    const firstSlot = this.#slots.at(first, 'first table block');
+    if (firstSlot !== FixedSlot.table)
+      throw new FormatError(`table in slot ${firstSlot}, which is not its place`);
+    let block = this.#decode(firstSlot, await this.#images.read(firstSlot));
     if (block === undefined) throw new FormatError(`table block at ${first} belongs to another store`);
     for (let before = 0; ; before += ENTRIES_PER_TABLE_BLOCK) {
       const { tail, isOpen } = this.#takeEntries(block, before);
-      const next = await this.#next(block, before + ENTRIES_PER_TABLE_BLOCK);
+      const places = before + ENTRIES_PER_TABLE_BLOCK;
+      const slot = this.#nextSlot(block.header, places);
+      let next: ReadBlock | undefined;
+      if (slot !== undefined)
+        next = this.#decodeNext(slot, this.#images.readNow(slot) ?? (await this.#images.read(slot)), places);
       if (isOpen || next === undefined)
         this.#openBlocks.push(next === undefined ? tail : this.#filledUp(tail));
-      else this.#spareImages.push(tail.image);
+      else this.#images.release(tail.image);
       if (next === undefined) break;
       block = next;
     }
@@ -135,23 +144,16 @@ export class TableChainReader {
   }
 
   /** `undefined` if the block is one of another file, or of an earlier one in the same place. @throws FormatError */
-  async #readBlock(slot: Slot): Promise<ReadBlock | undefined> {
+  #decode(slot: Slot, image: Uint8Array): ReadBlock | undefined {
     const offset = this.#file.runs.locate(offsetOfSlot(slot));
-    const image = this.#spareImages.pop() ?? new Uint8Array(BLOCK_SIZE);
-    await this.#file.device.read(offset, image);
     const header = decodeHeader(image, BlockType.table, { offset });
     return header.extension?.epoch === this.#epoch ? { slot, header, image } : undefined;
   }
 
-  /**
-   * The block that follows, if it is one of this chain. A link can be durable before the block that it points to: then
-   * the chain ends here, unless places there are known durable.
-   */
-  async #next({ header }: ReadBlock, places: number): Promise<ReadBlock | undefined> {
-    const offset = header.nextOffset;
-    const mustGoOn = this.#watermark > places;
+  /** Where the block that follows should be; `undefined` at the end of the chain. @throws FormatError */
+  #nextSlot({ nextOffset: offset }: BlockHeader, places: number): Slot | undefined {
     if (offset === 0) {
-      if (mustGoOn)
+      if (this.#watermark > places)
         throw new FormatError(`table chain ends after ${places} places, ${this.#watermark} are durable`);
       return undefined;
     }
@@ -161,11 +163,23 @@ export class TableChainReader {
         `table chain: the block at ${offset} is in use for something else, or a second time`,
       );
     }
-    const next = await this.#readBlock(slot).catch((error: unknown) => {
+    return slot;
+  }
+
+  /**
+   * The block that follows, if it is one of this chain. A link can be durable before the block that it points to: then
+   * the chain ends here, unless places there are known durable. @throws FormatError
+   */
+  #decodeNext(slot: Slot, image: Uint8Array, places: number): ReadBlock | undefined {
+    const mustGoOn = this.#watermark > places;
+    let next: ReadBlock | undefined;
+    try {
+      next = this.#decode(slot, image);
+    } catch (error) {
       if (mustGoOn || !(error instanceof FormatError)) throw error;
-      return undefined;
-    });
+    }
     if (next === undefined && mustGoOn) {
+      const offset = this.#file.runs.locate(offsetOfSlot(slot));
       throw new FormatError(
         `table block at ${offset} is not one of this diff area, but ${this.#watermark} places are durable`,
       );
@@ -185,7 +199,9 @@ export class TableChainReader {
     let used = ENTRIES_PER_TABLE_BLOCK;
     while (used > covered && isEmptyEntry(view, entryPosition(used - 1))) used--;
     const tail = { slot, image, used, before };
-    for (let index = 0; index < covered; index++) this.#takeProven(view, tail, index, header.volumeOffset);
+    const taken = this.#takePlainCopies(view, covered);
+    for (let index = taken; index < covered; index++)
+      this.#takeProven(view, tail, index, header.volumeOffset);
     for (let index = covered; index < used; index++) this.#takeOpen(view, tail, index);
     return { tail, isOpen: covered < ENTRIES_PER_TABLE_BLOCK };
   }
@@ -197,7 +213,21 @@ export class TableChainReader {
     return { ...tail, used: ENTRIES_PER_TABLE_BLOCK };
   }
 
-  /** There are millions of these, so nothing is allocated for one, unless it has to wait for open ones before it. */
+  /**
+   * Takes those at the start of a block at once, of which there are millions: as long as nothing is known that could change what they
+   * mean. @returns how many
+   */
+  #takePlainCopies(view: DataView, covered: number): number {
+    if (this.#openEntries.length > 0 || !this.#moves.isEmpty || this.marks.cancelledAt !== undefined)
+      return 0;
+    const count = this.#plainCopies.read(view, covered);
+    const { columns } = this.#plainCopies;
+    this.#slots.useAll(columns.slots, count);
+    this.#filler.addAll(columns, count);
+    return count;
+  }
+
+  /** Nothing is allocated for one, unless it has to wait for open ones before it. */
   #takeProven(view: DataView, tail: TableTail, index: number, blockOffset: ByteOffset): void {
     if (this.#openEntries.length > 0) {
       this.#takeOpen(view, tail, index, true);

@@ -9,7 +9,7 @@
  */
 import type { BlockNumber, Slot } from '../units.js';
 import type { BlockTable } from './block-table.js';
-import { TableRun, WINDOW_BLOCKS } from './table-run.js';
+import { SortingRoom, TableRun, WINDOW_BLOCKS } from './table-run.js';
 
 const FIRST_BATCH = 2 ** 10;
 const LARGEST_BATCH = 2 ** 17;
@@ -22,13 +22,18 @@ export class TableFiller {
   readonly #table: BlockTable;
   #blocks = new Uint32Array(FIRST_BATCH);
   #slots = new Uint32Array(FIRST_BATCH);
-  /** For making runs. */
-  #order = new Uint32Array(0);
+  #sortingRoom = new SortingRoom(0, 0);
   #count = 0;
   #isAscending = true;
   /** What the batch has to go past to be added at once. */
   #end: BlockNumber;
   readonly #runs: TableRun[] = [];
+  /** For `add`. */
+  readonly #one: Copies = {
+    blocks: new Uint32Array(1),
+    slots: new Uint32Array(1),
+    checksums: new Uint32Array(1),
+  };
   /** Blocks beyond 64 TiB, which no window can name: such tables are filled one by one. */
   readonly #isHuge: boolean;
 
@@ -44,14 +49,29 @@ export class TableFiller {
       this.#table.set(block, slot, checksum);
       return;
     }
-    this.#table.setChecksum(slot, checksum);
-    const count = this.#count;
-    const blocks = this.#blocks;
-    if (count > 0 && (blocks[count - 1] ?? 0) >= block) this.#isAscending = false;
-    blocks[count] = block;
-    this.#slots[count] = slot;
-    this.#count = count + 1;
-    if (count + 1 === blocks.length) this.#flush();
+    const { blocks, slots, checksums } = this.#one;
+    blocks[0] = block;
+    slots[0] = slot;
+    checksums[0] = checksum;
+    this.addAll(this.#one, 1);
+  }
+
+  /** The same for the first `count` of many copies. */
+  addAll({ blocks, slots, checksums }: Copies, count: number): void {
+    if (this.#isHuge) {
+      for (let i = 0; i < count; i++) this.#table.set(blocks[i] ?? 0, slots[i] ?? 0, checksums[i] ?? 0);
+      return;
+    }
+    this.#table.setChecksums(slots, checksums, count);
+    for (let from = 0; from < count; ) {
+      const to = Math.min(count, from + this.#blocks.length - this.#count);
+      this.#blocks.set(blocks.subarray(from, to), this.#count);
+      this.#slots.set(slots.subarray(from, to), this.#count);
+      this.#isAscending &&= isAscending(this.#blocks, Math.max(1, this.#count), this.#count + to - from);
+      this.#count += to - from;
+      if (this.#count === this.#blocks.length) this.#flush();
+      from = to;
+    }
   }
 
   /** Nothing more will be added. @param turn called and awaited now and then, for others to have their turn */
@@ -92,8 +112,12 @@ export class TableFiller {
   }
 
   #putBy(): void {
-    if (this.#order.length < this.#count) this.#order = new Uint32Array(this.#blocks.length);
-    if (this.#count > 0) this.#runs.push(new TableRun(this.#blocks, this.#slots, this.#count, this.#order));
+    const [count, { length }] = [this.#count, this.#blocks];
+    if (count > 0) {
+      if (length > this.#sortingRoom.length)
+        this.#sortingRoom = new SortingRoom(this.#table.blockCount, length);
+      this.#runs.push(new TableRun(this.#blocks, this.#slots, count, this.#sortingRoom));
+    }
     this.#count = 0;
     this.#isAscending = true;
   }
@@ -111,16 +135,20 @@ export class TableFiller {
     const windows = Math.ceil(this.#table.blockCount / WINDOW_BLOCKS);
     let sinceTurn = 0;
     for (let number = 0; number < windows; number++) {
-      let taken = 0;
-      for (const run of this.#runs) taken += run.take(number, window.slots, window.presence, spare);
-      if (taken === 0) continue;
-      this.#addWindow(number, window, spare);
-      sinceTurn += taken;
+      sinceTurn += this.#mergeWindow(number, window, spare);
       if (sinceTurn < TURN) continue;
       sinceTurn = 0;
       await turn();
     }
     this.#table.setSorted(this.#blocks, this.#slots, this.#count);
+  }
+
+  /** Returns how many entries were taken. */
+  #mergeWindow(number: number, window: Window, spare: ArrayBuffer[]): number {
+    let taken = 0;
+    for (const run of this.#runs) taken += run.take(number, window.slots, window.presence, spare);
+    if (taken > 0) this.#addWindow(number, window, spare);
+    return taken;
   }
 
   /** Adds the copies of a window, in order of blocks, to the batch, and that to the table whenever it is full. */
@@ -151,6 +179,19 @@ export class TableFiller {
       this.#count = 0;
     }
   }
+}
+
+/** Copies in no order, as columns. */
+interface Copies {
+  readonly blocks: Uint32Array;
+  readonly slots: Uint32Array;
+  readonly checksums: Uint32Array;
+}
+
+/** Is each of `numbers` from `from` up to `to` larger than the one before it? */
+function isAscending(numbers: Uint32Array, from: number, to: number): boolean {
+  for (let i = from; i < to; i++) if ((numbers[i - 1] ?? 0) >= (numbers[i] ?? 0)) return false;
+  return true;
 }
 
 /** The copies of one window, laid out by block. */

@@ -187,6 +187,22 @@ export class TableLeaf {
     return least;
   }
 
+  /** The first block from `block` on that has a copy. */
+  blockFrom(block: BlockNumber): BlockNumber | undefined {
+    const index = this.rank(block);
+    if (index === this.#size) return undefined;
+    const key = Math.max(0, block - this.#base);
+    if (this.#bits === undefined) {
+      let bucket = key >>> this.#shift;
+      while (word16(this.#starts, bucket + 1) <= index) bucket++;
+      return this.#base + bucket * 2 ** this.#shift + keyPart(this.#lows, index);
+    }
+    let word = key >>> 5;
+    let rest = word32(this.#bits, word) & (-1 << (key & 31));
+    while (rest === 0) rest = word32(this.#bits, ++word);
+    return this.#base + word * 32 + (31 - Math.clz32(rest & -rest));
+  }
+
   slotAt(index: number): Slot {
     return highPart(this.#slotHighs, index) * 65_536 + word16(this.#slotLows, index);
   }
@@ -229,25 +245,10 @@ export class TableLeaf {
   /** Fills an empty leaf with copies `from` up to `to` of ascending ones, all of which fit. */
   fill(blocks: Float64Array, slots: Uint32Array, from: number, to: number): void {
     const base = this.#base;
-    const shift = this.#shift;
-    const starts = this.#starts;
-    const bits = this.#bits;
-    const lows = this.#lows;
-    for (let i = from; i < to; i++) {
-      const key = (blocks[i] ?? 0) - base;
-      const after = (key >>> shift) + 1;
-      starts[after] = word16(starts, after) + 1;
-      if (bits === undefined) lows[i - from] = key;
-      else bits[key >>> 5] = word32(bits, key >>> 5) | (1 << (key & 31));
-    }
-    for (let i = 1; i < starts.length; i++) starts[i] = word16(starts, i) + word16(starts, i - 1);
-    const slotLows = this.#slotLows;
-    const slotHighs = this.#slotHighs;
-    for (let i = from; i < to; i++) {
-      const slot = slots[i] ?? 0;
-      slotLows[i - from] = slot;
-      slotHighs[i - from] = slot >>> 16;
-    }
+    countKeys(this.#starts, this.#shift, blocks, base, from, to);
+    if (this.#bits === undefined) setLows(this.#lows, blocks, base, from, to);
+    else setBits(this.#bits, blocks, base, from, to);
+    setSlots(this.#slotLows, this.#slotHighs, slots, from, to);
     this.#size = to - from;
   }
 
@@ -280,6 +281,55 @@ export class TableLeaf {
       }
     }
     return count;
+  }
+}
+
+// Loops of `fill`, a function each: those are compiled once, where a function of many loops is again and again.
+
+/** Makes of a `starts` of zeros that of the keys of `blocks`. */
+function countKeys(
+  starts: Uint16Array,
+  shift: number,
+  blocks: Float64Array,
+  base: BlockNumber,
+  from: number,
+  to: number,
+): void {
+  for (let i = from; i < to; i++) {
+    const after = (((blocks[i] ?? 0) - base) >>> shift) + 1;
+    starts[after] = word16(starts, after) + 1;
+  }
+  for (let i = 1; i < starts.length; i++) starts[i] = word16(starts, i) + word16(starts, i - 1);
+}
+
+function setLows(
+  lows: Uint8Array | Uint16Array,
+  blocks: Float64Array,
+  base: BlockNumber,
+  from: number,
+  to: number,
+): void {
+  for (let i = from; i < to; i++) lows[i - from] = (blocks[i] ?? 0) - base;
+}
+
+function setBits(bits: Uint32Array, blocks: Float64Array, base: BlockNumber, from: number, to: number): void {
+  for (let i = from; i < to; i++) {
+    const key = (blocks[i] ?? 0) - base;
+    bits[key >>> 5] = word32(bits, key >>> 5) | (1 << (key & 31));
+  }
+}
+
+function setSlots(
+  lows: Uint16Array,
+  highs: Uint8Array | Uint16Array,
+  slots: Uint32Array,
+  from: number,
+  to: number,
+): void {
+  for (let i = from; i < to; i++) {
+    const slot = slots[i] ?? 0;
+    lows[i - from] = slot;
+    highs[i - from] = slot >>> 16;
   }
 }
 

@@ -20,8 +20,25 @@ interface Part {
   readonly slotHighs: Uint8Array | Uint16Array;
 }
 
-/** Entries of each window, while a run is made; all 0 in between. */
-let counts = new Uint32Array(0);
+/** Where entries are sorted while a run is made. One serves for many runs. */
+export class SortingRoom {
+  /** Entries of each window; all 0 between two runs. */
+  readonly counts: Uint32Array;
+  readonly keys: Uint16Array;
+  readonly slotLows: Uint16Array;
+  readonly slotHighs: Uint16Array;
+  /** Entries of a run, at the most. */
+  readonly length: number;
+
+  /** @param blockCount blocks are below it; `length`: entries of a run, at the most */
+  constructor(blockCount: number, length: number) {
+    this.counts = new Uint32Array(Math.ceil(blockCount / WINDOW_BLOCKS));
+    this.length = length;
+    this.keys = new Uint16Array(length);
+    this.slotLows = new Uint16Array(length);
+    this.slotHighs = new Uint16Array(length);
+  }
+}
 
 export class TableRun {
   /** Windows that have entries, ascending, and where those of each end. */
@@ -35,20 +52,11 @@ export class TableRun {
 
   /**
    * @param blocks the first `count` are meant, of `slots` too; below 2^32
-   * @param order for use while this is made: as long as they are
    */
-  constructor(blocks: Uint32Array, slots: Uint32Array, count: number, order: Uint32Array) {
-    assert(count > 0, () => 'a run without entries');
-    let windowCount = 0;
-    let largestSlot = 0;
-    for (let i = 0; i < count; i++) {
-      const window = (blocks[i] ?? 0) >>> WINDOW_SHIFT;
-      if (window >= counts.length) lengthen(window);
-      const before = counts[window] ?? 0;
-      if (before === 0) windowCount++;
-      counts[window] = before + 1;
-      largestSlot = Math.max(largestSlot, slots[i] ?? 0);
-    }
+  constructor(blocks: Uint32Array, slots: Uint32Array, count: number, room: SortingRoom) {
+    assert(count > 0 && count <= room.length, () => `a run of ${count} entries`);
+    const { counts } = room;
+    const windowCount = countByWindow(blocks, count, counts);
     this.#windows = new Uint32Array(windowCount);
     this.#ends = new Uint32Array(windowCount);
     for (let window = 0, at = 0, end = 0; at < windowCount; window++) {
@@ -59,26 +67,15 @@ export class TableRun {
       this.#windows[at] = window;
       this.#ends[at++] = end;
     }
-    for (let i = 0; i < count; i++) {
-      const window = (blocks[i] ?? 0) >>> WINDOW_SHIFT;
-      const place = counts[window] ?? 0;
-      counts[window] = place + 1;
-      order[place] = i;
-    }
+    const isWide = sortByWindow(blocks, slots, count, room) >= NARROW_SLOTS;
     for (const window of this.#windows) counts[window] = 0;
-    const isWide = largestSlot >= NARROW_SLOTS;
     this.#partLength = Math.floor(SPARE_BYTES / (isWide ? 6 : 5));
     for (let from = 0; from < count; from += this.#partLength) {
       const part = newPart(this.#partLength, isWide);
-      const { keys, slotLows, slotHighs } = part;
-      const length = Math.min(this.#partLength, count - from);
-      for (let i = 0; i < length; i++) {
-        const index = order[from + i] ?? 0;
-        const slot = slots[index] ?? 0;
-        keys[i] = blocks[index] ?? 0;
-        slotLows[i] = slot;
-        slotHighs[i] = slot >>> 16;
-      }
+      const to = Math.min(from + this.#partLength, count);
+      part.keys.set(room.keys.subarray(from, to));
+      part.slotLows.set(room.slotLows.subarray(from, to));
+      part.slotHighs.set(room.slotHighs.subarray(from, to));
       this.#parts.push(part);
     }
   }
@@ -96,8 +93,7 @@ export class TableRun {
     const length = this.#partLength;
     for (let at = from; at < end; ) {
       const number = Math.floor(at / length);
-      const part = this.#parts[number];
-      assert(part !== undefined, () => `part ${number} of a run was handed out before its time`);
+      const part = this.#part(number);
       const stop = Math.min(end - number * length, length);
       layOut(part, at - number * length, stop, slots, presence);
       at = number * length + stop;
@@ -109,6 +105,48 @@ export class TableRun {
     this.#taken = end;
     return end - from;
   }
+
+  #part(number: number): Part {
+    const part = this.#parts[number];
+    assert(part !== undefined, () => `part ${number} of a run was handed out before its time`);
+    return part;
+  }
+}
+
+// The loops that all entries go through are functions of their own: those are compiled after the first run.
+
+/** Adds to `counts` the entries of each window; returns how many windows have any. */
+function countByWindow(blocks: Uint32Array, count: number, counts: Uint32Array): number {
+  let windows = 0;
+  for (let i = 0; i < count; i++) {
+    const window = (blocks[i] ?? 0) >>> WINDOW_SHIFT;
+    const before = counts[window] ?? 0;
+    if (before === 0) windows++;
+    counts[window] = before + 1;
+  }
+  return windows;
+}
+
+/** Puts each entry to the place that the room counts for its window, and counts on; returns a number that no slot is above. */
+function sortByWindow(
+  blocks: Uint32Array,
+  slots: Uint32Array,
+  count: number,
+  { counts, keys, slotLows, slotHighs }: SortingRoom,
+): number {
+  let bits = 0;
+  for (let i = 0; i < count; i++) {
+    const block = blocks[i] ?? 0;
+    const slot = slots[i] ?? 0;
+    const window = block >>> WINDOW_SHIFT;
+    const place = counts[window] ?? 0;
+    counts[window] = place + 1;
+    keys[place] = block;
+    slotLows[place] = slot;
+    slotHighs[place] = slot >>> 16;
+    bits |= slot;
+  }
+  return bits >>> 0;
 }
 
 function layOut(
@@ -134,10 +172,4 @@ function newPart(length: number, isWide: boolean): Part {
     slotLows: new Uint16Array(buffer, 2 * length, length),
     slotHighs: isWide ? new Uint16Array(buffer, atHighs, length) : new Uint8Array(buffer, atHighs, length),
   };
-}
-
-function lengthen(window: number): void {
-  const longer = new Uint32Array(2 ** Math.ceil(Math.log2(window + 1)));
-  longer.set(counts);
-  counts = longer;
 }

@@ -88,6 +88,52 @@ export const entryFlags = (view: DataView, at: number): number => view.getUint32
 /** The last word: sectors of an overlay, checksum of an ordinary entry of ours. */
 export const entryBitmap = (view: DataView, at: number): number => view.getUint32(at + BITMAP, true);
 
+/** Fields of many ordinary entries, one array for each; offsets as numbers of blocks of 16 KiB. */
+export interface CopyColumns {
+  readonly blocks: Uint32Array;
+  /** Relative offset. */
+  readonly slots: Uint32Array;
+  /** Volume offset. */
+  readonly places: Uint32Array;
+  readonly checksums: Uint32Array;
+}
+
+export const copyColumns = (length: number): CopyColumns => ({
+  blocks: new Uint32Array(length),
+  slots: new Uint32Array(length),
+  places: new Uint32Array(length),
+  checksums: new Uint32Array(length),
+});
+
+/** Offsets of 64 TiB and more have bits in the upper half of their high word, and their block numbers do not fit. */
+const BLOCK_SHIFT = Math.log2(BLOCK_SIZE);
+const BLOCK_MASK = BLOCK_SIZE - 1;
+
+/**
+ * Reads entries from the first on into columns: as many, up to `count`, as are ordinary ones whose flags are 0 and whose offsets are multiples of
+ * 16 KiB below 64 TiB. What comes then is to be read one by one. Three times as fast as that.
+ * @returns how many were read
+ */
+export function readCopies(view: DataView, count: number, columns: CopyColumns): number {
+  const { blocks, slots, places, checksums } = columns;
+  for (let i = 0, at = HEADER_SIZE; i < count; i++, at += ENTRY_SIZE) {
+    const original = view.getUint32(at + ORIGINAL, true);
+    const originalHigh = view.getUint32(at + ORIGINAL + 4, true);
+    const relative = view.getUint32(at + RELATIVE, true);
+    const relativeHigh = view.getUint32(at + RELATIVE + 4, true);
+    const volume = view.getUint32(at + VOLUME, true);
+    const volumeHigh = view.getUint32(at + VOLUME + 4, true);
+    const odd = (original | relative | volume) & BLOCK_MASK;
+    const large = (originalHigh | relativeHigh | volumeHigh) >>> BLOCK_SHIFT;
+    if ((odd | large | view.getUint32(at + FLAGS, true)) !== 0) return i;
+    blocks[i] = (original >>> BLOCK_SHIFT) | (originalHigh << (32 - BLOCK_SHIFT));
+    slots[i] = (relative >>> BLOCK_SHIFT) | (relativeHigh << (32 - BLOCK_SHIFT));
+    places[i] = (volume >>> BLOCK_SHIFT) | (volumeHigh << (32 - BLOCK_SHIFT));
+    checksums[i] = view.getUint32(at + BITMAP, true);
+  }
+  return count;
+}
+
 /** Whether the entry at `at` is all zero: never written, to be skipped. */
 export function isEmptyEntry(view: DataView, at: number): boolean {
   for (let i = 0; i < ENTRY_SIZE; i += 4) if (view.getUint32(at + i, true) !== 0) return false;

@@ -57,6 +57,8 @@ export class Merge {
   #end: number;
   /** Entries that are in the elder's chain, but not known durable. */
   #appended: Copies | undefined;
+  /** For the data of the next group; unless the last one failed, whose writes may not have ended. */
+  #buffer: Uint8Array | undefined;
   /** Copies merged. */
   blocks = 0;
   /** Bytes of data read and written for them; copies of zeros have none. */
@@ -191,8 +193,9 @@ export class Merge {
     reserved: readonly Slot[],
   ): Promise<Copies> {
     const { area } = this.#into;
+    const whole = this.#takeBuffer(reserved.length * BLOCK_SIZE);
     try {
-      const buffer = new Uint8Array(reserved.length * BLOCK_SIZE);
+      const buffer = whole.subarray(0, reserved.length * BLOCK_SIZE);
       await this.#from.area.readEach(blocks.slice(zeros), slots.slice(zeros), buffer);
       const dataAt = (i: number) =>
         i < zeros ? ZEROS : buffer.subarray((i - zeros) * BLOCK_SIZE, (i - zeros + 1) * BLOCK_SIZE);
@@ -202,11 +205,19 @@ export class Merge {
         reserved,
         reserved.map((_, i) => dataAt(zeros + i)),
       );
+      this.#buffer = whole;
       return { blocks, slots: newSlots, checksums };
     } catch (error) {
       area.cancel(reserved, blocks.length);
       throw error;
     }
+  }
+
+  /** That of the group before, if it is long enough; else a new one. */
+  #takeBuffer(length: ByteLength): Uint8Array {
+    const buffer = this.#buffer;
+    this.#buffer = undefined;
+    return buffer !== undefined && buffer.byteLength >= length ? buffer : new Uint8Array(length);
   }
 
   /** Makes copies count that were written. */
@@ -268,15 +279,20 @@ async function settleUncommitted(
 
 /** @throws FormatError: then what is on the device is not what was in memory */
 function checkAllMerged({ table, storeId }: DiffArea, elder: DiffArea): void {
-  for (let page = 0; page * BLOCKS_PER_PAGE < elder.table.blockCount; page++) {
-    if (!table.hasPage(page)) continue;
+  const end = elder.table.blockCount;
+  // From one page that has copies to the next, so that this takes no longer in a large volume.
+  for (
+    let page = table.pageFrom(0);
+    page !== undefined && page * BLOCKS_PER_PAGE < end;
+    page = table.pageFrom(page + 1)
+  ) {
     const missing = emptyPresence();
     const there = emptyPresence();
     table.addPresence(page, missing);
     elder.table.addPresence(page, there);
     for (let i = 0; i < missing.length; i++) missing[i] = (missing[i] ?? 0) & ~(there[i] ?? 0);
     for (const block of setBits(missing, page * BLOCKS_PER_PAGE))
-      if (block < elder.table.blockCount && elder.needs(block))
+      if (block < end && elder.needs(block))
         throw new FormatError(`deleted snapshot ${storeId}: the entry of block ${block} is not in its table`);
   }
 }

@@ -112,8 +112,21 @@ describe('BlockTable', () => {
           const random = new SeededRandom(seed);
           for (const [name, count] of steps) {
             const filler = new TableFiller(pair.table);
-            for (const block of SHAPES[name]?.(random, TEBIBYTE, count) ?? []) {
-              filler.add(block, pair.slotFor(block), checksumOf(block));
+            const blocks = SHAPES[name]?.(random, TEBIBYTE, count) ?? [];
+            for (let from = 0; from < blocks.length; ) {
+              const some = blocks.slice(from, from + 1 + random.below(600));
+              const slots = some.map((block) => pair.slotFor(block));
+              if (some.length === 1) filler.add(some[0] ?? 0, slots[0] ?? 0, checksumOf(some[0] ?? 0));
+              else
+                filler.addAll(
+                  {
+                    blocks: Uint32Array.from(some),
+                    slots: Uint32Array.from(slots),
+                    checksums: Uint32Array.from(some, checksumOf),
+                  },
+                  some.length,
+                );
+              from += some.length;
             }
             await filler.finish(turn);
           }

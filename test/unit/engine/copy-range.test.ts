@@ -8,7 +8,7 @@ import type { FreeSpaceProvider } from '../../../src/filesystem/free-space.ts';
 import type { CreateSnapshotOptions } from '../../../src/snapshot/create.ts';
 import { SeededRandom } from '../../../src/testing/seeded-random.ts';
 import { BLOCK_SIZE } from '../../../src/units.ts';
-import { signal, systemFailure } from './hooks.ts';
+import { settle, signal, systemFailure } from './hooks.ts';
 import { LAYOUTS, World, type WorldOptions } from './world.ts';
 
 /** Says that these blocks are unused. */
@@ -275,6 +275,29 @@ describe.each(LAYOUTS.flatMap((layout) => MODES.map((writeMode) => ({ layout, wr
       const area = areaOf(world);
       const table = await area.tableBackwards();
       expect(await table.cut(table.places)).toBeLessThan(area.allocatedBytes / BLOCK_SIZE);
+    });
+
+    test('a process killed while the end of a table is cut off leaves no copy of what moved that passes for another', async () => {
+      for (let at = 1; ; at++) {
+        const world = await create();
+        const { id } = await world.snapshot();
+        await move(world, 5, 4);
+        await world.writeBlock(4);
+        await world.volume.flush();
+        // The last entries: the target itself, the move, and the copy of what moved there.
+        const table = await areaOf(world).tableBackwards();
+        let count = 0;
+        world.hooks.before = () => (++count < at ? undefined : new Promise<void>(() => undefined));
+        const cut = table.cut(table.places - 2).then(() => 'cut');
+        const outcome = await Promise.race([cut, settle().then(() => 'killed')]);
+        world.hooks.before = () => undefined;
+        await world.kill();
+        // The elder has what was cut off; what is left must be of the block that it is shown for.
+        const target = await world.volume.snapshots[0]?.read(4 * BLOCK_SIZE, BLOCK_SIZE);
+        expect(target).toEqual(world.model.of(id).subarray(4 * BLOCK_SIZE, 5 * BLOCK_SIZE));
+        await world.volume.close();
+        if (outcome === 'cut') break;
+      }
     });
 
     test('a process that is killed after a deletion has begun leaves all that moved right', async () => {

@@ -4,6 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { AssertionError, FormatError } from '../../../src/errors.ts';
 import { viewOf } from '../../../src/format/binary.ts';
 import {
+  copyColumns,
   decodeEntry,
   decodeTableBlock,
   EntryFlag,
@@ -18,6 +19,7 @@ import {
   entryVolumeOffset,
   epochBytesOf,
   isEmptyEntry,
+  readCopies,
   type TableEntry,
   writeOrdinaryEntry,
 } from '../../../src/format/table-block.ts';
@@ -59,6 +61,37 @@ test('the fields of an entry are read one by one without decoding it', () => {
       }).toEqual(entry);
       expect(decodeEntry(bytes, 5, context)).toEqual(entry);
       expect([bytes[4], bytes[37]]).toEqual([0, 0]);
+    }),
+  );
+});
+
+test('copies are read many at a time, up to the first entry that is anything else', () => {
+  const block = fc.nat(2 ** 32 - 1);
+  const copies = fc.array(fc.tuple(block, block, block, u32), { maxLength: 20 });
+  const odd = fc.constantFrom<Partial<TableEntry>>(
+    { flags: 1 },
+    { flags: 2 ** 31 },
+    { originalOffset: 512 },
+    { relativeOffset: BLOCK_SIZE - 1 },
+    { volumeOffset: 2 ** 46 },
+    { relativeOffset: 2 ** 52 },
+  );
+  fc.assert(
+    fc.property(copies, odd, copies, (first, broken, rest) => {
+      const entryOf = ([original, relative, volume, bitmap]: readonly number[]): TableEntry => ({
+        originalOffset: (original ?? 0) * BLOCK_SIZE,
+        relativeOffset: (relative ?? 0) * BLOCK_SIZE,
+        volumeOffset: (volume ?? 0) * BLOCK_SIZE,
+        flags: 0,
+        bitmap: bitmap ?? 0,
+      });
+      const list = [...first.map(entryOf), { ...empty, ...broken }, ...rest.map(entryOf)];
+      const view = viewOf(encodeTableBlock(ours, list));
+      const columns = copyColumns(508);
+      expect(readCopies(view, list.length, columns)).toBe(first.length);
+      const { blocks, slots, places, checksums } = columns;
+      expect(first.map((_, i) => [blocks[i], slots[i], places[i], checksums[i]])).toEqual(first);
+      if (first.length > 0) expect(readCopies(view, first.length - 1, columns)).toBe(first.length - 1);
     }),
   );
 });
