@@ -190,6 +190,20 @@ const BUGS: readonly PlantedBug[] = [
       },
     ],
   },
+  {
+    name: 'a file is cut before its table',
+    breaks: 'copies that are left without the moves that they spent pass for copies of the blocks themselves',
+    about: 'copies',
+    smallBlocks: true,
+    outcomes: 4,
+    edits: [
+      {
+        file: BACKWARDS,
+        find: 'await this.#writeFrom(index, image, entryPosition(used));\n    await device.flush();',
+        replace: '',
+      },
+    ],
+  },
 ];
 
 export const DELETION_BUGS: readonly PlantedBug[] = BUGS.map((bug) => ({ about: 'deletion', ...bug }));
