@@ -49,16 +49,18 @@ export async function backingFor(
 ): Promise<Backing | undefined> {
   if (backing === undefined) {
     const found = await findBeside(target, since);
-    return found === undefined ? undefined : { name: await nameFor(target, found), format: 'qcow2' };
+    // A copy of the older image elsewhere may be meant to take the place of one that is found.
+    if (found === undefined && (await holds(target, since))) refuseReplacing(target, target);
+    if (found === undefined) return undefined;
+    await checkChain(target, found);
+    return { name: await nameFor(target, found), format: 'qcow2' };
   }
-  const [stats, own] = [await lookAt(backing), await lookAt(target)];
+  const stats = await lookAt(backing);
   if (stats === undefined)
     throw new NotFoundError(`there is no ${backing}; --backing names an existing image`);
   if (!stats.isFile() && !stats.isBlockDevice())
     throw new InvalidArgumentError(`${backing} is neither a file nor a block device: name an image`);
-  if (stats.ino === own?.ino && stats.dev === own.dev) {
-    throw new InvalidArgumentError(`${backing} would be replaced by the image that is read through it`);
-  }
+  await checkChain(target, backing);
   const format = backingFormat ?? 'qcow2';
   if (format === 'qcow2') checkHeader(backing, await headerOf(backing), since);
   else if (stats.isFile() && stats.size !== since.size) {
@@ -67,6 +69,38 @@ export async function backingFor(
     );
   }
   return { name: await nameFor(target, backing), format };
+}
+
+/**
+ * The image at `target` must not take the place of one that it is read through, at whatever depth: what only that one has
+ * would be lost. Images that cannot be read, or are neither file nor block device here, end the search.
+ * @throws InvalidArgumentError
+ */
+async function checkChain(target: string, backing: string): Promise<void> {
+  const own = await lookAt(target);
+  if (own === undefined) return;
+  const seen = new Set<number>();
+  for (let path: string | undefined = backing; path !== undefined; ) {
+    const stats = await lookAt(path);
+    if (stats === undefined || seen.has(stats.ino)) return;
+    if (!stats.isFile() && !stats.isBlockDevice()) return;
+    if (stats.ino === own.ino && stats.dev === own.dev) refuseReplacing(target, path);
+    seen.add(stats.ino);
+    const name: string | undefined = (await headerOf(path).catch(() => undefined))?.backing?.name;
+    path = name === undefined ? undefined : resolve(dirname(path), name);
+  }
+}
+
+function refuseReplacing(target: string, backing: string): never {
+  throw new InvalidArgumentError(
+    `${backing} would be replaced by the image that is read through it: name another file than ${target}`,
+  );
+}
+
+/** Is it an image of `since`? What cannot be read is not. */
+async function holds(path: string, since: Snapshot): Promise<boolean> {
+  const header = await headerOf(path).catch(() => undefined);
+  return header?.origin?.snapshotId === since.id && header.size === diskSizeOf(since);
 }
 
 /** @throws InvalidArgumentError unless the image can be that of `since` */
@@ -95,9 +129,7 @@ async function findBeside(target: string, since: Snapshot): Promise<string | und
   for (const entry of entries.toSorted((a, b) => (a.name < b.name ? -1 : 1))) {
     if (!entry.isFile() || !entry.name.endsWith(SUFFIX) || entry.name === basename(target)) continue;
     const path = join(folder, entry.name);
-    // What cannot be read is not it; the image is made all the same, and says that it names none.
-    const header = await headerOf(path).catch(() => undefined);
-    if (header?.origin?.snapshotId === since.id && header.size === diskSizeOf(since)) found.push(path);
+    if (await holds(path, since)) found.push(path);
   }
   if (found.length > 1) {
     throw new InvalidArgumentError(

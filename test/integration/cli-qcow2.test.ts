@@ -131,6 +131,18 @@ describe('export --format qcow2', () => {
     expect(bench.fails([...through, '--backing-format', 'raw'], 1)).toContain('has 4194303 bytes');
   });
 
+  test('refuses to take the place of an image that it would be read through', () => {
+    const { bench, ids } = threeSnapshots();
+    const [first, second, third] = ids;
+    bench.ok(qcow2(first, '1.qcow2'));
+    const whole = readFileSync(bench.path('1.qcow2'));
+    expect(bench.fails(qcow2(second, '1.qcow2', '--since', first), 1)).toContain('would be replaced');
+    bench.ok(qcow2(second, '2.qcow2', '--since', first));
+    expect(bench.fails(qcow2(third, '1.qcow2', '--since', second), 1)).toContain('would be replaced');
+    expectSame(readFileSync(bench.path('1.qcow2')), whole);
+    bench.ok(qcow2(third, '2.qcow2'));
+  });
+
   test('refuses an image that cannot be the older one', () => {
     const { bench, ids } = threeSnapshots();
     const [first, second, third] = ids;

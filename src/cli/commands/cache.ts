@@ -5,6 +5,7 @@ import { Status } from '../failure.js';
 import { type ListeningOptions, withListening } from '../listening.js';
 import type { Runner } from '../session.js';
 import { parseSize } from '../size.js';
+import { parseUuid } from '../uuid.js';
 
 export interface CacheCreateOptions {
   readonly size: ByteLength;
@@ -63,7 +64,7 @@ const create = (run: Runner): Command =>
   )
     .requiredOption('--size <SIZE>', 'bytes of the image at most, metadata included', parseSize)
     .option('--fixed', 'take all of its space now, instead of growing')
-    .option('--uuid <UUID>', 'UUID of the image (default: a random one)')
+    .option('--uuid <UUID>', 'UUID of the image (default: a random one)', parseUuid)
     .option('--replace', 'replace a cache image that is there')
     .action(
       run(async (session, image: string, options: CacheCreateOptions) =>
@@ -135,7 +136,11 @@ const serve = (run: Runner): Command =>
     )
     .option('--fill <SIZE>', 'read so much around what is missing, a power of two', parseSize, 65_536)
     .option('--memory <SIZE>', 'for the tree and the order of use', parseSize, 48 * MEBIBYTE)
-    .option('--modification-uuid <UUID>', 'of which state the backing is; of another, the cache is emptied')
+    .option(
+      '--modification-uuid <UUID>',
+      'of which state the backing is; of another, the cache is emptied',
+      parseUuid,
+    )
     .option('--read-only', 'open the backing for reading')
     .action(
       run(async (session, image: string, backing: string, options: CacheServeOptions) =>
