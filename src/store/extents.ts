@@ -59,6 +59,14 @@ export class Extents {
     }
   }
 
+  /** The same, cut to `[start, start + length)`. */
+  *partsWithin(start: number, length: number): Generator<Extent> {
+    for (const extent of this.within(start, length)) {
+      const from = Math.max(start, extent.start);
+      yield { start: from, length: Math.min(start + length, extent.start + extent.length) - from };
+    }
+  }
+
   /** Are all numbers of `[start, start + length)` in the set? */
   contains(start: number, length: number): boolean {
     const extent = this.#extents[this.#indexOf(start)];

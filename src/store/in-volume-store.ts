@@ -14,7 +14,6 @@
  */
 import { checkWhole } from '../arguments.js';
 import { type BlockDevice, isResizable } from '../device/block-device.js';
-import { writeZeros } from '../device/zeros.js';
 import {
   FormatError,
   InvalidArgumentError,
@@ -31,15 +30,10 @@ import { isStartBlock } from '../format/start-block.js';
 import { BLOCK_SIZE, type ByteLength, type ByteOffset, blockOf, blocksIn, roundUp } from '../units.js';
 import { CONTROL_BLOCKS, ControlFile } from './control-file.js';
 import { Extents } from './extents.js';
+import { Leaving } from './leaving.js';
 import { readLocationList } from './location-list.js';
 import { checkGivesWay, newStart } from './new-start.js';
-import {
-  beyondList,
-  RESERVE_LIST_BLOCKS,
-  readReserveList,
-  wholeBlocks,
-  writeReserveList,
-} from './reserve-list.js';
+import { RESERVE_LIST_BLOCKS, readReserveList, wholeBlocks, writeReserveList } from './reserve-list.js';
 import { type Piece, Runs } from './runs.js';
 import { SpaceBudget } from './space-budget.js';
 import { StartSectorDevice } from './start-sector-device.js';
@@ -247,41 +241,21 @@ class AttachedInVolume implements AttachedStore {
     this.#free = new Extents(reserve);
     this.#free.remove(first, fixed);
     if (!isInside) return;
+    const { firstControlBlock, extension } = control.start;
+    const listAt = listAfter(firstControlBlock);
+    const leaving = new Leaving({ device, listAt, epoch: extension.storeId, reserve, free: this.#free });
     this.inside = {
       storeWithin: (offset, length) => {
         const [start, count] = [blockOf(offset), blocksIn(offset + length) - blockOf(offset)];
         if (length === 0 || !reserve.overlaps(start, count)) return undefined;
         return start < first + fixed && start + count > first ? 'needed' : 'diff-areas';
       },
-      leave: (offset, length) => this.#leave(reserve, offset, length),
+      leave: async (offset, length) => {
+        if (this.#unknownRuns)
+          throw new ReadOnlyError(`where the diff areas of ${this.name} lie cannot be read`);
+        await leaving.leave(blockOf(offset), blocksIn(offset + length));
+      },
     };
-  }
-
-  /** Leaves blocks of the reserve to the volume. */
-  async #leave(reserve: Extents, offset: ByteOffset, length: ByteLength): Promise<void> {
-    const [start, end] = [blockOf(offset), blocksIn(offset + length)];
-    const left = [...reserve.within(start, end - start)].map((extent) => {
-      const from = Math.max(start, extent.start);
-      return { start: from, length: Math.min(end, extent.start + extent.length) - from };
-    });
-    for (const { start: from, length: count } of left)
-      if (!this.#free.contains(from, count) || this.#unknownRuns)
-        throw new ReadOnlyError(`a diff area still lies at ${from * BLOCK_SIZE} of ${this.name}`);
-    const rest = new Extents(reserve);
-    for (const { start: from, length: count } of left) rest.remove(from, count);
-    for (const run of beyondList(rest, this.#free)) {
-      rest.remove(run.start, run.length);
-      left.push(run);
-    }
-    // From now on nothing is handed out there, whatever becomes of the list.
-    for (const { start: from, length: count } of left) this.#free.remove(from, count);
-    // What was copied there is nobody's business, and read as zeros until now.
-    for (const { start: from, length: count } of left)
-      await writeZeros((at, zeros) => this.#device.write(at, zeros), from * BLOCK_SIZE, count * BLOCK_SIZE);
-    await this.#device.flush(); // before the list says that these are the volume's
-    const { firstControlBlock, extension } = this.control.start;
-    await writeReserveList(this.#device, listAfter(firstControlBlock), extension.storeId, rest, reserve);
-    for (const { start: from, length: count } of left) reserve.remove(from, count);
   }
 
   get name(): string {

@@ -2,7 +2,7 @@
 import type { PlantedBug } from './bug.js';
 
 const DEVICE = 'store/start-sector-device.ts';
-const STORE = 'store/in-volume-store.ts';
+const LEAVING = 'store/leaving.ts';
 const BLOCKS = 'snapshot/protected-blocks.ts';
 
 const BUGS: readonly PlantedBug[] = [
@@ -64,8 +64,8 @@ const BUGS: readonly PlantedBug[] = [
     breaks: 'the volume shows what it held before',
     edits: [
       {
-        file: STORE,
-        find: 'await writeZeros((at, zeros) => this.#device.write(at, zeros), from * BLOCK_SIZE, count * BLOCK_SIZE);',
+        file: LEAVING,
+        find: 'await writeZeros((at, zeros) => device.write(at, zeros), from * BLOCK_SIZE, count * BLOCK_SIZE);',
         replace: 'void writeZeros;',
       },
     ],
@@ -75,8 +75,8 @@ const BUGS: readonly PlantedBug[] = [
     breaks: 'the volume shows what it held before, after a power cut',
     edits: [
       {
-        file: STORE,
-        find: 'await this.#device.flush(); // before the list',
+        file: LEAVING,
+        find: 'await device.flush(); // before the list',
         replace: '// before the list',
       },
     ],
@@ -86,11 +86,16 @@ const BUGS: readonly PlantedBug[] = [
     breaks: 'copies overwrite the volume',
     edits: [
       {
-        file: STORE,
-        find: 'this.#free.remove(from, count);\n    // What was copied there',
-        replace: 'void [from, count];\n    // What was copied there',
+        file: LEAVING,
+        find: 'removeAll(free, fresh);',
+        replace: '',
       },
     ],
+  },
+  {
+    name: 'blocks whose leaving has failed are not left again',
+    breaks: 'the volume cannot be written there until it is opened again',
+    edits: [{ file: LEAVING, find: 'new Extents([...free, ...this.#begun])', replace: 'new Extents(free)' }],
   },
   {
     name: 'the two places of the list of a store are written together',

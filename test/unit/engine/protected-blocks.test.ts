@@ -10,6 +10,7 @@ import type { ProtectedWritePolicy } from '../../../src/snapshot/protected-block
 import { InVolumeStore } from '../../../src/store/in-volume-store.ts';
 import { BLOCK_SIZE } from '../../../src/units.ts';
 import { Volume, type VolumeOptions } from '../../../src/volume/volume.ts';
+import { systemFailure } from './hooks.ts';
 import { expectSame, MEBIBYTE, World } from './world.ts';
 
 /** Two runs, the first of which begins and ends in the middle of a block. */
@@ -283,6 +284,37 @@ test('a crash at any moment of giving up leaves the snapshots, or what was writt
     await world.expectRight();
     await world.volume.close();
     expect(await check(world), `crash ${crash}`).toEqual([]);
+  }
+});
+
+test('a device that fails at any moment of giving up refuses the write, and the next one is done', async () => {
+  const bytes = new Uint8Array(2 * BLOCK_SIZE).fill(7);
+  let isOver = false;
+  for (let failing = 0; !isOver; failing++) {
+    const world = await create({ onProtectedWrite: 'drop' });
+    await world.snapshot();
+    await writeSome(world, 4);
+    let left = failing;
+    world.hooks.before = ({ kind }) => {
+      if (kind === 'read' || left-- !== 0) return undefined;
+      throw systemFailure('EIO');
+    };
+    const outcome = await world.volume.write(104 * BLOCK_SIZE, bytes).then(
+      () => 'done',
+      (error: { code?: string }) => error.code,
+    );
+    isOver = left >= 0;
+    world.hooks.before = () => undefined;
+    if (outcome === 'done') world.model.write(104 * BLOCK_SIZE, bytes);
+    else expect(outcome, `failure ${failing}`).toBe('EIO');
+    // Some of the same blocks, and one more.
+    await world.write(105 * BLOCK_SIZE, bytes);
+    expect(world.volume.snapshots).toEqual([]);
+    await world.snapshot();
+    await writeSome(world, 20);
+    await world.kill();
+    await world.expectRight();
+    await world.volume.close();
   }
 });
 
