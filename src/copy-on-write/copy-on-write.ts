@@ -13,7 +13,7 @@
  * needs none: it is merged into the elder in time. Copies that are on their way to it end there, and are merged too.
  *
  * Shared state, all of it changed only between awaits: `#target` and `#merging`, the temporary table `#inFlight` (block → its
- * batch; a block is never in two batches), the collecting batch, and the list of copied batches.
+ * batch; a block is never in two batches), and the collecting batch.
  */
 import type { BlockDevice } from '../device/block-device.js';
 import { BufferPool } from '../device/buffer-pool.js';
@@ -24,7 +24,8 @@ import type { Clock } from '../environment.js';
 import { assert } from '../errors.js';
 import { type BlockNumber, type ByteLength, type ByteOffset, blockOf } from '../units.js';
 import { Attempts } from './attempts.js';
-import { allDone, Batch, blocksOf, type CopiedBatch, GROUP_BLOCKS } from './batch.js';
+import { allDone, Batch, type CopiedBatch } from './batch.js';
+import { Commits } from './commits.js';
 import { type Apart, CopyFigures, type CopyOnWriteHost } from './copy-host.js';
 import { Gathering } from './gathering.js';
 import { MemoryBudget } from './memory-budget.js';
@@ -42,10 +43,8 @@ export class CopyOnWrite {
   readonly #apart: Apart | undefined;
   readonly #attempts: Attempts;
   readonly #inFlight = new Map<BlockNumber, Batch>();
-  #copied: CopiedBatch[] = [];
+  readonly #commits: Commits;
   readonly #moves: MoveRecords;
-  /** Copies under way in another thread. */
-  readonly #beingCopied = new Set<Promise<unknown>>();
   #collecting: Batch | undefined;
   #target: DiffArea | undefined;
   /** Diff areas newer than the target, of deleted snapshots: what they have, the target will have. */
@@ -70,6 +69,13 @@ export class CopyOnWrite {
     this.#host = host;
     this.#apart = apart;
     this.#attempts = new Attempts(host, this.figures, (batch, error) => this.#end(batch, error));
+    this.#commits = new Commits({
+      pools,
+      attempts: this.#attempts,
+      figures: this.figures,
+      wants: (area) => this.#wants(area),
+      end: (batch) => this.#end(batch),
+    });
     this.#moves = new MoveRecords({
       pools,
       attempts: this.#attempts,
@@ -184,8 +190,7 @@ export class CopyOnWrite {
     const batch = new Batch(area, true);
     batch.blocks.push(block);
     this.#inFlight.set(block, batch);
-    this.#copied.push({ batch, blocks: [], slots: [], checksums: [] });
-    void this.#pools.commit.add(() => this.#commit());
+    this.#commits.add({ batch, blocks: [], slots: [], checksums: [] });
     return batch;
   }
 
@@ -193,6 +198,7 @@ export class CopyOnWrite {
   async #run(batch: Batch): Promise<void> {
     // Writes that arrive in the same turn of the event loop still join the batch.
     await Promise.resolve();
+    if (!batch.isAside) await this.gathering.growMeanwhile(batch, () => this.#commits.isUnderWay);
     if (this.#collecting === batch) this.#collect(undefined);
     batch.blocks.sort((a, b) => a - b);
     if (await this.#copyApart(batch)) return;
@@ -224,9 +230,7 @@ export class CopyOnWrite {
     const slots = area.reserve(blocks.length, blocks.length, blocks);
     if (slots === undefined) return false;
     const copying = copier.copy(this.#volume, area, blocks, slots).catch(() => undefined);
-    this.#beingCopied.add(copying);
-    const copied = await copying;
-    this.#beingCopied.delete(copying);
+    const copied = await this.#commits.whileCopying(copying);
     if (copied === undefined || !this.#wants(area)) {
       area.cancel(slots, blocks.length, blocks);
       return false;
@@ -270,11 +274,10 @@ export class CopyOnWrite {
 
   /** The copies are written; they will be committed. */
   #enter(copied: CopiedBatch, zeros: number): void {
-    this.#copied.push(copied);
     this.figures.batches++;
     this.figures.copiedBlocks += copied.blocks.length - zeros;
     this.figures.zeroBlocks += zeros;
-    void this.#pools.commit.add(() => this.#commit());
+    this.#commits.add(copied);
   }
 
   /** One failure may be a passing one; the second counts. */
@@ -297,46 +300,6 @@ export class CopyOnWrite {
       }
       if (!(await this.#host.makeRoom(area, slots, entries))) return undefined;
     }
-  }
-
-  /** Task of the commit pool: everything copied so far to one diff area becomes durable with one flush. Never rejects. */
-  async #commit(): Promise<void> {
-    // A flush costs as much as many copies, so a small group waits for what is being copied. (Such copies wait for devices only.)
-    while (this.#beingCopied.size > 0 && blocksOf(this.#copied) < GROUP_BLOCKS)
-      await Promise.race(this.#beingCopied);
-    const area = this.#copied[0]?.batch.area;
-    if (area === undefined) return; // an earlier task took it along
-    const group = this.#copied.filter(({ batch }) => batch.area === area);
-    this.#copied = this.#copied.filter(({ batch }) => batch.area !== area);
-    const batches = group.map(({ batch }) => batch);
-    let appended = false;
-    const commit = async () => {
-      if (!this.#wants(area)) return false;
-      if (!appended) area.append(group);
-      appended = true; // the table has them, written or not
-      await area.writeEntries();
-      await area.flush();
-      for (const copied of group) area.publish(copied);
-      area.publishUncommitted();
-      return true;
-    };
-    // The pool is not kept while the host decides, or waits for room: merges go through it, and may be what makes room.
-    let isFirst = true;
-    await new Promise<void>((leavePool) => {
-      const inPool = async () => {
-        if (!isFirst) return (await this.#pools.commit.add(commit)) === true;
-        isFirst = false;
-        return commit().finally(leavePool);
-      };
-      const onFailed = () => {
-        if (appended) area.uncommitted.add(group);
-      };
-      void this.#attempts.make(batches, inPool, onFailed).then((committed) => {
-        if (!committed) return;
-        this.figures.groups++;
-        for (const batch of batches) this.#end(batch);
-      });
-    });
   }
 
   /** See `MoveRecords.commit`. */

@@ -2,14 +2,19 @@
  * Letting a batch grow while nobody waits for it.
  *
  * What was acknowledged from the write buffer is in no hurry, and a large batch takes less of the processor for each block than several
- * small ones, as does its flush. So a batch waits a moment for more, until it is full, or somebody waits for it to be over.
+ * small ones, as does its flush. So a batch waits a moment for more, until it is full, or somebody waits for it to be over. One that
+ * writers wait for grows only while a commit is under way.
  *
  * Shared state: changes between awaits only.
  */
-import type { Clock } from '../environment.js';
+import { type Clock, turnOf } from '../environment.js';
 
 /** Writers 16 deep fill a batch in about that time. */
 const GATHER_MS = 3;
+/** Turns of the event loop for which a batch grows although writers wait for it. */
+const TURNS = 6;
+/** Blocks with which such a batch is large enough. */
+const ENOUGH_BLOCKS = 16;
 
 export class Gathering {
   readonly #clock: Clock;
@@ -30,6 +35,17 @@ export class Gathering {
         resolve();
       });
     });
+  }
+
+  /**
+   * Lets a batch grow that writers wait for, while they would have to wait for a commit under way all the same: some turns, no more, so
+   * that its copies are there when that ends.
+   */
+  async growMeanwhile({ blocks }: { readonly blocks: readonly unknown[] }, isCommitting: () => boolean) {
+    for (let turn = 0; turn < TURNS; turn++) {
+      if (this.#hurries > 0 || blocks.length >= ENOUGH_BLOCKS || !isCommitting()) return;
+      await turnOf(this.#clock);
+    }
   }
 
   /** The batch is full, or takes no more for another reason. */

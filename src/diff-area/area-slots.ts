@@ -77,7 +77,11 @@ export class AreaSlots {
 
   /** The same, down to the last free slot: for what they are spoken for. */
   takeSpokenFor(count: number): Slot[] | undefined {
-    return this.#free.take(count)?.flatMap(slotsOf);
+    const extents = this.#free.take(count);
+    if (extents === undefined) return undefined;
+    const slots: Slot[] = [];
+    for (const { start, length } of extents) for (let i = 0; i < length; i++) slots.push(start + i);
+    return slots;
   }
 
   putBack(slots: readonly Slot[]): void {

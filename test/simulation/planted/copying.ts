@@ -2,6 +2,7 @@
 import type { PlantedBug } from './bug.js';
 
 const COPY_ON_WRITE = 'copy-on-write/copy-on-write.ts';
+const COMMITS = 'copy-on-write/commits.ts';
 const AREA = 'diff-area/diff-area.ts';
 const VOLUME = 'volume/volume.ts';
 
@@ -11,7 +12,7 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
     breaks: 'a snapshot loses originals in a power cut',
     edits: [
       {
-        file: COPY_ON_WRITE,
+        file: COMMITS,
         find: 'await area.flush();\n      for (const copied of group) area.publish(copied);',
         replace: 'for (const copied of group) area.publish(copied);',
       },
@@ -22,7 +23,7 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
     breaks: 'a second write to the block overtakes the flush',
     edits: [
       {
-        file: COPY_ON_WRITE,
+        file: COMMITS,
         find: 'await area.writeEntries();\n      await area.flush();\n      for (const copied of group) area.publish(copied);',
         replace:
           'await area.writeEntries();\n      for (const copied of group) area.publish(copied);\n      await area.flush();',

@@ -3,7 +3,6 @@ import type { PlantedBug } from './bug.js';
 
 const CHAIN = 'snapshot/chain.ts';
 const OVERFLOW = 'snapshot/overflow.ts';
-const COPYING = 'copy-on-write/copy-on-write.ts';
 
 const BUGS: readonly PlantedBug[] = [
   {
@@ -79,7 +78,7 @@ const BUGS: readonly PlantedBug[] = [
     about: 'faults',
     edits: [
       {
-        file: COPYING,
+        file: 'copy-on-write/commits.ts',
         find: 'if (appended) area.uncommitted.add(group);',
         replace: 'if (appended) for (const copied of group) area.publish(copied);',
       },

@@ -36,6 +36,31 @@ test('a batch grows until its time is over, it is full, or somebody is in a hurr
   expect(clock.timerCount).toBe(0);
 });
 
+test('a batch that writers wait for grows for some turns, while earlier copies are being committed', async () => {
+  let turns = 0;
+  let committing = 100;
+  const soon = (action: () => void) => {
+    turns++;
+    committing--;
+    action();
+  };
+  const gathering = new Gathering({ ...systemEnvironment.clock, soon });
+  const turnsFor = async (blocks: readonly number[]) => {
+    turns = 0;
+    await gathering.growMeanwhile({ blocks }, () => committing > 0);
+    return turns;
+  };
+  expect(await turnsFor([1])).toBe(6);
+  committing = 2;
+  expect(await turnsFor([1])).toBe(2);
+  expect(await turnsFor([1])).toBe(0);
+  committing = 100;
+  expect(await turnsFor(Array.from({ length: 16 }, (_, block) => block))).toBe(0);
+  const leisure = gathering.hurry();
+  expect(await turnsFor([1])).toBe(0);
+  leisure();
+});
+
 test('acknowledged writes are copied together, and a flush waits for no more of them', async () => {
   const world = await World.create({ size: 64 * BLOCK_SIZE });
   // No time passes by itself.
