@@ -9,6 +9,7 @@ import {
   UNUSED_HISTORIES,
   WRITTEN_HISTORIES,
 } from './histories.js';
+import { LONG_REVERT_HISTORIES } from './histories-reverting.js';
 import { runOnSmallBlocks } from './sabotage.js';
 
 const HELP = `Tries every crash of short scripted histories.
@@ -56,7 +57,9 @@ async function main(): Promise<void> {
     return;
   }
   const all = [
-    ...(values.chains ? [...CHAIN_HISTORIES, ...UNUSED_HISTORIES] : [...HISTORIES, TWO_SKIPPING, TURN_OVER]),
+    ...(values.chains
+      ? [...CHAIN_HISTORIES, ...UNUSED_HISTORIES, ...LONG_REVERT_HISTORIES]
+      : [...HISTORIES, ...LONG_REVERT_HISTORIES, TWO_SKIPPING, TURN_OVER]),
     ...WRITTEN_HISTORIES,
   ];
   const started = performance.now();

@@ -10,8 +10,9 @@ import { checkVolume, type Volume, type WriteMode } from '../../src/index.js';
 import { ModelMismatch, type SavedWorld, VolumeModel } from '../../src/testing/index.js';
 import { noCounters } from './counters.js';
 import { CrashMoment, type CrashState } from './crash-states.js';
-import { type History, planOf, type Stage } from './histories.js';
-import type { Plan } from './plan.js';
+import { planOf } from './histories.js';
+import type { History, Stage } from './history-steps.js';
+import type { Operation, Plan } from './plan.js';
 import { labelOf, Workload } from './workload.js';
 import { RunWorld } from './world.js';
 
@@ -112,6 +113,7 @@ class Replay {
   readonly #workload: Workload;
   readonly #identities = new WeakMap<object, number>();
   #lastIdentity = 0;
+  #snapshotAfter = false;
   #work: (() => Promise<unknown>) | undefined;
   #working: Promise<unknown> | undefined;
 
@@ -131,12 +133,13 @@ class Replay {
     return replay;
   }
 
-  async #prepare({ before, opened, explored }: History): Promise<void> {
+  async #prepare({ before, opened, explored, snapshotAfter = false }: History): Promise<void> {
+    this.#snapshotAfter = snapshotAfter;
     const { world } = this.world;
     await this.world.initialize();
-    for (const { end, ...stage } of before) {
+    for (const { end, steps = CRASH_STEPS, ...stage } of before) {
       const volume = await this.#open();
-      await world.runSteps(() => this.#run(volume, stage), end === 'close' ? Infinity : CRASH_STEPS);
+      await world.runSteps(() => this.#run(volume, stage), end === 'close' ? Infinity : steps);
       if (end === 'close') {
         await world.run(() => volume.close());
         this.model.closed();
@@ -172,6 +175,7 @@ class Replay {
         : operation,
     );
     await this.#workload.run(volume, { ...stage, operations });
+    if (stage.untilReverted) await volume.reverting?.completed;
   }
 
   /** One step further; true if that was the end. */
@@ -219,14 +223,14 @@ class Replay {
     workload.listen(volume);
     model.reconcileNames(volume.snapshots.map(labelOf));
     await world.run(() => workload.verify(volume));
+    await world.run(async () => volume.reverting?.completed);
     await world.run(() => workload.settle(volume));
+    const unwanted = workload.unwantedIn(volume);
+    if (unwanted.length > 0) throw new ModelMismatch(`still there after a revert: ${unwanted.join(', ')}`);
     const { size } = volume;
-    await world.run(() =>
-      workload.run(volume, {
-        operations: [{ kind: 'write', offset: 0, length: Math.min(size, PROBE_BYTES), zeros: false }],
-        clients: 1,
-      }),
-    );
+    const write: Operation = { kind: 'write', offset: 0, length: Math.min(size, PROBE_BYTES), zeros: false };
+    const operations: Operation[] = this.#snapshotAfter ? [{ kind: 'create' }, write] : [write];
+    await world.run(() => workload.run(volume, { operations, clients: 1 }));
     await world.run(() => workload.verify(volume));
     await world.run(() => volume.close());
     const device = world.device('volume');

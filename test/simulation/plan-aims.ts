@@ -12,6 +12,14 @@ export interface Aim {
   readonly steps: number;
 }
 
+/** What all that takes several steps comes to, sooner or later. */
+export interface ControlAim {
+  /** Writes to the control file that come first, at least one. */
+  readonly writes: number;
+  /** Steps from the last of them to the crash. */
+  readonly steps: number;
+}
+
 /** Operations that are one step for their caller, and several for what is on disk. */
 const KINDS: ReadonlySet<Operation['kind']> = new Set([
   ...(['create', 'delete', 'delete-oldest', 'delete-all', 'revert', 'cancel-revert', 'grow'] as const),
@@ -28,9 +36,10 @@ export function withAims(plan: Plan, often: boolean): Plan {
   const cycles: Cycle[] = [];
   for (const cycle of plan.cycles) {
     const before = cycles.at(-1);
-    const { aim, end, operations = [] } = before ?? {};
-    if (aim !== undefined && end === 'kill' && random.chance(0.6))
-      cycles.push(cutOffSoon(random, operations.slice(0, operations.indexOf(aim.at) + 1), cycle));
+    const { aim, controlAim, end, operations = [] } = before ?? {};
+    const done = aim === undefined ? operations : operations.slice(0, operations.indexOf(aim.at) + 1);
+    const wasAimed = aim !== undefined || controlAim !== undefined;
+    if (wasAimed && end === 'kill' && random.chance(0.6)) cycles.push(cutOffSoon(random, done, cycle));
     else cycles.push(random.chance(share) ? aimed(random, plan, cycle) : cycle);
   }
   return { ...plan, cycles };
@@ -47,10 +56,14 @@ function aimed(random: SeededRandom, plan: Plan, cycle: Cycle): Cycle {
   const isOfRare = rare.length > 0 && random.chance(0.6);
   const isOfSeveral = several.length > 0 && random.chance(0.7);
   const at = random.pick(isOfRare ? rare : isOfSeveral ? several : operations);
+  const crash = { end: random.pick(['kill', 'power-cut'] as const), steps: STEPS_MAX };
+  if (!isOfRare && random.chance(0.4)) {
+    const writes = 1 + random.below(random.pick([2, 6, 16]));
+    return { ...cycle, ...crash, controlAim: { writes, steps: random.below(random.pick([3, 12, 30])) } };
+  }
   return {
     ...cycle,
-    end: random.pick(['kill', 'power-cut']),
-    steps: STEPS_MAX,
+    ...crash,
     // The fewer others do something, the more of the steps are of this.
     clients: isOfRare && random.chance(0.7) ? 1 : cycle.clients,
     aim: { at, steps: random.below(random.pick(isOfRare ? [6, 10, 30] : [10, 30, 90])) },

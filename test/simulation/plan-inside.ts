@@ -25,7 +25,8 @@ export interface InsidePlan {
 export const NEEDED_BLOCKS = 12;
 const BLOCKS_MIN = NEEDED_BLOCKS + 64;
 const RUNS_MAX = 4;
-export const MANY_RUNS = 16;
+/** So many that their list has two sectors, also when some of them have been left. */
+export const MANY_RUNS = 20;
 /** Larger volumes would take too long. */
 const OTHER_BLOCKS_MAX = 40;
 
@@ -46,7 +47,7 @@ export function withInside(plan: Plan, always: boolean, policies: readonly Polic
   const blocks = Math.floor(volumeSize / BLOCK_SIZE);
   const isDrawn = random.chance(0.1) || always;
   if (layout !== 'in-volume' || blocks > OTHER_BLOCKS_MAX || !isDrawn) return plan;
-  const inside = drawRuns(random, blocks, policies);
+  const inside = drawRuns(random, blocks, policies, always ? 0.7 : 0.3);
   const mapping = new Mapping(random, inside, always);
   const crashes = random.chance(0.4) ? 1 + random.below(4) : 0;
   return {
@@ -59,15 +60,16 @@ export function withInside(plan: Plan, always: boolean, policies: readonly Polic
   };
 }
 
-/** @param blocks what the volume has besides, at least one */
+/** @param blocks what the volume has besides, at least one @param many share of those with many runs, as far as they fit */
 export function drawRuns(
   random: SeededRandom,
   blocks: number,
   policies: readonly Policy[] = PROTECTED_POLICIES,
+  many = 0.3,
 ): InsidePlan {
   const total = BLOCKS_MIN + random.below(24);
-  // So many that their list has several sectors, now and then. One block lists them: of small ones, few.
-  const isMany = blocks >= MANY_RUNS && LOCATIONS_PER_BLOCK >= 2 * MANY_RUNS && random.chance(0.3);
+  // One block lists them: of small ones, few.
+  const isMany = blocks >= MANY_RUNS && LOCATIONS_PER_BLOCK >= 2 * MANY_RUNS && random.chance(many);
   const few = 1 + random.below(Math.min(RUNS_MAX, blocks, LOCATIONS_PER_BLOCK));
   const count = isMany ? MANY_RUNS : few;
   const longest = isMany ? 3 : NEEDED_BLOCKS + 8;

@@ -5,7 +5,9 @@ import { LOCATIONS_PER_BLOCK } from '../../src/format/constants.js';
 import type { WriteMode } from '../../src/index.js';
 import { SeededRandom } from '../../src/testing/index.js';
 import { BLOCK_SIZE } from '../../src/units.js';
-import { type Aim, withAims } from './plan-aims.js';
+import { type Aim, type ControlAim, withAims } from './plan-aims.js';
+import { withBursts } from './plan-buffer.js';
+import { withDepartures } from './plan-deletion.js';
 import { type GrowthOperation, withGrowth } from './plan-growth.js';
 import { type InsidePlan, MANY_RUNS, PROTECTED_POLICIES, withInside } from './plan-inside.js';
 import { CONTROL_FILE, type SpaceOperation, withSpaceOperations } from './plan-space.js';
@@ -79,8 +81,12 @@ export interface Cycle {
   readonly steps: number;
   /** Steps after the beginning of one of the operations, within which it comes. */
   readonly aim?: Aim;
+  /** Or steps after a write to the control file. */
+  readonly controlAim?: ControlAim;
   /** Is the close, if there is one, cut off by a power cut? */
   readonly crashWhileClosing: boolean;
+  /** Does the close come at once when everything is done, whatever is still on its way behind the callers? */
+  readonly closesAtOnce?: boolean;
   /** Steps into opening again at which further crashes come, one after the other. */
   readonly crashesWhileOpening: readonly { readonly steps: number; readonly end: 'kill' | 'power-cut' }[];
   /** Is the store checked before it is opened again, and every copy in it read? */
@@ -148,6 +154,7 @@ export interface PlanOptions extends Pick<Plan, 'outcomes' | 'moments' | 'outcom
 
 /** What few plans are about, unless all of them are to be. */
 export const TOPICS = {
+  making: 'a store that is made, while the power goes time after time',
   growth: 'a volume that grows',
   inside: 'a store in runs of a file inside the volume',
   late: 'diff areas that arrive later',
@@ -157,6 +164,7 @@ export const TOPICS = {
   copies: 'copies within the volume',
   writes: 'writes to snapshots',
   room: 'policies, holds and limits',
+  buffer: 'the write buffer, and what overlaps in it',
   faults: 'devices that fail',
 } as const;
 
@@ -217,7 +225,8 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
     rot: options.rot,
     busy: BUSY_TOPICS.includes(options.about),
   };
-  const crashes = random.chance(0.4) ? 1 + random.below(4) : 0;
+  const isMaking = options.about === 'making';
+  const crashes = isMaking ? 12 : random.chance(0.4) ? 1 + random.below(4) : 0;
   const crashesWhileInitializing = Array.from({ length: crashes }, () => random.below(50));
   const plan: Plan = {
     seed,
@@ -232,30 +241,36 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
     memoryLimit: (1 + random.below(64)) * BLOCK_SIZE,
     // A volume made longer in a crash is not the volume that the model knows.
     crashesWhileInitializing: layout === 'directory' || noise ? crashesWhileInitializing : [],
-    stragglers: random.pick([1 / 64, 1 / 64, 1 / 6]),
+    // Who is late shows most between snapshots that come and go.
+    stragglers: random.pick(style.busy ? [1 / 64, 1 / 6, 1 / 6] : [1 / 64, 1 / 64, 1 / 6]),
     outcomes: options.outcomes,
     moments: options.moments,
     outcome: options.outcome,
     cycles: withSpaceOperations(
       seed,
-      withCopies(
+      withDepartures(
         seed,
-        style,
-        withSnapshotWrites(
+        withCopies(
           seed,
           style,
-          withReverts(
+          withSnapshotWrites(
             seed,
             style,
-            drawCycles(random, style, options.cycles, drawModes(seed))
-              .map(drawSkips(seed, options.about === 'unused'))
-              .map(drawPassing(seed))
-              .map(drawLate(seed, style, layout, options.about === 'late')),
-            REVERTING_TOPICS.includes(options.about),
+            withReverts(
+              seed,
+              style,
+              drawCycles(random, style, isMaking ? 1 : options.cycles, drawModes(seed))
+                .map(drawSkips(seed, options.about === 'unused'))
+                .map(drawPassing(seed))
+                .map(drawLate(seed, style, layout, options.about === 'late')),
+              REVERTING_TOPICS.includes(options.about),
+            ),
+            options.about === 'writes',
           ),
-          options.about === 'writes',
+          options.about === 'copies',
         ),
-        options.about === 'copies',
+        volumeSize,
+        options.about === 'deletion',
       ),
       scarce,
       options.about === 'room',
@@ -266,7 +281,8 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
   // And each time may make one run two, of which a small list has no room.
   const mustStay = options.rot || LOCATIONS_PER_BLOCK < 2 * MANY_RUNS;
   const policies = mustStay ? (['reject'] as const) : PROTECTED_POLICIES;
-  return withAims(withInside(grown, options.about === 'inside', policies), options.about !== undefined);
+  const placed = withInside(grown, options.about === 'inside', policies);
+  return withAims(withBursts(placed, options.about === 'buffer'), options.about !== undefined);
 }
 
 /** Steps that an operation takes, more or less: a crash should come while there is work. */

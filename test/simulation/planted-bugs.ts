@@ -10,6 +10,7 @@ import { LATE_BUGS } from './planted/late.js';
 import { MOVE_BUGS } from './planted/moves.js';
 import { REVERTING_BUGS } from './planted/reverting.js';
 import { ROOM_BUGS } from './planted/room.js';
+import { SCRUBBING_BUGS } from './planted/scrubbing.js';
 import { SET_BUGS } from './planted/sets.js';
 import { SNAPSHOT_WRITE_BUGS } from './planted/snapshot-writes.js';
 import { SNAPSHOT_BUGS } from './planted/snapshots.js';
@@ -36,6 +37,7 @@ export const MECHANISMS: Readonly<Record<string, readonly PlantedBug[]>> = {
   late: LATE_BUGS,
   growing: GROWING_BUGS,
   inside: INSIDE_BUGS,
+  scrubbing: SCRUBBING_BUGS,
 };
 
 export const PLANTED_BUGS: readonly PlantedBug[] = Object.values(MECHANISMS).flat();

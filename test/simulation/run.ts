@@ -13,6 +13,7 @@ import { Outcomes } from './outcomes.js';
 import type { Cycle, Late, Plan } from './plan.js';
 import { findRot } from './rot.js';
 import { isBusy, RunState } from './run-state.js';
+import { scrubRotten } from './scrub-rot.js';
 import { scrubMeanwhile } from './scrubbing.js';
 import type { Workload } from './workload.js';
 import type { RunWorld } from './world.js';
@@ -191,6 +192,7 @@ class Run {
     this.#state.checkViolations();
     if (drop) return found;
     for (const flip of undo.reverse()) flip();
+    await scrubRotten(this.#world, this.#model, this.#workload, bits);
     return 'sound';
   }
 
@@ -261,10 +263,11 @@ class Run {
   async #work(volume: Volume, cycle: Cycle): Promise<void> {
     this.#outcomes.interruptWork(cycle, () => this.#modelsAtWork(cycle.faultRate));
     if (cycle.check) scrubMeanwhile(volume, cycle, this.#workload, this.#counters);
+    this.#world.aimAtControl(cycle.controlAim);
     await this.#workload.run(volume, cycle, (operation) => {
       if (operation === cycle.aim?.at) this.#world.world.scheduler.stopWithin(cycle.aim.steps);
     });
-    if (cycle.faultRate > 0) return;
+    if (cycle.faultRate > 0 || cycle.closesAtOnce) return;
     await this.#workload.verify(volume);
     while (isBusy(volume)) await this.#world.world.scheduler.pause(REST_STEPS);
     this.#state.verifySpace(volume);

@@ -196,6 +196,7 @@ export async function hunt(
           ...(bug.sets === 'commits' ? ['--commits'] : []),
           ...(bug.rot ? ['--rot'] : []),
           ...(bug.about === undefined ? [] : ['--about', bug.about]),
+          ...(bug.outcomes === undefined ? [] : ['--outcomes', bug.outcomes]),
         )
       : await run(
           'exhaustive.ts',

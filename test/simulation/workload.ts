@@ -51,6 +51,8 @@ export class Workload {
   #holdTimeoutMs = 10_000;
   /** Was there no room for copies that a revert needs? Then writes, and with a buffer all that follows, may fail. */
   isShortOfSpace = false;
+  /** May room lack for what was acknowledged: on the host, or because copies go elsewhere since a snapshot went? */
+  #mayPark = false;
   /** Snapshots that are to go when the volume is closed, or at the next opening. */
   readonly #passing = new Set<string>();
   /** Those of them that somebody wanted to hold: they may stay. */
@@ -106,6 +108,7 @@ export class Workload {
 
   /** What another workload has left behind: snapshots that are to go with their revert, or with the open volume; holds; the policy. */
   follow(other: Workload): void {
+    this.#label = other.#label;
     this.#reverts.follow(other.#reverts);
     this.#space.expected.follow(other.#space.expected);
     for (const label of other.#passing) this.#passing.add(label);
@@ -142,6 +145,7 @@ export class Workload {
   /** Must be called for each volume that is opened, at once: tells the model of snapshots that go. */
   listen(volume: Volume): void {
     this.#volume = volume;
+    this.#mayPark = this.isWaiting || volume.figures.deletion.snapshots > 0;
     this.#reverts.begin();
     this.#passAway(volume);
     const { expected } = this.#space;
@@ -150,8 +154,12 @@ export class Workload {
       labels.set(id, label);
       this.#reverts.created(label);
     });
-    volume.on('overflow', () => this.#noteOverflow());
+    volume.on('overflow', ({ reason }) => {
+      if (reason !== 'limit') this.#mayPark = true;
+      this.#noteOverflow();
+    });
     volume.on('deleting', ({ id, reason }) => {
+      this.#mayPark = true;
       const label = labels.get(id);
       // One that expired while a revert needed it is shown to nobody.
       // Or its diff area is late: nobody knows which, so each of them may be gone.
@@ -160,19 +168,29 @@ export class Workload {
         return;
       }
       this.#model.beginDelete(label);
-      if (reason === 'space' && volume.snapshots[0]?.id !== id) this.#counters.youngerGivenUp++;
+      if (reason === 'space' && volume.snapshots[0]?.id !== id) {
+        this.#counters.youngerGivenUp++;
+        // Copies are on their way to it.
+        if (labels.size > 1 && [...labels.keys()].at(-1) === id)
+          this.complaints.push('the newest snapshot went for lack of room');
+      }
       if (expected.isHeld(label)) this.#calls.complaints.push(`${label} is held and is deleted (${reason})`);
     });
     volume.on('deleted', ({ id, reason }) => {
       if (reason !== 'requested' && reason !== 'released') this.#counters.snapshotsGivenUp++;
       const label = labels.get(id);
       if (label === undefined) return;
+      labels.delete(id);
       expected.forget(label);
       this.#model.drop(label);
     });
     volume.on('arrived', () => {
       this.#counters.lateArrivals++;
+      // Those that were taken meanwhile are newer.
+      const newer = [...labels];
+      labels.clear();
       for (const { id, label = '' } of volume.snapshots) labels.set(id, label);
+      for (const [id, label] of newer) labels.set(id, label);
       for (const label of this.#awaited) this.#model.endDelete(label, 'failed');
       this.#awaited.clear();
     });
@@ -377,6 +395,8 @@ export class Workload {
     const flush = this.#model.beginFlush();
     // What was acknowledged may wait for room.
     const error = await this.#space.errorOf(NO_ERROR, () => volume.flush());
+    if (error?.code === 'NO_SPACE' && !this.#mayPark && !this.mayRevert && this.tolerated.length === 0)
+      this.complaints.push(`a flush lacks room for what was acknowledged: ${error.message}`);
     this.#model.endFlush(flush, error === undefined ? 'done' : 'failed');
   }
 

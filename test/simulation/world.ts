@@ -1,6 +1,7 @@
 /** The devices of one simulated run, and how the engine is opened on them. */
 
-import { BlockType, FORMAT_SIGNATURE } from '../../src/format/constants.js';
+import { BlockType, FORMAT_SIGNATURE, ITEM_SIZE } from '../../src/format/constants.js';
+import { EntryFlag } from '../../src/format/table-block.js';
 import {
   AlreadyInitializedError,
   DirectoryStore,
@@ -11,6 +12,7 @@ import {
   type VolumeOptions,
 } from '../../src/index.js';
 import {
+  type OperationLabel,
   type SchedulerOptions,
   SeededRandom,
   type SimulatedDisk,
@@ -22,6 +24,7 @@ import { SimulatedApart } from './apart.js';
 import type { CrashScope } from './crash-states.js';
 import { type LateDisk, withoutAreas } from './late.js';
 import type { Cycle, Plan, Range, Writing } from './plan.js';
+import type { ControlAim } from './plan-aims.js';
 import { firstRun } from './plan-inside.js';
 
 const START_SECTOR = 0x1e00;
@@ -51,6 +54,7 @@ export class RunWorld {
   /** The diff areas of a directory store, while their device is not there; `undefined`: it is, and nobody waits. */
   late: LateDisk | undefined;
   readonly #member: Member | undefined;
+  #aim: { writes: number; readonly steps: number; readonly generation: number } | undefined;
   readonly volumeName: string;
   readonly #storeName: string;
   #current: { readonly generation: number; readonly environment: Environment } | undefined;
@@ -58,7 +62,9 @@ export class RunWorld {
   constructor(plan: Plan, { isEmpty = false, ...options }: RunWorldOptions = {}, member?: Member) {
     this.plan = plan;
     this.#apart = new SimulatedApart(new SeededRandom(`apart ${plan.seed}`));
-    this.world = member?.world ?? new SimulatedWorld(plan.seed, { stragglers: plan.stragglers, ...options });
+    const observe = (event: string, label: OperationLabel) => this.#observe(event, label);
+    this.world =
+      member?.world ?? new SimulatedWorld(plan.seed, { stragglers: plan.stragglers, observe, ...options });
     this.#member = member;
     this.volumeName = member?.name ?? 'volume';
     this.#storeName = member === undefined ? 'store' : `${member.name}.store`;
@@ -254,6 +260,19 @@ export class RunWorld {
     return name === target && offset >= from && offset < to;
   }
 
+  /** The crash comes so many steps after so many writes to the control file; `undefined`: it does not. */
+  aimAtControl(aim: ControlAim | undefined): void {
+    this.#aim = aim && { ...aim, generation: this.world.scheduler.generation };
+  }
+
+  #observe(event: string, { kind, target, offset }: OperationLabel): void {
+    if (event !== 'effect' || kind !== 'write') return;
+    if (this.#aim?.generation !== this.world.scheduler.generation) return;
+    if (!this.isControl(target, offset) || --this.#aim.writes > 0) return;
+    this.world.scheduler.stopWithin(this.#aim.steps);
+    this.#aim = undefined;
+  }
+
   /** What the host has for the store from now on, in bytes; 0: as much as is wanted. Not less than is there. */
   setHostSpace(bytes: number): void {
     if (this.#inside) return;
@@ -268,33 +287,44 @@ export class RunWorld {
 
   /**
    * Rot: one bit flips somewhere in what belongs to the store alone: anywhere, in metadata, or in a table.
-   * @returns flips it back
+   * @returns flips it back, unless something else was written there meanwhile; tells whether it was as it was
    */
-  rot(): () => void {
-    const { random } = this.world;
+  rot(): () => boolean {
     const { disk, blocks } = this.#rotting();
-    const offset = this.#pickByte(disk, blocks);
-    const bit = random.below(8);
+    const { offset, bits } = this.#pickByte(disk, blocks);
+    const bit = this.world.random.pick(bits);
     disk.rot(offset, bit);
-    return () => disk.rot(offset, bit);
+    const [rotten] = disk.peek(offset, 1);
+    return () => {
+      const isThere = offset < disk.size && disk.peek(offset, 1)[0] === rotten;
+      if (isThere) disk.rot(offset, bit);
+      return isThere;
+    };
   }
 
-  #pickByte(disk: SimulatedDisk, blocks: readonly number[]): number {
+  #pickByte(disk: SimulatedDisk, blocks: readonly number[]): { offset: number; bits: readonly number[] } {
     const { random } = this.world;
     const metadata = blocks.filter((offset) => typeOf(disk.peek(offset, TYPE_END)) !== undefined);
-    const tables = metadata.filter((offset) => typeOf(disk.peek(offset, TYPE_END)) === BlockType.table);
-    const kind = random.pick([blocks, metadata, tables]);
-    if (kind === blocks || kind.length === 0) return random.pick(blocks) + random.below(BLOCK_SIZE);
+    const ofType = (type: number) =>
+      metadata.filter((offset) => typeOf(disk.peek(offset, TYPE_END)) === type);
+    const [tables, control] = [ofType(BlockType.table), ofType(BlockType.control)];
+    const kind = random.pick([blocks, metadata, tables, tables, control]);
+    if (kind === blocks || kind.length === 0)
+      return { offset: random.pick(blocks) + random.below(BLOCK_SIZE), bits: ANY_BIT };
     // Most of a metadata block is zeros; what is not, or is next to that, means more.
     const block = random.pick(kind);
     const bytes = disk.peek(block, BLOCK_SIZE);
-    const reach = random.pick([1, TABLE_ENTRY_BYTES]);
+    const isItem = kind === control && random.chance(0.5);
+    const reach = isItem ? ITEM_SIZE : random.pick([1, TABLE_ENTRY_BYTES]);
     const parts = numbersTo(BLOCK_SIZE / reach).map((part) => part * reach);
     const used = parts.filter((at) => bytes.subarray(at, at + reach).some((byte) => byte !== 0));
     const part = block + random.pick(used);
+    // What is done with a snapshot.
+    if (isItem) return { offset: part + STATE_AT + random.below(2), bits: ANY_BIT };
     // What an entry is: a copy, or none.
-    if (kind === tables && reach === TABLE_ENTRY_BYTES && random.chance(0.4)) return part + FLAGS_AT;
-    return part + random.below(reach);
+    if (kind === tables && reach === TABLE_ENTRY_BYTES && random.chance(0.4))
+      return { offset: part + FLAGS_AT, bits: random.chance(0.5) ? [UNUSED_BIT] : ANY_BIT };
+    return { offset: part + random.below(reach), bits: ANY_BIT };
   }
 
   /** A disk, and where on it blocks of the store lie. */
@@ -326,6 +356,11 @@ const blocksOf = ({ offset, length }: Range): number[] =>
 const TABLE_ENTRY_BYTES = 32;
 /** Of an entry. */
 const FLAGS_AT = 24;
+/** Of an item of a control block. */
+const STATE_AT = 92;
+/** Of the flags: the entry counts for nothing. */
+const UNUSED_BIT = Math.log2(EntryFlag.unused);
+const ANY_BIT = [0, 1, 2, 3, 4, 5, 6, 7];
 const numbersTo = (count: number): number[] => Array.from({ length: count }, (_, index) => index);
 /** Metadata blocks begin with a GUID, of which this is the first word, and a version; then their type. */
 const SIGNATURE = 0x3808876b;

@@ -10,7 +10,7 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
   {
     name: 'a discard does not wait for the changes whose zeros it passes over',
     breaks: 'discarded data comes back after a flush and a power cut',
-    history: { name: 'a range is made zero twice at once', layout: 'directory', orders: 3 },
+    history: { name: 'a range is made zero twice at once', layout: 'directory', orders: 4, statesMax: 8 },
     edits: [{ file: 'volume/changing.ts', find: 'await gate.whenLeft();', replace: '' }],
   },
   {
@@ -112,6 +112,7 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
   {
     name: 'a buffered write waits only for the last one that it overlaps',
     breaks: 'an older write lands on a newer one',
+    about: 'buffer',
     edits: [
       {
         file: BUFFER,
@@ -139,6 +140,7 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
   {
     name: 'bytes are put in place of older ones under newer ones',
     breaks: 'a newer write is lost under an older one',
+    about: 'buffer',
     edits: [
       {
         file: BUFFER,
@@ -150,6 +152,7 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
   {
     name: 'bytes are put in place of some from before the moment of a snapshot',
     breaks: 'the snapshot has a write that is newer than it',
+    about: 'buffer',
     edits: [{ file: ENTRY, find: '|| epoch !== this.epoch)', replace: ')' }],
   },
   {
@@ -213,6 +216,7 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
   {
     name: 'a close does not wait for the write buffer',
     breaks: 'acknowledged writes are lost by a clean close',
+    about: 'buffer',
     edits: [
       {
         file: HISTORY,

@@ -14,6 +14,8 @@ export interface PlantedBug {
   readonly sets?: boolean | 'commits';
   /** Looked for in plans that are about this, because few of the others are. */
   readonly about?: Topic;
+  /** Further outcomes of each crash that are tried: where few of them show it. */
+  readonly outcomes?: number;
   /** Looked for in every crash of a history, because random runs meet it too seldom. */
   readonly history?: BugHistory;
 }
@@ -41,7 +43,8 @@ export const SMALL_TABLE_ENTRIES = 20;
 
 /**
  * Not a bug: a format of the same kind with blocks that are soon full, so that chains of them come up all the time. Table
- * blocks hold 20 entries (two sectors), location blocks 2 runs, batches 3 copies, parts of a copy within the volume 2 blocks.
+ * blocks hold 20 entries (two sectors), location blocks 2 runs, batches 3 copies, parts of a copy within the volume and of a revert
+ * 2 blocks; merges go in groups of 3 copies and give space back after each.
  */
 export const SMALL_BLOCKS: readonly Edit[] = [
   {
@@ -63,5 +66,20 @@ export const SMALL_BLOCKS: readonly Edit[] = [
     file: 'volume/copy-range.ts',
     find: 'const PART_BYTES = 256 * BLOCK_SIZE;',
     replace: 'const PART_BYTES = 2 * BLOCK_SIZE;',
+  },
+  {
+    file: 'snapshot/revert.ts',
+    find: 'const RUN_BLOCKS = 256;',
+    replace: 'const RUN_BLOCKS = 2;',
+  },
+  {
+    file: 'snapshot/merge.ts',
+    find: 'const GROUP_MAX = 256;',
+    replace: 'const GROUP_MAX = 3;',
+  },
+  {
+    file: 'snapshot/merge.ts',
+    find: 'const isAmple = this.#context.space.available >= AMPLE * this.#end * BLOCK_SIZE;',
+    replace: 'const isAmple = AMPLE < 0;',
   },
 ];

@@ -9,6 +9,13 @@ const BACKWARDS = 'diff-area/table-backwards.ts';
 /** Takes away what would notice by itself. */
 const NOT_CHECKED = { file: MERGE, find: 'checkAllMerged(this.#from.area, area);', replace: '' };
 
+/** Random crashes seldom come between two steps of a cut. */
+const IN_GROUPS = {
+  name: 'a deleted snapshot is merged in groups',
+  layout: 'directory',
+  statesMax: 16,
+} as const;
+
 const BUGS: readonly PlantedBug[] = [
   {
     name: 'a merge forgets some blocks',
@@ -115,6 +122,7 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'a merge begins while copies are on their way to the deleted snapshot',
     breaks: 'they are not merged',
+    smallBlocks: true,
     edits: [NOT_CHECKED, { file: MERGE, find: 'await copyOnWrite.drained(area);', replace: '' }],
   },
   {
@@ -154,11 +162,13 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'the space of a deleted snapshot is free while older ones are being read',
     breaks: 'a read fails, or shows what was put there since',
+    smallBlocks: true,
     edits: [{ file: CHAIN, find: 'record, area, readers, async', replace: 'record, area, [], async' }],
   },
   {
     name: 'what is merged is cut off while older ones are being read',
     breaks: 'a read fails, or shows what was put there since',
+    smallBlocks: true,
     edits: [
       {
         file: MERGE,
@@ -170,6 +180,8 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'a table is cut before its headers say so',
     breaks: 'a crash leaves a table that counts as damaged',
+    smallBlocks: true,
+    history: IN_GROUPS,
     edits: [
       {
         file: BACKWARDS,
@@ -180,7 +192,10 @@ const BUGS: readonly PlantedBug[] = [
   },
   {
     name: 'a file is cut before its table',
-    breaks: 'a crash leaves entries without copies',
+    breaks: 'copies that are left without the moves that they spent pass for copies of the blocks themselves',
+    about: 'copies',
+    smallBlocks: true,
+    outcomes: 4,
     edits: [
       {
         file: BACKWARDS,

@@ -73,6 +73,7 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'blocks of a store are left before they are zero for good',
     breaks: 'the volume shows what it held before, after a power cut',
+    outcomes: 4,
     edits: [
       {
         file: LEAVING,
@@ -100,6 +101,7 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'the two places of the list of a store are written together',
     breaks: 'a power cut leaves no list',
+    outcomes: 4,
     edits: [
       {
         file: 'store/reserve-list.ts',
@@ -110,6 +112,18 @@ const BUGS: readonly PlantedBug[] = [
         file: 'store/reserve-list.ts',
         find: 'await writePlace(device, at + place * BLOCK_SIZE, epoch, blocks);',
         replace: 'await writePlace(device, at + place * BLOCK_SIZE, epoch, blocks);\n  await device.flush();',
+      },
+    ],
+  },
+  {
+    name: 'an old list of a store stays beside the one in force',
+    breaks: 'where the next one is torn the old one counts again, and what was written since is lost',
+    outcomes: 4,
+    edits: [
+      {
+        file: 'store/reserve-list.ts',
+        find: 'inForce !== undefined && place >= 0; place--)',
+        replace: 'inForce !== undefined && place >= RESERVE_LIST_BLOCKS; place--)',
       },
     ],
   },

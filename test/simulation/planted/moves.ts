@@ -194,6 +194,7 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'a snapshot whose elder has moves is merged',
     breaks: 'the elder no longer finds what moved',
+    history: { name: 'a snapshot is deleted whose elder has moves', layout: 'directory', statesMax: 8 },
     edits: [{ file: 'snapshot/chain.ts', find: '[record, elder].filter', replace: '[record].filter' }],
   },
   {
@@ -255,6 +256,7 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'a revert leaves out what moved away',
     breaks: 'what overwrote the source stays in the volume',
+    history: { name: 'of which blocks moved', layout: 'directory', statesMax: 8 },
     edits: [
       {
         file: 'snapshot/pending-blocks.ts',

@@ -6,6 +6,10 @@ const REVERT = 'snapshot/revert.ts';
 const STATE = 'snapshot/revert-state.ts';
 const MARKS = 'diff-area/revert-marks.ts';
 
+/** A random crash seldom comes while a revert is being cancelled, or ends. */
+const CANCELLED = { name: 'a revert that is cancelled', layout: 'directory', statesMax: 32 } as const;
+const ENDED = { name: 'a revert to its end', layout: 'directory', statesMax: 32 } as const;
+
 const BUGS: readonly PlantedBug[] = [
   {
     name: 'a block is marked done before it is durable',
@@ -129,16 +133,22 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'a cancelled revert is forgotten by a crash',
     breaks: 'the volume goes back to the snapshot after all',
+    smallBlocks: true,
+    history: CANCELLED,
     edits: [{ file: MARKS, find: 'this.cancelledAt = place;\n    this.done = [];', replace: '' }],
   },
   {
     name: 'marks of a revert count when it was cancelled',
     breaks: 'what had been put back stays',
+    smallBlocks: true,
+    history: CANCELLED,
     edits: [{ file: MARKS, find: '    this.done = [];\n  }', replace: '  }' }],
   },
   {
     name: 'what was written after a cancel is put back too',
     breaks: 'a flushed write is lost',
+    smallBlocks: true,
+    history: CANCELLED,
     edits: [{ file: STATE, find: 'for (const block of copiedLater) pending.delete(block, 1);', replace: '' }],
   },
   {
@@ -155,6 +165,8 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'the state before a revert goes before the revert is over',
     breaks: 'after a crash the revert cannot go on',
+    smallBlocks: true,
+    history: ENDED,
     edits: [
       {
         file: REVERT,
@@ -167,6 +179,8 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'a state before a revert that nobody wants is forgotten by a crash',
     breaks: 'it stays for ever',
+    smallBlocks: true,
+    history: ENDED,
     edits: [
       {
         file: REVERT,
@@ -178,6 +192,7 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'blocks still to be put back do not count as changed',
     breaks: 'a block that differs is not reported',
+    smallBlocks: true,
     edits: [
       {
         file: 'volume/stored-history.ts',

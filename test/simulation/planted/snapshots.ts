@@ -129,6 +129,7 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
   {
     name: 'the control blocks are not flushed before the start block counts',
     breaks: 'a power cut while a store is made leaves one that does not open',
+    about: 'making',
     edits: [
       {
         file: CONTROL,
@@ -184,6 +185,7 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
   {
     name: 'a reader overlooks a snapshot that was taken while it read the volume',
     breaks: 'a snapshot shows what was written while it was read',
+    about: 'deletion',
     edits: [
       {
         file: READER,
@@ -227,6 +229,7 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
   {
     name: 'a reader of a snapshot deleted meanwhile gets what it read',
     breaks: 'a read returns data for which no copies were made any more',
+    about: 'deletion',
     edits: [
       {
         file: 'snapshot/record.ts',

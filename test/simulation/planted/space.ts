@@ -104,6 +104,7 @@ export const SPACE_BUGS: readonly PlantedBug[] = [
     name: 'a trim takes slots that are promised to table blocks',
     breaks: 'a commit finds no room for its entries',
     smallBlocks: true,
+    about: 'room',
     edits: [
       {
         file: SLOTS,
@@ -132,6 +133,7 @@ export const SPACE_BUGS: readonly PlantedBug[] = [
   {
     name: 'a deleted snapshot grows once more',
     breaks: 'space that nobody owns',
+    about: 'deletion',
     edits: [
       {
         file: ENDS,
@@ -168,6 +170,7 @@ export const SPACE_BUGS: readonly PlantedBug[] = [
   {
     name: 'the space of a deleted snapshot is free while copies go there',
     breaks: 'a late copy overwrites what another snapshot put there',
+    about: 'deletion',
     edits: [{ file: CHAIN, find: '() => copyOnWrite.drained(area)', replace: 'async () => undefined' }],
   },
   {

@@ -106,6 +106,7 @@ export const TABLE_BUGS: readonly PlantedBug[] = [
   {
     name: 'recovery does not flush what it found',
     breaks: 'copies found after a killed process are lost in a power cut',
+    history: { name: 'what was copied before', layout: 'directory', orders: 6, statesMax: 16 },
     edits: [{ file: LOAD, find: 'await area.flush();\n', replace: '' }],
   },
   {
@@ -146,7 +147,7 @@ export const TABLE_BUGS: readonly PlantedBug[] = [
     name: 'a link to a table block that was never written is left',
     breaks: 'the slot it points to gets another use, and the chain does not open',
     smallBlocks: true,
-    history: { name: 'a table of small blocks goes on in a further block', layout: 'in-volume' },
+    history: { name: 'a table in pieces of the volume', layout: 'in-volume', orders: 2, statesMax: 32 },
     edits: [
       {
         file: LOAD,

@@ -13,7 +13,7 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'bitmaps are in force before the control file names them',
     breaks: 'after a crash a snapshot has neither a copy nor a bitmap of blocks that were overwritten',
-    history,
+    outcomes: 4,
     edits: [
       {
         file: AREA,

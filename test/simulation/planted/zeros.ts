@@ -28,6 +28,7 @@ export const ZERO_BUGS: readonly PlantedBug[] = [
   {
     name: 'clearing passes over what is zero only under the write buffer',
     breaks: 'an acknowledged write comes back after a later discard',
+    about: 'buffer',
     edits: [
       {
         file: 'copy-on-write/buffered-reads.ts',
