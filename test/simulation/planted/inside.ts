@@ -49,8 +49,19 @@ const BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: BLOCKS,
-        find: "if (newest !== undefined) await chain.removeThrough(newest, copyOnWrite, 'store-overwritten');\n    if (chain.newest !== undefined) throw",
-        replace: 'if (newest === null) throw',
+        find: 'for (let last = chain.newest; last !== undefined; last = chain.newest)',
+        replace: 'for (let last = chain.newest; last === null; last = chain.newest)',
+      },
+    ],
+  },
+  {
+    name: 'a store gives way with its snapshots through one that is gone already',
+    breaks: 'a snapshot has copies where the volume is written, or the write is refused',
+    edits: [
+      {
+        file: BLOCKS,
+        find: 'for (let last = chain.newest; last !== undefined; last = chain.newest)',
+        replace: 'const last = chain.newest;\n    if (last !== undefined)',
       },
     ],
   },

@@ -10,7 +10,7 @@ import type { ProtectedWritePolicy } from '../../../src/snapshot/protected-block
 import { InVolumeStore } from '../../../src/store/in-volume-store.ts';
 import { BLOCK_SIZE } from '../../../src/units.ts';
 import { Volume, type VolumeOptions } from '../../../src/volume/volume.ts';
-import { systemFailure } from './hooks.ts';
+import { settle, signal, systemFailure } from './hooks.ts';
 import { expectSame, MEBIBYTE, World } from './world.ts';
 
 /** Two runs, the first of which begins and ends in the middle of a block. */
@@ -284,6 +284,34 @@ test('a crash at any moment of giving up leaves the snapshots, or what was writt
     await world.expectRight();
     await world.volume.close();
     expect(await check(world), `crash ${crash}`).toEqual([]);
+  }
+});
+
+test('a store gives way at any moment of merging the newest snapshot, which was deleted', async () => {
+  let isOver = false;
+  for (let stop = 1; !isOver; stop++) {
+    const world = await create({ onProtectedWrite: 'drop' });
+    await world.snapshot();
+    await writeSome(world, 5);
+    const newest = await world.snapshot();
+    await writeSome(world, 5);
+    await newest.delete();
+    const go = signal();
+    // The last of these writes takes the deleted one out.
+    let controlWrites = 0;
+    world.hooks.before = ({ kind, offset }) => {
+      const isControl = kind === 'write' && offset >= 10 * BLOCK_SIZE && offset < 19 * BLOCK_SIZE;
+      return isControl && ++controlWrites === stop ? go.promise : undefined;
+    };
+    await settle();
+    isOver = controlWrites < stop;
+    const writing = world.writeBlock(104);
+    await settle();
+    go.fire();
+    await writing;
+    expect(world.volume.snapshots).toEqual([]);
+    await world.kill();
+    await world.expectRight();
   }
 });
 
