@@ -158,6 +158,7 @@ export const BUFFERING_BUGS: readonly PlantedBug[] = [
   {
     name: 'a snapshot is taken before the buffer is in the volume',
     breaks: 'an acknowledged write is missing in the snapshot',
+    about: 'buffer',
     edits: [
       {
         file: 'snapshot/hold.ts',
