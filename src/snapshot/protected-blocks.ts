@@ -8,6 +8,7 @@
  */
 import type { Mutex } from 'async-mutex';
 import type { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
+import type { WriteGate } from '../copy-on-write/write-gate.js';
 import { isZeros } from '../device/zeros.js';
 import { InvalidArgumentError, ReadOnlyError } from '../errors.js';
 import type { AttachedStore } from '../store/store.js';
@@ -23,6 +24,7 @@ export interface ProtectedContext {
   readonly store: AttachedStore;
   readonly chain: SnapshotChain;
   readonly copyOnWrite: CopyOnWrite;
+  readonly gate: WriteGate;
   /** Held while a snapshot is taken. */
   readonly taking: Mutex;
   readonly emit: Emit;
@@ -44,7 +46,7 @@ export class ProtectedBlocks {
   /**
    * Must be asked before a range of the volume is written.
    * @returns `undefined`: it may be; else a promise that resolves when it may be
-   * @throws the promise: ReadOnlyError, HeldError, RevertInProgressError; DeviceError
+   * @throws the promise: ReadOnlyError, HeldError, RevertInProgressError; DeviceError, also if writes are refused anyway
    */
   admit(offset: ByteOffset, length: ByteLength): Promise<void> | undefined {
     const { store, elders } = this.#context;
@@ -71,11 +73,13 @@ export class ProtectedBlocks {
   }
 
   async #meet(offset: ByteOffset, length: ByteLength, isStore: boolean): Promise<void> {
-    const { emit, taking } = this.#context;
+    const { emit, gate, taking } = this.#context;
     try {
       if (isStore && this.#policy === 'reject')
         throw this.#refusal(offset, length, 'snapshots would be lost');
       await taking.runExclusive(async () => {
+        // Nothing is given up for a write that will be refused, nor under a snapshot that may exist or not.
+        if (gate.failure !== undefined) throw gate.failure;
         await this.#giveUpElders(offset, length);
         if (isStore) await this.#giveUp(offset, length);
       });

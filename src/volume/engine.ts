@@ -106,7 +106,7 @@ export class Engine {
         : new WriteBuffer({ device: this.live, gate, copyOnWrite, clock, limit });
     this.reverts = new Reverts(this);
     const { taking } = this.reverts;
-    const guarded = { store, chain, copyOnWrite, taking, emit, elders };
+    const guarded = { store, chain, copyOnWrite, gate, taking, emit, elders };
     this.protectedBlocks =
       store.inside === undefined && elders.count === 0
         ? undefined

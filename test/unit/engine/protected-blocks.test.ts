@@ -315,6 +315,26 @@ test('a store gives way at any moment of merging the newest snapshot, which was 
   }
 });
 
+test('nothing is given up while it cannot be told whether a snapshot exists', async () => {
+  const world = await create({ onProtectedWrite: 'drop' });
+  await world.snapshot();
+  await writeSome(world, 5);
+  world.hooks.before = ({ kind, offset }) => {
+    const isControl = kind === 'write' && offset >= 10 * BLOCK_SIZE && offset < 19 * BLOCK_SIZE;
+    if (isControl) throw systemFailure('EIO');
+    return undefined;
+  };
+  await expect(world.volume.createSnapshot()).rejects.toThrow();
+  world.hooks.before = () => undefined;
+  for (const block of [104, 196])
+    await expect(world.volume.write(block * BLOCK_SIZE, new Uint8Array(BLOCK_SIZE).fill(7))).rejects.toThrow(
+      'whether it exists cannot be told',
+    );
+  expect(world.volume.snapshots).toHaveLength(1);
+  await world.kill();
+  await world.expectRight();
+});
+
 test('a device that fails at any moment of giving up refuses the write, and the next one is done', async () => {
   const bytes = new Uint8Array(2 * BLOCK_SIZE).fill(7);
   let isOver = false;
