@@ -276,7 +276,8 @@ export function drawPlan(seed: string, options: PlanOptions): Plan {
       options.about === 'room',
     ),
   };
-  const grown = withGrowth(plan, options.about === 'growth', options.faults && !options.rot);
+  const drawn = withGrowth(plan, options.about === 'growth', options.faults && !options.rot);
+  const grown = options.rot ? withoutSnapshotWrites(drawn) : drawn;
   // What a store gives way to is the volume's: what rots there nobody finds.
   // And each time may make one run two, of which a small list has no room.
   const mustStay = options.rot || LOCATIONS_PER_BLOCK < 2 * MANY_RUNS;
@@ -458,7 +459,16 @@ function withReverts(seed: string, style: Style, cycles: readonly Cycle[], alway
   });
 }
 
-/** In some plans snapshots are written, too. What rots there is not found: it has no checksum. */
+/** What rots in what was written to a snapshot is not found: it has no checksum. */
+const withoutSnapshotWrites = (plan: Plan): Plan => ({
+  ...plan,
+  cycles: plan.cycles.map((cycle) => ({
+    ...cycle,
+    operations: cycle.operations.filter(({ kind }) => kind !== 'write-snapshot'),
+  })),
+});
+
+/** In some plans snapshots are written, too; not where bits rot (see above). */
 function withSnapshotWrites(
   seed: string,
   style: Style,
