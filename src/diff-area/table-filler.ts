@@ -7,6 +7,7 @@
  * The buffers of runs become those of leaves as they are used up, so that never much more is held than the table and its entries once. (Merging
  * each batch into the leaves took twice as long, and left as much again for the garbage collector.)
  */
+import type { CopyColumns } from '../format/table-block.js';
 import type { BlockNumber, Slot } from '../units.js';
 import type { BlockTable } from './block-table.js';
 import { SortingRoom, TableRun, WINDOW_BLOCKS } from './table-run.js';
@@ -181,12 +182,8 @@ export class TableFiller {
   }
 }
 
-/** Copies in no order, as columns. */
-interface Copies {
-  readonly blocks: Uint32Array;
-  readonly slots: Uint32Array;
-  readonly checksums: Uint32Array;
-}
+/** Copies in no order. */
+type Copies = Pick<CopyColumns, 'blocks' | 'slots' | 'checksums'>;
 
 /** Is each of `numbers` from `from` up to `to` larger than the one before it? */
 function isAscending(numbers: Uint32Array, from: number, to: number): boolean {
