@@ -1,9 +1,14 @@
 /** What `import … from 'volsnap'` gives. */
 export type { CacheFigures } from './cache/cache-store.js';
-export { CachedDevice, type CachedDeviceOptions } from './cache/cached-device.js';
+export {
+  CachedDevice,
+  type CachedDeviceOptions,
+  FILL_SIZE_MAX,
+  FILL_SIZE_MIN,
+} from './cache/cached-device.js';
 export type { CachedDeviceFigures } from './cache/cached-reads.js';
 export type { CacheProblem } from './cache/check.js';
-export type { CreateCacheOptions } from './cache/create.js';
+export { CACHE_SIZE_MAX, CACHE_SIZE_MIN, type CreateCacheOptions } from './cache/create.js';
 export { type CachedRun, CacheImage, type CacheImageOptions } from './cache/image.js';
 export { type CheckOptions, checkVolume } from './check/check.js';
 export { checkServedVolume, type ServedCheckOptions } from './check/served.js';

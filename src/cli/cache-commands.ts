@@ -13,7 +13,7 @@ import {
   NbdServer,
 } from '../index.js';
 import type { CacheCreateOptions, CacheServeOptions } from './commands/cache.js';
-import { explained, Status, UsageError } from './failure.js';
+import { asUsage, explained, Status } from './failure.js';
 import { tlsOf } from './listening.js';
 import { withProgress } from './progress.js';
 import type { Session } from './session.js';
@@ -162,7 +162,7 @@ export async function serveCached(
         ? { path: options.socket ?? `${path}.sock` }
         : { ...options.listen, insecure: options.insecure ?? false };
     const bound = await server.listen(address).catch((error: unknown) => {
-      throw error instanceof InvalidArgumentError ? new UsageError(error.message, { cause: error }) : error;
+      throw asUsage(error);
     });
     const uri = uriOf(bound, tls !== undefined);
     if (session.json)
