@@ -77,7 +77,7 @@ export type {
   WriterPhase,
 } from './snapshot/writers.js';
 export { DirectoryStore } from './store/directory-store.js';
-export { type InVolumeOptions, InVolumeStore } from './store/in-volume-store.js';
+export { checkReserve, type InVolumeOptions, InVolumeStore } from './store/in-volume-store.js';
 export type { SetOutcome } from './store/set-records.js';
 export type { Store } from './store/store.js';
 export { BLOCK_SIZE, type ByteLength, type ByteOffset, SECTOR_SIZE } from './units.js';
@@ -87,7 +87,7 @@ export type { ChangedExtent } from './volume/changed-blocks.js';
 export type { CopyRangeOptions } from './volume/copy-range.js';
 export type { DeletionFigures, VolumeFigures } from './volume/history.js';
 export type { LateFigures } from './volume/late-areas.js';
-export { findStore, type Recovery } from './volume/open.js';
+export { checkHasNoStore, findStore, type Recovery } from './volume/open.js';
 export type { DroppedShadowCopy } from './volume/options.js';
 export {
   findSetOutcome,

@@ -80,6 +80,24 @@ export interface InVolumeOptions {
   readonly overFileSystem?: boolean;
 }
 
+/** @throws InvalidArgumentError for a reserve that no device can have */
+export function checkReserve({ runs, reserve, protectedSize }: InVolumeOptions): void {
+  if (runs !== undefined) {
+    if (reserve !== undefined || protectedSize !== undefined)
+      throw new InvalidArgumentError('a reserve lies inside the volume, in runs, or behind it: not both');
+    placeInside(wholeBlocks(runs, Number.MAX_SAFE_INTEGER));
+  } else if (protectedSize !== undefined) {
+    checkWhole('protected size', protectedSize);
+    if (protectedSize === 0) throw new InvalidArgumentError('a volume has at least one byte');
+  } else {
+    if (reserve !== undefined) checkWhole('reserve', reserve);
+    if (reserve === undefined || reserve < RESERVE_MIN)
+      throw new InvalidArgumentError(
+        `an in-volume store needs a reserve of at least ${RESERVE_MIN} bytes, got ${reserve ?? 'none'}`,
+      );
+  }
+}
+
 /** Where the control blocks of a reserve in those blocks lie. @throws InvalidArgumentError if there is no place for them */
 function placeInside(blocks: Extents): { controlOffset: ByteOffset; blocks: Extents } {
   const first = [...blocks].find(({ length }) => length >= FIXED_BLOCKS_INSIDE);
@@ -95,25 +113,7 @@ export class InVolumeStore implements Store {
   readonly layout = 'in-volume';
   readonly #options: InVolumeOptions;
 
-  /** @throws InvalidArgumentError for a reserve that no device can have */
   constructor(options: InVolumeOptions = {}) {
-    const { runs, reserve, protectedSize } = options;
-    if (runs !== undefined) {
-      if (reserve !== undefined || protectedSize !== undefined)
-        throw new InvalidArgumentError('a reserve lies inside the volume, in runs, or behind it: not both');
-      placeInside(wholeBlocks(runs, Number.MAX_SAFE_INTEGER));
-    }
-    if (protectedSize !== undefined) {
-      checkWhole('protected size', protectedSize);
-      if (protectedSize === 0) throw new InvalidArgumentError('a volume has at least one byte');
-    }
-    if (reserve !== undefined) {
-      checkWhole('reserve', reserve);
-      if (reserve < RESERVE_MIN)
-        throw new InvalidArgumentError(
-          `an in-volume store needs a reserve of at least ${RESERVE_MIN} bytes, got ${reserve}`,
-        );
-    }
     this.#options = options;
   }
 
@@ -129,6 +129,7 @@ export class InVolumeStore implements Store {
 
   async initialize(device: BlockDevice, options: InitializeOptions): Promise<void> {
     const { environment, maximumSize, overWindows = false, incompatible = 0 } = options;
+    checkReserve(this.#options);
     const start = new Uint8Array(START_BLOCK_SIZE);
     if (device.size < START_BLOCK_OFFSET + START_BLOCK_SIZE) {
       throw new UnsupportedError(`${device.name} is smaller than the 8 KiB boot area; use a directory store`);
@@ -162,7 +163,7 @@ export class InVolumeStore implements Store {
   }
 
   async #makeRoom(device: BlockDevice): Promise<ByteLength> {
-    const { reserve, protectedSize } = this.#options;
+    const { reserve = 0, protectedSize } = this.#options;
     if (protectedSize !== undefined) {
       if (roundUp(protectedSize, BLOCK_SIZE) + RESERVE_MIN > device.size) {
         throw new InvalidArgumentError(
@@ -171,8 +172,6 @@ export class InVolumeStore implements Store {
       }
       return protectedSize;
     }
-    if (reserve === undefined)
-      throw new InvalidArgumentError('a new in-volume store needs a reserve, a protected size, or runs');
     if (!isResizable(device)) {
       throw new UnsupportedError(
         `${device.name} cannot be made longer; give the protected size, if there is room behind the volume`,

@@ -2,17 +2,16 @@
 import { stat } from 'node:fs/promises';
 import { type Command, Option, InvalidArgumentError as WrongArgument } from 'commander';
 import {
-  AlreadyInitializedError,
   type ByteLength,
   type ByteOffset,
+  checkHasNoStore,
+  checkReserve,
   DirectoryStore,
   type DroppedShadowCopy,
   type FileDevice,
-  findStore,
   InVolumeStore,
   looksLikeUri,
   type NbdDevice,
-  NotInitializedError,
   Volume,
 } from '../../index.js';
 import { type CommonOptions, volumeCommand } from '../command.js';
@@ -154,21 +153,13 @@ function checkOptions(
   if (shadowCopies !== undefined) throw new UsageError('--shadow-copies goes with --in-volume');
 }
 
-/** Two stores of one volume would miss each other's copies. */
+/** Says what becomes of shadow copies of Windows. With `--in-volume` the store says why not. */
 async function checkNew(device: Device, { inVolume }: InitOptions, { notes }: Session): Promise<void> {
-  const found = await findStore(device).catch((error: unknown) => {
-    if (error instanceof NotInitializedError) return undefined;
-    throw error;
-  });
-  if (found === 'foreign') {
-    if (inVolume) return; // The store says why not.
+  const isForeign = await checkHasNoStore(device);
+  if (isForeign && !inVolume)
     notes.warn(
       `${device.name} has shadow copies made by Windows; they are not kept right by what is written with a store of volsnap`,
     );
-  } else if (found !== undefined) {
-    const place = found.layout === 'in-volume' ? 'inside it' : `in ${defaultStore(device)}`;
-    throw new AlreadyInitializedError(`${device.name} has a snapshot store already, ${place}`);
-  }
 }
 
 type Device = FileDevice | NbdDevice;
@@ -177,15 +168,17 @@ const defaultStore = (device: Device): string => `${device.name}.volsnap`;
 
 /** @throws UsageError */
 function storeInside({ reserve, protectedSize, runs }: InitOptions): InVolumeStore {
+  const place = {
+    ...(runs === undefined ? {} : { runs }),
+    ...(reserve === undefined ? {} : { reserve }),
+    ...(protectedSize === undefined ? {} : { protectedSize }),
+  };
   try {
-    return new InVolumeStore({
-      ...(runs === undefined ? {} : { runs }),
-      ...(reserve === undefined ? {} : { reserve }),
-      ...(protectedSize === undefined ? {} : { protectedSize }),
-    });
+    checkReserve(place);
   } catch (error) {
     throw asUsage(error);
   }
+  return new InVolumeStore(place);
 }
 
 /** @throws UsageError where none can lie beside the device */

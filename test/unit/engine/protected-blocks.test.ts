@@ -401,8 +401,8 @@ test('runs that make no sense, and policies, are refused', async () => {
   ];
   for (const runs of wrong) {
     const device = new MemoryDevice(size);
-    const initialize = async () => Volume.initialize(device, { store: new InVolumeStore({ runs }) });
-    await expect(initialize(), JSON.stringify(runs)).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
+    const initialized = Volume.initialize(device, { store: new InVolumeStore({ runs }) });
+    await expect(initialized, JSON.stringify(runs)).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
     expect(device.bytes.every((byte) => byte === 0)).toBe(true);
   }
   const world = await create();
