@@ -95,8 +95,8 @@ const BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: OVERFLOW,
-        find: 'victim === undefined || this.#chain.keeping.from !== undefined) return',
-        replace: 'victim === undefined) return',
+        find: 'nextToMerge !== undefined || keeping.from !== undefined) return',
+        replace: 'nextToMerge !== undefined) return',
       },
       {
         file: OVERFLOW,
