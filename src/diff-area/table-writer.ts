@@ -69,8 +69,8 @@ interface OpenBlock {
 }
 
 const CLEAN = { from: BLOCK_SIZE, to: 0 };
-/** Durable places that the headers may lag behind: 1 MiB of data to look at after a crash, for a system call less in each small commit. */
-const LAG_MAX = 64;
+/** Durable places from which on a header lags too far behind: it saves small commits a system call and a sector, and costs reading their data after a crash. */
+const LAG_MAX = 32;
 
 /** The empty first block of a chain. */
 export function newTableBlock(file: AreaFile, slot: Slot, epoch: bigint): Uint8Array {
