@@ -5,6 +5,13 @@ const DEVICE = 'store/start-sector-device.ts';
 const LEAVING = 'store/leaving.ts';
 const BLOCKS = 'snapshot/protected-blocks.ts';
 
+/** A crash must come between two writes of one moment, and lose one of them. */
+const history = {
+  name: 'a store inside the volume gives way to a write over copies',
+  layout: 'in-volume',
+  statesMax: 64,
+} as const;
+
 const BUGS: readonly PlantedBug[] = [
   {
     name: 'what a store inside the volume holds is shown',
@@ -91,7 +98,7 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'blocks of a store are left before they are zero for good',
     breaks: 'the volume shows what it held before, after a power cut',
-    outcomes: 4,
+    history,
     edits: [
       {
         file: LEAVING,
@@ -119,7 +126,7 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'the two places of the list of a store are written together',
     breaks: 'a power cut leaves no list',
-    outcomes: 4,
+    history,
     edits: [
       {
         file: 'store/reserve-list.ts',

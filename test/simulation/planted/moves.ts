@@ -284,6 +284,8 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'of what is cut off a deleted snapshot, a move may go before the copy that spent it',
     breaks: 'a crash leaves a copy of what moved that passes for one of the block itself',
+    smallBlocks: true,
+    history: { name: 'a deleted snapshot is cut off where it has a move', layout: 'directory', statesMax: 8 },
     edits: [
       {
         file: 'diff-area/table-backwards.ts',

@@ -147,7 +147,7 @@ export const TABLE_BUGS: readonly PlantedBug[] = [
     name: 'a link to a table block that was never written is left',
     breaks: 'the slot it points to gets another use, and the chain does not open',
     smallBlocks: true,
-    history: { name: 'a table in pieces of the volume', layout: 'in-volume', orders: 2, statesMax: 32 },
+    history: { name: 'with copies of zeros', layout: 'directory', statesMax: 64 },
     edits: [
       {
         file: LOAD,
