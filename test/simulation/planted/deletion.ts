@@ -169,7 +169,7 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'the space of a deleted snapshot is free while older ones are being read',
     breaks: 'a read fails, or shows what was put there since',
-    smallBlocks: true,
+    unitTest: { file: 'engine/deletion.test.ts', name: 'gives its space to others only when' },
     edits: [{ file: CHAIN, find: 'record, area, readers, async', replace: 'record, area, [], async' }],
   },
   {

@@ -64,6 +64,7 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'a store gives way with its snapshots through one that is gone already',
     breaks: 'a snapshot has copies where the volume is written, or the write is refused',
+    unitTest: { file: 'engine/protected-blocks.test.ts', name: 'a store gives way at any moment of merging' },
     edits: [
       {
         file: BLOCKS,
@@ -121,6 +122,10 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'blocks whose leaving has failed are not left again',
     breaks: 'the volume cannot be written there until it is opened again',
+    unitTest: {
+      file: 'engine/protected-blocks.test.ts',
+      name: 'a device that fails at any moment of giving up',
+    },
     edits: [{ file: LEAVING, find: 'new Extents([...free, ...this.#begun])', replace: 'new Extents(free)' }],
   },
   {
@@ -143,7 +148,10 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'an old list of a store stays beside the one in force',
     breaks: 'where the next one is torn the old one counts again, and what was written since is lost',
-    outcomes: 4,
+    unitTest: {
+      file: 'engine/reserve-list.test.ts',
+      name: 'an older list that a crash has left never counts again',
+    },
     edits: [
       {
         file: 'store/reserve-list.ts',
