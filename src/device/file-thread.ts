@@ -18,6 +18,7 @@
  */
 import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
+import { crc32Parts, makeCrc32 } from '../crc32.js';
 import { assert } from '../errors.js';
 import { BLOCK_SIZE, type ByteLength, type ByteOffset } from '../units.js';
 
@@ -42,9 +43,9 @@ const ZERO_BLOCK = -1;
 
 /** What the thread runs. Text, as a file of its own would have to be found from TypeScript sources as well as from what was built of them. */
 const PROGRAM = `
-const { parentPort, receiveMessageOnPort, workerData: { state, places } } = require('node:worker_threads');
+const { parentPort, receiveMessageOnPort, workerData: { state, places, crc32Parts } } = require('node:worker_threads');
 const { readSync, writeSync } = require('node:fs');
-const { crc32 } = require('node:zlib');
+const crc32 = (${makeCrc32})(crc32Parts, require('node:zlib').crc32);
 const BLOCK = ${BLOCK_SIZE}, STEP = ${STEP}, HEAD = ${HEAD_WORDS}, MOST = ${COPY_BLOCKS_MAX};
 const buffer = Buffer.allocUnsafeSlow(STEP * BLOCK);
 const blocks = Array.from({ length: STEP }, (_, i) => buffer.subarray(i * BLOCK, (i + 1) * BLOCK));
@@ -163,7 +164,7 @@ export class FileThread {
   #users = 0;
 
   private constructor() {
-    const workerData = { state: this.#state, places: this.#places };
+    const workerData = { state: this.#state, places: this.#places, crc32Parts };
     this.#worker = new Worker(PROGRAM, { eval: true, execArgv: [], name: 'files', workerData });
     this.#worker.on('online', () => {
       this.#running = true;

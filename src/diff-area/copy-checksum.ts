@@ -4,7 +4,7 @@
  * So it tells not only rot, but also a copy that never got to the device, one of another block, and one that an
  * earlier diff area left in the same place.
  */
-import { crc32 } from 'node:zlib';
+import { crc32 } from '../crc32.js';
 import { viewOf } from '../format/binary.js';
 import { ENTRY_SIZE } from '../format/constants.js';
 import { ENTRY_CHECKED_SIZE, writeOrdinaryEntry } from '../format/table-block.js';

@@ -5,7 +5,7 @@
  * 512 bytes, so one sector write publishes or removes it whole; a writer takes two places of one sector
  * (`ITEM_PAIRS`), which makes the whole snapshot appear at once. A reader matches the two by GUID, in any order.
  */
-import { crc32 } from 'node:zlib';
+import { crc32 } from '../crc32.js';
 import { assert } from '../errors.js';
 import { BLOCK_SIZE, type ByteLength, type ByteOffset, SECTOR_SIZE } from '../units.js';
 import {

@@ -7,7 +7,7 @@
  * The checksum is CRC-32 with its own field taken as zero. It covers the header of table and control blocks, whose
  * payload changes in place sector by sector, and the whole block of the types that are written once.
  */
-import { crc32 } from 'node:zlib';
+import { crc32 } from '../crc32.js';
 import { assert, FormatError, UnsupportedError } from '../errors.js';
 import { BLOCK_SIZE } from '../units.js';
 import { badField, checkReserved, hex, type ReadContext, readU64, viewOf, writeU64 } from './binary.js';

@@ -8,7 +8,7 @@
  *
  * The checksum covers the 28 bytes before it and the epoch of the diff area.
  */
-import { crc32 } from 'node:zlib';
+import { crc32 } from '../crc32.js';
 import { BLOCK_SIZE, type BlockNumber, offsetOfBlock } from '../units.js';
 import { viewOf } from './binary.js';
 import {

@@ -4,7 +4,7 @@
  * A table can have millions of entries, so reading and writing one allocates nothing: functions over a view and a
  * byte position. The object form is for tests and for what happens rarely.
  */
-import { crc32 } from 'node:zlib';
+import { crc32 } from '../crc32.js';
 import { assert } from '../errors.js';
 import { BLOCK_SIZE, type ByteOffset } from '../units.js';
 import { badField, type ReadContext, readU64Rounded, viewOf, writeU64 } from './binary.js';

@@ -7,7 +7,7 @@
  *
  * In memory an entry is an index into columns, because a tree has millions of them.
  */
-import { crc32 } from 'node:zlib';
+import { crc32 } from '../crc32.js';
 import { assert } from '../errors.js';
 import { badField, isZero, type ReadContext, readU64Rounded, viewOf, writeU64 } from './binary.js';
 import { structure } from './structure.js';

@@ -5,7 +5,7 @@
  * an extension: what it takes to say after a power cut which cached blocks are surely right. All that is needed for that lies in the first
  * sector, so one sector write changes it as a whole.
  */
-import { crc32 } from 'node:zlib';
+import { crc32 } from '../crc32.js';
 import { SECTOR_SIZE } from '../units.js';
 import { badField, isZero, type ReadContext, readU64, viewOf, writeU64 } from './binary.js';
 import { decodeGuid, encodeGuid, GUID_SIZE, type Guid } from './guid.js';

@@ -94,14 +94,25 @@ const BUGS: readonly PlantedBug[] = [
     edits: [{ file: OVERFLOW, find: 'visible.slice(0, -1).find(', replace: 'visible.findLast(' }],
   },
   {
+    name: 'what goes for lack of room is chosen before a deletion that has begun is over',
+    breaks: 'the newest snapshot goes, or one too many',
+    edits: [
+      {
+        file: OVERFLOW,
+        find: 'const choose = () => {\n      const victim = this.#laterVictim;',
+        replace: 'const victim = this.#laterVictim;\n    const choose = () => {',
+      },
+    ],
+  },
+  {
     name: 'a copy waits for a merge although a revert is in its pool',
     breaks: 'writes hang for ever',
     unitTest: { file: 'engine/revert.test.ts', name: 'waits for no merge' },
     edits: [
       {
         file: OVERFLOW,
-        find: 'victim === undefined || this.#chain.keeping.from !== undefined) return',
-        replace: 'victim === undefined) return',
+        find: 'nextToMerge !== undefined || keeping.from !== undefined) return',
+        replace: 'nextToMerge !== undefined) return',
       },
       {
         file: OVERFLOW,
