@@ -4,7 +4,8 @@
  * A volume that a process serves is reached through that process. Else commands that only read open it for reading, so several
  * may run at once, and the others have it to themselves.
  */
-import { lstat, realpath, stat } from 'node:fs/promises';
+import { lstat, realpath } from 'node:fs/promises';
+import { resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
   connectToOwner,
@@ -25,6 +26,7 @@ import {
 import type { CommonOptions, WritingOptions } from './command.js';
 import { UsageError } from './failure.js';
 import { findSnapshot } from './ids.js';
+import type { Source } from './places.js';
 import type { Session } from './session.js';
 
 /**
@@ -236,30 +238,12 @@ export function tellRecovery({ notes }: Session, { recovery, name }: VolumeAcces
   }
 }
 
-/** A volume, or a snapshot of it. */
-export interface Source {
-  readonly path: string;
-  readonly id: string | undefined;
-}
-
-/** Takes `VOLUME@ID` apart. A file that has the whole text as its name is the volume. */
-export async function parseSource(text: string): Promise<Source> {
-  const at = text.lastIndexOf('@');
-  if (at <= 0 || (await exists(text))) return { path: text, id: undefined };
-  const id = text.slice(at + 1);
-  if (id === '') throw new UsageError(`${text}: an id, or the beginning of one, follows the @`);
-  return { path: text.slice(0, at), id };
+/** @throws UsageError if one of several volumes is named twice */
+export function refuseTwice(paths: readonly string[]): void {
+  const twice = paths.find((path, i) => paths.some((other, j) => j < i && resolve(other) === resolve(path)));
+  if (twice !== undefined) throw new UsageError(`${twice} is named twice`);
 }
 
 /** What `parseSource` found, in the open volume. */
 export const sourceIn = (volume: VolumeAccess, { id }: Source): VolumeAccess | Snapshot =>
   id === undefined ? volume : findSnapshot(volume, id);
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await stat(path);
-    return true;
-  } catch {
-    return false;
-  }
-}

@@ -189,14 +189,16 @@ export class SnapshotChain {
   /**
    * Deletes one snapshot, whatever its age: durable when it resolves. Of one that is not the oldest the space becomes free later.
    * Use `deleteSnapshot`, which settles moves before.
-   * @returns `false`, having done nothing, if there are moves to settle
+   * @param choose says which when deletions that have begun are over; `undefined`: none
+   * @returns `false`, having done nothing, if none was chosen, or there are moves to settle
    * @throws SnapshotDeletedError; HeldError, RevertInProgressError, UnsupportedError (elders are read through it), DeviceError if the control
    *   file cannot be changed; then it exists still
    */
-  remove(record: SnapshotRecord, copyOnWrite: CopyOnWrite, reason: DeletionReason): Promise<boolean> {
+  remove(choose: () => SnapshotRecord | undefined, copyOnWrite: CopyOnWrite, reason: DeletionReason) {
     return this.#removing.runExclusive(async () => {
+      const record = choose();
+      if (record === undefined || this.toSettle(record).length > 0) return false;
       const index = this.indexOf(record);
-      if (this.toSettle(record).length > 0) return false;
       if (index === 0 && this.#elders.count > 0)
         throw new UnsupportedError(
           `the shadow copies of Windows are read through snapshot ${record.id}; delete them first, oldest first`,

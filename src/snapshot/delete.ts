@@ -25,5 +25,5 @@ export async function deleteSnapshot(
   await pools.commit.add(async () => undefined);
   do {
     for (const owing of chain.toSettle(record)) await settleMoves(context, owing);
-  } while (!(await chain.remove(record, copyOnWrite, reason)));
+  } while (!(await chain.remove(() => record, copyOnWrite, reason)));
 }

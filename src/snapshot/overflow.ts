@@ -132,10 +132,13 @@ export class Overflow {
   /**
    * Where the oldest must stay: the oldest of the others that may go. What older ones read through it is merged into its elder
    * neighbour first, in the background, so its room is free later, and only as far as both have the same blocks. It is
-   * never the newest: the copies that lack room are on their way there, and the merge would wait for them.
+   * never the newest: the copies that lack room are on their way there, and the merge would wait for them. One at a time: the next
+   * one goes only if the merge of this one was not enough.
    */
   get #laterVictim(): SnapshotRecord | undefined {
-    const { visible, keeping } = this.#chain;
+    const { visible, keeping, nextToMerge } = this.#chain;
+    // While a revert is under way the pool in which snapshots are merged may wait for the very copy that lacks room.
+    if (nextToMerge !== undefined || keeping.from !== undefined) return undefined;
     // Moves of it, or of its elder, would have to be settled first, which takes room.
     const mayGo = (record: SnapshotRecord) =>
       keeping.mayGo(record) && !this.#chain.hasLateElder(record) && this.#chain.toSettle(record).length === 0;
@@ -150,24 +153,24 @@ export class Overflow {
       return (await this.give(victim, 'space', full.cause)) ? 'removed' : undefined;
     }
     if (this.#waiters.isClosed) return undefined;
-    // One at a time: the next one only if the merge of this one was not enough.
-    if (this.#chain.nextToMerge === undefined) {
-      if (!(await this.#giveLater(record, full))) return undefined;
-      if (this.#chain.nextToMerge === undefined) return 'removed'; // merged already
+    if (this.#laterVictim !== undefined) {
+      await this.#giveLater(record, full);
+      // It is merged already; or another one was deleted before, so that none had to go, or none may go any more.
+      if (this.#chain.nextToMerge === undefined) return 'removed';
     }
     return this.#willMergeHelp(record) ? 'wait' : undefined;
   }
 
-  async #giveLater(record: SnapshotRecord, full: Full): Promise<boolean> {
-    const victim = this.#laterVictim;
-    // While a revert is under way the pool in which snapshots are merged may wait for the very copy that lacks room.
-    if (victim === undefined || this.#chain.keeping.from !== undefined) return false;
-    this.#tellOverflow(record, full, 'delete-oldest');
-    const isGiven = await unlessKept(async () => {
-      await this.#chain.remove(victim, this.#copying(), 'space');
-    });
-    if (isGiven) this.#merging().wake();
-    return isGiven;
+  /** Chooses when deletions that have begun are over: one that was not the newest before may be it then, or need not go. */
+  async #giveLater(record: SnapshotRecord, full: Full): Promise<void> {
+    const choose = () => {
+      const victim = this.#laterVictim;
+      if (victim !== undefined) this.#tellOverflow(record, full, 'delete-oldest');
+      return victim;
+    };
+    await this.#chain.remove(choose, this.#copying(), 'space');
+    // Also for the one that was deleted before: who did that may not have come to it yet.
+    this.#merging().wake();
   }
 
   /**

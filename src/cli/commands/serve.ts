@@ -1,16 +1,15 @@
 /** `volsnap serve`: volumes and their snapshots for NBD clients, until a signal comes. */
 import { once } from 'node:events';
-import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
-import { InvalidArgumentError, Volume, VolumeServer, type WriteMode } from '../../index.js';
+import { Volume, VolumeServer, type WriteMode } from '../../index.js';
 import { type Address, parseAddress } from '../address.js';
 import { protectedBlocksOption, volumeCommand, type WritingOptions } from '../command.js';
-import { UsageError } from '../failure.js';
+import { asUsage, UsageError } from '../failure.js';
 import { type ListeningOptions, tlsOf, withListening } from '../listening.js';
 import { parseSeconds } from '../seconds.js';
 import type { Runner, Session } from '../session.js';
 import { parseSize } from '../size.js';
-import { openDevice, openForChange, storeOf, tellRecovery } from '../volumes.js';
+import { openDevice, openForChange, refuseTwice, storeOf, tellRecovery } from '../volumes.js';
 
 interface ServeOptions extends WritingOptions, ListeningOptions {
   readonly readOnly?: boolean;
@@ -52,20 +51,23 @@ export const serveCommand = (run: Runner): Command =>
       parseSeconds,
     )
     .option('--late-memory <SIZE>', 'with --late-areas: memory for such copies (default: 64M)', parseSize)
-    .option('--read-only', 'open the volumes for reading; others may, too')
+    .addOption(
+      // What is only for volumes that are written.
+      new Option('--read-only', 'open the volumes for reading; others may, too').conflicts([
+        'changed',
+        'shadowCopies',
+        'protectedBlocks',
+        'lateAreas',
+      ]),
+    )
     .action(run(serve));
 
 async function serve(session: Session, paths: readonly string[], options: ServeOptions): Promise<undefined> {
   if (options.store !== undefined && paths.length > 1)
     throw new UsageError('--store names the store of one volume; serve the others by processes of their own');
-  const twice = paths.find((path, i) => paths.some((other, j) => j < i && resolve(other) === resolve(path)));
-  if (twice !== undefined) throw new UsageError(`${twice} is named twice`);
+  refuseTwice(paths);
   if (options.lateMemory !== undefined && options.lateAreas === undefined)
     throw new UsageError('--late-memory goes with --late-areas only');
-  if (options.lateAreas !== undefined && options.readOnly === true)
-    throw new UsageError(
-      '--late-areas is for volumes that are written: without diff areas nothing is copied',
-    );
   const tls = await tlsOf(options);
   const volumes: Volume[] = [];
   const closeAll = async () => {
@@ -86,8 +88,7 @@ async function serve(session: Session, paths: readonly string[], options: ServeO
       readOnly: options.readOnly ?? false,
       onError: (error) => session.notes.warn(error instanceof Error ? error.message : String(error)),
     }).catch((error: unknown) => {
-      // Where and how to listen is said on the command line only.
-      throw error instanceof InvalidArgumentError ? new UsageError(error.message, { cause: error }) : error;
+      throw asUsage(error);
     });
     try {
       await tellReady(session, server);

@@ -41,6 +41,10 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'a write is acknowledged without room for its copies',
     breaks: 'an acknowledged write fails',
+    unitTest: {
+      file: 'engine/space-policies.test.ts',
+      name: 'writeback: what was acknowledged is never lost',
+    },
     edits: [
       {
         file: 'diff-area/room-ahead.ts',
@@ -90,13 +94,25 @@ const BUGS: readonly PlantedBug[] = [
     edits: [{ file: OVERFLOW, find: 'visible.slice(0, -1).find(', replace: 'visible.findLast(' }],
   },
   {
-    name: 'a copy waits for a merge although a revert is in its pool',
-    breaks: 'writes hang for ever',
+    name: 'what goes for lack of room is chosen before a deletion that has begun is over',
+    breaks: 'the newest snapshot goes, or one too many',
     edits: [
       {
         file: OVERFLOW,
-        find: 'victim === undefined || this.#chain.keeping.from !== undefined) return',
-        replace: 'victim === undefined) return',
+        find: 'const choose = () => {\n      const victim = this.#laterVictim;',
+        replace: 'const victim = this.#laterVictim;\n    const choose = () => {',
+      },
+    ],
+  },
+  {
+    name: 'a copy waits for a merge although a revert is in its pool',
+    breaks: 'writes hang for ever',
+    unitTest: { file: 'engine/revert.test.ts', name: 'waits for no merge' },
+    edits: [
+      {
+        file: OVERFLOW,
+        find: 'nextToMerge !== undefined || keeping.from !== undefined) return',
+        replace: 'nextToMerge !== undefined) return',
       },
       {
         file: OVERFLOW,
@@ -108,6 +124,10 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'a copy that could not be committed is overlooked by a revert',
     breaks: 'after a crash what was written since is put back',
+    unitTest: {
+      file: 'engine/revert.test.ts',
+      name: 'puts back what has a copy that could not be committed',
+    },
     edits: [
       {
         file: 'snapshot/pending-blocks.ts',

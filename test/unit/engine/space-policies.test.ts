@@ -6,7 +6,7 @@ import { SpaceMonitor } from '../../../src/snapshot/forecast.ts';
 import { SimulatedClock } from '../../../src/testing/simulated-clock.ts';
 import { BLOCK_SIZE } from '../../../src/units.ts';
 import type { VolumeOptions } from '../../../src/volume/volume.ts';
-import { settle, systemFailure } from './hooks.ts';
+import { settle, signal, systemFailure } from './hooks.ts';
 import { MEBIBYTE, World } from './world.ts';
 
 const MAXIMUM = 40 * BLOCK_SIZE;
@@ -196,6 +196,56 @@ test('delete-oldest: where nothing that may go makes room the write fails; the n
   await world.expectRight();
   await world.volume.snapshots[0]?.release();
   await world.writeBlock(0, 300);
+  await world.expectRight();
+});
+
+/** Deletes a snapshot, and lets a write find no room while that is being recorded. @returns how the write went */
+async function deleteWhileFull(world: World, index: number): Promise<PromiseSettledResult<void>> {
+  await world.volume.setSpacePolicy('fail-writes');
+  let block = 300;
+  for (let isFull = false; !isFull; block++) {
+    isFull = await world.writeBlock(block).then(
+      () => false,
+      () => true,
+    );
+  }
+  await world.volume.setSpacePolicy('delete-oldest');
+  const recording = signal();
+  let isHeldUp = false;
+  world.volume.on('deleting', () => {
+    world.hooks.before = ({ kind }) => {
+      if (kind !== 'write' || isHeldUp) return undefined;
+      isHeldUp = true;
+      return recording.promise;
+    };
+  });
+  const deleting = world.volume.snapshots[index]?.delete();
+  await settle();
+  const writing = world.writeBlock(block);
+  await settle();
+  expect(isHeldUp).toBe(true);
+  recording.fire();
+  const [written] = await Promise.allSettled([writing, deleting]);
+  await world.volume.settled();
+  return written;
+}
+
+test('delete-oldest: the newest stays also where it is that only since a deletion that came before', async () => {
+  const world = await heldOldest(50);
+  const [oldest, middle] = world.volume.snapshots;
+  await deleteWhileFull(world, 2);
+  expect(world.volume.snapshots.map(({ id }) => id)).toEqual([oldest?.id, middle?.id]);
+  await world.expectRight();
+});
+
+test('delete-oldest: none goes where the merge of one that was deleted before makes room', async () => {
+  const world = await heldOldest(50);
+  await world.writeBlock(0, 20);
+  await world.snapshot();
+  const ids = world.volume.snapshots.map(({ id }) => id);
+  const written = await deleteWhileFull(world, 2);
+  expect(world.volume.snapshots.map(({ id }) => id)).toEqual(ids.toSpliced(2, 1));
+  expect(written.status).toBe('fulfilled');
   await world.expectRight();
 });
 
