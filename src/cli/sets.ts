@@ -10,9 +10,10 @@ import {
   type VolumeAccess,
 } from '../index.js';
 import type { WritingOptions } from './command.js';
+import { UsageError } from './failure.js';
 import type { Session } from './session.js';
 import { snapshotRecord } from './snapshots.js';
-import { openForChange, reachOwner, tellRecovery } from './volumes.js';
+import { namedTwice, openForChange, openWhenFree, reachOwner, tellRecovery } from './volumes.js';
 
 export interface PersistenceOptions extends WritingOptions {
   readonly notPersistent?: true;
@@ -28,6 +29,8 @@ export async function createSet(
   options: PersistenceOptions,
   wanted: CreateSnapshotOptions,
 ): Promise<readonly SetMember[]> {
+  const twice = namedTwice(paths);
+  if (twice !== undefined) throw new UsageError(`${twice} is named twice`);
   const owners: (RemoteVolume | undefined)[] = [];
   try {
     for (const path of paths) owners.push(await reachOwner(session, path, options));
@@ -60,7 +63,7 @@ async function createHere(
   const volumes: Volume[] = [];
   try {
     for (const path of paths) {
-      const volume = await openForChange(session, path, options, 'refuse');
+      const volume = await openWhenFree(session, () => openForChange(session, path, options, 'refuse'));
       volumes.push(volume);
       tellRecovery(session, volume);
     }

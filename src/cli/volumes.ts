@@ -5,6 +5,7 @@
  * may run at once, and the others have it to themselves.
  */
 import { lstat, realpath, stat } from 'node:fs/promises';
+import { resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
   connectToOwner,
@@ -47,6 +48,10 @@ async function withoutLink(path: string): Promise<string> {
     return path; // Opening it says what is wrong.
   }
 }
+
+/** A path that is the same as an earlier one of `paths`. */
+export const namedTwice = (paths: readonly string[]): string | undefined =>
+  paths.find((path, i) => paths.slice(0, i).some((other) => resolve(other) === resolve(path)));
 
 /** The store that `--store` names; without it the volume's own is looked for. */
 export const storeOf = ({ store }: CommonOptions): { readonly store?: DirectoryStore } =>
@@ -97,6 +102,22 @@ export async function reachOrOpen<Opened, T>(
     }
     return local(opened);
   }
+}
+
+/** Opens what must not be anybody else's; waits a little for whoever has it. @throws InUseError, and what `open` throws */
+export async function openWhenFree<Opened>(
+  { signal }: Session,
+  open: () => Promise<Opened>,
+): Promise<Opened> {
+  for (const wait of IN_USE_WAITS_MS) {
+    try {
+      return await open();
+    } catch (error) {
+      if (!(error instanceof InUseError)) throw error;
+      await sleep(wait, undefined, { signal });
+    }
+  }
+  return open();
 }
 
 /** Runs `body` on the volume, open for reading. */
@@ -244,11 +265,21 @@ export interface Source {
 
 /** Takes `VOLUME@ID` apart. A file that has the whole text as its name is the volume. */
 export async function parseSource(text: string): Promise<Source> {
-  const at = text.lastIndexOf('@');
+  const at = idMark(text);
   if (at <= 0 || (await exists(text))) return { path: text, id: undefined };
   const id = text.slice(at + 1);
   if (id === '') throw new UsageError(`${text}: an id, or the beginning of one, follows the @`);
   return { path: text.slice(0, at), id };
+}
+
+/**
+ * Where the `@` is that an id follows; -1: there is none. An `@` before a slash is one of a path or an address, and before
+ * the host of an address with TLS stands a user.
+ */
+function idMark(text: string): number {
+  const at = text.lastIndexOf('@');
+  const authority = /^nbds(?:\+unix)?:\/\/[^/?#]*/i.exec(text)?.[0] ?? '';
+  return text.includes('/', at) || at < authority.length ? -1 : at;
 }
 
 /** What `parseSource` found, in the open volume. */

@@ -25,6 +25,7 @@ describe('wrong usage ends with 2', () => {
     ['no output file', ['export', 'a.img', 'abc']],
     ['a format that nobody knows', ['export', 'a.img', 'abc', '-o', 'x', '--format', 'vhd']],
     ['an empty id', ['read', 'a.img@']],
+    ['a set with a volume twice', ['create', 'a.img', './a.img']],
     ['a UUID that is none', ['cache', 'create', 'x.vci', '--size', '2M', '--uuid', 'zz']],
     ['what only a repair does', ['check', 'a.img', '--changed', 'keep']],
   ])('%s', (_, args) => {

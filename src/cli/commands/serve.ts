@@ -1,16 +1,14 @@
 /** `volsnap serve`: volumes and their snapshots for NBD clients, until a signal comes. */
-import { once } from 'node:events';
-import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import { InvalidArgumentError, Volume, VolumeServer, type WriteMode } from '../../index.js';
 import { type Address, parseAddress } from '../address.js';
 import { protectedBlocksOption, volumeCommand, type WritingOptions } from '../command.js';
 import { UsageError } from '../failure.js';
-import { type ListeningOptions, tlsOf, withListening } from '../listening.js';
+import { type ListeningOptions, tlsOf, untilSignal, withListening } from '../listening.js';
 import { parseSeconds } from '../seconds.js';
 import type { Runner, Session } from '../session.js';
 import { parseSize } from '../size.js';
-import { openDevice, openForChange, storeOf, tellRecovery } from '../volumes.js';
+import { namedTwice, openDevice, openForChange, openWhenFree, storeOf, tellRecovery } from '../volumes.js';
 
 interface ServeOptions extends WritingOptions, ListeningOptions {
   readonly readOnly?: boolean;
@@ -58,7 +56,7 @@ export const serveCommand = (run: Runner): Command =>
 async function serve(session: Session, paths: readonly string[], options: ServeOptions): Promise<undefined> {
   if (options.store !== undefined && paths.length > 1)
     throw new UsageError('--store names the store of one volume; serve the others by processes of their own');
-  const twice = paths.find((path, i) => paths.some((other, j) => j < i && resolve(other) === resolve(path)));
+  const twice = namedTwice(paths);
   if (twice !== undefined) throw new UsageError(`${twice} is named twice`);
   if (options.lateMemory !== undefined && options.lateAreas === undefined)
     throw new UsageError('--late-memory goes with --late-areas only');
@@ -90,8 +88,7 @@ async function serve(session: Session, paths: readonly string[], options: ServeO
       throw error instanceof InvalidArgumentError ? new UsageError(error.message, { cause: error }) : error;
     });
     try {
-      await tellReady(session, server);
-      if (!session.signal.aborted) await once(session.signal, 'abort');
+      await untilSignal(session, () => tellReady(session, server));
     } finally {
       await server.close(closeAll);
     }
@@ -101,10 +98,11 @@ async function serve(session: Session, paths: readonly string[], options: ServeO
 }
 
 async function openToServe(session: Session, path: string, options: ServeOptions): Promise<Volume> {
-  const volume =
+  const volume = await openWhenFree(session, async () =>
     options.readOnly === true
-      ? await Volume.open(await openDevice(path, false), { ...storeOf(options), readOnly: true })
-      : await openForChange(session, path, options, 'refuse', options.writeMode);
+      ? Volume.open(await openDevice(path, false), { ...storeOf(options), readOnly: true })
+      : openForChange(session, path, options, 'refuse', options.writeMode),
+  );
   tellRecovery(session, volume);
   return volume;
 }
