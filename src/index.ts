@@ -1,9 +1,14 @@
 /** What `import … from 'volsnap'` gives. */
 export type { CacheFigures } from './cache/cache-store.js';
-export { CachedDevice, type CachedDeviceOptions } from './cache/cached-device.js';
+export {
+  CachedDevice,
+  type CachedDeviceOptions,
+  FILL_SIZE_MAX,
+  FILL_SIZE_MIN,
+} from './cache/cached-device.js';
 export type { CachedDeviceFigures } from './cache/cached-reads.js';
 export type { CacheProblem } from './cache/check.js';
-export type { CreateCacheOptions } from './cache/create.js';
+export { CACHE_SIZE_MAX, CACHE_SIZE_MIN, type CreateCacheOptions } from './cache/create.js';
 export { type CachedRun, CacheImage, type CacheImageOptions } from './cache/image.js';
 export { type CheckOptions, checkVolume } from './check/check.js';
 export { checkServedVolume, type ServedCheckOptions } from './check/served.js';
@@ -72,7 +77,7 @@ export type {
   WriterPhase,
 } from './snapshot/writers.js';
 export { DirectoryStore } from './store/directory-store.js';
-export { type InVolumeOptions, InVolumeStore } from './store/in-volume-store.js';
+export { checkReserve, type InVolumeOptions, InVolumeStore } from './store/in-volume-store.js';
 export type { SetOutcome } from './store/set-records.js';
 export type { Store } from './store/store.js';
 export { BLOCK_SIZE, type ByteLength, type ByteOffset, SECTOR_SIZE } from './units.js';
@@ -82,7 +87,7 @@ export type { ChangedExtent } from './volume/changed-blocks.js';
 export type { CopyRangeOptions } from './volume/copy-range.js';
 export type { DeletionFigures, VolumeFigures } from './volume/history.js';
 export type { LateFigures } from './volume/late-areas.js';
-export { findStore, type Recovery } from './volume/open.js';
+export { checkHasNoStore, findStore, type Recovery } from './volume/open.js';
 export type { DroppedShadowCopy } from './volume/options.js';
 export {
   findSetOutcome,

@@ -69,10 +69,14 @@ export class BlockMap {
       : this.blocks;
   }
 
-  /** The shortest free range that is long enough gives its beginning, the lowest of several. @returns `undefined`: there is none */
-  allocate(count: number, kind: BlockKind): number | undefined {
+  /**
+   * The shortest free range that is long enough gives its beginning, the lowest of several.
+   * @param end where the blocks have to end, at the latest @returns `undefined`: there is none
+   */
+  allocate(count: number, kind: BlockKind, end = this.blocks): number | undefined {
     assert(count > 0, () => `${count} blocks cannot be allocated`);
-    const range = this.#byLength.first((element) => this.#length(element) >= count);
+    let range = this.#byLength.first((element) => this.#length(element) >= count);
+    while (range !== 0 && this.#start(range) + count > end) range = this.#nextLonger(range);
     if (range === 0) return undefined;
     const start = this.#start(range);
     this.#take(range, start, count, kind);
@@ -196,6 +200,15 @@ export class BlockMap {
   #rangeAt(start: number): number {
     const range = this.#byAddress.last((element) => this.#start(element) <= start);
     return range !== 0 && start < this.#start(range) + this.#length(range) ? range : 0;
+  }
+
+  /** The free range that follows in the order of lengths; 0: none. */
+  #nextLonger(range: number): number {
+    const [start, length] = [this.#start(range), this.#length(range)];
+    return this.#byLength.first((element) => {
+      const longer = this.#length(element) - length;
+      return longer > 0 || (longer === 0 && this.#start(element) > start);
+    });
   }
 
   #take(range: number, start: number, count: number, kind: BlockKind): void {

@@ -41,7 +41,6 @@ export class CacheStore {
   #due: Promise<void> | undefined;
   #cancelTimer: (() => void) | undefined;
   #evicted = 0;
-  #used = false;
   /** Told once why the image is not used any more. */
   onFailure: (error: Error) => void = () => undefined;
 
@@ -86,7 +85,6 @@ export class CacheStore {
 
   /** The extent was used. */
   touch(extent: Extent): void {
-    this.#used = true;
     this.#catalog.touch(extent);
   }
 
@@ -348,9 +346,10 @@ export class CacheStore {
         cause: this.failure,
       });
     }
-    if (!this.file.header.unclean && !this.#used) return;
+    const { recency } = this.#catalog;
+    if (!this.file.header.unclean && recency.isStored) return;
     await this.commits.begin();
-    await this.rewriteTree();
+    if (!recency.isStored) await this.rewriteTree();
     await this.commit();
     await this.commits.finish(this.#catalog);
     await this.file.shorten(() => this.#catalog.map.usedEnd);
@@ -358,7 +357,9 @@ export class CacheStore {
 
   /** Every leaf will be written once more: where nodes fit first, and with the order of use, which has changed everywhere. */
   async rewriteTree(): Promise<void> {
-    const { tree, nodes } = this.#catalog;
+    const { tree, nodes, recency } = this.#catalog;
+    // What changes meanwhile may concern a leaf that has been written.
+    recency.store();
     for (let at = 0; at !== Infinity; ) {
       await this.#load(at, at);
       if (nodes.dirtyCount >= DIRTY_NODES_MAX || !this.#catalog.isReadyToEvict()) {

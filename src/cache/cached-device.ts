@@ -48,6 +48,9 @@ export interface CachedDeviceOptions {
 }
 
 const DEFAULT_FILL = 65_536;
+/** Bytes that a fill may have. */
+export const FILL_SIZE_MIN = UNIT_BLOCKS * VCI_BLOCK_SIZE;
+export const FILL_SIZE_MAX = FILL_BLOCKS_MAX * VCI_BLOCK_SIZE;
 
 export class CachedDevice implements BlockDevice {
   readonly image: CacheImage;
@@ -112,8 +115,10 @@ export class CachedDevice implements BlockDevice {
     if (!image.writable)
       throw new InvalidArgumentError(`${image.name} is open for reading: a cache has to be written`);
     const isPower = Number.isSafeInteger(Math.log2(fillSize));
-    if (!isPower || fillSize < UNIT_BLOCKS * VCI_BLOCK_SIZE || fillSize > FILL_BLOCKS_MAX * VCI_BLOCK_SIZE)
-      throw new InvalidArgumentError(`a fill is a power of two from 4096 to 1048576 bytes, not ${fillSize}`);
+    if (!isPower || fillSize < FILL_SIZE_MIN || fillSize > FILL_SIZE_MAX)
+      throw new InvalidArgumentError(
+        `a fill is a power of two from ${FILL_SIZE_MIN} to ${FILL_SIZE_MAX} bytes, not ${fillSize}`,
+      );
     if (modificationId !== undefined && !isGuid(modificationId))
       throw new InvalidArgumentError(`${modificationId} is no UUID in lower case, without braces`);
     if (backing.size > VCI_BLOCKS_MAX * VCI_BLOCK_SIZE)

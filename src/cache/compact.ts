@@ -2,10 +2,12 @@
  * Moves extents towards the beginning of an image, so that its file can be shorter.
  *
  * An extent that lies behind the border, where everything would end if nothing were free before it, is copied to free blocks before it, and takes their
- * place in the tree; then a commit, and the file is cut. Nodes move by themselves: whatever is written again goes to the first place that fits.
+ * place in the tree; then a commit, and the file is cut. Nodes move when they are written again: to a place before the end that the image had, if there
+ * is one. So the file never becomes longer.
  */
 import type { BlockDevice } from '../device/block-device.js';
 import { VCI_BLOCK_SIZE } from '../format/vci.js';
+import { NODE_BLOCKS } from '../format/vci-node.js';
 import type { ByteLength } from '../units.js';
 import type { CacheStore } from './cache-store.js';
 import type { Catalog } from './catalog.js';
@@ -19,11 +21,38 @@ const ROUNDS_MAX = 4;
 export async function compact(store: CacheStore, signal?: AbortSignal): Promise<ByteLength> {
   const { device } = store.file;
   const before = device.size;
+  const { nodes } = store.catalog;
+  const end = await endOf(store);
+  nodes.border = end;
+  try {
+    await moveDown(store, signal);
+    // Where there was no room for a second tree before the end, it lies behind it. Where the first one was there is room now.
+    if ((await endOf(store)) > end) {
+      await store.rewriteTree();
+      await endOf(store);
+    }
+  } finally {
+    nodes.border = Number.POSITIVE_INFINITY;
+  }
+  await store.file.shorten(() => store.catalog.map.usedEnd);
+  await discardFree(store);
+  return Math.max(0, before - device.size);
+}
+
+/** Makes everything durable. @returns the block where everything ends then */
+async function endOf(store: CacheStore): Promise<number> {
+  await store.commit();
+  const { nodes, map } = store.catalog;
+  nodes.dropSpare();
+  return map.usedEnd;
+}
+
+async function moveDown(store: CacheStore, signal: AbortSignal | undefined): Promise<void> {
   for (let round = 0; round < ROUNDS_MAX; round++) {
-    await store.commit();
+    const usedEnd = await endOf(store);
     const { map } = store.catalog;
     const border = map.blocks - map.free;
-    if (map.usedEnd <= border + border / 16) break;
+    if (usedEnd - border < Math.max(NODE_BLOCKS, border / 16)) break;
     let moved = 0;
     for (const first of store.catalog.recency.firsts()) {
       signal?.throwIfAborted();
@@ -34,11 +63,6 @@ export async function compact(store: CacheStore, signal?: AbortSignal): Promise<
     await store.rewriteTree();
     if (moved === 0) break;
   }
-  await store.commit();
-  store.catalog.nodes.dropSpare();
-  await store.file.shorten(() => store.catalog.map.usedEnd);
-  await discardFree(store);
-  return Math.max(0, before - device.size);
 }
 
 /** Holes of the file where it holds nothing. */

@@ -60,6 +60,7 @@ export async function openStore(
   const intents = new Intents(device, extension.intents, bits);
   const tree = new ExtentTree(nodes, header.treeRoot);
   const { map, recency } = loaded;
+  if (!header.unclean && !isForeign) recency.store();
   const catalog = new Catalog({ map, nodes, deferred, tree, recency, intents });
   const file = new ImageFile(device, { ...header, extension });
   const store = new CacheStore(file, catalog, environment);

@@ -28,6 +28,7 @@ export class Recency {
   #spare = 0;
   #places = 1;
   #size = 0;
+  #isStored = false;
 
   /** @param expected extents, if that is known: there is room for them at once */
   constructor(limit: number, expected = 0) {
@@ -39,6 +40,16 @@ export class Recency {
 
   get size(): number {
     return this.#size;
+  }
+
+  /** Is the order, with the addresses, as it was when `store` was called last? */
+  get isStored(): boolean {
+    return this.#isStored;
+  }
+
+  /** The order as it is now is in the image, or will be with the next commit. */
+  store(): void {
+    this.#isStored = true;
   }
 
   /** Adds the extent that begins with block `first`, as the one used last; or as if used just before another. */
@@ -75,6 +86,7 @@ export class Recency {
     this.#firsts[place] = to;
     this.#addresses[place] = address;
     this.#enter(place);
+    this.#isStored = false;
   }
 
   has(first: number): boolean {
@@ -128,6 +140,7 @@ export class Recency {
     this.#newer[place] = other;
     this.#newer[older] = place;
     this.#older[other] = place;
+    this.#isStored = false;
   }
 
   #unlink(place: number): void {
@@ -135,6 +148,7 @@ export class Recency {
     const newer = this.#newer[place] ?? 0;
     this.#newer[older] = newer;
     this.#older[newer] = older;
+    this.#isStored = false;
   }
 
   #placeOf(first: number): number {

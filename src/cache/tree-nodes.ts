@@ -54,6 +54,8 @@ export class TreeNodes {
   /** What is being read; an entry that is taken away makes what was read void. */
   readonly #loading = new Map<number, Promise<void>>();
   readonly #spare: number[] = [];
+  /** Nodes go before this block, as long as there is room for them there. */
+  border = Number.POSITIVE_INFINITY;
   /** Those of the current epoch, in no order. */
   #dirty: TreeNode[] = [];
   #epoch = 0;
@@ -85,10 +87,14 @@ export class TreeNodes {
     // Many at a time, so that they do not come between data that could lie together.
     if (this.#spare.length >= SPARE_NEEDED) return this.#spare.length;
     while (this.#spare.length < SPARE_WANTED) {
-      const address = this.#map.allocate(NODE_BLOCKS, 'metadata');
+      const address =
+        this.#map.allocate(NODE_BLOCKS, 'metadata', this.border) ??
+        this.#map.allocate(NODE_BLOCKS, 'metadata');
       if (address === undefined) break;
       this.#spare.push(address);
     }
+    // Taken from the end.
+    if (this.border !== Number.POSITIVE_INFINITY) this.#spare.sort((a, b) => b - a);
     return this.#spare.length;
   }
 

@@ -12,7 +12,7 @@ import {
   NbdServer,
 } from '../index.js';
 import type { CacheCreateOptions, CacheServeOptions } from './commands/cache.js';
-import { explained, Status, UsageError } from './failure.js';
+import { asUsage, explained, Status } from './failure.js';
 import { tlsOf, untilSignal } from './listening.js';
 import { withProgress } from './progress.js';
 import type { Session } from './session.js';
@@ -133,13 +133,23 @@ export async function dumpImage({ json, output }: Session, path: string): Promis
 }
 
 export async function compactImage({ json, output, signal }: Session, path: string): Promise<undefined> {
-  await using image = await CacheImage.open(await FileDevice.open(path, { writable: true }));
-  const saved = await image.compact(signal);
-  if (json) await output.json({ image: path, fileSize: image.fileSize, savedBytes: saved });
-  else
-    await output.print(
-      `${path} is shorter by ${formatSize(saved)}; it has ${formatSize(image.fileSize)} now.`,
-    );
+  const device = await FileDevice.open(path, { writable: true });
+  const before = device.size;
+  let type: CacheImage['type'];
+  {
+    await using image = await CacheImage.open(device);
+    ({ type } = image);
+    await image.compact(signal);
+  }
+  // Closing an image writes to it, too.
+  const fileSize = device.size;
+  const saved = Math.max(0, before - fileSize);
+  if (json) return void (await output.json({ image: path, fileSize, savedBytes: saved }));
+  const size = formatSize(fileSize);
+  if (saved > 0) await output.print(`${path} is shorter by ${formatSize(saved)}; it has ${size} now.`);
+  else if (type === 'fixed')
+    await output.print(`${path} is fixed, and keeps its ${size}; what is free in it was discarded.`);
+  else await output.print(`${path} has ${size}, and is about as short as it can be.`);
 }
 
 export async function serveCached(
@@ -161,7 +171,7 @@ export async function serveCached(
         ? { path: options.socket ?? `${path}.sock` }
         : { ...options.listen, insecure: options.insecure ?? false };
     const bound = await server.listen(address).catch((error: unknown) => {
-      throw error instanceof InvalidArgumentError ? new UsageError(error.message, { cause: error }) : error;
+      throw asUsage(error);
     });
     const uri = uriOf(bound, tls !== undefined);
     const ready = session.json ? JSON.stringify({ uri, pid: process.pid, size: device.size }) : uri;

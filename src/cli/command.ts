@@ -1,5 +1,6 @@
 /** What all commands share: options, help with an example, and how wrong usage is told. */
-import { Command, Option } from 'commander';
+import { Argument, Command, Option } from 'commander';
+import { parsePath, parseVolume, parseVolumeOrSnapshot, parseVolumes } from './places.js';
 
 export interface CommonOptions {
   readonly json?: boolean;
@@ -29,19 +30,38 @@ interface Description {
   readonly writes?: boolean;
   /** Does it take several volumes? */
   readonly several?: boolean;
+  /** Does it take a snapshot, `VOLUME@ID`, as well? */
+  readonly snapshots?: boolean;
 }
 
 /** A command whose first argument is VOLUME. */
-export function volumeCommand({ name, summary, details, examples, writes, several }: Description): Command {
+export function volumeCommand({
+  name,
+  summary,
+  details,
+  examples,
+  writes,
+  several,
+  snapshots,
+}: Description): Command {
+  const volume = new Argument(
+    several ? '<VOLUME...>' : '<VOLUME>',
+    'path of an image or a block device, or an NBD address: nbd://HOST/EXPORT',
+  );
   const command = new Command(name)
     .summary(summary)
     .description(sentences(summary, details))
-    .argument(
-      several ? '<VOLUME...>' : '<VOLUME>',
-      'path of an image or a block device, or an NBD address: nbd://HOST/EXPORT',
+    .addArgument(
+      several
+        ? volume.argParser(parseVolumes)
+        : volume.argParser(snapshots ? parseVolumeOrSnapshot : parseVolume),
     )
     .helpOption('-h, --help', 'show this help')
-    .option('--store <DIR>', 'where the snapshots are kept (default: VOLUME.volsnap, or inside the volume)')
+    .option(
+      '--store <DIR>',
+      'where the snapshots are kept (default: VOLUME.volsnap, or inside the volume)',
+      parsePath,
+    )
     .option('--json', 'print JSON; errors too, on standard error')
     .addHelpText(
       'after',

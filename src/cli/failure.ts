@@ -1,6 +1,6 @@
 /** Failures, as the program reports them: one line, a stable code, an exit status. */
 import { CommanderError } from 'commander';
-import { DeviceError, VolsnapError } from '../index.js';
+import { DeviceError, InvalidArgumentError, VolsnapError } from '../index.js';
 import { oneLine } from './text.js';
 
 /** Exit statuses. */
@@ -10,6 +10,10 @@ export const Status = { done: 0, failed: 1, usage: 2 } as const;
 export class UsageError extends Error {
   override readonly name = 'UsageError';
 }
+
+/** For calls whose arguments are what the command line says and nothing else: what is wrong with them is wrong usage. */
+export const asUsage = (error: unknown): unknown =>
+  error instanceof InvalidArgumentError ? new UsageError(error.message, { cause: error }) : error;
 
 export interface Failure {
   /** An `ErrorCode` of the library, `USAGE`, `INTERRUPTED`, or `INTERNAL`: a bug in volsnap. */

@@ -4,6 +4,7 @@ import { type Command, Option } from 'commander';
 import type { NbdTls } from '../index.js';
 import { type Address, parseAddress } from './address.js';
 import { isAbort } from './failure.js';
+import { parsePath } from './places.js';
 import type { Session } from './session.js';
 
 export interface ListeningOptions {
@@ -18,16 +19,20 @@ export interface ListeningOptions {
 export const withListening = (command: Command, socketPlace: string): Command =>
   command
     .addOption(
-      new Option('--socket <PATH>', `Unix socket to serve on (default: ${socketPlace})`).conflicts('listen'),
+      new Option('--socket <PATH>', `Unix socket to serve on (default: ${socketPlace})`)
+        .conflicts('listen')
+        .argParser(parsePath),
     )
     .option('--listen <HOST:PORT>', 'TCP address to serve on; needs TLS, or --insecure', parseAddress)
     .addOption(
       new Option(
         '--tls-certificates <DIR>',
         'clients need a certificate: folder with ca-cert.pem, server-cert.pem, server-key.pem',
-      ).conflicts('tlsPsk'),
+      )
+        .conflicts('tlsPsk')
+        .argParser(parsePath),
     )
-    .option('--tls-psk <FILE>', 'clients need a key: file with lines of USER:KEY')
+    .option('--tls-psk <FILE>', 'clients need a key: file with lines of USER:KEY', parsePath)
     .option('--insecure', 'allow TCP without TLS, on loopback only');
 
 /** @throws InvalidArgumentError, DeviceError */

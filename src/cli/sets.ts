@@ -10,10 +10,9 @@ import {
   type VolumeAccess,
 } from '../index.js';
 import type { WritingOptions } from './command.js';
-import { UsageError } from './failure.js';
 import type { Session } from './session.js';
 import { snapshotRecord } from './snapshots.js';
-import { namedTwice, openForChange, openWhenFree, reachOwner, tellRecovery } from './volumes.js';
+import { openForChange, openWhenFree, reachOwner, tellRecovery } from './volumes.js';
 
 export interface PersistenceOptions extends WritingOptions {
   readonly notPersistent?: true;
@@ -29,8 +28,6 @@ export async function createSet(
   options: PersistenceOptions,
   wanted: CreateSnapshotOptions,
 ): Promise<readonly SetMember[]> {
-  const twice = namedTwice(paths);
-  if (twice !== undefined) throw new UsageError(`${twice} is named twice`);
   const owners: (RemoteVolume | undefined)[] = [];
   try {
     for (const path of paths) owners.push(await reachOwner(session, path, options));

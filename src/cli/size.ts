@@ -20,6 +20,13 @@ export function parseSize(text: string): ByteLength {
   return bytes;
 }
 
+/** The same, but more than 0. @throws InvalidArgumentError of commander */
+export function parsePositiveSize(text: string): ByteLength {
+  const bytes = parseSize(text);
+  if (bytes === 0) throw new InvalidArgumentError('Give more than 0.');
+  return bytes;
+}
+
 /** `12.3 MiB`; exact below 1 KiB. */
 export function formatSize(bytes: ByteLength): string {
   let value = bytes;

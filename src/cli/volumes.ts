@@ -4,7 +4,7 @@
  * A volume that a process serves is reached through that process. Else commands that only read open it for reading, so several
  * may run at once, and the others have it to themselves.
  */
-import { lstat, realpath, stat } from 'node:fs/promises';
+import { lstat, realpath } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
@@ -26,6 +26,7 @@ import {
 import type { CommonOptions, WritingOptions } from './command.js';
 import { UsageError } from './failure.js';
 import { findSnapshot } from './ids.js';
+import type { Source } from './places.js';
 import type { Session } from './session.js';
 
 /**
@@ -48,10 +49,6 @@ async function withoutLink(path: string): Promise<string> {
     return path; // Opening it says what is wrong.
   }
 }
-
-/** A path that is the same as an earlier one of `paths`. */
-export const namedTwice = (paths: readonly string[]): string | undefined =>
-  paths.find((path, i) => paths.slice(0, i).some((other) => resolve(other) === resolve(path)));
 
 /** The store that `--store` names; without it the volume's own is looked for. */
 export const storeOf = ({ store }: CommonOptions): { readonly store?: DirectoryStore } =>
@@ -257,40 +254,12 @@ export function tellRecovery({ notes }: Session, { recovery, name }: VolumeAcces
   }
 }
 
-/** A volume, or a snapshot of it. */
-export interface Source {
-  readonly path: string;
-  readonly id: string | undefined;
-}
-
-/** Takes `VOLUME@ID` apart. A file that has the whole text as its name is the volume. */
-export async function parseSource(text: string): Promise<Source> {
-  const at = idMark(text);
-  if (at <= 0 || (await exists(text))) return { path: text, id: undefined };
-  const id = text.slice(at + 1);
-  if (id === '') throw new UsageError(`${text}: an id, or the beginning of one, follows the @`);
-  return { path: text.slice(0, at), id };
-}
-
-/**
- * Where the `@` is that an id follows; -1: there is none. An `@` before a slash is one of a path or an address, and before
- * the host of an address with TLS stands a user.
- */
-function idMark(text: string): number {
-  const at = text.lastIndexOf('@');
-  const authority = /^nbds(?:\+unix)?:\/\/[^/?#]*/i.exec(text)?.[0] ?? '';
-  return text.includes('/', at) || at < authority.length ? -1 : at;
+/** @throws UsageError if one of several volumes is named twice */
+export function refuseTwice(paths: readonly string[]): void {
+  const twice = paths.find((path, i) => paths.some((other, j) => j < i && resolve(other) === resolve(path)));
+  if (twice !== undefined) throw new UsageError(`${twice} is named twice`);
 }
 
 /** What `parseSource` found, in the open volume. */
 export const sourceIn = (volume: VolumeAccess, { id }: Source): VolumeAccess | Snapshot =>
   id === undefined ? volume : findSnapshot(volume, id);
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await stat(path);
-    return true;
-  } catch {
-    return false;
-  }
-}

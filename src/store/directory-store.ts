@@ -35,7 +35,9 @@ import type {
 } from './store.js';
 
 const CONTROL_FILE_NAME = `{${FORMAT_SIGNATURE}}`;
+const CONTROL_FILE_SIZE = (1 + CONTROL_BLOCKS) * BLOCK_SIZE;
 const areaFileName = (storeId: Guid): string => `{${storeId}}{${FORMAT_SIGNATURE}}`;
+const isAreaFileName = (name: string): boolean => name.endsWith(`}${CONTROL_FILE_NAME}`);
 
 export class DirectoryStore implements Store {
   readonly layout = 'directory';
@@ -54,7 +56,7 @@ export class DirectoryStore implements Store {
     await removeUnfinished(folder);
     const file = await folder.create(CONTROL_FILE_NAME);
     try {
-      await file.resize((1 + CONTROL_BLOCKS) * BLOCK_SIZE);
+      await file.resize(CONTROL_FILE_SIZE);
       const start = newStart(environment, {
         volumeId: guidFrom(environment.random),
         maximumSize,
@@ -79,14 +81,19 @@ export class DirectoryStore implements Store {
       return new AttachedDirectory(folder, file, await ControlFile.open(file), device, writable);
     } catch (error) {
       await file.close();
+      if (error instanceof FormatError && (await contentOf(folder)) === 'unfinished')
+        throw new NotInitializedError(
+          `no snapshot store in ${folder.name}, only what was left when making one was interrupted; make it with: volsnap init VOLUME`,
+          { cause: error },
+        );
       throw error;
     }
   }
 
-  /** Is there a store at all? */
+  /** Is there a store at all? What an interrupted `initialize` has left is none. */
   async exists(): Promise<boolean> {
     try {
-      return (await (await this.#openFolder()).list()).includes(CONTROL_FILE_NAME);
+      return (await contentOf(await this.#openFolder())) === 'store';
     } catch (error) {
       if (error instanceof NotInitializedError) return false;
       throw error;
@@ -103,22 +110,33 @@ export class DirectoryStore implements Store {
   }
 }
 
-/** An interrupted `initialize` leaves a control file without a start block, which is written last. */
-async function removeUnfinished(folder: Folder): Promise<void> {
-  if (!(await folder.list()).includes(CONTROL_FILE_NAME)) return;
+/**
+ * What a folder holds. An interrupted `initialize` leaves a control file that has nothing yet, or no start block, which is written last; and no
+ * diff area. Anything else is a store, damaged or not.
+ */
+async function contentOf(folder: Folder): Promise<'nothing' | 'unfinished' | 'store'> {
+  const names = await folder.list();
+  if (!names.includes(CONTROL_FILE_NAME)) return 'nothing';
+  if (names.some(isAreaFileName)) return 'store';
   const file = await folder.open(CONTROL_FILE_NAME, { writable: false });
-  const start = new Uint8Array(START_BLOCK_SIZE);
   try {
-    if (file.size >= START_BLOCK_OFFSET + START_BLOCK_SIZE) await file.read(START_BLOCK_OFFSET, start);
+    if (file.size === 0) return 'unfinished';
+    if (file.size < CONTROL_FILE_SIZE) return 'store';
+    const start = new Uint8Array(START_BLOCK_SIZE);
+    await file.read(START_BLOCK_OFFSET, start);
+    return isZero(start) ? 'unfinished' : 'store';
   } finally {
     await file.close();
   }
-  if (!isZero(start)) {
+}
+
+async function removeUnfinished(folder: Folder): Promise<void> {
+  const content = await contentOf(folder);
+  if (content === 'store')
     throw new AlreadyInitializedError(
       `${folder.name} holds a store already; delete that folder to start anew`,
     );
-  }
-  await folder.remove(CONTROL_FILE_NAME);
+  if (content === 'unfinished') await folder.remove(CONTROL_FILE_NAME);
 }
 
 async function openControlFile(folder: Folder, writable: boolean): Promise<ResizableDevice> {
@@ -194,7 +212,7 @@ class AttachedDirectory implements AttachedStore {
   async orphans(): Promise<string[]> {
     const wanted = new Set(this.control.entries.map((entry) => areaFileName(entry.snapshot.storeId)));
     const names = await this.folder.list();
-    return names.filter((name) => name.endsWith(`}${CONTROL_FILE_NAME}`) && !wanted.has(name));
+    return names.filter((name) => isAreaFileName(name) && !wanted.has(name));
   }
 
   async removeOrphans(): Promise<string[]> {

@@ -80,6 +80,35 @@ export interface InVolumeOptions {
   readonly overFileSystem?: boolean;
 }
 
+/** @throws InvalidArgumentError for a reserve that no device can have */
+export function checkReserve({ runs, reserve, protectedSize }: InVolumeOptions): void {
+  if (runs !== undefined) {
+    if (reserve !== undefined || protectedSize !== undefined)
+      throw new InvalidArgumentError('a reserve lies inside the volume, in runs, or behind it: not both');
+    placeInside(wholeBlocks(runs, Number.MAX_SAFE_INTEGER));
+  } else if (protectedSize !== undefined) {
+    checkWhole('protected size', protectedSize);
+    if (protectedSize === 0) throw new InvalidArgumentError('a volume has at least one byte');
+  } else {
+    if (reserve !== undefined) checkWhole('reserve', reserve);
+    if (reserve === undefined || reserve < RESERVE_MIN)
+      throw new InvalidArgumentError(
+        `an in-volume store needs a reserve of at least ${RESERVE_MIN} bytes, got ${reserve ?? 'none'}`,
+      );
+  }
+}
+
+/** Where the control blocks of a reserve in those blocks lie. @throws InvalidArgumentError if there is no place for them */
+function placeInside(blocks: Extents): { controlOffset: ByteOffset; blocks: Extents } {
+  const first = [...blocks].find(({ length }) => length >= FIXED_BLOCKS_INSIDE);
+  if (blocks.has(0)) throw new InvalidArgumentError('the first block of the volume cannot hold its store');
+  if (first === undefined || blocks.total < FIXED_BLOCKS_INSIDE + AREA_BLOCKS_MIN)
+    throw new InvalidArgumentError(
+      `runs of a store need ${FIXED_BLOCKS_INSIDE} whole blocks of 16 KiB in one run and ${FIXED_BLOCKS_INSIDE + AREA_BLOCKS_MIN} in all, these have ${blocks.total}`,
+    );
+  return { controlOffset: first.start * BLOCK_SIZE, blocks };
+}
+
 export class InVolumeStore implements Store {
   readonly layout = 'in-volume';
   readonly #options: InVolumeOptions;
@@ -100,6 +129,7 @@ export class InVolumeStore implements Store {
 
   async initialize(device: BlockDevice, options: InitializeOptions): Promise<void> {
     const { environment, maximumSize, overWindows = false, incompatible = 0 } = options;
+    checkReserve(this.#options);
     const start = new Uint8Array(START_BLOCK_SIZE);
     if (device.size < START_BLOCK_OFFSET + START_BLOCK_SIZE) {
       throw new UnsupportedError(`${device.name} is smaller than the 8 KiB boot area; use a directory store`);
@@ -128,36 +158,19 @@ export class InVolumeStore implements Store {
 
   /** The reserve inside the volume, if there is to be one. @throws InvalidArgumentError */
   #insideOf(device: BlockDevice): { controlOffset: ByteOffset; blocks: Extents } | undefined {
-    const { runs, reserve, protectedSize } = this.#options;
-    if (runs === undefined) return undefined;
-    if (reserve !== undefined || protectedSize !== undefined)
-      throw new InvalidArgumentError('a reserve lies inside the volume, in runs, or behind it: not both');
-    const blocks = wholeBlocks(runs, device.size);
-    const first = [...blocks].find(({ length }) => length >= FIXED_BLOCKS_INSIDE);
-    if (blocks.has(0)) throw new InvalidArgumentError('the first block of the volume cannot hold its store');
-    if (first === undefined || blocks.total < FIXED_BLOCKS_INSIDE + AREA_BLOCKS_MIN)
-      throw new InvalidArgumentError(
-        `runs of a store need ${FIXED_BLOCKS_INSIDE} whole blocks of 16 KiB in one run and ${FIXED_BLOCKS_INSIDE + AREA_BLOCKS_MIN} in all, these have ${blocks.total}`,
-      );
-    return { controlOffset: first.start * BLOCK_SIZE, blocks };
+    const { runs } = this.#options;
+    return runs === undefined ? undefined : placeInside(wholeBlocks(runs, device.size));
   }
 
   async #makeRoom(device: BlockDevice): Promise<ByteLength> {
-    const { reserve, protectedSize } = this.#options;
-    if (reserve !== undefined) checkWhole('reserve', reserve);
-    if (protectedSize !== undefined) checkWhole('protected size', protectedSize);
+    const { reserve = 0, protectedSize } = this.#options;
     if (protectedSize !== undefined) {
-      if (protectedSize < 1 || roundUp(protectedSize, BLOCK_SIZE) + RESERVE_MIN > device.size) {
+      if (roundUp(protectedSize, BLOCK_SIZE) + RESERVE_MIN > device.size) {
         throw new InvalidArgumentError(
           `a protected size of ${protectedSize} leaves less than ${RESERVE_MIN} bytes of ${device.size}`,
         );
       }
       return protectedSize;
-    }
-    if (reserve === undefined || reserve < RESERVE_MIN) {
-      throw new InvalidArgumentError(
-        `an in-volume store needs a reserve of at least ${RESERVE_MIN} bytes, got ${reserve ?? 'none'}`,
-      );
     }
     if (!isResizable(device)) {
       throw new UnsupportedError(

@@ -24,8 +24,9 @@ export function wholeBlocks(
   const blocks = new Extents();
   for (const { offset, length } of runs) {
     const isRange = Number.isSafeInteger(offset) && Number.isSafeInteger(length) && offset >= 0 && length > 0;
-    if (!isRange || offset + length > deviceSize)
-      throw new InvalidArgumentError(`${length} bytes at ${offset} are no run of ${deviceSize} bytes`);
+    if (!isRange) throw new InvalidArgumentError(`${length} bytes at ${offset} are no run`);
+    if (offset + length > deviceSize)
+      throw new InvalidArgumentError(`the run of ${length} bytes at ${offset} is not within ${deviceSize}`);
     const start = Math.ceil(offset / BLOCK_SIZE);
     const count = Math.floor((offset + length) / BLOCK_SIZE) - start;
     if (count <= 0) continue;

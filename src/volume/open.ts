@@ -6,6 +6,7 @@ import type { BlockDevice } from '../device/block-device.js';
 import { loadDiffArea } from '../diff-area/load.js';
 import type { Clock } from '../environment.js';
 import {
+  AlreadyInitializedError,
   DeviceError,
   FormatError,
   NotFoundError,
@@ -77,6 +78,21 @@ export async function findStore(device: BlockDevice): Promise<Store | typeof FOR
     );
   }
   return found.extension === undefined ? FOREIGN : new InVolumeStore();
+}
+
+/**
+ * Two stores of one volume would miss each other's copies. One in a folder that only its user knows cannot be found.
+ * @returns whether Windows has a store there, which is no obstacle to one of ours
+ * @throws AlreadyInitializedError, naming the store, if the volume has one that `findStore` finds
+ */
+export async function checkHasNoStore(device: BlockDevice): Promise<boolean> {
+  const found = await findStore(device).catch((error: unknown) => {
+    if (error instanceof NotInitializedError) return undefined;
+    throw error;
+  });
+  if (found === undefined || found === FOREIGN) return found === FOREIGN;
+  const place = found.layout === 'in-volume' ? 'inside it' : `in ${device.name}${STORE_SUFFIX}`;
+  throw new AlreadyInitializedError(`${device.name} has a snapshot store already, ${place}`);
 }
 
 export interface LoadOptions {

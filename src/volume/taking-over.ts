@@ -33,6 +33,7 @@ import { MetadataReader } from '../windows/metadata-reader.js';
 import { Notes } from '../windows/notes.js';
 import { readStoreMap } from '../windows/store-map.js';
 import { openParts } from './assemble.js';
+import { checkHasNoStore } from './open.js';
 import type { InitializeVolumeOptions } from './options.js';
 import { idOf } from './windows-snapshot.js';
 import { storeWriterOf } from './writers.js';
@@ -68,6 +69,7 @@ export async function initializeStore(device: BlockDevice, options: InitializeVo
     environment = systemEnvironment,
     onShadowCopyDropped: onDropped = () => undefined,
   } = options;
+  if ('path' in device) await checkHasNoStore(device);
   if (shadowCopies === undefined || !(await hasWindowsStore(device)))
     return store.initialize(device, { environment, maximumSize });
   if (!(store instanceof InVolumeStore))

@@ -50,8 +50,8 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
   readonly serial = Volume.#count++;
 
   /**
-   * Makes an empty store for the volume on `device`, which stays open.
-   * @throws AlreadyInitializedError, UnsupportedError, InvalidArgumentError, ReadOnlyError, DeviceError
+   * Makes an empty store for the volume on `device`, which stays open. What an interrupted call has left is made anew.
+   * @throws AlreadyInitializedError (there is one in the place of the new one, or, of a file, where `findStore` looks), UnsupportedError, InvalidArgumentError, ReadOnlyError, DeviceError
    */
   static async initialize(device: BlockDevice, options: InitializeVolumeOptions): Promise<void> {
     if (!device.writable) throw new ReadOnlyError(`${device.name} is open for reading only`);

@@ -5,29 +5,10 @@ import { describe, expect, test } from 'vitest';
 import { Bench, ended, feed, MEBIBYTE, noise } from './cli-support.js';
 
 describe('wrong usage ends with 2', () => {
+  // Many more cases are in test/unit/cli/usage.test.ts, without processes.
   test.each([
     ['no such command', ['frobnicate']],
-    ['no volume', ['list']],
-    ['too many arguments', ['list', 'a.img', 'b.img']],
-    ['an unknown option', ['list', 'a.img', '--jsn']],
     ['a size that is none', ['init', 'a.img', '--max-size', 'many']],
-    ['a negative size', ['read', 'a.img', '--offset', '-1']],
-    ['a negative limit', ['resize-store', 'a.img', '-5']],
-    ['a size of a decimal unit', ['init', 'a.img', '--max-size', '1KB']],
-    ['a size beyond counting', ['init', 'a.img', '--max-size', '9007199254740992']],
-    ['half a byte', ['init', 'a.img', '--max-size', '0.5']],
-    ['--in-volume without --reserve', ['init', 'a.img', '--in-volume']],
-    ['--reserve without --in-volume', ['init', 'a.img', '--reserve', '5M']],
-    ['two places for the store', ['init', 'a.img', '--in-volume', '--reserve', '5M', '--store', 'x']],
-    ['nothing to delete', ['delete', 'a.img']],
-    ['two ways to delete', ['delete', 'a.img', '--all', '--oldest']],
-    ['ids and --all', ['delete', 'a.img', 'abc', '--all']],
-    ['no output file', ['export', 'a.img', 'abc']],
-    ['a format that nobody knows', ['export', 'a.img', 'abc', '-o', 'x', '--format', 'vhd']],
-    ['an empty id', ['read', 'a.img@']],
-    ['a set with a volume twice', ['create', 'a.img', './a.img']],
-    ['a UUID that is none', ['cache', 'create', 'x.vci', '--size', '2M', '--uuid', 'zz']],
-    ['what only a repair does', ['check', 'a.img', '--changed', 'keep']],
   ])('%s', (_, args) => {
     const bench = new Bench();
     bench.image('a.img', MEBIBYTE);
@@ -53,7 +34,6 @@ describe('a failure ends with 1 and says why', () => {
     expect(bench.fails(['init', '/dev/null'], 1)).toContain('neither a file');
     expect(bench.fails(['list', 'plain.img'], 1)).toContain('volsnap init plain.img');
     expect(bench.fails(['list', 'plain.img', '--store', 'nowhere'], 1)).toContain('no snapshot store');
-    expect(bench.fails(['list', ''], 1)).toContain('cannot open');
   });
 
   test('a second store for one volume', () => {

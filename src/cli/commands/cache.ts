@@ -1,10 +1,18 @@
 /** `volsnap cache`: cache images, and devices served through one. What the commands do is in `../cache-commands.ts`, loaded when one runs. */
-import { Command, Option } from 'commander';
-import type { ByteLength } from '../../index.js';
+import { Command, InvalidArgumentError, Option } from 'commander';
+import {
+  type ByteLength,
+  CACHE_SIZE_MAX,
+  CACHE_SIZE_MIN,
+  FILL_SIZE_MAX,
+  FILL_SIZE_MIN,
+  SECTOR_SIZE,
+} from '../../index.js';
 import { Status } from '../failure.js';
 import { type ListeningOptions, withListening } from '../listening.js';
+import { parsePath, parseVolume } from '../places.js';
 import type { Runner } from '../session.js';
-import { parseSize } from '../size.js';
+import { formatSize, parsePositiveSize, parseSize } from '../size.js';
 import { parseUuid } from '../uuid.js';
 
 export interface CacheCreateOptions {
@@ -45,7 +53,7 @@ function imageCommand(name: string, summary: string, details: string, ...lines: 
   return new Command(name)
     .summary(summary)
     .description(`${summary.charAt(0).toUpperCase()}${summary.slice(1)}. ${details}`.trimEnd())
-    .argument('<IMAGE>', 'path of the cache image')
+    .argument('<IMAGE>', 'path of the cache image', parsePath)
     .helpOption('-h, --help', 'show this help')
     .option('--json', 'print JSON; errors too, on standard error')
     .addHelpText('after', examples(...lines));
@@ -53,6 +61,26 @@ function imageCommand(name: string, summary: string, details: string, ...lines: 
 
 const examples = (...lines: readonly string[]): string =>
   `\nExample${lines.length > 1 ? 's' : ''}:\n${lines.map((line) => `  $ ${line}\n`).join('')}`;
+
+/** @throws InvalidArgumentError of commander, which ends as wrong usage */
+function parseImageSize(text: string): ByteLength {
+  const size = parseSize(text);
+  if (size < CACHE_SIZE_MIN || size > CACHE_SIZE_MAX || size % SECTOR_SIZE !== 0)
+    throw new InvalidArgumentError(
+      `Give ${formatSize(CACHE_SIZE_MIN)} to ${CACHE_SIZE_MAX} bytes, a multiple of ${SECTOR_SIZE}.`,
+    );
+  return size;
+}
+
+/** @throws InvalidArgumentError of commander */
+function parseFillSize(text: string): ByteLength {
+  const size = parseSize(text);
+  if (!Number.isInteger(Math.log2(size)) || size < FILL_SIZE_MIN || size > FILL_SIZE_MAX)
+    throw new InvalidArgumentError(
+      `Give a power of two from ${formatSize(FILL_SIZE_MIN)} to ${formatSize(FILL_SIZE_MAX)}.`,
+    );
+  return size;
+}
 
 const create = (run: Runner): Command =>
   imageCommand(
@@ -62,7 +90,7 @@ const create = (run: Runner): Command =>
     'volsnap cache create disk.vci --size 20G',
     'volsnap cache create /dev/vg0/cache --size 100G --fixed',
   )
-    .requiredOption('--size <SIZE>', 'bytes of the image at most, metadata included', parseSize)
+    .requiredOption('--size <SIZE>', 'bytes of the image at most, metadata included', parseImageSize)
     .option('--fixed', 'take all of its space now, instead of growing')
     .option('--uuid <UUID>', 'UUID of the image (default: a random one)', parseUuid)
     .option('--replace', 'replace a cache image that is there')
@@ -120,7 +148,11 @@ const serve = (run: Runner): Command =>
       'The export has the empty name; the URI is printed when clients can connect. While it is served nothing else may write the backing. Ends with Ctrl-C or SIGTERM.',
       'volsnap cache serve disk.vci nbd://host/export',
       'volsnap cache serve disk.vci nbds://host/export --socket /run/vm/disk.sock --policy write-around',
-    ).argument('<BACKING>', 'what is cached: an NBD address, or the path of an image or a block device'),
+    ).argument(
+      '<BACKING>',
+      'what is cached: an NBD address, or the path of an image or a block device',
+      parseVolume,
+    ),
     'IMAGE.sock',
   )
     .addOption(
@@ -134,8 +166,8 @@ const serve = (run: Runner): Command =>
       parseSize,
       4 * MEBIBYTE,
     )
-    .option('--fill <SIZE>', 'read so much around what is missing, a power of two', parseSize, 65_536)
-    .option('--memory <SIZE>', 'for the tree and the order of use', parseSize, 48 * MEBIBYTE)
+    .option('--fill <SIZE>', 'read so much around what is missing, a power of two', parseFillSize, 65_536)
+    .option('--memory <SIZE>', 'for the tree and the order of use', parsePositiveSize, 48 * MEBIBYTE)
     .option(
       '--modification-uuid <UUID>',
       'of which state the backing is; of another, the cache is emptied',

@@ -1,5 +1,5 @@
 /** `volsnap check`: is everything that the snapshots are made of sound? */
-import { type Command, InvalidArgumentError, Option } from 'commander';
+import { type Command, Option } from 'commander';
 import {
   type BlockDevice,
   type ByteLength,
@@ -15,7 +15,7 @@ import { volumeCommand, type WritingOptions } from '../command.js';
 import { Status, UsageError } from '../failure.js';
 import { withProgress } from '../progress.js';
 import type { Runner, Session } from '../session.js';
-import { parseSize } from '../size.js';
+import { parsePositiveSize } from '../size.js';
 import { oneLine } from '../text.js';
 import { openDevice, openForChange, reachOrOpen, storeOf, useVolume } from '../volumes.js';
 
@@ -42,7 +42,11 @@ export const checkCommand = (run: Runner): Command =>
     writes: true,
   })
     .option('--scrub', 'also read every copy and verify its checksum')
-    .option('--rate <SIZE>', 'of --scrub: read so much in a second, at most (default: no limit)', parseRate)
+    .option(
+      '--rate <SIZE>',
+      'of --scrub: read so much in a second, at most (default: no limit)',
+      parsePositiveSize,
+    )
     .option('--repair', 'put right what can be, remove snapshots that are damaged, and then check again')
     .addOption(
       new Option(
@@ -51,13 +55,6 @@ export const checkCommand = (run: Runner): Command =>
       ).choices(['keep', 'drop']),
     )
     .action(run(check, COULD_NOT_RUN));
-
-/** @throws InvalidArgumentError of commander */
-function parseRate(text: string): ByteLength {
-  const rate = parseSize(text);
-  if (rate === 0) throw new InvalidArgumentError('Give more than 0; without --rate there is no limit.');
-  return rate;
-}
 
 async function check(session: Session, path: string, options: CheckOptions): Promise<number> {
   const { json, output } = session;

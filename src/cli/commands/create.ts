@@ -1,18 +1,16 @@
 /** `volsnap create`: takes a snapshot, or one of each of several volumes at one moment. */
-import { createReadStream } from 'node:fs';
 import type { Command } from 'commander';
-import { type CreateSnapshotOptions, InvalidArgumentError } from '../../index.js';
+import type { CreateSnapshotOptions } from '../../index.js';
 import { volumeCommand, type WritingOptions } from '../command.js';
-import { explained, UsageError } from '../failure.js';
+import { UsageError } from '../failure.js';
 import { shortId } from '../ids.js';
+import { parseLabel, readInformation } from '../information.js';
+import { parsePath } from '../places.js';
 import type { Runner, Session } from '../session.js';
 import { checkServed, createSet, reasonsToKeepAll } from '../sets.js';
 import { snapshotRecord } from '../snapshots.js';
 import { shellWord } from '../text.js';
-import { changeVolume } from '../volumes.js';
-
-/** More than a snapshot can hold, whatever else it holds. */
-const APPLICATION_INFO_MAX = 16_256;
+import { changeVolume, refuseTwice } from '../volumes.js';
 
 interface CreateOptions extends WritingOptions {
   readonly label?: string;
@@ -40,8 +38,8 @@ export const createCommand = (run: Runner): Command =>
     writes: true,
     several: true,
   })
-    .option('--label <TEXT>', 'a name for people')
-    .option('--app-info <FILE>', 'bytes to keep with the snapshot, up to about 16,000')
+    .option('--label <TEXT>', 'a name for people', parseLabel)
+    .option('--app-info <FILE>', 'bytes to keep with the snapshot, up to about 16,000', parsePath)
     .option('--writable', 'the snapshot itself may be written, which nothing else sees')
     .option('--hidden', 'leave it out of lists and exports; its id still works')
     .option('--not-persistent', 'for as long as the volume is served: gone when it is opened again')
@@ -60,6 +58,9 @@ async function create(
   paths: readonly string[],
   options: CreateOptions,
 ): Promise<undefined> {
+  refuseTwice(paths);
+  if (options.frozen === true && options.skipUnused !== true)
+    throw new UsageError('--frozen goes with --skip-unused: it says that what is unused is known');
   const wanted = await wantedSnapshot(options);
   const [path, ...others] = paths;
   if (path === undefined) throw new UsageError('name a volume');
@@ -109,22 +110,4 @@ async function createOne(
     dim('See all:    ') + bold(`volsnap list ${shellWord(path)}${place}`),
     dim('Get it back: ') + bold(`volsnap export ${shellWord(path)} ${snapshot.short}${place} -o copy.img`),
   );
-}
-
-async function readInformation(path: string): Promise<Uint8Array> {
-  return explained(`read ${path}`, async () => {
-    const pieces: Buffer[] = [];
-    let length = 0;
-    // It may be a pipe, and one that never ends.
-    for await (const piece of createReadStream(path)) {
-      pieces.push(piece);
-      length += piece.byteLength;
-      if (length > APPLICATION_INFO_MAX) {
-        throw new InvalidArgumentError(
-          `${path} is too large: at most ${APPLICATION_INFO_MAX} bytes fit a snapshot`,
-        );
-      }
-    }
-    return Buffer.concat(pieces);
-  });
 }

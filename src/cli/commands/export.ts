@@ -15,6 +15,7 @@ import { type CommonOptions, volumeCommand } from '../command.js';
 import { type Destination, openDestination, withDestination } from '../destination.js';
 import { UsageError } from '../failure.js';
 import { findSnapshot } from '../ids.js';
+import { parsePath } from '../places.js';
 import { withProgress } from '../progress.js';
 import type { Runner, Session } from '../session.js';
 import { formatSize } from '../size.js';
@@ -46,6 +47,7 @@ export const exportCommand = (run: Runner): Command =>
     .requiredOption(
       '-o, --output <FILE>',
       'the image to make; an older one is replaced when the new one is whole',
+      parsePath,
     )
     .addOption(
       new Option('--format <FORMAT>', 'of the image').choices(['raw', 'qcow2', 'vss']).default('raw'),
@@ -54,6 +56,7 @@ export const exportCommand = (run: Runner): Command =>
     .option(
       '--backing <FILE>',
       'the image of that older snapshot (default: the one that is found beside FILE)',
+      parsePath,
     )
     .addOption(
       new Option('--backing-format <FORMAT>', 'of that image (default: qcow2)').choices(['qcow2', 'raw']),

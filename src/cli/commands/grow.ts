@@ -3,7 +3,7 @@ import type { Command } from 'commander';
 import type { ByteLength } from '../../index.js';
 import { volumeCommand, type WritingOptions } from '../command.js';
 import type { Runner, Session } from '../session.js';
-import { formatSize, parseSize } from '../size.js';
+import { formatSize, parsePositiveSize } from '../size.js';
 import { changeVolume } from '../volumes.js';
 
 export const growCommand = (run: Runner): Command =>
@@ -15,7 +15,7 @@ export const growCommand = (run: Runner): Command =>
     examples: ['volsnap grow disk.img 20G'],
     writes: true,
   })
-    .argument('<SIZE>', 'how long the volume is to be', parseSize)
+    .argument('<SIZE>', 'how long the volume is to be', parsePositiveSize)
     .action(run(grow));
 
 async function grow(

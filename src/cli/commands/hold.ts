@@ -33,12 +33,17 @@ export const releaseCommand = (run: Runner): Command =>
     .argument('<ID>', 'the snapshot')
     .action(run(release));
 
+const DATE = /^(?<day>\d{4}-\d{2}-\d{2})(?<time>[T ].+)?$/;
+
 /** A day without a time begins at midnight here. @throws InvalidArgumentError of commander */
 function parseDate(text: string): Date {
-  const isDay = /^\d{4}-\d{2}-\d{2}$/.test(text);
-  const date = new Date(isDay ? `${text}T00:00` : text);
-  if (!/^\d{4}-/.test(text) || Number.isNaN(date.getTime()))
+  const { day, time = 'T00:00' } = DATE.exec(text)?.groups ?? {};
+  const date = new Date(`${day}${time}`);
+  // For `Date` the 31st of February is a day in March.
+  const isDay = day !== undefined && new Date(`${day}T00:00Z`).toJSON()?.startsWith(day);
+  if (!isDay || Number.isNaN(date.getTime()))
     throw new InvalidArgumentError('Give a date such as 2030-01-31, or a moment such as 2030-01-31T18:00Z.');
+  if (date.getTime() <= Date.now()) throw new InvalidArgumentError('Give a date to come.');
   return date;
 }
 

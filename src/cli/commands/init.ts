@@ -2,24 +2,22 @@
 import { stat } from 'node:fs/promises';
 import { type Command, Option, InvalidArgumentError as WrongArgument } from 'commander';
 import {
-  AlreadyInitializedError,
   type ByteLength,
   type ByteOffset,
+  checkHasNoStore,
+  checkReserve,
   DirectoryStore,
   type DroppedShadowCopy,
-  FileDevice,
-  findStore,
+  type FileDevice,
   InVolumeStore,
-  InvalidArgumentError,
+  looksLikeUri,
   type NbdDevice,
-  NotInitializedError,
-  type Store,
   Volume,
 } from '../../index.js';
 import { type CommonOptions, volumeCommand } from '../command.js';
-import { UsageError } from '../failure.js';
+import { asUsage, UsageError } from '../failure.js';
 import type { Runner, Session } from '../session.js';
-import { formatSize, parseSize } from '../size.js';
+import { formatSize, parsePositiveSize, parseSize } from '../size.js';
 import { shellWord } from '../text.js';
 import { openDevice } from '../volumes.js';
 
@@ -63,11 +61,11 @@ export const initCommand = (run: Runner): Command =>
     ],
   })
     .option('--in-volume', 'keep the snapshots inside the volume, which is made longer for it')
-    .option('--reserve <SIZE>', 'how much longer, with --in-volume', parseSize)
+    .option('--reserve <SIZE>', 'how much longer, with --in-volume', parsePositiveSize)
     .option(
       '--protected-size <SIZE>',
       'instead: size of the volume, where there is room behind it',
-      parseSize,
+      parsePositiveSize,
     )
     .option(
       '--runs <OFFSET+LENGTH,...>',
@@ -84,11 +82,12 @@ export const initCommand = (run: Runner): Command =>
     .action(run(initialize));
 
 async function initialize(session: Session, path: string, options: InitOptions): Promise<undefined> {
-  checkOptions(options);
+  checkOptions(path, options);
+  const inside = options.inVolume ? storeInside(options) : undefined;
   const device = await openDevice(path, true);
   try {
     await checkNew(device, options, session);
-    const store = await storeFor(device, options);
+    const store = inside ?? (await storeBeside(device, options));
     const volumeSize = options.protectedSize ?? device.size;
     const maximumSize = options.maxSize ?? 0;
     const { shadowCopies } = options;
@@ -128,7 +127,10 @@ async function initialize(session: Session, path: string, options: InitOptions):
   }
 }
 
-function checkOptions({ inVolume, store, reserve, protectedSize, runs, shadowCopies }: InitOptions): void {
+function checkOptions(
+  path: string,
+  { inVolume, store, reserve, protectedSize, runs, shadowCopies }: InitOptions,
+): void {
   if (inVolume && store !== undefined) throw new UsageError('choose one of --store and --in-volume');
   const places = [reserve, protectedSize, runs].filter((place) => place !== undefined);
   if (inVolume && places.length !== 1) {
@@ -136,46 +138,53 @@ function checkOptions({ inVolume, store, reserve, protectedSize, runs, shadowCop
       '--in-volume needs --reserve SIZE, the room for snapshots, such as 512M; or --protected-size SIZE, the size of the volume on a longer device; or --runs, where a file lies in it',
     );
   }
+  if (looksLikeUri(path) && reserve !== undefined)
+    throw new UsageError(
+      'an NBD export cannot be made longer; if it has room behind the volume, give --protected-size SIZE instead of --reserve',
+    );
   if (inVolume) return;
+  if (looksLikeUri(path) && store === undefined)
+    throw new UsageError(
+      `${path} has no folder beside it; say where to keep its snapshots with --store DIR, or inside it with --in-volume --protected-size SIZE`,
+    );
   if (reserve !== undefined) throw new UsageError('--reserve goes with --in-volume');
   if (protectedSize !== undefined) throw new UsageError('--protected-size goes with --in-volume');
   if (runs !== undefined) throw new UsageError('--runs goes with --in-volume');
   if (shadowCopies !== undefined) throw new UsageError('--shadow-copies goes with --in-volume');
 }
 
-/** Two stores of one volume would miss each other's copies. */
+/** Says what becomes of shadow copies of Windows. With `--in-volume` the store says why not. */
 async function checkNew(device: Device, { inVolume }: InitOptions, { notes }: Session): Promise<void> {
-  const found = await findStore(device).catch((error: unknown) => {
-    if (error instanceof NotInitializedError) return undefined;
-    throw error;
-  });
-  if (found === 'foreign') {
-    if (inVolume) return; // The store says why not.
+  const isForeign = await checkHasNoStore(device);
+  if (isForeign && !inVolume)
     notes.warn(
       `${device.name} has shadow copies made by Windows; they are not kept right by what is written with a store of volsnap`,
     );
-  } else if (found !== undefined) {
-    const place = found.layout === 'in-volume' ? 'inside it' : `in ${defaultStore(device)}`;
-    throw new AlreadyInitializedError(`${device.name} has a snapshot store already, ${place}`);
-  }
 }
 
 type Device = FileDevice | NbdDevice;
 
 const defaultStore = (device: Device): string => `${device.name}.volsnap`;
 
-async function storeFor(device: Device, options: InitOptions): Promise<Store> {
-  const { inVolume, reserve, protectedSize, runs, store } = options;
-  if (inVolume && runs !== undefined) return new InVolumeStore({ runs });
-  if (inVolume && reserve !== undefined) return new InVolumeStore({ reserve });
-  if (inVolume && protectedSize !== undefined) return new InVolumeStore({ protectedSize });
-  if (store === undefined && !(device instanceof FileDevice)) {
-    throw new InvalidArgumentError(
-      `${device.name} has no folder beside it; say where to keep its snapshots with --store DIR, or inside it with --in-volume --protected-size SIZE`,
-    );
+/** @throws UsageError */
+function storeInside({ reserve, protectedSize, runs }: InitOptions): InVolumeStore {
+  const place = {
+    ...(runs === undefined ? {} : { runs }),
+    ...(reserve === undefined ? {} : { reserve }),
+    ...(protectedSize === undefined ? {} : { protectedSize }),
+  };
+  try {
+    checkReserve(place);
+  } catch (error) {
+    throw asUsage(error);
   }
+  return new InVolumeStore(place);
+}
+
+/** @throws UsageError where none can lie beside the device */
+async function storeBeside(device: Device, { store }: InitOptions): Promise<DirectoryStore> {
   if (store === undefined && (await stat(device.name)).isBlockDevice()) {
-    throw new InvalidArgumentError(
+    throw new UsageError(
       `${device.name} is a block device, and ${defaultStore(device)} would be gone after a restart; say where to keep its snapshots with --store DIR`,
     );
   }

@@ -4,10 +4,11 @@ import { type ByteLength, type ByteOffset, InvalidArgumentError } from '../../in
 import { chunksOf } from '../chunks.js';
 import { type CommonOptions, volumeCommand } from '../command.js';
 import { UsageError } from '../failure.js';
+import { parseSource } from '../places.js';
 import { withProgress } from '../progress.js';
 import type { Runner, Session } from '../session.js';
 import { parseSize } from '../size.js';
-import { parseSource, readVolume, sourceIn } from '../volumes.js';
+import { readVolume, sourceIn } from '../volumes.js';
 
 interface ReadOptions extends CommonOptions {
   readonly offset: ByteOffset;
@@ -17,6 +18,7 @@ interface ReadOptions extends CommonOptions {
 export const readCommand = (run: Runner): Command =>
   volumeCommand({
     name: 'read',
+    snapshots: true,
     summary: 'copy bytes of a volume, or VOLUME@ID of a snapshot, to standard output',
     examples: [
       'volsnap read disk.img --offset 1080 --length 2 | xxd',

@@ -4,6 +4,7 @@ import { NotFoundError, type RevertOperation, type VolumeAccess } from '../../in
 import { volumeCommand, type WritingOptions } from '../command.js';
 import { UsageError } from '../failure.js';
 import { findSnapshot } from '../ids.js';
+import { parseLabel } from '../information.js';
 import { withProgress } from '../progress.js';
 import type { Runner, Session } from '../session.js';
 import { shellWord } from '../text.js';
@@ -25,7 +26,7 @@ export const revertCommand = (run: Runner): Command =>
   })
     .argument('[ID]', 'the snapshot')
     .option('--cancel', 'put the volume back as it was before the revert that is under way')
-    .option('--label <TEXT>', 'a name for the snapshot of what it was before')
+    .option('--label <TEXT>', 'a name for the snapshot of what it was before', parseLabel)
     .action(run(revert));
 
 async function revert(
@@ -36,6 +37,7 @@ async function revert(
 ): Promise<undefined> {
   const { cancel = false, label } = options;
   if (cancel === (id !== undefined)) throw new UsageError('give the ID of a snapshot, or --cancel');
+  if (cancel && label !== undefined) throw new UsageError('--label goes with the ID of a snapshot');
   const done = await changeVolume(session, path, options, async (volume) => {
     const target = id === undefined ? undefined : findSnapshot(volume, id);
     const operation =

@@ -1,14 +1,14 @@
 /** `volsnap serve`: volumes and their snapshots for NBD clients, until a signal comes. */
 import { type Command, Option } from 'commander';
-import { InvalidArgumentError, Volume, VolumeServer, type WriteMode } from '../../index.js';
+import { Volume, VolumeServer, type WriteMode } from '../../index.js';
 import { type Address, parseAddress } from '../address.js';
 import { protectedBlocksOption, volumeCommand, type WritingOptions } from '../command.js';
-import { UsageError } from '../failure.js';
+import { asUsage, UsageError } from '../failure.js';
 import { type ListeningOptions, tlsOf, untilSignal, withListening } from '../listening.js';
 import { parseSeconds } from '../seconds.js';
 import type { Runner, Session } from '../session.js';
 import { parseSize } from '../size.js';
-import { namedTwice, openDevice, openForChange, openWhenFree, storeOf, tellRecovery } from '../volumes.js';
+import { openDevice, openForChange, openWhenFree, refuseTwice, storeOf, tellRecovery } from '../volumes.js';
 
 interface ServeOptions extends WritingOptions, ListeningOptions {
   readonly readOnly?: boolean;
@@ -50,20 +50,23 @@ export const serveCommand = (run: Runner): Command =>
       parseSeconds,
     )
     .option('--late-memory <SIZE>', 'with --late-areas: memory for such copies (default: 64M)', parseSize)
-    .option('--read-only', 'open the volumes for reading; others may, too')
+    .addOption(
+      // What is only for volumes that are written.
+      new Option('--read-only', 'open the volumes for reading; others may, too').conflicts([
+        'changed',
+        'shadowCopies',
+        'protectedBlocks',
+        'lateAreas',
+      ]),
+    )
     .action(run(serve));
 
 async function serve(session: Session, paths: readonly string[], options: ServeOptions): Promise<undefined> {
   if (options.store !== undefined && paths.length > 1)
     throw new UsageError('--store names the store of one volume; serve the others by processes of their own');
-  const twice = namedTwice(paths);
-  if (twice !== undefined) throw new UsageError(`${twice} is named twice`);
+  refuseTwice(paths);
   if (options.lateMemory !== undefined && options.lateAreas === undefined)
     throw new UsageError('--late-memory goes with --late-areas only');
-  if (options.lateAreas !== undefined && options.readOnly === true)
-    throw new UsageError(
-      '--late-areas is for volumes that are written: without diff areas nothing is copied',
-    );
   const tls = await tlsOf(options);
   const volumes: Volume[] = [];
   const closeAll = async () => {
@@ -84,8 +87,7 @@ async function serve(session: Session, paths: readonly string[], options: ServeO
       readOnly: options.readOnly ?? false,
       onError: (error) => session.notes.warn(error instanceof Error ? error.message : String(error)),
     }).catch((error: unknown) => {
-      // Where and how to listen is said on the command line only.
-      throw error instanceof InvalidArgumentError ? new UsageError(error.message, { cause: error }) : error;
+      throw asUsage(error);
     });
     try {
       await untilSignal(session, () => tellReady(session, server));

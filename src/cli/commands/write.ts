@@ -10,9 +10,10 @@ import {
 import { CHUNK_SIZE } from '../chunks.js';
 import { protectedBlocksOption, volumeCommand, type WritingOptions } from '../command.js';
 import { readInput } from '../input.js';
+import { parseSource } from '../places.js';
 import type { Runner, Session } from '../session.js';
 import { formatSize, parseSize } from '../size.js';
-import { changeVolume, parseSource, sourceIn } from '../volumes.js';
+import { changeVolume, sourceIn } from '../volumes.js';
 
 /** Writes under way at once: enough to keep copying and writing both busy. */
 const WRITES_MAX = 4;
@@ -24,6 +25,7 @@ interface WriteOptions extends WritingOptions {
 export const writeCommand = (run: Runner): Command =>
   volumeCommand({
     name: 'write',
+    snapshots: true,
     summary: 'copy standard input into a volume, or VOLUME@ID of a writable snapshot',
     details:
       'What snapshots still need is copied first. What is written to a snapshot shows nowhere else. When it is done, everything is on stable storage.',

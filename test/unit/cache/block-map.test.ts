@@ -13,7 +13,20 @@ test('the shortest free range that is long enough is taken', () => {
   expect(map.allocate(5, 'metadata')).toBe(30);
   expect(map.allocate(5, 'data')).toBe(50);
   expect(map.allocate(9, 'data')).toBeUndefined();
+  expect(map.allocate(5, 'data', 14)).toBeUndefined();
   expect(map.counts).toEqual({ blocks: 100, free: 9, metadata: 5, data: 86 });
+});
+
+test('or the next longer one, if blocks have to lie before an end', () => {
+  const map = new BlockMap(100);
+  map.allocateAt(0, 100, 'data');
+  for (const start of [10, 50, 70]) map.release(start, 8, 'data');
+  map.release(30, 9, 'data');
+  map.release(90, 5, 'data');
+  expect(map.allocate(5, 'data', 94)).toBe(10);
+  expect(map.allocate(8, 'data', 40)).toBe(30);
+  expect(map.allocate(8, 'data', 58)).toBe(50);
+  expect(map.allocate(8, 'data', 77)).toBeUndefined();
 });
 
 test('freed neighbours become one range, and a part of a run may be freed', () => {

@@ -10,6 +10,7 @@ import {
   ReadOnlyError,
   UnsupportedError,
 } from '../../../src/errors.js';
+import { SeededRandom } from '../../../src/testing/index.js';
 
 const MEBIBYTE = 1024 * 1024;
 const bytesOf = (length: number, seed: number): Uint8Array => {
@@ -174,6 +175,33 @@ describe('compacting', () => {
     expect(await place.check()).toEqual([]);
     await using again = await place.open();
     expect(sumOf(await read(again, 78 * unit, unit))).toBe(sumOf(bytesOf(unit, 39)));
+  });
+
+  test('never makes the file longer, and closing right afterwards does not either', async () => {
+    for (let seed = 0; seed < 5; seed++) {
+      const random = new SeededRandom(BigInt(seed));
+      const place = await Place.make(8 * MEBIBYTE);
+      // From nothing at all to a tree of a few hundred nodes that takes most of the image.
+      const extents = seed === 0 ? 0 : random.below(3000);
+      const unit = 512 * (1 + random.below(4));
+      {
+        await using image = await place.open();
+        for (let at = 0; at < extents; at++) await image.write(2 * at * unit, bytesOf(unit, at % 256));
+        for (let at = 0; at < extents; at++)
+          if (random.below(4) < seed % 4) await image.discard(2 * at * unit, unit);
+      }
+      const before = place.content.size;
+      const image = await place.open();
+      const cached = image.figures.extents;
+      const saved = await image.compact();
+      expect({ seed, is: image.fileSize }).toEqual({ seed, is: before - saved });
+      const compacted = image.fileSize;
+      await image.close();
+      expect({ seed, is: place.content.size }).toEqual({ seed, is: compacted });
+      expect(await place.check()).toEqual([]);
+      await using again = await place.open();
+      expect(again.figures.extents).toBe(cached);
+    }
   });
 });
 
