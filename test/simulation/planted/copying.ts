@@ -201,7 +201,7 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
   {
     name: 'slots of a failed batch are not given back',
     breaks: 'space is promised for ever to entries that never come',
-    about: 'faults',
+    unitTest: { file: 'engine/copy-on-write.test.ts', name: 'a copy that fails once is repeated' },
     edits: [{ file: COPY_ON_WRITE, find: 'area.cancel(reserved, blocks.length, blocks);', replace: '' }],
   },
 ];
