@@ -1,7 +1,7 @@
 /** Changes of the live volume, part by part: through the gate, and once the newest snapshot has its copies. */
 import { checkRange } from '../arguments.js';
 import type { WriteBuffer } from '../copy-on-write/write-buffer.js';
-import type { WriteGate } from '../copy-on-write/write-gate.js';
+import type { Shift, WriteGate } from '../copy-on-write/write-gate.js';
 import type { BlockDevice } from '../device/block-device.js';
 import type { Lifetime } from '../device/lifetime.js';
 import { writeZeros } from '../device/zeros.js';
@@ -89,21 +89,48 @@ function writePart(engine: ChangeEngine, offset: ByteOffset, source: Uint8Array)
   return writeOrdered(engine, offset, source);
 }
 
-/** As `changePart`; apart from it because small writes would feel the closure. */
-async function writeOrdered(
+/**
+ * As `changePart`; apart from it because small writes feel every promise.
+ * @returns `undefined` if it is done
+ */
+function writeOrdered(
+  engine: ChangeEngine,
+  offset: ByteOffset,
+  source: Uint8Array,
+): Promise<void> | undefined {
+  const entered = engine.gate.enter();
+  if (typeof entered !== 'number') return entered.then((shift) => writeInside(engine, offset, source, shift));
+  return writeInside(engine, offset, source, entered);
+}
+
+/** Behind the gate, which it leaves. @returns `undefined` if it is done */
+function writeInside(
   { gate, copyOnWrite, live }: ChangeEngine,
   offset: ByteOffset,
   source: Uint8Array,
-): Promise<void> {
-  const entered = gate.enter();
-  const shift = typeof entered === 'number' ? entered : await entered;
+  shift: Shift,
+): Promise<void> | undefined {
+  const leave = () => gate.leave(shift);
+  const fail = (error: unknown) => {
+    leave();
+    throw error;
+  };
+  const write = (): Promise<void> | undefined => {
+    try {
+      if (live.writeNow?.(offset, [source]) !== true) return live.write(offset, source).then(leave, fail);
+    } catch (error) {
+      return fail(error);
+    }
+    leave();
+    return undefined;
+  };
+  let copies: Promise<void> | undefined;
   try {
-    const copies = copyOnWrite.protect(offset, source.byteLength);
-    if (copies !== undefined) await copies;
-    if (live.writeNow?.(offset, [source]) !== true) await live.write(offset, source);
-  } finally {
-    gate.leave(shift);
+    copies = copyOnWrite.protect(offset, source.byteLength);
+  } catch (error) {
+    return fail(error);
   }
+  return copies === undefined ? write() : copies.then(write, fail);
 }
 
 export async function changePart(

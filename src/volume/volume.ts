@@ -172,18 +172,29 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
    * @returns `undefined` if it is done already
    */
   take(offset: ByteOffset, source: Uint8Array, lent: Lent): Promise<void> | undefined {
-    const { life, device, writes, protectedBlocks } = this.#writing;
-    if (writes === undefined || protectedBlocks !== undefined || source.byteLength > PART_BYTES)
-      return this.write(offset, source).then(() => giveBack(lent));
+    const engine = this.#writing;
+    const { life, device, writes, protectedBlocks } = engine;
+    const keeper = protectedBlocks === undefined && source.byteLength <= PART_BYTES ? writes : undefined;
+    const over = () => {
+      life.leave();
+      if (keeper === undefined) giveBack(lent);
+    };
+    const fail = (error: unknown) => {
+      life.leave();
+      throw error;
+    };
     life.enter();
     let written: Promise<void> | undefined;
     try {
       checkRange(offset, source.byteLength, device.size);
-      written = writes.write(offset, source, lent);
-    } finally {
-      if (written === undefined) life.leave();
+      written =
+        keeper === undefined ? writeRange(engine, offset, source) : keeper.write(offset, source, lent);
+    } catch (error) {
+      return fail(error);
     }
-    return written?.finally(() => life.leave());
+    if (written !== undefined) return written.then(over, fail);
+    over();
+    return undefined;
   }
 
   /** Makes the range read as zeros. For snapshots it is a write. */
