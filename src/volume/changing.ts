@@ -3,6 +3,7 @@ import { checkRange } from '../arguments.js';
 import type { WriteBuffer } from '../copy-on-write/write-buffer.js';
 import type { Shift, WriteGate } from '../copy-on-write/write-gate.js';
 import type { BlockDevice } from '../device/block-device.js';
+import { giveBack, type Lent } from '../device/buffer-pool.js';
 import type { Lifetime } from '../device/lifetime.js';
 import { writeZeros } from '../device/zeros.js';
 import type { ProtectedBlocks } from '../snapshot/protected-blocks.js';
@@ -69,6 +70,39 @@ export function writeRange(
   const admitted = engine.protectedBlocks?.admit(offset, length);
   if (admitted === undefined && length <= PART_BYTES) return writePart(engine, offset, source);
   return writeParts(engine, offset, source, admitted);
+}
+
+/**
+ * As `writeRange`, one call of the volume, of memory that its owner gives away: the write buffer keeps it, else it goes back.
+ * @returns `undefined` if it is done already @throws as `writeRange`, ClosedError
+ */
+export function takeRange(
+  engine: ChangeEngine,
+  offset: ByteOffset,
+  source: Uint8Array,
+  lent: Lent,
+): Promise<void> | undefined {
+  const { life, device, writes, protectedBlocks } = engine;
+  const keeper = protectedBlocks === undefined && source.byteLength <= PART_BYTES ? writes : undefined;
+  const over = () => {
+    life.leave();
+    if (keeper === undefined) giveBack(lent);
+  };
+  const fail = (error: unknown) => {
+    life.leave();
+    throw error;
+  };
+  life.enter();
+  let written: Promise<void> | undefined;
+  try {
+    checkRange(offset, source.byteLength, device.size);
+    written = keeper === undefined ? writeRange(engine, offset, source) : keeper.write(offset, source, lent);
+  } catch (error) {
+    return fail(error);
+  }
+  if (written !== undefined) return written.then(over, fail);
+  over();
+  return undefined;
 }
 
 async function writeParts(
