@@ -157,6 +157,19 @@ export const TABLE_BUGS: readonly PlantedBug[] = [
     ],
   },
   {
+    name: 'a table block with a successor is not taken for full',
+    breaks:
+      'where a crash lost its last entries, those after them have other places afterwards, and the snapshot does not open',
+    smallBlocks: true,
+    edits: [
+      {
+        file: CHAIN,
+        find: 'this.#openBlocks.push(next === undefined ? tail : this.#filledUp(tail));',
+        replace: 'this.#openBlocks.push(tail);',
+      },
+    ],
+  },
+  {
     name: 'a new table block is not linked',
     breaks: 'entries after a full table block are lost',
     smallBlocks: true,
