@@ -2,6 +2,7 @@
 import { expect, test } from 'vitest';
 import { explore } from './exploration.js';
 import { HISTORIES, TURN_OVER, WRITTEN_HISTORIES } from './histories.js';
+import { INSIDE_HISTORIES } from './histories-inside.js';
 
 const LIMITS = { seed: 1, limit: 8, perMoment: 2 };
 
@@ -33,6 +34,11 @@ test.each(WRITTEN_HISTORIES.map((history, index) => [history.name, { history, in
     expect(states).toBeGreaterThan(1);
   },
 );
+
+test.each(INSIDE_HISTORIES)('$name', async (history) => {
+  const { states } = await explore(history, { ...LIMITS, layout: 'in-volume' });
+  expect(states).toBeGreaterThan(10);
+});
 
 test(TURN_OVER.name, async () => {
   const { states } = await explore(TURN_OVER, { ...LIMITS, layout: 'directory', perMoment: 1 });

@@ -9,6 +9,7 @@ import {
   UNUSED_HISTORIES,
   WRITTEN_HISTORIES,
 } from './histories.js';
+import { INSIDE_HISTORIES } from './histories-inside.js';
 import { LONG_REVERT_HISTORIES } from './histories-reverting.js';
 import { runOnSmallBlocks } from './sabotage.js';
 
@@ -61,12 +62,14 @@ async function main(): Promise<void> {
       ? [...CHAIN_HISTORIES, ...UNUSED_HISTORIES, ...LONG_REVERT_HISTORIES]
       : [...HISTORIES, ...LONG_REVERT_HISTORIES, TWO_SKIPPING, TURN_OVER]),
     ...WRITTEN_HISTORIES,
+    ...INSIDE_HISTORIES,
   ];
   const started = performance.now();
   const total: ExplorationCounters = { moments: 0, states: 0, sampled: 0 };
   for (const history of all.filter(({ name }) => name.includes(values.history))) {
     for (const [layout, mode] of WAYS) {
       if (values.layout !== undefined && values.layout !== layout) continue;
+      if (history.inside !== undefined && layout !== 'in-volume') continue;
       if (values.mode !== undefined && values.mode !== mode) continue;
       const from = Number(values.seed);
       for (let seed = from; seed < from + Number(values.seeds); seed++) {

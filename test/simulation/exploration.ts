@@ -8,11 +8,13 @@
 import { createHash } from 'node:crypto';
 import { checkVolume, type Volume, type WriteMode } from '../../src/index.js';
 import { ModelMismatch, type SavedWorld, VolumeModel } from '../../src/testing/index.js';
+import { BLOCK_SIZE } from '../../src/units.js';
 import { noCounters } from './counters.js';
 import { CrashMoment, type CrashState } from './crash-states.js';
 import { planOf } from './histories.js';
 import type { History, Stage } from './history-steps.js';
 import type { Operation, Plan } from './plan.js';
+import { NO_WORLD } from './space-work.js';
 import { labelOf, Workload } from './workload.js';
 import { RunWorld } from './world.js';
 
@@ -114,6 +116,7 @@ class Replay {
   readonly #identities = new WeakMap<object, number>();
   #lastIdentity = 0;
   #snapshotAfter = false;
+  #probeBytes = 0;
   #work: (() => Promise<unknown>) | undefined;
   #working: Promise<unknown> | undefined;
 
@@ -122,7 +125,11 @@ class Replay {
     this.world = new RunWorld(plan, { stepsMax: Infinity });
     this.world.writing = { mode, limit: BUFFER_BYTES };
     this.model = new VolumeModel(this.world.initial);
-    this.#workload = new Workload(this.model, noCounters());
+    this.#workload = this.#workloadOf(this.model);
+  }
+
+  #workloadOf(model: VolumeModel): Workload {
+    return new Workload(model, noCounters(), { ...NO_WORLD, inside: this.world.plan.inside });
   }
 
   static async until(history: History, options: ExplorationOptions, steps: number): Promise<Replay> {
@@ -133,8 +140,9 @@ class Replay {
     return replay;
   }
 
-  async #prepare({ before, opened, explored, snapshotAfter = false }: History): Promise<void> {
+  async #prepare({ before, opened, explored, snapshotAfter = false, probe = 8 }: History): Promise<void> {
     this.#snapshotAfter = snapshotAfter;
+    this.#probeBytes = probe * BLOCK_SIZE;
     const { world } = this.world;
     await this.world.initialize();
     for (const { end, steps = CRASH_STEPS, ...stage } of before) {
@@ -217,7 +225,7 @@ class Replay {
     const model = this.model.clone();
     model.crash(crash, this.world.isBuffered);
     model.reconcileVolume(await this.world.findVolume(this.#workload.mayRevert));
-    const workload = new Workload(model, noCounters());
+    const workload = this.#workloadOf(model);
     workload.follow(this.#workload);
     const volume = await world.run(() => this.world.open('keep'));
     workload.listen(volume);
@@ -228,7 +236,9 @@ class Replay {
     const unwanted = workload.unwantedIn(volume);
     if (unwanted.length > 0) throw new ModelMismatch(`still there after a revert: ${unwanted.join(', ')}`);
     const { size } = volume;
-    const write: Operation = { kind: 'write', offset: 0, length: Math.min(size, PROBE_BYTES), zeros: false };
+    const [store] = this.world.plan.inside?.runs ?? [];
+    const length = Math.min(store?.offset ?? size, this.#probeBytes);
+    const write: Operation = { kind: 'write', offset: 0, length, zeros: false };
     const operations: Operation[] = this.#snapshotAfter ? [{ kind: 'create' }, write] : [write];
     await world.run(() => workload.run(volume, { operations, clients: 1 }));
     await world.run(() => workload.verify(volume));
@@ -246,8 +256,6 @@ class Replay {
 }
 
 /** So little that some writes have to wait for room. */
-const BUFFER_BYTES = 4 * 16_384;
+const BUFFER_BYTES = 4 * BLOCK_SIZE;
 /** Steps after which a history's earlier openings crash. */
 const CRASH_STEPS = 90;
-/** Bytes that are written after each recovery: room for that is left in every history. */
-const PROBE_BYTES = 8 * 16_384;

@@ -365,6 +365,17 @@ export const CHAIN_HISTORIES: readonly History[] = [
     explored: stage(2, touch(16), write(17, 3), touch(20), touch(21)),
   },
   {
+    // They take no slots: so the slot of a further block that a crash has lost is the next one that a copy takes.
+    name: 'a table goes on in a further block with copies of zeros',
+    blocks: 48,
+    growth: 24,
+    before: [],
+    opened: stage(1, write(16, 8), CREATE, writeZeros(24, 17)),
+    explored: stage(1, touch(16), write(41, 3)),
+    // More would need another further block, whose link replaces the one that was left.
+    probe: 1,
+  },
+  {
     name: 'a table in pieces of the volume goes on in a further block',
     blocks: 48,
     growth: 2,
@@ -411,6 +422,19 @@ export const CHAIN_HISTORIES: readonly History[] = [
     explored: stage(1, remove(1), touch(21), FLUSH),
   },
   {
+    name: 'a deleted snapshot is cut off where it has a move, and the copy that spent it',
+    blocks: 24,
+    growth: 24,
+    before: [],
+    // The move and that copy are in one group, and not in the sector of the header; what the target held itself is in an earlier one.
+    opened: stage(
+      1,
+      ...[write(0, 22), FLUSH, CREATE, CREATE],
+      ...[touch(5), ...touchAll(7, 12), copy(1, 5), touch(5), touch(20), CREATE],
+    ),
+    explored: stage(1, remove(1), FLUSH),
+  },
+  {
     name: 'a location list goes on in a further block',
     blocks: 48,
     growth: 9,
@@ -441,7 +465,7 @@ export const CHAIN_HISTORIES: readonly History[] = [
 
 /** The plan under which a history runs. */
 export function planOf(history: History, layout: Plan['layout'], seed: number): Plan {
-  const { name, blocks, growth = 9, maximum = 0, room = Math.max(64, blocks + 64) } = history;
+  const { name, blocks, growth = 9, maximum = 0, room = Math.max(64, blocks + 64), inside } = history;
   return {
     atOnce: false,
     seed: `${name} ${seed}`,
@@ -449,6 +473,7 @@ export function planOf(history: History, layout: Plan['layout'], seed: number): 
     // A short last block, and no whole number of them.
     volumeSize: blocks * BLOCK_SIZE - 3 * SECTOR,
     reserve: (10 + room) * BLOCK_SIZE,
+    ...(inside === undefined ? {} : { inside }),
     noise: false,
     maximumSize: maximum * BLOCK_SIZE,
     hostSpace: 0,

@@ -1,6 +1,7 @@
 /** What short scripted histories are made of. */
 import { BLOCK_SIZE } from '../../src/units.js';
 import type { Operation } from './plan.js';
+import type { InsidePlan } from './plan-inside.js';
 
 /** What is done between an opening and its end. */
 export interface Stage {
@@ -25,6 +26,8 @@ export interface History {
   readonly maximum?: number;
   /** In-volume: blocks of the reserve for diff areas. */
   readonly room?: number;
+  /** In-volume: the store lies inside the volume, whose first block is not its own. */
+  readonly inside?: InsidePlan;
   /** Openings before, each ended in its way. */
   readonly before: readonly EndedStage[];
   /** Done to its end after the last opening. */
@@ -33,6 +36,8 @@ export interface History {
   readonly explored: Stage | 'close' | 'opening';
   /** Is a snapshot taken after each recovery, too? Then there must be room for it. */
   readonly snapshotAfter?: boolean;
+  /** Blocks that are written after each recovery. Default 8. */
+  readonly probe?: number;
 }
 
 export const SECTOR = 512;

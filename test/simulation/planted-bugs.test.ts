@@ -8,6 +8,7 @@ import { describe, expect, test } from 'vitest';
 import { SMALL_BLOCKS } from './planted/bug.js';
 import { PLANTED_BUGS } from './planted-bugs.js';
 import { applied, editsOf, hunt, SabotagedCopy } from './sabotage.js';
+import { hasTest } from './unit-hunt.js';
 
 /** Names of bugs, and a seed that shows each, or one soon after it. */
 const SOON: readonly string[] = [
@@ -38,6 +39,11 @@ test('what planted bugs change is there, once each', async () => {
     expect(() => applied('', edit)).toThrow('adapt test/simulation/planted');
   for (const { edits } of [{ edits: SMALL_BLOCKS }, ...PLANTED_BUGS])
     for (const edit of edits) applied(await sourceOf(edit.file), edit);
+});
+
+test('unit tests that are to catch planted bugs are there', async () => {
+  for (const { name, unitTest } of PLANTED_BUGS)
+    if (unitTest !== undefined) expect(await hasTest(unitTest), name).toBe(true);
 });
 
 test('every planted bug has a name of its own', () => {

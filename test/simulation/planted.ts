@@ -12,6 +12,7 @@ const HELP = `Plants one bug after the other into a copy of the engine and looks
   --mechanism NAME  only bugs of ${Object.keys(MECHANISMS).join(', ')}; may be given several times
   --bug TEXT        only those whose name contains it
   --seed N          first seed (default 1)
+  --unit-tests      only those that a unit test is to catch
   --runs N          seeds for each bug (default 300)
   --seconds N       begin no further seed of a bug after this time
   --cycles N        openings in every run (default 10)
@@ -19,12 +20,13 @@ const HELP = `Plants one bug after the other into a copy of the engine and looks
   --results FILE    a line of JSON for each bug is added to it; those that it has already are not looked for again
   --help
 
-A bug is looked for in the plans, runs or histories that are named where it is planted.`;
+A bug is looked for in the plans, runs, histories or by the unit test that are named where it is planted.`;
 
 const { values } = parseArgs({
   options: {
     mechanism: { type: 'string', multiple: true },
     bug: { type: 'string', default: '' },
+    'unit-tests': { type: 'boolean', default: false },
     runs: { type: 'string', default: '300' },
     seconds: { type: 'string', default: 'Infinity' },
     seed: { type: 'string', default: '1' },
@@ -58,7 +60,10 @@ async function main(): Promise<void> {
   const missed: string[] = [];
   for (const [mechanism, bugs] of Object.entries(MECHANISMS)) {
     if (values.mechanism?.includes(mechanism) === false) continue;
-    const wanted = bugs.filter(({ name }) => name.includes(values.bug) && !known.has(name));
+    const wanted = bugs.filter(
+      ({ name, unitTest }) =>
+        name.includes(values.bug) && !known.has(name) && (unitTest !== undefined || !values['unit-tests']),
+    );
     let caught = 0;
     for (const bug of wanted) {
       const result: Result = {
@@ -89,7 +94,8 @@ async function resultsIn(file: string | undefined): Promise<readonly Result[]> {
     .map((line) => JSON.parse(line) as Result);
 }
 
-function whereOf({ history, sets, rot, about, smallBlocks }: PlantedBug): string {
+function whereOf({ unitTest, history, sets, rot, about, smallBlocks }: PlantedBug): string {
+  if (unitTest !== undefined) return `unit test ${unitTest.file}`;
   const kind =
     history !== undefined
       ? `crashes of "${history.name}"`
@@ -100,7 +106,11 @@ function whereOf({ history, sets, rot, about, smallBlocks }: PlantedBug): string
 }
 
 function asLine({ name, where, caught, seed, seeds, seconds, message }: Result): string {
-  const verdict = caught ? `caught by seed ${seed}` : `NOT CAUGHT within ${seeds}`;
+  const verdict = caught
+    ? where.startsWith('unit test')
+      ? 'caught'
+      : `caught by seed ${seed}`
+    : `NOT CAUGHT within ${seeds}`;
   return `${verdict.padEnd(22)} ${seconds.toFixed(1).padStart(5)} s  ${name} (${where}): ${message.slice(0, 120)}`;
 }
 

@@ -4,18 +4,16 @@
  * The checkout itself is never touched: what runs is bundled into a temporary folder, with the changes made on the way, and
  * runs there in a process of its own, which also ends one that loops for ever.
  */
-import { spawn } from 'node:child_process';
 import { mkdtemp, readFile, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build, type Plugin } from 'esbuild';
 import { type Edit, type PlantedBug, SMALL_BLOCKS } from './planted/bug.js';
+import { huntByTest } from './unit-hunt.js';
+import { runWatched, type WatchedRun } from './watched.js';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
-/** A run that shows nothing for so long hangs, which is one way to be caught. */
-const SILENCE_SECONDS = 60;
-
 export interface Hunt {
   readonly seed: number;
   readonly runs: number;
@@ -36,13 +34,6 @@ export interface Catch {
   /** What was found. */
   readonly message: string;
   readonly seconds: number;
-}
-
-/** How a run in a copy ended. */
-export interface CopyRun {
-  /** `silent`: it was ended because it showed nothing; `late`: because its time was over. */
-  readonly code: number | 'silent' | 'late';
-  readonly output: string;
 }
 
 /** A copy of the engine with changes made to it; gone when disposed. */
@@ -92,34 +83,9 @@ export class SabotagedCopy implements AsyncDisposable {
     args: readonly string[],
     onOutput: (text: string) => void = () => undefined,
     secondsMax = Infinity,
-  ): Promise<CopyRun> {
+  ): Promise<WatchedRun> {
     const path = await this.#bundle(script);
-    const child = spawn(process.execPath, [path, ...args], {
-      cwd: this.folder,
-      stdio: ['ignore', 'pipe', 'pipe'],
-    });
-    return new Promise((resolve, reject) => {
-      let output = '';
-      let seconds = 0;
-      let silentSince = 0;
-      const listen = (chunk: Buffer) => {
-        silentSince = seconds;
-        output += chunk.toString();
-        onOutput(chunk.toString());
-      };
-      // Counted, not measured: while the whole machine is stopped, nothing is silent.
-      const watch = setInterval(() => {
-        seconds++;
-        if (seconds >= secondsMax || seconds - silentSince >= SILENCE_SECONDS) child.kill('SIGKILL');
-      }, 1000);
-      child.stdout.on('data', listen);
-      child.stderr.on('data', listen);
-      child.on('error', reject);
-      child.on('close', (code) => {
-        clearInterval(watch);
-        resolve({ code: code ?? (seconds >= secondsMax ? 'late' : 'silent'), output });
-      });
-    });
+    return runWatched([path, ...args], { folder: this.folder, onOutput, secondsMax });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -183,6 +149,11 @@ export async function hunt(
   { seed, runs, cycles, seconds = Infinity, outcomes = 0, moments = 0 }: Hunt,
 ): Promise<Catch> {
   const started = performance.now();
+  const secondsGone = () => (performance.now() - started) / 1000;
+  if (bug.unitTest !== undefined) {
+    const found = await huntByTest(bug.unitTest, editsOf(bug));
+    return { ...found, seeds: 1, seed: 1, seconds: secondsGone() };
+  }
   await using copy = await SabotagedCopy.make(editsOf(bug));
   const run = (script: string, ...args: readonly (string | number)[]) =>
     copy.run(script, args.map(String), undefined, seconds + GRACE_SECONDS);
@@ -218,7 +189,7 @@ export async function hunt(
     seeds: last - seed + 1,
     seed: last,
     message: caught ? message : '',
-    seconds: (performance.now() - started) / 1000,
+    seconds: secondsGone(),
   };
 }
 

@@ -16,6 +16,8 @@ export interface PlantedBug {
   readonly about?: Topic;
   /** Further outcomes of each crash that are tried: where few of them show it. */
   readonly outcomes?: number;
+  /** Looked for by a unit test, because only a situation that is made by hand shows it. */
+  readonly unitTest?: UnitTest;
   /** Looked for in every crash of a history, because random runs meet it too seldom. */
   readonly history?: BugHistory;
 }
@@ -28,6 +30,14 @@ export interface BugHistory {
   readonly orders?: number;
   /** So many states of each moment at most. Default: all. */
   readonly statesMax?: number;
+}
+
+/** A test that fails with the bug. */
+export interface UnitTest {
+  /** Below `test/unit/`. */
+  readonly file: string;
+  /** How its name begins. */
+  readonly name: string;
 }
 
 /** A change of one source file. */

@@ -58,8 +58,8 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: 'volume/changing.ts',
-        find: 'if (copies !== undefined) await copies;\n    if (live.writeNow',
-        replace: 'copies?.catch(() => undefined);\n    if (live.writeNow',
+        find: 'return copies === undefined ? write() : copies.then(write, fail);',
+        replace: 'copies?.catch(() => undefined);\n  return write();',
       },
     ],
   },
@@ -201,7 +201,7 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
   {
     name: 'slots of a failed batch are not given back',
     breaks: 'space is promised for ever to entries that never come',
-    about: 'faults',
+    unitTest: { file: 'engine/copy-on-write.test.ts', name: 'a copy that fails once is repeated' },
     edits: [{ file: COPY_ON_WRITE, find: 'area.cancel(reserved, blocks.length, blocks);', replace: '' }],
   },
 ];

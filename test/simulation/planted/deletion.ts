@@ -16,6 +16,13 @@ const IN_GROUPS = {
   statesMax: 16,
 } as const;
 
+/** A cut goes through a move. */
+const SPENT = {
+  name: 'a deleted snapshot is cut off where it has a move',
+  layout: 'directory',
+  statesMax: 8,
+} as const;
+
 const BUGS: readonly PlantedBug[] = [
   {
     name: 'a merge forgets some blocks',
@@ -162,7 +169,7 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'the space of a deleted snapshot is free while older ones are being read',
     breaks: 'a read fails, or shows what was put there since',
-    smallBlocks: true,
+    unitTest: { file: 'engine/deletion.test.ts', name: 'gives its space to others only when' },
     edits: [{ file: CHAIN, find: 'record, area, readers, async', replace: 'record, area, [], async' }],
   },
   {
@@ -193,9 +200,8 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'a file is cut before its table',
     breaks: 'copies that are left without the moves that they spent pass for copies of the blocks themselves',
-    about: 'copies',
     smallBlocks: true,
-    outcomes: 4,
+    history: SPENT,
     edits: [
       {
         file: BACKWARDS,

@@ -5,6 +5,13 @@ const DEVICE = 'store/start-sector-device.ts';
 const LEAVING = 'store/leaving.ts';
 const BLOCKS = 'snapshot/protected-blocks.ts';
 
+/** A crash must come between two writes of one moment, and lose one of them. */
+const history = {
+  name: 'a store inside the volume gives way to a write over copies',
+  layout: 'in-volume',
+  statesMax: 64,
+} as const;
+
 const BUGS: readonly PlantedBug[] = [
   {
     name: 'what a store inside the volume holds is shown',
@@ -57,6 +64,7 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'a store gives way with its snapshots through one that is gone already',
     breaks: 'a snapshot has copies where the volume is written, or the write is refused',
+    unitTest: { file: 'engine/protected-blocks.test.ts', name: 'a store gives way at any moment of merging' },
     edits: [
       {
         file: BLOCKS,
@@ -91,7 +99,7 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'blocks of a store are left before they are zero for good',
     breaks: 'the volume shows what it held before, after a power cut',
-    outcomes: 4,
+    history,
     edits: [
       {
         file: LEAVING,
@@ -114,12 +122,16 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'blocks whose leaving has failed are not left again',
     breaks: 'the volume cannot be written there until it is opened again',
+    unitTest: {
+      file: 'engine/protected-blocks.test.ts',
+      name: 'a device that fails at any moment of giving up',
+    },
     edits: [{ file: LEAVING, find: 'new Extents([...free, ...this.#begun])', replace: 'new Extents(free)' }],
   },
   {
     name: 'the two places of the list of a store are written together',
     breaks: 'a power cut leaves no list',
-    outcomes: 4,
+    history,
     edits: [
       {
         file: 'store/reserve-list.ts',
@@ -136,7 +148,10 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'an old list of a store stays beside the one in force',
     breaks: 'where the next one is torn the old one counts again, and what was written since is lost',
-    outcomes: 4,
+    unitTest: {
+      file: 'engine/reserve-list.test.ts',
+      name: 'an older list that a crash has left never counts again',
+    },
     edits: [
       {
         file: 'store/reserve-list.ts',

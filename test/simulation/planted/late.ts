@@ -121,7 +121,7 @@ export const LATE_BUGS: readonly PlantedBug[] = [
   {
     name: 'late diff areas: copies in memory let a newer snapshot skip blocks',
     breaks: 'a snapshot skips blocks of which the older one, once arrived, has no copy',
-    about: 'late',
+    unitTest: { file: 'engine/late-areas.test.ts', name: 'lets a new snapshot skip nothing' },
     edits: [
       {
         file: 'snapshot/unused-space.ts',

@@ -55,6 +55,7 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'what a merge brought a copy of meanwhile moves all the same',
     breaks: 'its copy is replaced by what the target holds later',
+    unitTest: { file: 'engine/copy-range.test.ts', name: 'what is merged while content is copied' },
     edits: [
       {
         file: 'copy-on-write/move-records.ts',
@@ -234,6 +235,10 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'a copy whose commit failed is entered again',
     breaks: 'the second one of a target counts as its own',
+    unitTest: {
+      file: 'engine/space-policies.test.ts',
+      name: 'a commit that finds the host full leaves copies',
+    },
     edits: [
       {
         file: 'copy-on-write/copy-on-write.ts',
@@ -284,6 +289,8 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'of what is cut off a deleted snapshot, a move may go before the copy that spent it',
     breaks: 'a crash leaves a copy of what moved that passes for one of the block itself',
+    smallBlocks: true,
+    history: { name: 'a deleted snapshot is cut off where it has a move', layout: 'directory', statesMax: 8 },
     edits: [
       {
         file: 'diff-area/table-backwards.ts',

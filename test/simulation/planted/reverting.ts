@@ -165,8 +165,7 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'the state before a revert goes before the revert is over',
     breaks: 'after a crash the revert cannot go on',
-    smallBlocks: true,
-    history: ENDED,
+    unitTest: { file: 'engine/revert.test.ts', name: 'ends before the state before it goes' },
     edits: [
       {
         file: REVERT,

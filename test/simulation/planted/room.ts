@@ -41,6 +41,10 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'a write is acknowledged without room for its copies',
     breaks: 'an acknowledged write fails',
+    unitTest: {
+      file: 'engine/space-policies.test.ts',
+      name: 'writeback: what was acknowledged is never lost',
+    },
     edits: [
       {
         file: 'diff-area/room-ahead.ts',
@@ -103,6 +107,7 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'a copy waits for a merge although a revert is in its pool',
     breaks: 'writes hang for ever',
+    unitTest: { file: 'engine/revert.test.ts', name: 'waits for no merge' },
     edits: [
       {
         file: OVERFLOW,
@@ -119,6 +124,10 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'a copy that could not be committed is overlooked by a revert',
     breaks: 'after a crash what was written since is put back',
+    unitTest: {
+      file: 'engine/revert.test.ts',
+      name: 'puts back what has a copy that could not be committed',
+    },
     edits: [
       {
         file: 'snapshot/pending-blocks.ts',

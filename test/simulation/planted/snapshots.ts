@@ -106,7 +106,7 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
   {
     name: 'the checksum over the two items of a snapshot is not verified',
     breaks: 'rot in the order of snapshots makes them read each other',
-    rot: true,
+    unitTest: { file: 'engine/found-defects.test.ts', name: 'a control item that rots never changes' },
     edits: [
       {
         file: CONTROL,
@@ -229,7 +229,7 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
   {
     name: 'a reader of a snapshot deleted meanwhile gets what it read',
     breaks: 'a read returns data for which no copies were made any more',
-    about: 'deletion',
+    unitTest: { file: 'engine/copy-on-write.test.ts', name: 'that is deleted meanwhile is SNAPSHOT_DELETED' },
     edits: [
       {
         file: 'snapshot/record.ts',

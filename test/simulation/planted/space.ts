@@ -73,12 +73,7 @@ export const SPACE_BUGS: readonly PlantedBug[] = [
   {
     name: 'slots of the location list in force are free before it is replaced',
     breaks: 'the list in force is overwritten, and a crash leaves none',
-    smallBlocks: true,
-    history: {
-      name: 'a location list of several blocks grows while copies come in',
-      layout: 'in-volume',
-      orders: 6,
-    },
+    unitTest: { file: 'engine/area-slots.test.ts', name: 'the list in force stays as it is' },
     edits: [
       {
         file: SLOTS,
@@ -103,8 +98,7 @@ export const SPACE_BUGS: readonly PlantedBug[] = [
   {
     name: 'a trim takes slots that are promised to table blocks',
     breaks: 'a commit finds no room for its entries',
-    smallBlocks: true,
-    about: 'room',
+    unitTest: { file: 'engine/area-slots.test.ts', name: 'a trim leaves what is spoken for' },
     edits: [
       {
         file: SLOTS,

@@ -70,7 +70,7 @@ export const TABLE_BUGS: readonly PlantedBug[] = [
   {
     name: 'the checksum over the entries of a table block is not verified',
     breaks: 'rot in an entry makes the snapshot read the volume instead',
-    rot: true,
+    unitTest: { file: 'engine/found-defects.test.ts', name: 'a table entry that rots is never taken' },
     edits: [
       {
         file: CHAIN,
@@ -147,7 +147,7 @@ export const TABLE_BUGS: readonly PlantedBug[] = [
     name: 'a link to a table block that was never written is left',
     breaks: 'the slot it points to gets another use, and the chain does not open',
     smallBlocks: true,
-    history: { name: 'a table in pieces of the volume', layout: 'in-volume', orders: 2, statesMax: 32 },
+    history: { name: 'with copies of zeros', layout: 'directory', statesMax: 64 },
     edits: [
       {
         file: LOAD,

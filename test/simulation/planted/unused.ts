@@ -107,16 +107,19 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'a creation returns while copies of what is left out may be committed or not',
     breaks: 'a block that was read as zeros has its copy after a reopening',
+    unitTest: { file: 'engine/unused-space.test.ts', name: 'a copy of it whose commit has failed counts' },
     edits: [{ file: UNUSED, find: '  await commitUnderWay(context, record, area);\n', replace: '' }],
   },
   {
     name: 'bitmaps that the control file may name are left in doubt',
     breaks: 'blocks that were read as they were are zeros after a reopening',
+    unitTest: { file: 'engine/unused-space.test.ts', name: 'bitmaps that may be named are named no more' },
     edits: [{ file: UNUSED, find: 'if (named) await unname(store, record, error);', replace: '' }],
   },
   {
     name: 'changed blocks leave out what only one of two snapshots skips',
     breaks: 'a block that reads otherwise is not reported',
+    unitTest: { file: 'engine/unused-space.test.ts', name: 'changed blocks are those that read otherwise' },
     edits: [
       {
         file: 'volume/changed-blocks.ts',
@@ -133,6 +136,7 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'a write overtakes the copy of a block that is skipped since',
     breaks: 'the copy has what is newer than the snapshot',
+    unitTest: { file: 'engine/unused-space.test.ts', name: 'a write does not overtake the copy' },
     edits: [
       {
         file: 'copy-on-write/copy-on-write.ts',

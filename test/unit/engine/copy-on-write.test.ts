@@ -317,9 +317,12 @@ describe.each(LAYOUTS)('when a device fails (%s)', (layout) => {
       if (matches(operation) && failures-- > 0) throw systemFailure('EIO');
       return undefined;
     };
+    const used = world.volume.figures.usedBytes;
     await world.writeBlock(3, 4);
     expect(failures).toBeLessThan(0);
     expect(world.volume.figures.copies.failures).toBe(1);
+    // The slots of the first attempt are free again.
+    expect(world.volume.figures.usedBytes - used).toBe(4 * BLOCK_SIZE);
     expect(world.volume.snapshots).toHaveLength(1);
     await world.expectRight();
     world.hooks.before = () => undefined;

@@ -6,7 +6,7 @@ import { ClosedError, NoSpaceError, ReadOnlyError, SnapshotDeletedError } from '
 import type { Snapshot } from '../../../src/snapshot/snapshot.ts';
 import { BLOCK_SIZE } from '../../../src/units.ts';
 import { settle, signal } from './hooks.ts';
-import { LAYOUTS, MEBIBYTE, World } from './world.ts';
+import { expectSame, LAYOUTS, MEBIBYTE, World } from './world.ts';
 
 /** Three snapshots, with 8 blocks written after each; the second has 4 that the first has not. */
 async function withThree(world: World): Promise<[Snapshot, Snapshot, Snapshot]> {
@@ -89,6 +89,30 @@ describe.each(LAYOUTS)('deletion (%s)', (layout) => {
     await expect(second.delete()).rejects.toThrow(SnapshotDeletedError);
     expect(second.state).toBe('deleted');
     expect(idsOf(world)).toEqual([first.id, third.id]);
+  });
+
+  test('gives its space to others only when those have ended who read it through older ones', async () => {
+    const world = await World.create({ layout, reserve: 3 * MEBIBYTE });
+    const oldest = await world.snapshot();
+    const deleted = await world.snapshot();
+    await world.writeBlock(3, 4);
+    await world.snapshot();
+    await settle();
+    const go = signal();
+    world.hooks.before = ({ kind, length }) =>
+      kind === 'read' && length === 4 * BLOCK_SIZE ? go.promise : undefined;
+    const reading = oldest.read(3 * BLOCK_SIZE, 4 * BLOCK_SIZE);
+    await settle();
+    world.hooks.before = () => undefined;
+    await deleted.delete();
+    await settle();
+    expect(world.volume.figures.deletion.mergedSnapshots).toBe(1);
+    // Takes what space there is.
+    await world.writeBlock(0, 60);
+    go.fire();
+    expectSame(await reading, world.model.of(oldest.id).subarray(3 * BLOCK_SIZE, 7 * BLOCK_SIZE), 'the read');
+    await world.volume.settled();
+    await expectSound(world);
   });
 
   test('of the newest lets its elder take the copies again, though its end was given back', async () => {

@@ -1,11 +1,11 @@
 /** Putting a volume back to a snapshot. */
 import { describe, expect, test } from 'vitest';
 import { checkVolume } from '../../../src/check/check.ts';
-import { RevertInProgressError, SnapshotDeletedError } from '../../../src/errors.ts';
+import { NoSpaceError, RevertInProgressError, SnapshotDeletedError } from '../../../src/errors.ts';
 import { START_BLOCK_OFFSET } from '../../../src/format/constants.ts';
 import type { Snapshot } from '../../../src/snapshot/snapshot.ts';
 import { BLOCK_SIZE } from '../../../src/units.ts';
-import { type Operation, settle } from './hooks.ts';
+import { type Operation, settle, systemFailure } from './hooks.ts';
 import { expectSame, LAYOUTS, MEBIBYTE, World, type WorldOptions } from './world.ts';
 
 const MODES = ['ordered', 'writeback'] as const;
@@ -382,5 +382,95 @@ describe.each(LAYOUTS)('a revert and deletion (%s)', (layout) => {
     await world.expectRight();
     await world.volume.close();
     await expectSound(world);
+  });
+});
+
+describe('a revert and what failed', () => {
+  const isArea = ({ target }: Operation) => target.startsWith('store/') && target.includes('}{');
+  const isControl = ({ target }: Operation) => target.startsWith('store/') && !target.includes('}{');
+
+  test('puts back what has a copy that could not be committed, and keeps what is written over that', async () => {
+    const world = await World.create();
+    const target = await world.snapshot();
+    await world.writeBlock(5);
+    await world.volume.setSpacePolicy('fail-writes');
+    world.hooks.before = (operation) => {
+      if (operation.kind === 'flush' && isArea(operation)) throw systemFailure('ENOSPC');
+      return undefined;
+    };
+    await expect(world.writeBlock(3)).rejects.toThrow(NoSpaceError);
+    world.hooks.before = () => undefined;
+    const goOn = pausePutBack(world);
+    await world.volume.revert(target).begun;
+    modelReverted(world, target);
+    await world.writeBlock(3);
+    await world.volume.flush();
+    goOn();
+    await world.kill();
+    await world.volume.reverting?.completed;
+    await world.expectRight();
+  });
+
+  test('waits for no merge, which would have to wait for it', { timeout: 10_000 }, async () => {
+    const world = await World.create({ size: 2 * MEBIBYTE });
+    const held = await world.snapshot();
+    await world.writeBlock(0, 20);
+    await world.snapshot();
+    await world.writeBlock(0, 20);
+    const target = await world.snapshot();
+    await world.writeBlock(0, 100);
+    await held.hold();
+    const goOn = pausePutBack(world);
+    const revert = world.volume.revert(target);
+    await revert.begun;
+    modelReverted(world, target);
+    await world.volume.setMaximumSize(world.volume.figures.allocatedBytes);
+    expect(world.volume.snapshots).toHaveLength(4);
+    goOn();
+    await expect(revert.completed).rejects.toMatchObject({ code: 'NO_SPACE' });
+    await world.volume.setMaximumSize(0);
+    await world.volume.reverting?.completed;
+    await world.expectRight();
+  });
+
+  /** Fails to end after so many writes of the control file; after so many further ones the process is killed. @returns what was reached */
+  async function endingBadly(good: number, further: number) {
+    const world = await World.create({ size: 16 * BLOCK_SIZE });
+    const target = await world.snapshot();
+    await world.writeBlock(3);
+    await world.snapshot();
+    const goOn = pausePutBack(world);
+    const revert = world.volume.revert(target, { keepPrevious: false });
+    await revert.begun;
+    world.model.bytes.set(world.model.of(target.id));
+    let left = good;
+    const stopping = (stop: () => undefined | Promise<void>) => (operation: Operation) =>
+      operation.kind === 'write' && isControl(operation) && left-- <= 0 ? stop() : undefined;
+    world.hooks.before = stopping(() => {
+      throw systemFailure('EIO');
+    });
+    goOn();
+    const hasFailed = await revert.completed.then(
+      () => false,
+      () => true,
+    );
+    left = Infinity;
+    await world.writeBlock(3);
+    await world.volume.flush();
+    left = further;
+    world.hooks.before = stopping(() => new Promise(() => undefined));
+    void world.volume.settled().catch(() => undefined);
+    await settle();
+    const isKilled = left < 0;
+    await world.kill();
+    await world.volume.reverting?.completed;
+    expectSame(await world.volume.read(0, world.size), world.model.bytes, `the volume, ${good}, ${further}`);
+    return { hasFailed, isKilled };
+  }
+
+  test('ends before the state before it goes, wherever the control file fails and the process is killed', async () => {
+    for (let good = 0, hasFailed = true; hasFailed; good++)
+      for (let further = 0, isKilled = true; isKilled; further++)
+        ({ hasFailed, isKilled } = await endingBadly(good, further));
   });
 });

@@ -15,6 +15,7 @@ import { skipUnused } from '../../../src/snapshot/unused-space.ts';
 import { DirectoryStore } from '../../../src/store/directory-store.ts';
 import { BLOCK_SIZE, blocksIn } from '../../../src/units.ts';
 import { type ChangedBlocksOptions, Volume } from '../../../src/volume/volume.ts';
+import { type Operation, settle, signal, systemFailure } from './hooks.ts';
 import { expectSame, KIBIBYTE, LAYOUTS, MEBIBYTE, World } from './world.ts';
 
 const ZEROS = new Uint8Array(BLOCK_SIZE);
@@ -326,4 +327,90 @@ test('bitmaps of a large volume take several blocks, and memory only where they 
     expect(loaded?.usedBytes).toBe(snapshot.usedBytes);
     expect(again.figures.tableMemoryBytes).toBeLessThan(64 * KIBIBYTE);
   }
+});
+
+/** Of a directory store. */
+const isControl = ({ target }: Operation) => /^store\/\{[^{}]*\}$/.test(target);
+const isArea = ({ target }: Operation) => target.startsWith('store/') && target.includes('}{');
+
+describe('what is left out while something fails or is late', () => {
+  test('a copy of it whose commit has failed counts before anybody is shown the snapshot', async () => {
+    const world = await World.create();
+    await world.volume.setSpacePolicy('fail-writes');
+    const unusedSpace = freeing([6, 7], async () => {
+      world.hooks.before = (operation) => {
+        if (operation.kind === 'flush' && isArea(operation)) throw systemFailure('ENOSPC');
+        return undefined;
+      };
+      await expect(world.volume.write(6 * BLOCK_SIZE, ZEROS)).rejects.toThrow(NoSpaceError);
+      world.hooks.before = () => undefined;
+    });
+    const snapshot = await world.volume.createSnapshot({ unusedSpace });
+    expect(snapshot.unusedBytes).toBe(2 * BLOCK_SIZE);
+    const shown = await readBlock(snapshot, 6);
+    // The next commit takes along what an earlier one has left; and so does an opening.
+    await world.writeBlock(20);
+    expectSame(await readBlock(snapshot, 6), shown, 'block 6');
+    const [found] = (await world.kill()).snapshots;
+    if (found === undefined) throw new Error('the snapshot is gone');
+    expectSame(await readBlock(found, 6), shown, 'block 6');
+  });
+
+  test('bitmaps that may be named are named no more, or the snapshot is not shown', async () => {
+    for (const failures of [1, 2, 4, 8]) {
+      const world = await World.create();
+      const before = world.model.bytes.slice(6 * BLOCK_SIZE, 7 * BLOCK_SIZE);
+      let left = Infinity;
+      const unusedSpace = freeing([6, 7], async () => {
+        left = failures;
+        // The sector gets there; whether it has, cannot be told, and the old one cannot be put back.
+        world.hooks.before = (operation) => {
+          if (!isControl(operation)) return undefined;
+          const mayFail = operation.kind === 'flush' || (operation.kind === 'write' && left < failures);
+          if (mayFail && left-- > 0) throw systemFailure('EIO');
+          return undefined;
+        };
+      });
+      const creating = world.volume.createSnapshot({ unusedSpace });
+      const outcome = await creating.then(
+        (snapshot) => readBlock(snapshot, 6),
+        (error: { code?: string }) => error.code ?? 'no code',
+      );
+      expect(left).toBeLessThanOrEqual(0);
+      if (typeof outcome === 'string') {
+        expect(outcome).toBe('EIO');
+        continue;
+      }
+      expectSame(outcome, before, 'block 6');
+      const [found] = (await world.kill()).snapshots;
+      if (found === undefined) throw new Error('the snapshot is gone');
+      expectSame(await readBlock(found, 6), before, `block 6 after ${failures} failures`);
+    }
+  });
+
+  test('a write does not overtake the copy of a block that is skipped since it began', async () => {
+    const world = await World.create();
+    const before = world.model.bytes.slice(6 * BLOCK_SIZE, 7 * BLOCK_SIZE);
+    const part = new Uint8Array(KIBIBYTE);
+    const [answered, go] = [signal(), signal()];
+    const writes: Promise<void>[] = [];
+    const unusedSpace = freeing([6], async () => {
+      // The original is read late.
+      world.hooks.before = ({ target, kind, offset }) =>
+        target === 'volume' && kind === 'read' && offset === 6 * BLOCK_SIZE ? go.promise : undefined;
+      writes.push(world.volume.write(6 * BLOCK_SIZE, part));
+      await settle();
+      answered.fire();
+    });
+    const creating = world.volume.createSnapshot({ unusedSpace });
+    await answered.promise;
+    await settle();
+    // Not the same bytes: else it would wait for the first write.
+    writes.push(world.volume.write(6 * BLOCK_SIZE + KIBIBYTE, part));
+    await settle();
+    go.fire();
+    const snapshot = await creating;
+    await Promise.all(writes);
+    expectSame(await readBlock(snapshot, 6), before, 'block 6');
+  });
 });
