@@ -222,8 +222,8 @@ export const TABLE_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: 'diff-area/create.ts',
-        find: 'await device.write(runs.locate(offsetOfSlot(FixedSlot.zeros)), new Uint8Array(BLOCK_SIZE));',
-        replace: '',
+        find: 'for (const slot of [FixedSlot.otherLocation, FixedSlot.zeros])',
+        replace: 'for (const slot of [FixedSlot.otherLocation])',
       },
     ],
   },
