@@ -3,6 +3,7 @@
  * A simulation hands in its own, so that a whole run is a function of one seed.
  */
 import { randomFillSync } from 'node:crypto';
+import { performance } from 'node:perf_hooks';
 
 /** Time, as the engine sees it. */
 export interface Clock {

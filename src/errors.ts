@@ -102,11 +102,18 @@ export class AssertionError extends Error {
   override readonly name = 'AssertionError';
 }
 
-const OUT_OF_SPACE_CODES = new Set(['ENOSPC', 'EDQUOT', 'EFBIG']);
+const TOO_LONG = 'EFBIG';
+const OUT_OF_SPACE_CODES = new Set(['ENOSPC', 'EDQUOT', TOO_LONG]);
 
 /** Is the reason, or a reason underneath, that there is no space left: a limit of ours, or of the host? */
 export function isOutOfSpace(error: unknown): boolean {
   if (error instanceof NoSpaceError) return true;
   if (!(error instanceof Error)) return false;
   return ('code' in error && OUT_OF_SPACE_CODES.has(String(error.code))) || isOutOfSpace(error.cause);
+}
+
+/** Is the reason, or a reason underneath, that a file may be no longer, whatever else is deleted? */
+export function isTooLong(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  return ('code' in error && error.code === TOO_LONG) || isTooLong(error.cause);
 }

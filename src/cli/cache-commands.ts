@@ -1,5 +1,4 @@
 /** What the commands of `volsnap cache` do. */
-import { once } from 'node:events';
 import { open, rm, stat } from 'node:fs/promises';
 import {
   AlreadyInitializedError,
@@ -14,7 +13,7 @@ import {
 } from '../index.js';
 import type { CacheCreateOptions, CacheServeOptions } from './commands/cache.js';
 import { asUsage, explained, Status } from './failure.js';
-import { tlsOf } from './listening.js';
+import { tlsOf, untilSignal } from './listening.js';
 import { withProgress } from './progress.js';
 import type { Session } from './session.js';
 import { formatCount, formatShare, formatSize } from './size.js';
@@ -175,10 +174,8 @@ export async function serveCached(
       throw asUsage(error);
     });
     const uri = uriOf(bound, tls !== undefined);
-    if (session.json)
-      await session.output.print(JSON.stringify({ uri, pid: process.pid, size: device.size }));
-    else await session.output.print(uri);
-    if (!session.signal.aborted) await once(session.signal, 'abort');
+    const ready = session.json ? JSON.stringify({ uri, pid: process.pid, size: device.size }) : uri;
+    await untilSignal(session, () => session.output.print(ready));
   } finally {
     await device.close();
   }

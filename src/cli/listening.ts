@@ -1,8 +1,11 @@
 /** Where a command serves NBD, and who may connect: options that such commands share. */
+import { once } from 'node:events';
 import { type Command, Option } from 'commander';
 import type { NbdTls } from '../index.js';
 import { type Address, parseAddress } from './address.js';
+import { isAbort } from './failure.js';
 import { parsePath } from './places.js';
+import type { Session } from './session.js';
 
 export interface ListeningOptions {
   readonly socket?: string;
@@ -38,4 +41,17 @@ export async function tlsOf({ tlsCertificates, tlsPsk }: ListeningOptions): Prom
   const { readCertificates, readKeys } = await import('./tls-files.js');
   if (tlsCertificates !== undefined) return readCertificates(tlsCertificates);
   return tlsPsk === undefined ? undefined : readKeys(tlsPsk);
+}
+
+/**
+ * Says by `tell` that clients can connect, and waits for the signal that ends the serving. Who has read that may end it at once: a
+ * signal that comes before all of it is known to be out is as good an end as a later one.
+ */
+export async function untilSignal({ signal }: Session, tell: () => Promise<void>): Promise<void> {
+  try {
+    await tell();
+  } catch (error) {
+    if (!signal.aborted || !isAbort(error)) throw error;
+  }
+  if (!signal.aborted) await once(signal, 'abort');
 }

@@ -12,7 +12,7 @@ import {
 import type { WritingOptions } from './command.js';
 import type { Session } from './session.js';
 import { snapshotRecord } from './snapshots.js';
-import { openForChange, reachOwner, tellRecovery } from './volumes.js';
+import { openForChange, openWhenFree, reachOwner, tellRecovery } from './volumes.js';
 
 export interface PersistenceOptions extends WritingOptions {
   readonly notPersistent?: true;
@@ -60,7 +60,7 @@ async function createHere(
   const volumes: Volume[] = [];
   try {
     for (const path of paths) {
-      const volume = await openForChange(session, path, options, 'refuse');
+      const volume = await openWhenFree(session, () => openForChange(session, path, options, 'refuse'));
       volumes.push(volume);
       tellRecovery(session, volume);
     }

@@ -101,6 +101,22 @@ export async function reachOrOpen<Opened, T>(
   }
 }
 
+/** Opens what must not be anybody else's; waits a little for whoever has it. @throws InUseError, and what `open` throws */
+export async function openWhenFree<Opened>(
+  { signal }: Session,
+  open: () => Promise<Opened>,
+): Promise<Opened> {
+  for (const wait of IN_USE_WAITS_MS) {
+    try {
+      return await open();
+    } catch (error) {
+      if (!(error instanceof InUseError)) throw error;
+      await sleep(wait, undefined, { signal });
+    }
+  }
+  return open();
+}
+
 /** Runs `body` on the volume, open for reading. */
 export async function readVolume<T>(
   session: Session,

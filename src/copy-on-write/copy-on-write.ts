@@ -200,9 +200,10 @@ export class CopyOnWrite {
     await Promise.resolve();
     if (!batch.isAside) await this.gathering.growMeanwhile(batch, () => this.#commits.isUnderWay);
     if (this.#collecting === batch) this.#collect(undefined);
-    batch.blocks.sort((a, b) => a - b);
-    if (await this.#copyApart(batch)) return;
-    await this.#memory.acquire(batch.bytes);
+    if (batch.blocks.length > 1) batch.blocks.sort((a, b) => a - b);
+    if (this.#isForApart(batch) && (await this.#copyApart(batch))) return;
+    const room = this.#memory.acquire(batch.bytes);
+    if (room !== undefined) await room;
     try {
       const buffer = this.#buffers.take(batch.bytes);
       const originals = await this.#readOriginals(batch.blocks, buffer);
@@ -216,16 +217,20 @@ export class CopyOnWrite {
     }
   }
 
+  /** Is the batch worth a request to another thread? */
+  #isForApart({ area, blocks }: Batch): boolean {
+    const apart = this.#apart;
+    return apart !== undefined && blocks.length >= apart.smallest && this.#wants(area) && apart.copier.isFree;
+  }
+
   /**
    * Copies a batch in another thread, where everything is as it usually is. Never rejects.
    * @returns false if nothing was done; then it has to be done here, and whatever was wrong shows again
    */
   async #copyApart(batch: Batch): Promise<boolean> {
     const { area, blocks } = batch;
-    const apart = this.#apart;
-    if (apart === undefined || blocks.length < apart.smallest || !this.#wants(area)) return false;
-    const { copier } = apart;
-    if (!copier.isFree) return false;
+    const copier = this.#apart?.copier;
+    if (copier === undefined) return false;
     // Zeros are not known yet: a slot for each block, if that takes no room that is not there.
     const slots = area.reserve(blocks.length, blocks.length, blocks);
     if (slots === undefined) return false;

@@ -20,13 +20,13 @@ export class MemoryBudget {
     return this.#used;
   }
 
-  /** Resolves when `length` bytes may be used; they are in use from then until `release`. */
-  async acquire(length: ByteLength): Promise<void> {
+  /** When `length` bytes may be used, `undefined`: at once; they are in use from then until `release`. */
+  acquire(length: ByteLength): Promise<void> | undefined {
     if (this.#waiting.length === 0 && this.#fits(length)) {
       this.#used += length;
-      return;
+      return undefined;
     }
-    await new Promise<void>((go) => this.#waiting.push({ length, go }));
+    return new Promise<void>((go) => this.#waiting.push({ length, go }));
   }
 
   release(length: ByteLength): void {

@@ -26,7 +26,9 @@ export async function readBlocks(
     buffer.fill(0, from + length, end * BLOCK_SIZE);
     start = end;
   }
-  for (const result of await Promise.allSettled(reads)) if (result.status === 'rejected') throw result.reason;
+  if (reads.length > 0)
+    for (const result of await Promise.allSettled(reads))
+      if (result.status === 'rejected') throw result.reason;
   return blocks.map((_, i) => buffer.subarray(i * BLOCK_SIZE, (i + 1) * BLOCK_SIZE));
 }
 

@@ -4,7 +4,8 @@
  * Linux may read or write less than it was asked to; these go on until everything is done. Errors are those of
  * Node.js, for the caller to explain. The calls are the callback ones of `node:fs`: its promises cost twice as much.
  */
-import fs from 'node:fs';
+// What is called for each block by its own name: a member of `fs` has to be looked up for each call.
+import fs, { constants, read, readSync, write, writeSync, writev, writevSync } from 'node:fs';
 import { promisify } from 'node:util';
 import type { ByteLength, ByteOffset } from '../units.js';
 import { SyncBudget } from './sync-budget.js';
@@ -14,7 +15,6 @@ const CALL_LIMIT = 2 ** 30;
 /** Buffers that one call may take: IOV_MAX of Linux. */
 const VECTOR_LIMIT = 1024;
 
-const { constants } = fs;
 const open = promisify(fs.open);
 const close = promisify(fs.close);
 const fstat: (fd: number, options: { bigint: true }) => Promise<fs.BigIntStats> = promisify(fs.fstat);
@@ -151,14 +151,14 @@ export class Descriptor {
 
   #readNow(target: Uint8Array, from: number, length: ByteLength, position: ByteOffset): number {
     const started = this.#reads.started();
-    const count = fs.readSync(this.number, target, from, length, position);
+    const count = readSync(this.number, target, from, length, position);
     this.#reads.finished(started);
     return count;
   }
 
   #readInPool(target: Uint8Array, from: number, length: ByteLength, position: ByteOffset): Promise<number> {
     return new Promise((resolve, reject) => {
-      fs.read(this.number, target, from, length, position, (error, count) => {
+      read(this.number, target, from, length, position, (error, count) => {
         if (error === null) resolve(count);
         else reject(error);
       });
@@ -170,8 +170,8 @@ export class Descriptor {
     const [only] = sources;
     const count =
       sources.length === 1 && only !== undefined
-        ? fs.writeSync(this.number, only, 0, only.byteLength, position)
-        : fs.writevSync(this.number, sources, position);
+        ? writeSync(this.number, only, 0, only.byteLength, position)
+        : writevSync(this.number, sources, position);
     this.#writes.finished(started);
     return count;
   }
@@ -184,9 +184,9 @@ export class Descriptor {
       };
       const [only] = sources;
       if (sources.length === 1 && only !== undefined) {
-        fs.write(this.number, only, 0, Math.min(only.byteLength, CALL_LIMIT), position, done);
+        write(this.number, only, 0, Math.min(only.byteLength, CALL_LIMIT), position, done);
       } else {
-        fs.writev(this.number, sources, position, done);
+        writev(this.number, sources, position, done);
       }
     });
   }

@@ -58,7 +58,9 @@ export async function createDiffArea(file: AreaFile, wanted: NewDiffArea): Promi
   );
   await device.write(runs.locate(offsetOfSlot(FixedSlot.table)), image);
   await writeLocationList(device, epoch, runs, listSlots.map(offsetOfSlot));
-  await device.write(runs.locate(offsetOfSlot(FixedSlot.zeros)), new Uint8Array(BLOCK_SIZE));
+  // The place of the other list too: giving space back writes there, and must not need any of a host that is full.
+  for (const slot of [FixedSlot.otherLocation, FixedSlot.zeros])
+    await device.write(runs.locate(offsetOfSlot(slot)), new Uint8Array(BLOCK_SIZE));
   await file.establish();
   return new DiffArea({
     storeId,

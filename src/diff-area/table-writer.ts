@@ -1,7 +1,7 @@
 /**
  * Appends entries to the table chain of a diff-area file on the device.
  *
- * A write covers the sectors that changed, never the whole block, and always the first one: its header carries the
+ * A write covers the sectors that changed, never the whole block, and now and then the first one: its header carries the
  * watermark, the number of places of the chain known durable, and a checksum over the entries below it. After a crash
  * only places from the watermark on need their data looked at. A new block is written whole in the same step that links it:
  * if only the link survives a crash, the block behind it has the wrong epoch and the chain ends before it. The header
@@ -55,17 +55,22 @@ export interface TableTail {
 interface OpenBlock {
   readonly slot: Slot;
   readonly image: Uint8Array;
+  readonly view: DataView;
   readonly before: number;
   used: number;
   /** Entries that `checksum` covers. */
   covered: number;
   checksum: number;
-  /** Bytes `[from, to)` are not on the device yet, and with them the header; none if `from` is above `to`. */
+  /** Bytes `[from, to)` are not on the device yet; none if `from` is above `to`. */
   from: number;
   to: number;
+  /** The watermark that the header on the device has. */
+  written: number;
 }
 
 const CLEAN = { from: BLOCK_SIZE, to: 0 };
+/** Durable places from which on a header lags too far behind: it saves small commits a system call and a sector, and costs reading their data after a crash. */
+const LAG_MAX = 32;
 
 /** The empty first block of a chain. */
 export function newTableBlock(file: AreaFile, slot: Slot, epoch: bigint): Uint8Array {
@@ -85,7 +90,14 @@ export class TableWriter {
   constructor(file: AreaFile, epoch: bigint, open: readonly TableTail[], durable: number) {
     this.#file = file;
     this.#epoch = epoch;
-    this.#open = open.map((tail) => ({ ...tail, ...CLEAN, covered: 0, checksum: 0 }));
+    this.#open = open.map((tail) => ({
+      ...tail,
+      ...CLEAN,
+      view: viewOf(tail.image),
+      covered: 0,
+      checksum: 0,
+      written: 0,
+    }));
     this.durable = durable;
   }
 
@@ -144,15 +156,7 @@ export class TableWriter {
     const position = entryPosition(tail.used);
     const fileOffset = offsetOfSlot(copy);
     const volumeOffset = this.#file.runs.locate(fileOffset);
-    writeOrdinaryEntry(
-      viewOf(tail.image),
-      position,
-      offsetOfBlock(block),
-      fileOffset,
-      volumeOffset,
-      0,
-      checksum,
-    );
+    writeOrdinaryEntry(tail.view, position, offsetOfBlock(block), fileOffset, volumeOffset, 0, checksum);
     tail.used++;
     touch(tail, position, position + ENTRY_SIZE);
   }
@@ -163,7 +167,18 @@ export class TableWriter {
     touch(full, 0, SECTOR_SIZE);
     const image = newTableBlock(this.#file, slot, this.#epoch);
     const before = full.before + full.used;
-    this.#open.push({ slot, image, before, used: 0, covered: 0, checksum: 0, from: 0, to: BLOCK_SIZE });
+    this.#open.push({
+      slot,
+      image,
+      view: viewOf(image),
+      before,
+      used: 0,
+      covered: 0,
+      checksum: 0,
+      from: 0,
+      to: BLOCK_SIZE,
+      written: 0,
+    });
   }
 
   /** Marks all headers for writing even if no entry was added, so that they carry the present watermark. */
@@ -193,13 +208,14 @@ export class TableWriter {
     const base = runs.locate(offsetOfSlot(slot));
     const first = Math.floor(block.from / SECTOR_SIZE) * SECTOR_SIZE;
     const end = roundUp(block.to, SECTOR_SIZE);
-    if (first <= SECTOR_SIZE) {
-      await device.write(base, image.subarray(0, end));
-    } else {
-      await device.write(base, image.subarray(0, SECTOR_SIZE));
-      await device.write(base + first, image.subarray(first, end));
-    }
-    Object.assign(block, CLEAN);
+    const hasHeader = first <= SECTOR_SIZE || this.durable - block.written >= LAG_MAX;
+    if (hasHeader && first > SECTOR_SIZE) await device.write(base, image.subarray(0, SECTOR_SIZE));
+    const start = first <= SECTOR_SIZE ? 0 : first;
+    const entries = image.subarray(start, end);
+    if (device.writeNow?.(base + start, [entries]) !== true) await device.write(base + start, entries);
+    if (hasHeader) block.written = this.durable;
+    block.from = CLEAN.from;
+    block.to = CLEAN.to;
   }
 }
 

@@ -2,7 +2,7 @@
 import { writeAll } from '../device/block-device.js';
 import { assert } from '../errors.js';
 import type { AreaFile } from '../store/store.js';
-import { BLOCK_SIZE, offsetOfSlot, type Slot } from '../units.js';
+import { BLOCK_SIZE, type ByteOffset, offsetOfSlot, type Slot } from '../units.js';
 
 /** `data[i]` is 16 KiB for `slots[i]`. Contiguous slots go in one vectored write. @throws DeviceError */
 export async function writeCopies(
@@ -18,11 +18,25 @@ export async function writeCopies(
     while (end < slots.length && slots[end] === first + (end - start)) end++;
     for (const piece of file.runs.pieces(offsetOfSlot(first), (end - start) * BLOCK_SIZE)) {
       const count = piece.length / BLOCK_SIZE;
-      writes.push(writeAll(file.device, piece.volumeOffset, joined(data.slice(start, start + count))));
+      const write = writeRun(file, piece.volumeOffset, joined(data.slice(start, start + count)));
+      if (write !== undefined) writes.push(write);
       start += count;
     }
   }
-  await allSettled(writes);
+  if (writes.length > 0) await allSettled(writes);
+}
+
+/** @returns `undefined` if it is done; a failure is always a rejection, so that writes under way are waited for */
+function writeRun(
+  { device }: AreaFile,
+  offset: ByteOffset,
+  sources: readonly Uint8Array[],
+): Promise<void> | undefined {
+  try {
+    return device.writeNow?.(offset, sources) === true ? undefined : writeAll(device, offset, sources);
+  } catch (error) {
+    return Promise.reject(error);
+  }
 }
 
 /** Neighbouring views of one buffer as one view: fewer vectors for the operating system. */

@@ -180,13 +180,16 @@ class LiveExport implements NbdExport {
     this.figures.writes++;
     this.figures.writtenBytes += source.byteLength;
     try {
-      const written = this.volume.take(offset, source, lent);
-      return written && counting(this.figures, written);
+      return this.volume.take(offset, source, lent)?.then(undefined, this.#failed);
     } catch (error) {
-      this.figures.failures++;
-      throw error;
+      return this.#failed(error);
     }
   }
+
+  readonly #failed = (error: unknown): never => {
+    this.figures.failures++;
+    throw error;
+  };
 
   writeZeroes(offset: ByteOffset, length: ByteLength, keepAllocated: boolean): Promise<void> {
     this.figures.writes++;

@@ -6,6 +6,7 @@
  *     await using server = await VolumeServer.start([volume]);
  *     console.log(server.uris[0]);
  */
+import { access, constants } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { checkServedVolume } from '../check/served.js';
 import { InvalidArgumentError } from '../errors.js';
@@ -225,12 +226,20 @@ async function placeFor({ name, figures }: Volume): Promise<SocketPlace | undefi
   const store = figures.layout === 'directory' ? await identityOf(figures.storeName) : undefined;
   if (store !== undefined) {
     const place = placeInStore(figures.storeName);
-    if (Buffer.byteLength(place.nbd) <= SOCKET_PATH_MAX) return place;
-    // Clients of NBD can be given no longer paths; ours find their way.
+    if (Buffer.byteLength(place.nbd) <= SOCKET_PATH_MAX && (await takesSockets(figures.storeName)))
+      return place;
+    // Clients of NBD can be given no longer paths; ours find their way. A folder that cannot be written takes no socket at all.
     return { ...(await makePlaceInMemory(identity ?? store)), control: place.control };
   }
   return identity === undefined ? undefined : makePlaceInMemory(identity);
 }
+
+/** May this process put something into the folder, and is it on a file system that can be written? */
+const takesSockets = (folder: string): Promise<boolean> =>
+  access(folder, constants.W_OK).then(
+    () => true,
+    () => false,
+  );
 
 /** Readable where it can be: what a shell and URI parsers leave alone stays. */
 const uriPath = (path: string): string => encodeURIComponent(path).replaceAll('%2F', '/');

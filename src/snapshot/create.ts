@@ -14,6 +14,7 @@ import {
   assert,
   DeviceError,
   isOutOfSpace,
+  isTooLong,
   LimitError,
   NoSpaceError,
   RevertInProgressError,
@@ -203,8 +204,9 @@ export class Creation {
       });
       return true;
     } catch (error) {
-      // One of ours without a cause is about a limit.
+      // One of ours without a cause is about a limit. A file that may not be so long is no shorter when others go.
       if (!isOutOfSpace(error) || (error instanceof NoSpaceError && error.cause === undefined)) throw error;
+      if (isTooLong(error)) throw error;
       await this.discard();
       this.#file = undefined;
       return false;

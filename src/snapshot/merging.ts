@@ -7,7 +7,7 @@
  *
  * Shared state: changes between awaits only. One task at a time is in the pool.
  */
-import { ClosedError, isOutOfSpace } from '../errors.js';
+import { ClosedError, isOutOfSpace, NoSpaceError } from '../errors.js';
 import type { ByteLength } from '../units.js';
 import type { Emit } from './events.js';
 import { Merge, type MergeContext } from './merge.js';
@@ -124,7 +124,7 @@ export class Merging {
       this.#queue();
       return;
     }
-    for (const waiter of this.#waiters) this.#end(waiter, error);
+    for (const waiter of this.#waiters) this.#end(waiter, asLackOfSpace(error));
     // Who lacks room waits for it no more.
     this.#context.space.relieved();
     if (deleted !== undefined)
@@ -181,6 +181,13 @@ export class Merging {
     this.#isStopped = true;
     for (const waiter of this.#waiters) this.#end(waiter, closed());
   }
+}
+
+/** That a host is full is told in the same way as that a limit is reached: the merge goes on when there is room. */
+function asLackOfSpace(error: unknown): unknown {
+  if (!isOutOfSpace(error) || error instanceof NoSpaceError) return error;
+  const why = error instanceof Error ? error.message : String(error);
+  return new NoSpaceError(`a deleted snapshot is not merged yet: ${why}`, { cause: error });
 }
 
 const closed = (): ClosedError =>

@@ -11,6 +11,7 @@
  * The base value, from before all writes that are remembered, is superseded by any write.
  */
 import { type ByteLength, type ByteOffset, SECTOR_SIZE } from '../units.js';
+import type { SpareBytes } from './spare-bytes.js';
 
 export interface WriteRecord {
   readonly offset: ByteOffset;
@@ -45,8 +46,9 @@ export class SectorHistory {
   /** Sectors whose base value was given by `rebase`. */
   readonly rebased = new Set<number>();
 
-  constructor(initial: Uint8Array) {
-    this.#base = new Uint8Array(initial);
+  /** @param base its own from now on */
+  constructor(base: Uint8Array) {
+    this.#base = base;
   }
 
   get size(): ByteLength {
@@ -55,14 +57,12 @@ export class SectorHistory {
 
   /** It may be longer from now on; what is new holds zeros. */
   extend(size: ByteLength): void {
-    const longer = new Uint8Array(Math.max(size, this.size));
-    longer.set(this.#base);
-    this.#base = longer;
+    this.#base = lengthened(this.#base, size);
   }
 
   /** An equal one, which what happens to this one does not touch. Writes in flight cannot be ended there. */
-  clone(): SectorHistory {
-    const copy = new SectorHistory(this.#base);
+  clone(spare: SpareBytes): SectorHistory {
+    const copy = new SectorHistory(spare.copy(this.#base));
     const copies = new Map<WriteRecord, WriteRecord>();
     const copyOf = (write: WriteRecord): WriteRecord => {
       const known = copies.get(write) ?? { ...write };
@@ -73,6 +73,12 @@ export class SectorHistory {
     copy.#ended = this.#ended.map(copyOf);
     for (const sector of this.rebased) copy.rebased.add(sector);
     return copy;
+  }
+
+  /** Nobody asks this one any more: its room is for others. */
+  release(spare: SpareBytes): void {
+    spare.give(this.#base);
+    this.#base = new Uint8Array(0);
   }
 
   /** Sectors that may hold something else than the base value. */
@@ -250,6 +256,14 @@ export class SectorHistory {
 export function sectorOfWrite(write: WriteRecord, sector: number): Uint8Array {
   const at = sector * SECTOR_SIZE - write.offset;
   return write.bytes.subarray(at, at + SECTOR_SIZE);
+}
+
+/** Itself if it is as long, or longer; else the same bytes with zeros behind them. */
+export function lengthened(bytes: Uint8Array, length: ByteLength): Uint8Array {
+  if (bytes.byteLength >= length) return bytes;
+  const longer = new Uint8Array(length);
+  longer.set(bytes);
+  return longer;
 }
 
 const lastSectorOf = (write: WriteRecord): number =>

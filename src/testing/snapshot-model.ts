@@ -20,6 +20,7 @@ import {
 import type { ModelSizes } from './model-sizes.js';
 import { explainSector } from './sector-data.js';
 import { type Candidate, SectorHistory, type WriteRecord } from './sector-history.js';
+import type { SpareBytes } from './spare-bytes.js';
 
 /** Bytes compared at once before single sectors are looked at. */
 const CHUNK = 32 * SECTOR_SIZE;
@@ -36,6 +37,18 @@ export interface Moment {
  * - `deleting`: as `creating`, for its deletion
  */
 export type SnapshotState = 'creating' | 'present' | 'deleting';
+
+export interface SnapshotParts {
+  readonly name: string;
+  /** When its creation began. */
+  readonly start: number;
+  readonly moment: Moment;
+  /** How long the volume may have been at its moment. */
+  readonly sizes: ModelSizes;
+  /** Blocks that may be left out. */
+  readonly unused?: ReadonlySet<BlockNumber> | undefined;
+  readonly spare: SpareBytes;
+}
 
 export class SnapshotModel {
   readonly name: string;
@@ -55,21 +68,16 @@ export class SnapshotModel {
   readonly #reads = new Set<number>();
   /** Blocks that may be left out. */
   readonly #unused: ReadonlySet<BlockNumber>;
-  /** How long the volume may have been at its moment. */
   readonly sizes: ModelSizes;
+  readonly #spare: SpareBytes;
 
-  constructor(
-    name: string,
-    start: number,
-    moment: Moment,
-    sizes: ModelSizes,
-    unused: ReadonlySet<BlockNumber> = new Set<BlockNumber>(),
-  ) {
+  constructor({ name, start, moment, sizes, unused = new Set<BlockNumber>(), spare }: SnapshotParts) {
     this.name = name;
     this.start = start;
     this.moment = moment;
     this.sizes = sizes;
     this.#unused = unused;
+    this.#spare = spare;
   }
 
   get isClosed(): boolean {
@@ -78,10 +86,11 @@ export class SnapshotModel {
 
   /**
    * No later moment is possible: the creation returned, or a crash came.
-   * @param bytes room for the content, of the size of the volume
+   * @param history of the volume
    */
-  close(history: SectorHistory, now: number, bytes: Uint8Array): void {
+  close(history: SectorHistory, now: number): void {
     assert(this.#bytes === undefined, () => `the creation of ${this.name} ended twice`);
+    const bytes = this.#spare.take(history.size);
     this.moment.before = Math.min(this.moment.before, now);
     history.copyBase(bytes);
     for (const sector of history.sectors) {
@@ -127,7 +136,7 @@ export class SnapshotModel {
   beginWrite(offset: ByteOffset, source: Uint8Array, now: number): WriteRecord {
     const bytes = this.#bytes;
     assert(bytes !== undefined, () => `snapshot ${this.name} was written before it was created`);
-    this.#written ??= new SectorHistory(bytes);
+    this.#written ??= new SectorHistory(this.#spare.copy(bytes));
     for (let at = offset; at < offset + source.byteLength; at += SECTOR_SIZE) {
       assert(!this.#open.has(at / SECTOR_SIZE), () => `sector ${at / SECTOR_SIZE} was not read before`);
       this.#written.rebase(at / SECTOR_SIZE, bytes.subarray(at, at + SECTOR_SIZE));
@@ -248,25 +257,30 @@ export class SnapshotModel {
 
   /** An equal one, which what happens to this one does not touch. @param moment its own, or that of its set */
   clone(moment: Moment): SnapshotModel {
-    const copy = new SnapshotModel(this.name, this.start, moment, this.sizes.clone(), this.#unused);
+    const { name, start } = this;
+    const sizes = this.sizes.clone();
+    const copy = new SnapshotModel({ name, start, moment, sizes, unused: this.#unused, spare: this.#spare });
     copy.state = this.state;
     copy.#bytes = this.#bytes;
     copy.#isShared = true;
     this.#isShared = true;
     for (const [sector, candidates] of this.#open) copy.#open.set(sector, candidates);
-    copy.#written = this.#written?.clone();
+    copy.#written = this.#written?.clone(this.#spare);
     return copy;
   }
 
-  /** Room for the content of another snapshot, once this one is gone; `undefined`: it is in use elsewhere. */
-  get room(): Uint8Array | undefined {
-    return this.#isShared || this.readers > 0 ? undefined : this.#bytes;
+  /** This one is gone: the room for its content is for others, unless it is in use elsewhere. */
+  release(): void {
+    if (this.#bytes !== undefined && !this.#isShared && this.readers === 0) this.#spare.give(this.#bytes);
   }
 
-  #setSector(sector: number, bytes: Uint8Array): void {
-    if (this.#isShared) this.#bytes = this.#bytes?.slice();
+  #setSector(sector: number, found: Uint8Array): void {
+    const at = sector * SECTOR_SIZE;
+    const bytes = this.#bytes;
+    if (bytes === undefined || Buffer.compare(bytes.subarray(at, at + SECTOR_SIZE), found) === 0) return;
+    if (this.#isShared) this.#bytes = this.#spare.copy(bytes);
     this.#isShared = false;
-    this.#bytes?.set(bytes, sector * SECTOR_SIZE);
+    this.#bytes?.set(found, at);
   }
 }
 

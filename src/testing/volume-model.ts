@@ -13,25 +13,20 @@
 import { assert } from '../errors.js';
 import { type BlockNumber, type ByteLength, type ByteOffset, SECTOR_SIZE } from '../units.js';
 import type { CrashModel } from './crash-model.js';
+import type { CallResult, PendingCall } from './model-calls.js';
 import { checkSectors, report } from './model-mismatch.js';
 import { type ModelRevert, revertWrites } from './model-revert.js';
 import { ModelSizes } from './model-sizes.js';
-import { SectorHistory, type WriteRecord } from './sector-history.js';
+import { lengthened, SectorHistory, type WriteRecord } from './sector-history.js';
 import { SnapshotCalls } from './snapshot-calls.js';
 import { differingSectors, type Moment, SnapshotModel } from './snapshot-model.js';
+import { SpareBytes } from './spare-bytes.js';
 import { Ticks } from './ticks.js';
 
+export type { CallResult, PendingCall } from './model-calls.js';
 export { ModelMismatch } from './model-mismatch.js';
 export type { ModelRevert } from './model-revert.js';
 export { Ticks } from './ticks.js';
-
-/** A call that has begun: to be handed back when it ends. */
-export interface PendingCall {
-  readonly start: number;
-}
-
-/** How a call ended. An error after which the effect is not known, as for a failed commit, is `uncertain`. */
-export type CallResult = 'done' | 'failed' | 'uncertain';
 
 export class VolumeModel {
   readonly ticks: Ticks;
@@ -46,18 +41,19 @@ export class VolumeModel {
   readonly #readsAndCreations = new Set<number>();
   /** When the flushes in flight began. */
   readonly #flushes = new Set<number>();
-  /** Content of snapshots that are gone, for new ones: making room is what costs most of all here. */
-  readonly #spare: Uint8Array[] = [];
+  /** Shared with clones. */
+  readonly #spare: SpareBytes;
   #crashed: { readonly model: CrashModel; readonly isBuffered: boolean; readonly at: number } | undefined;
 
-  constructor(initial: Uint8Array, ticks: Ticks = new Ticks()) {
+  constructor(initial: Uint8Array, ticks = new Ticks(), spare = new SpareBytes()) {
     assert(
       initial.byteLength % SECTOR_SIZE === 0,
       () => `a volume has whole sectors, not ${initial.byteLength} bytes`,
     );
     this.ticks = ticks;
+    this.#spare = spare;
     this.calls = new SnapshotCalls(ticks, (name) => this.#snapshots.get(name));
-    this.#history = new SectorHistory(initial);
+    this.#history = new SectorHistory(new Uint8Array(initial));
     this.#likely = new Uint8Array(initial);
     this.#sizes = new ModelSizes([initial.byteLength]);
   }
@@ -72,9 +68,9 @@ export class VolumeModel {
    * that are in flight cannot be ended there: a crash must follow.
    */
   clone(): VolumeModel {
-    const copy = new VolumeModel(new Uint8Array(0), new Ticks(this.ticks.last));
-    copy.#likely = this.#likely.slice();
-    copy.#history = this.#history.clone();
+    const copy = new VolumeModel(new Uint8Array(0), new Ticks(this.ticks.last), this.#spare);
+    copy.#likely = this.#spare.copy(this.#likely);
+    copy.#history = this.#history.clone(this.#spare);
     copy.#sizes = this.#sizes.clone();
     const moments = new Map<Moment, Moment>();
     for (const [name, snapshot] of this.#snapshots) {
@@ -86,6 +82,14 @@ export class VolumeModel {
     for (const start of this.#flushes) copy.#flushes.add(start);
     copy.#crashed = this.#crashed;
     return copy;
+  }
+
+  /** Nobody asks this one any more: its room is for its clones, and for what it is a clone of. */
+  release(): void {
+    for (const name of this.#snapshots.keys()) this.#remove(name);
+    this.#spare.give(this.#likely);
+    this.#likely = new Uint8Array(0);
+    this.#history.release(this.#spare);
   }
 
   /** A write of whole sectors begins; its bytes are copied. */
@@ -131,10 +135,7 @@ export class VolumeModel {
     for (const snapshot of this.#snapshots.values()) if (!snapshot.isClosed) snapshot.sizes.add(size);
     if (size <= this.size) return;
     this.#history.extend(size);
-    const longer = new Uint8Array(size);
-    longer.set(this.#likely);
-    this.#likely = longer;
-    this.#spare.length = 0;
+    this.#likely = lengthened(this.#likely, size);
   }
 
   /** It has become so long, durably. What failed, or was cut off, may show until the next opening. */
@@ -223,7 +224,8 @@ export class VolumeModel {
   beginSnapshot(name: string, moment: Moment = this.beginMoment(), unused?: ReadonlySet<BlockNumber>): void {
     assert(!this.#snapshots.has(name), () => `the model has a snapshot ${name} already`);
     const start = this.ticks.next();
-    this.#snapshots.set(name, new SnapshotModel(name, start, moment, this.#sizes.clone(), unused));
+    const parts = { name, start, moment, sizes: this.#sizes.clone(), unused, spare: this.#spare };
+    this.#snapshots.set(name, new SnapshotModel(parts));
     this.#readsAndCreations.add(start);
   }
 
@@ -315,16 +317,12 @@ export class VolumeModel {
     const { model, isBuffered, at } = this.#crashed;
     this.#sizes.found(found.byteLength, model);
     // Where it could have been longer nothing durable can be lost.
-    const actual = found.byteLength === this.size ? found : new Uint8Array(this.size);
-    if (actual !== found) actual.set(found);
+    const actual = lengthened(found, this.size);
     const isKept = model === 'kill' && !isBuffered;
     const isStable = (write: WriteRecord) =>
       write.stable || (isKept && !write.failed && !write.doomed && write.end !== Infinity);
     this.#compare(0, actual, (sector) => this.#history.surviving(sector, isStable));
-    for (const sector of differingSectors(this.#likely, 0, actual)) {
-      const at = sector * SECTOR_SIZE;
-      this.#likely.set(actual.subarray(at, at + SECTOR_SIZE), at);
-    }
+    this.#likely.set(actual);
     if (model === 'kill') this.#history.adopt(actual, at, this.ticks.next());
     else this.#history.settle(actual);
     this.#crashed = undefined;
@@ -352,7 +350,7 @@ export class VolumeModel {
 
   #close(snapshot: SnapshotModel, now: number): void {
     if (snapshot.isClosed) return;
-    snapshot.close(this.#history, now, this.#spare.pop() ?? new Uint8Array(this.size));
+    snapshot.close(this.#history, now);
     this.#readsAndCreations.delete(snapshot.start);
   }
 
@@ -360,7 +358,7 @@ export class VolumeModel {
     const snapshot = this.#snapshots.get(name);
     if (snapshot === undefined) return;
     this.#readsAndCreations.delete(snapshot.start);
-    if (snapshot.room?.byteLength === this.size) this.#spare.push(snapshot.room);
+    snapshot.release();
     this.#snapshots.delete(name);
   }
 

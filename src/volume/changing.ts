@@ -1,8 +1,9 @@
 /** Changes of the live volume, part by part: through the gate, and once the newest snapshot has its copies. */
 import { checkRange } from '../arguments.js';
 import type { WriteBuffer } from '../copy-on-write/write-buffer.js';
-import type { WriteGate } from '../copy-on-write/write-gate.js';
+import type { Shift, WriteGate } from '../copy-on-write/write-gate.js';
 import type { BlockDevice } from '../device/block-device.js';
+import { giveBack, type Lent } from '../device/buffer-pool.js';
 import type { Lifetime } from '../device/lifetime.js';
 import { writeZeros } from '../device/zeros.js';
 import type { ProtectedBlocks } from '../snapshot/protected-blocks.js';
@@ -71,6 +72,39 @@ export function writeRange(
   return writeParts(engine, offset, source, admitted);
 }
 
+/**
+ * As `writeRange`, one call of the volume, of memory that its owner gives away: the write buffer keeps it, else it goes back.
+ * @returns `undefined` if it is done already @throws as `writeRange`, ClosedError
+ */
+export function takeRange(
+  engine: ChangeEngine,
+  offset: ByteOffset,
+  source: Uint8Array,
+  lent: Lent,
+): Promise<void> | undefined {
+  const { life, device, writes, protectedBlocks } = engine;
+  const keeper = protectedBlocks === undefined && source.byteLength <= PART_BYTES ? writes : undefined;
+  const over = () => {
+    life.leave();
+    if (keeper === undefined) giveBack(lent);
+  };
+  const fail = (error: unknown) => {
+    life.leave();
+    throw error;
+  };
+  life.enter();
+  let written: Promise<void> | undefined;
+  try {
+    checkRange(offset, source.byteLength, device.size);
+    written = keeper === undefined ? writeRange(engine, offset, source) : keeper.write(offset, source, lent);
+  } catch (error) {
+    return fail(error);
+  }
+  if (written !== undefined) return written.then(over, fail);
+  over();
+  return undefined;
+}
+
 async function writeParts(
   engine: ChangeEngine,
   offset: ByteOffset,
@@ -89,21 +123,48 @@ function writePart(engine: ChangeEngine, offset: ByteOffset, source: Uint8Array)
   return writeOrdered(engine, offset, source);
 }
 
-/** As `changePart`; apart from it because small writes would feel the closure. */
-async function writeOrdered(
+/**
+ * As `changePart`; apart from it because small writes feel every promise.
+ * @returns `undefined` if it is done
+ */
+function writeOrdered(
+  engine: ChangeEngine,
+  offset: ByteOffset,
+  source: Uint8Array,
+): Promise<void> | undefined {
+  const entered = engine.gate.enter();
+  if (typeof entered !== 'number') return entered.then((shift) => writeInside(engine, offset, source, shift));
+  return writeInside(engine, offset, source, entered);
+}
+
+/** Behind the gate, which it leaves. @returns `undefined` if it is done */
+function writeInside(
   { gate, copyOnWrite, live }: ChangeEngine,
   offset: ByteOffset,
   source: Uint8Array,
-): Promise<void> {
-  const entered = gate.enter();
-  const shift = typeof entered === 'number' ? entered : await entered;
+  shift: Shift,
+): Promise<void> | undefined {
+  const leave = () => gate.leave(shift);
+  const fail = (error: unknown) => {
+    leave();
+    throw error;
+  };
+  const write = (): Promise<void> | undefined => {
+    try {
+      if (live.writeNow?.(offset, [source]) !== true) return live.write(offset, source).then(leave, fail);
+    } catch (error) {
+      return fail(error);
+    }
+    leave();
+    return undefined;
+  };
+  let copies: Promise<void> | undefined;
   try {
-    const copies = copyOnWrite.protect(offset, source.byteLength);
-    if (copies !== undefined) await copies;
-    if (live.writeNow?.(offset, [source]) !== true) await live.write(offset, source);
-  } finally {
-    gate.leave(shift);
+    copies = copyOnWrite.protect(offset, source.byteLength);
+  } catch (error) {
+    return fail(error);
   }
+  return copies === undefined ? write() : copies.then(write, fail);
 }
 
 export async function changePart(

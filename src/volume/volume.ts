@@ -10,7 +10,7 @@ import { EventEmitter } from 'node:events';
 import { asTarget, checkRange, checkWhole, lengthOf } from '../arguments.js';
 import { type AllocationExtent, allocationOf } from '../device/allocation.js';
 import type { BlockDevice } from '../device/block-device.js';
-import { giveBack, type Lent } from '../device/buffer-pool.js';
+import type { Lent } from '../device/buffer-pool.js';
 import { ClosedError, ReadOnlyError } from '../errors.js';
 import type { Guid } from '../format/guid.js';
 import type { SpacePolicy } from '../format/start-block.js';
@@ -26,7 +26,7 @@ import type { ByteLength, ByteOffset } from '../units.js';
 import type { VolumeAccess } from './access.js';
 import { openParts, type VolumeOptions, type VolumeParts } from './assemble.js';
 import type { ChangedBlocksOptions, ChangedExtent } from './changed-blocks.js';
-import { type Change, type ChangeEngine, clear, PART_BYTES, writeRange, zero } from './changing.js';
+import { type Change, type ChangeEngine, clear, takeRange, writeRange, zero } from './changing.js';
 import { differing } from './compare.js';
 import { type CopyRangeOptions, copyRange } from './copy-range.js';
 import { alignedExtents, extentsWithData, zerosOf } from './extents.js';
@@ -172,18 +172,7 @@ export class Volume extends EventEmitter<VolumeEvents> implements VolumeAccess {
    * @returns `undefined` if it is done already
    */
   take(offset: ByteOffset, source: Uint8Array, lent: Lent): Promise<void> | undefined {
-    const { life, device, writes, protectedBlocks } = this.#writing;
-    if (writes === undefined || protectedBlocks !== undefined || source.byteLength > PART_BYTES)
-      return this.write(offset, source).then(() => giveBack(lent));
-    life.enter();
-    let written: Promise<void> | undefined;
-    try {
-      checkRange(offset, source.byteLength, device.size);
-      written = writes.write(offset, source, lent);
-    } finally {
-      if (written === undefined) life.leave();
-    }
-    return written?.finally(() => life.leave());
+    return takeRange(this.#writing, offset, source, lent);
   }
 
   /** Makes the range read as zeros. For snapshots it is a write. */

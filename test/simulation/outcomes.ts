@@ -8,7 +8,7 @@
  */
 import { createHash } from 'node:crypto';
 import type { Volume } from '../../src/index.js';
-import { type CrashModel, type SavedWorld, SeededRandom } from '../../src/testing/index.js';
+import { type CrashModel, type SavedWorld, SeededRandom, type VolumeModel } from '../../src/testing/index.js';
 import { addCounters, noCounters } from './counters.js';
 import { CrashMoment } from './crash-states.js';
 import type { Cycle, OutcomeName, Plan } from './plan.js';
@@ -80,6 +80,7 @@ export class Outcomes {
     const crash = new BranchedCrash(this.#state, doubtful, this.#crashes, this.#known);
     for (let outcome = 1; outcome <= outcomes; outcome++)
       if (only === undefined || only.outcome === outcome) await crash.explore(outcome);
+    crash.end();
   }
 
   /** To be called after each crash of the run itself: what it left is no further outcome. */
@@ -100,6 +101,8 @@ class BranchedCrash {
   readonly #known: Known;
   /** The same bytes are looked at once more for the other kind of crash, of which the model permits less, or more. */
   readonly #seen = new Set<string>();
+  /** What is permitted after a crash of each kind. */
+  readonly #models = new Map<CrashModel, VolumeModel>();
 
   constructor(state: RunState, moments: readonly CrashMoment[], number: number, known: Known) {
     this.#state = state;
@@ -121,19 +124,31 @@ class BranchedCrash {
     const identity = identityOf(world);
     if (this.#seen.has(`${model} ${identity}`)) return;
     const counters = noCounters();
-    const branch = this.#state.branch(world, counters);
+    const branch = this.#state.branch(world, this.#modelOf(model).clone(), counters);
     try {
-      await branch.crashed(model);
+      await branch.reconcile();
       await reopen(branch, random);
     } catch (error) {
       throw new OutcomeBroken({ crash: this.#number, outcome }, describe(), error);
     }
+    branch.model.release();
     this.#seen.add(`${model} ${identity}`);
     if (!this.#known.has(identity)) {
       this.#known.set(identity, 'further');
       counters.outcomes++;
     }
     addCounters(this.#state.counters, counters);
+  }
+
+  /** No further outcome is explored. */
+  end(): void {
+    for (const model of this.#models.values()) model.release();
+  }
+
+  #modelOf(crash: CrashModel): VolumeModel {
+    const model = this.#models.get(crash) ?? this.#state.modelOf(crash);
+    this.#models.set(crash, model);
+    return model;
   }
 }
 

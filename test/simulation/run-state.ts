@@ -38,9 +38,16 @@ export class RunState {
     return new RunState(world, new VolumeModel(world.initial), counters);
   }
 
-  /** The same moment in another world, which was crashed. */
-  branch(world: RunWorld, counters: RunCounters): RunState {
-    const branch = new RunState(world, this.model.clone(), counters);
+  /** What a crash of that kind would permit now. */
+  modelOf(crash: CrashModel): VolumeModel {
+    const model = this.model.clone();
+    model.crash(crash, this.world.isBuffered);
+    return model;
+  }
+
+  /** The same moment in another world, which was crashed; `reconcile` must follow. @param model of that crash, to be its own */
+  branch(world: RunWorld, model: VolumeModel, counters: RunCounters): RunState {
+    const branch = new RunState(world, model, counters);
     branch.workload.follow(this.workload);
     branch.timeUnknown = this.timeUnknown;
     branch.leftovers = this.leftovers;
@@ -51,7 +58,15 @@ export class RunState {
   /** The world was crashed in that way: what the volume holds now must be permitted. @throws ModelMismatch */
   async crashed(model: CrashModel): Promise<void> {
     this.model.crash(model, this.world.isBuffered);
-    this.model.reconcileVolume(await this.world.findVolume(this.workload.mayRevert));
+    await this.reconcile();
+  }
+
+  /** The same where the model knows of the crash already. */
+  async reconcile(): Promise<void> {
+    const { buffers, mayRevert } = this.workload;
+    const found = await this.world.findVolume(mayRevert, buffers);
+    this.model.reconcileVolume(found);
+    buffers.give(found);
   }
 
   async open(): Promise<Volume> {

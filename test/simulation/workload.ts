@@ -96,6 +96,11 @@ export class Workload {
     return this.#calls.complaints;
   }
 
+  /** Into which everything is read. */
+  get buffers(): ReadBuffers {
+    return this.#buffers;
+  }
+
   /** Has a revert been asked for? Then what the volume's device holds need not be the volume. */
   get mayRevert(): boolean {
     return this.#reverts.mayRevert;

@@ -26,6 +26,7 @@ import { type LateDisk, withoutAreas } from './late.js';
 import type { Cycle, Plan, Range, Writing } from './plan.js';
 import type { ControlAim } from './plan-aims.js';
 import { firstRun } from './plan-inside.js';
+import { ReadBuffers } from './read-buffers.js';
 
 const START_SECTOR = 0x1e00;
 /** Blocks between the volume and the block in which an in-volume store keeps the sector of its start block. */
@@ -208,10 +209,11 @@ export class RunWorld {
   }
 
   /** The volume as its users see it, past the engine: for after a crash. */
-  peekVolume(): Uint8Array {
+  #peekVolume(buffers: ReadBuffers): Uint8Array {
     const disk = this.world.disk(this.volumeName);
-    if (!this.#inside) return disk.peek();
-    const bytes = disk.peek(0, this.plan.volumeSize);
+    const bytes = buffers.take(this.#inside ? this.plan.volumeSize : disk.size);
+    disk.content.read(0, bytes);
+    if (!this.#inside) return bytes;
     if (bytes.byteLength >= START_SECTOR + SECTOR_SIZE) {
       const kept = roundUp(this.plan.volumeSize, BLOCK_SIZE) + CONTROL_BLOCKS * BLOCK_SIZE;
       bytes.set(disk.peek(kept, SECTOR_SIZE), START_SECTOR);
@@ -222,12 +224,13 @@ export class RunWorld {
   /**
    * The same, or through the engine, which writes nothing: a volume that may be on its way back to a snapshot is not what
    * its device holds; nor is one that holds its own store.
+   * @returns one of the buffers, to be given back
    */
-  async findVolume(mayRevert: boolean): Promise<Uint8Array> {
-    if (!mayRevert && this.plan.inside === undefined) return this.peekVolume();
+  async findVolume(mayRevert: boolean, buffers = new ReadBuffers()): Promise<Uint8Array> {
+    if (!mayRevert && this.plan.inside === undefined) return this.#peekVolume(buffers);
     return this.world.run(async () => {
       const volume = await this.openReadOnly();
-      const bytes = await volume.read(0, volume.size);
+      const bytes = await volume.read(0, buffers.take(volume.size));
       await volume.close();
       return bytes;
     });

@@ -1,15 +1,14 @@
 /** `volsnap serve`: volumes and their snapshots for NBD clients, until a signal comes. */
-import { once } from 'node:events';
 import { type Command, Option } from 'commander';
 import { Volume, VolumeServer, type WriteMode } from '../../index.js';
 import { type Address, parseAddress } from '../address.js';
 import { protectedBlocksOption, volumeCommand, type WritingOptions } from '../command.js';
 import { asUsage, UsageError } from '../failure.js';
-import { type ListeningOptions, tlsOf, withListening } from '../listening.js';
+import { type ListeningOptions, tlsOf, untilSignal, withListening } from '../listening.js';
 import { parseSeconds } from '../seconds.js';
 import type { Runner, Session } from '../session.js';
 import { parseSize } from '../size.js';
-import { openDevice, openForChange, refuseTwice, storeOf, tellRecovery } from '../volumes.js';
+import { openDevice, openForChange, openWhenFree, refuseTwice, storeOf, tellRecovery } from '../volumes.js';
 
 interface ServeOptions extends WritingOptions, ListeningOptions {
   readonly readOnly?: boolean;
@@ -91,8 +90,7 @@ async function serve(session: Session, paths: readonly string[], options: ServeO
       throw asUsage(error);
     });
     try {
-      await tellReady(session, server);
-      if (!session.signal.aborted) await once(session.signal, 'abort');
+      await untilSignal(session, () => tellReady(session, server));
     } finally {
       await server.close(closeAll);
     }
@@ -102,10 +100,11 @@ async function serve(session: Session, paths: readonly string[], options: ServeO
 }
 
 async function openToServe(session: Session, path: string, options: ServeOptions): Promise<Volume> {
-  const volume =
+  const volume = await openWhenFree(session, async () =>
     options.readOnly === true
-      ? await Volume.open(await openDevice(path, false), { ...storeOf(options), readOnly: true })
-      : await openForChange(session, path, options, 'refuse', options.writeMode);
+      ? Volume.open(await openDevice(path, false), { ...storeOf(options), readOnly: true })
+      : openForChange(session, path, options, 'refuse', options.writeMode),
+  );
   tellRecovery(session, volume);
   return volume;
 }

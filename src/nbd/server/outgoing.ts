@@ -92,10 +92,13 @@ export class Outgoing {
       done();
       return;
     }
-    this.#stream.cork();
-    for (const [i, piece] of pieces.entries())
-      this.#stream.write(piece, i === pieces.length - 1 ? done : undefined);
-    this.#stream.uncork();
+    const last = pieces.pop();
+    if (pieces.length > 0) {
+      this.#stream.cork();
+      for (const piece of pieces) this.#stream.write(piece);
+    }
+    this.#stream.write(last, done);
+    if (pieces.length > 0) this.#stream.uncork();
   }
 
   #closePack(): void {

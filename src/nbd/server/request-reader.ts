@@ -132,7 +132,10 @@ export class RequestReader implements Sink {
       return;
     }
     const pooled = this.#buffers.take(length);
-    const payload = Buffer.from(pooled.buffer, pooled.byteOffset, length);
+    const payload =
+      pooled.byteLength === length && Buffer.isBuffer(pooled)
+        ? pooled
+        : Buffer.from(pooled.buffer, pooled.byteOffset, length);
     this.#filled = 0;
     this.#incoming = { request, payload, pooled };
   }

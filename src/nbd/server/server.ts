@@ -131,9 +131,10 @@ export class NbdServer {
   #checkPlain({ host, port, insecure = false }: Exclude<NbdAddress, { path: string }>): void {
     if (this.#host.tls !== undefined) return;
     if (!insecure) {
-      throw new InvalidArgumentError(
-        `${host}:${port} can be reached by others: give TLS certificates or keys, or use a Unix socket`,
-      );
+      const others = isLoopback(host)
+        ? 'everybody on this machine: give TLS certificates or keys, use a Unix socket, or say that this is meant (insecure)'
+        : 'others: give TLS certificates or keys, or use a Unix socket';
+      throw new InvalidArgumentError(`${host}:${port} can be reached by ${others}`);
     }
     if (!isLoopback(host)) {
       throw new InvalidArgumentError(

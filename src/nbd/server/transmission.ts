@@ -187,6 +187,10 @@ export class Transmission implements Holder, RequestHandler {
       if (failed || request.type !== RequestType.read) this.#release(costOf(request));
       this.#settle();
     };
+    const succeed = () => {
+      if (isTaken) this.#sendDone(request);
+      end(false);
+    };
     let performed: Promise<void> | undefined;
     try {
       performed = isTaken ? this.#take(arrived) : this.#perform(request, arrived.payload);
@@ -194,22 +198,19 @@ export class Transmission implements Holder, RequestHandler {
       performed = Promise.reject(error);
     }
     if (performed === undefined) {
-      end(false);
+      succeed();
       return;
     }
     performed
-      .then(
-        () => end(false),
-        (error: unknown) => {
-          const { value, message } = failureOf(error);
-          if (value === ErrorValue.io) onError(error);
-          try {
-            this.#sendError(request, value, message);
-          } finally {
-            end(true);
-          }
-        },
-      )
+      .then(succeed, (error: unknown) => {
+        const { value, message } = failureOf(error);
+        if (value === ErrorValue.io) onError(error);
+        try {
+          this.#sendError(request, value, message);
+        } finally {
+          end(true);
+        }
+      })
       .catch((error: unknown) => {
         onError(error);
         this.cutOff('it could not be answered');
@@ -218,7 +219,7 @@ export class Transmission implements Holder, RequestHandler {
 
   /**
    * A write to an export that keeps what it is given.
-   * @returns `undefined` if it is done and answered @throws RequestError, or what the export throws
+   * @returns `undefined` if it is done; its answer is not sent yet @throws RequestError, or what the export throws
    */
   #take({ request, payload, pooled }: Arrived): Promise<void> | undefined {
     const { export: exported, style, contexts } = this.#agreement;
@@ -227,22 +228,8 @@ export class Transmission implements Holder, RequestHandler {
       payload === undefined || pooled === undefined
         ? undefined
         : exported.take?.(request.offset, payload, { memory: pooled, pool: this.#host.buffers });
-    const needsFlush = (request.flags & RequestFlag.fua) !== 0;
-    if (written === undefined && !needsFlush) {
-      this.#sendDone(request);
-      return undefined;
-    }
-    return this.#finishWrite(request, written, needsFlush);
-  }
-
-  async #finishWrite(
-    request: Request,
-    written: Promise<void> | undefined,
-    needsFlush: boolean,
-  ): Promise<void> {
-    await written;
-    if (needsFlush) await this.#agreement.export.flush();
-    this.#sendDone(request);
+    if ((request.flags & RequestFlag.fua) === 0) return written;
+    return written === undefined ? exported.flush() : written.then(() => exported.flush());
   }
 
   #sendDone(request: Request): void {

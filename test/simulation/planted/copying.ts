@@ -58,8 +58,8 @@ export const COPYING_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: 'volume/changing.ts',
-        find: 'if (copies !== undefined) await copies;\n    if (live.writeNow',
-        replace: 'copies?.catch(() => undefined);\n    if (live.writeNow',
+        find: 'return copies === undefined ? write() : copies.then(write, fail);',
+        replace: 'copies?.catch(() => undefined);\n  return write();',
       },
     ],
   },

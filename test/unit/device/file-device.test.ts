@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import fs, { readdirSync, readlinkSync } from 'node:fs';
 import { chmod, mkdir, readFile, stat, symlink, truncate, utimes } from 'node:fs/promises';
+import { syncBuiltinESMExports } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { afterEach, describe, expect, onTestFinished, test, vi } from 'vitest';
 import { Descriptor } from '../../../src/device/descriptor.js';
@@ -116,6 +117,11 @@ describe('FileDevice content', () => {
           writevSync(fd, [Buffer.concat(sources as Uint8Array[]).subarray(0, 300)], at),
         ),
     ];
+    syncBuiltinESMExports();
+    onTestFinished(() => {
+      vi.restoreAllMocks();
+      syncBuiltinESMExports();
+    });
     const pieces = [pattern(100, 1), pattern(200, 2), pattern(1000, 3), pattern(1, 4), pattern(650, 5)];
     await device.writev(11, pieces);
     await device.write(2000, pattern(1000, 6));

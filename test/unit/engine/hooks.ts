@@ -186,6 +186,6 @@ export async function settle(): Promise<void> {
 }
 
 /** A device error as the devices of the package throw it, with the code of the operating system. */
-export function systemFailure(code: 'EIO' | 'ENOSPC'): Error {
+export function systemFailure(code: 'EIO' | 'ENOSPC' | 'EFBIG'): Error {
   return Object.assign(new Error(`${code}: planted by the test`), { code });
 }

@@ -296,4 +296,69 @@ describe('a host file system that is full', () => {
     await expectBalanced(world);
     expectSame(await world.volume.read(0, world.size), world.model.bytes, 'the volume');
   });
+
+  test('with diff areas that are holes for the most part: what was written once can be given back', async () => {
+    const world = await World.create({ size: 4 * MEBIBYTE });
+    const hasBytes = new Set<string>();
+    let isFull = false;
+    world.hooks.before = ({ kind, target, offset, length }) => {
+      if (kind !== 'write' || !isAreaFile(target)) return undefined;
+      for (let at = offset - (offset % BLOCK_SIZE); at < offset + length; at += BLOCK_SIZE) {
+        if (isFull && !hasBytes.has(`${target} ${at}`)) throw systemFailure('ENOSPC');
+        hasBytes.add(`${target} ${at}`);
+      }
+      return undefined;
+    };
+    const older = await world.snapshot();
+    await world.writeBlock(0, 4);
+    const newer = await world.snapshot();
+    await settle();
+    isFull = true;
+    await world.volume.setMaximumSize(world.volume.figures.allocatedBytes - BLOCK_SIZE);
+    expect(world.volume.snapshots).toHaveLength(2);
+    await newer.delete();
+    await world.volume.settled();
+    expect(world.volume.snapshots.map(({ id }) => id)).toEqual([older.id]);
+    expectSame(await world.volume.read(0, world.size), world.model.bytes, 'the volume');
+    await older.delete();
+    await world.volume.settled();
+    expect(world.volume.figures.allocatedBytes).toBe(0);
+  });
+
+  test('a merge that meets it is told as lack of room, however the host says it', async () => {
+    const world = await World.create({ size: 4 * MEBIBYTE });
+    await world.snapshot();
+    await world.writeBlock(0, 4);
+    const middle = await world.snapshot();
+    await world.writeBlock(8, 4);
+    await world.snapshot();
+    await settle();
+    world.hooks.before = ({ kind, target }) => {
+      if (kind === 'write' && isAreaFile(target)) throw systemFailure('ENOSPC');
+      return undefined;
+    };
+    await middle.delete();
+    await expect(world.volume.settled()).rejects.toThrow(NoSpaceError);
+    expect(world.volume.snapshots).toHaveLength(2);
+    world.hooks.before = () => undefined;
+    await world.volume.settled();
+    await world.expectRight();
+  });
+
+  test('for files that may not be so long: a snapshot is refused, and no other one goes for it', async () => {
+    const world = await World.create({ size: 4 * MEBIBYTE });
+    for (let i = 0; i < 3; i++) {
+      await world.snapshot();
+      await world.writeBlock(i);
+    }
+    await settle();
+    world.hooks.before = ({ kind, target }) => {
+      if (kind === 'resize' && isAreaFile(target)) throw systemFailure('EFBIG');
+      return undefined;
+    };
+    await expect(world.volume.createSnapshot()).rejects.toThrow();
+    expect(world.volume.snapshots).toHaveLength(3);
+    world.hooks.before = () => undefined;
+    await world.expectRight();
+  });
 });

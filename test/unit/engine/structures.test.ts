@@ -161,7 +161,7 @@ describe('MemoryBudget', () => {
           const served: number[] = [];
           const inUse: number[] = [];
           for (const [index, length] of lengths.entries())
-            void budget.acquire(length).then(() => {
+            void Promise.resolve(budget.acquire(length)).then(() => {
               served.push(index);
               inUse.push(length);
             });
