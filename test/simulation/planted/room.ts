@@ -96,6 +96,7 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'what goes for lack of room is chosen before a deletion that has begun is over',
     breaks: 'the newest snapshot goes, or one too many',
+    unitTest: { file: 'engine/space-policies.test.ts', name: 'delete-oldest: the newest stays also where' },
     edits: [
       {
         file: OVERFLOW,
