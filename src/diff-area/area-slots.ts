@@ -90,7 +90,7 @@ export class AreaSlots {
 
   /**
    * Makes the file longer by `length` bytes.
-   * @throws NoSpaceError, DeviceError; then nothing was added (and what was taken may be unusable until the next opening)
+   * @throws NoSpaceError, DeviceError; then nothing was added (and what was taken is free again when the next change succeeds, or with `remove`)
    */
   async grow(length: ByteLength, record: RecordChange): Promise<void> {
     await this.#settle(record);
@@ -152,6 +152,14 @@ export class AreaSlots {
     });
     this.putBack(replaced);
     await this.#file.giveBack(this.#file.runs.truncate(shorter.size));
+  }
+
+  /** Removes the file, which the control file does not name any more: so what a change in doubt took is free as well. @throws DeviceError */
+  async remove(): Promise<void> {
+    // The file goes even if it cannot be cut first.
+    if (this.#doubt !== undefined) await this.#doubt.undo().catch(() => undefined);
+    this.#doubt = undefined;
+    await this.#file.remove();
   }
 
   async #undo(slots: readonly Slot[], pieces: readonly Piece[]): Promise<void> {

@@ -373,6 +373,6 @@ export class DiffArea {
 
   /** Gives all space back; the control file no longer names this diff area. */
   async remove(): Promise<void> {
-    await this.#file.remove();
+    await this.#slots.remove();
   }
 }

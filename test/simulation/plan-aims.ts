@@ -2,6 +2,7 @@
  * The part of a plan that says where the crash is to come: soon after something has begun that takes several steps, each of
  * which a crash may cut off. Drawn by their number alone, most of these steps would never see one.
  */
+import { ENTRIES_PER_TABLE_BLOCK } from '../../src/format/constants.js';
 import { SeededRandom } from '../../src/testing/index.js';
 import type { Cycle, Operation, Plan } from './plan.js';
 
@@ -12,9 +13,11 @@ export interface Aim {
   readonly steps: number;
 }
 
-/** What all that takes several steps comes to, sooner or later. */
-export interface ControlAim {
-  /** Writes to the control file that come first, at least one. */
+/** A write that something of several steps comes to, sooner or later. */
+export interface WriteAim {
+  /** To the control file; or of a further block of a table, with which its link and entries before it are written. */
+  readonly of: 'control' | 'next-table-block';
+  /** How many come first, at least one. */
   readonly writes: number;
   /** Steps from the last of them to the crash. */
   readonly steps: number;
@@ -25,6 +28,8 @@ const KINDS: ReadonlySet<Operation['kind']> = new Set([
   ...(['create', 'delete', 'delete-oldest', 'delete-all', 'revert', 'cancel-revert', 'grow'] as const),
   ...(['copy-range', 'flush-snapshot', 'flush', 'hold', 'release', 'policy', 'limit'] as const),
 ]);
+/** In a copy of the engine whose table blocks are soon full: see `SMALL_BLOCKS`. Else no plan has so many copies. */
+const HAS_SHORT_TABLES = ENTRIES_PER_TABLE_BLOCK < 100;
 /** More than any cycle takes until it comes to its last operation. */
 const STEPS_MAX = 4000;
 
@@ -36,9 +41,9 @@ export function withAims(plan: Plan, often: boolean): Plan {
   const cycles: Cycle[] = [];
   for (const cycle of plan.cycles) {
     const before = cycles.at(-1);
-    const { aim, controlAim, end, operations = [] } = before ?? {};
+    const { aim, writeAim, end, operations = [] } = before ?? {};
     const done = aim === undefined ? operations : operations.slice(0, operations.indexOf(aim.at) + 1);
-    const wasAimed = aim !== undefined || controlAim !== undefined;
+    const wasAimed = aim !== undefined || writeAim !== undefined;
     if (wasAimed && end === 'kill' && random.chance(0.6)) cycles.push(cutOffSoon(random, done, cycle));
     else cycles.push(random.chance(share) ? aimed(random, plan, cycle) : cycle);
   }
@@ -57,9 +62,14 @@ function aimed(random: SeededRandom, plan: Plan, cycle: Cycle): Cycle {
   const isOfSeveral = several.length > 0 && random.chance(0.7);
   const at = random.pick(isOfRare ? rare : isOfSeveral ? several : operations);
   const crash = { end: random.pick(['kill', 'power-cut'] as const), steps: STEPS_MAX };
+  if (HAS_SHORT_TABLES && random.chance(0.5)) {
+    const [writes, steps] = [1 + random.below(2), random.below(4)];
+    return { ...cycle, ...crash, end: 'power-cut', writeAim: { of: 'next-table-block', writes, steps } };
+  }
   if (!isOfRare && random.chance(0.4)) {
     const writes = 1 + random.below(random.pick([2, 6, 16]));
-    return { ...cycle, ...crash, controlAim: { writes, steps: random.below(random.pick([3, 12, 30])) } };
+    const steps = random.below(random.pick([3, 12, 30]));
+    return { ...cycle, ...crash, writeAim: { of: 'control', writes, steps } };
   }
   return {
     ...cycle,

@@ -5,7 +5,7 @@ import { LOCATIONS_PER_BLOCK } from '../../src/format/constants.js';
 import type { WriteMode } from '../../src/index.js';
 import { SeededRandom } from '../../src/testing/index.js';
 import { BLOCK_SIZE } from '../../src/units.js';
-import { type Aim, type ControlAim, withAims } from './plan-aims.js';
+import { type Aim, type WriteAim, withAims } from './plan-aims.js';
 import { withBursts } from './plan-buffer.js';
 import { withDepartures } from './plan-deletion.js';
 import { type GrowthOperation, withGrowth } from './plan-growth.js';
@@ -81,8 +81,8 @@ export interface Cycle {
   readonly steps: number;
   /** Steps after the beginning of one of the operations, within which it comes. */
   readonly aim?: Aim;
-  /** Or steps after a write to the control file. */
-  readonly controlAim?: ControlAim;
+  /** Or steps after a write of some kind. */
+  readonly writeAim?: WriteAim;
   /** Is the close, if there is one, cut off by a power cut? */
   readonly crashWhileClosing: boolean;
   /** Does the close come at once when everything is done, whatever is still on its way behind the callers? */

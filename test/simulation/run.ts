@@ -263,7 +263,7 @@ class Run {
   async #work(volume: Volume, cycle: Cycle): Promise<void> {
     this.#outcomes.interruptWork(cycle, () => this.#modelsAtWork(cycle.faultRate));
     if (cycle.check) scrubMeanwhile(volume, cycle, this.#workload, this.#counters);
-    this.#world.aimAtControl(cycle.controlAim);
+    this.#world.aimAtWrite(cycle.writeAim);
     await this.#workload.run(volume, cycle, (operation) => {
       if (operation === cycle.aim?.at) this.#world.world.scheduler.stopWithin(cycle.aim.steps);
     });

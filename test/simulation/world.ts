@@ -1,5 +1,6 @@
 /** The devices of one simulated run, and how the engine is opened on them. */
 
+import { viewOf } from '../../src/format/binary.js';
 import { BlockType, FORMAT_SIGNATURE, ITEM_SIZE } from '../../src/format/constants.js';
 import { EntryFlag } from '../../src/format/table-block.js';
 import {
@@ -24,7 +25,7 @@ import { SimulatedApart } from './apart.js';
 import type { CrashScope } from './crash-states.js';
 import { type LateDisk, withoutAreas } from './late.js';
 import type { Cycle, Plan, Range, Writing } from './plan.js';
-import type { ControlAim } from './plan-aims.js';
+import type { WriteAim } from './plan-aims.js';
 import { firstRun } from './plan-inside.js';
 import { ReadBuffers } from './read-buffers.js';
 
@@ -55,7 +56,7 @@ export class RunWorld {
   /** The diff areas of a directory store, while their device is not there; `undefined`: it is, and nobody waits. */
   late: LateDisk | undefined;
   readonly #member: Member | undefined;
-  #aim: { writes: number; readonly steps: number; readonly generation: number } | undefined;
+  #aim: (Omit<WriteAim, 'writes'> & { writes: number; readonly generation: number }) | undefined;
   readonly volumeName: string;
   readonly #storeName: string;
   #current: { readonly generation: number; readonly environment: Environment } | undefined;
@@ -263,17 +264,32 @@ export class RunWorld {
     return name === target && offset >= from && offset < to;
   }
 
-  /** The crash comes so many steps after so many writes to the control file; `undefined`: it does not. */
-  aimAtControl(aim: ControlAim | undefined): void {
+  /** The crash comes so many steps after so many writes of that kind; `undefined`: it does not. */
+  aimAtWrite(aim: WriteAim | undefined): void {
     this.#aim = aim && { ...aim, generation: this.world.scheduler.generation };
   }
 
-  #observe(event: string, { kind, target, offset }: OperationLabel): void {
-    if (event !== 'effect' || kind !== 'write') return;
+  #observe(event: string, label: OperationLabel): void {
+    if (event !== 'effect' || label.kind !== 'write') return;
     if (this.#aim?.generation !== this.world.scheduler.generation) return;
-    if (!this.isControl(target, offset) || --this.#aim.writes > 0) return;
+    const isMeant =
+      this.#aim.of === 'control' ? this.isControl(label.target, label.offset) : this.#isNextTableBlock(label);
+    if (!isMeant || --this.#aim.writes > 0) return;
     this.world.scheduler.stopWithin(this.#aim.steps);
     this.#aim = undefined;
+  }
+
+  /** Was that the first write of a table block that another one links to? The first block of a table lies in slot 1. */
+  #isNextTableBlock({ target, offset, length }: OperationLabel): boolean {
+    if (length !== BLOCK_SIZE || offset % BLOCK_SIZE !== 0) return false;
+    if (!this.#inside && target === this.volumeName) return false;
+    const isThere = ({ name }: SimulatedDisk) => name === target;
+    const disk = this.#inside
+      ? this.world.disk(target)
+      : this.world.directory(this.#storeName).allFiles.find(isThere);
+    if (disk === undefined) return false;
+    const head = disk.peek(offset, FILE_OFFSET_END);
+    return typeOf(head) === BlockType.table && viewOf(head).getUint32(TYPE_END, true) > BLOCK_SIZE;
   }
 
   /** What the host has for the store from now on, in bytes; 0: as much as is wanted. Not less than is there. */
@@ -369,8 +385,10 @@ const numbersTo = (count: number): number[] => Array.from({ length: count }, (_,
 const SIGNATURE = 0x3808876b;
 const TYPE_AT = 20;
 const TYPE_END = TYPE_AT + 4;
+/** Behind the type lies the offset of the block in its file. */
+const FILE_OFFSET_END = TYPE_END + 8;
 
 function typeOf(head: Uint8Array): number | undefined {
-  const view = new DataView(head.buffer, head.byteOffset);
+  const view = viewOf(head);
   return view.getUint32(0, true) === SIGNATURE ? view.getUint32(TYPE_AT, true) : undefined;
 }

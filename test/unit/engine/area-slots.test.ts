@@ -4,10 +4,13 @@ import { MemoryDevice } from '../../../src/device/memory-device.ts';
 import { AreaSlots, FixedSlot, type RecordChange } from '../../../src/diff-area/area-slots.ts';
 import { DeviceError } from '../../../src/errors.ts';
 import { LOCATIONS_PER_BLOCK } from '../../../src/format/constants.ts';
+import { CONTROL_BLOCKS } from '../../../src/store/control-file.ts';
 import { readLocationList, writeLocationList } from '../../../src/store/location-list.ts';
 import { Runs } from '../../../src/store/runs.ts';
 import type { AreaFile } from '../../../src/store/store.ts';
 import { BLOCK_SIZE, offsetOfSlot } from '../../../src/units.ts';
+import { type Operation, settle, systemFailure } from './hooks.ts';
+import { LAYOUTS, World } from './world.ts';
 
 const SLOTS = 12;
 const ONE_RUN = new Runs([{ volumeOffset: 0, fileOffset: 0, length: SLOTS * BLOCK_SIZE }]);
@@ -39,6 +42,25 @@ test('slots that an undecided trim is to bring back are not freed by a cut meanw
   expect(slots.freeBytes).toBe(6 * BLOCK_SIZE);
   await slots.trim(record);
   expect([slots.length, slots.freeBytes]).toEqual([7 * BLOCK_SIZE, BLOCK_SIZE]);
+});
+
+test.each(LAYOUTS)('what a growth in doubt took is free when the snapshot has gone (%s)', async (layout) => {
+  const world = await World.create({ layout });
+  await world.snapshot();
+  const end = world.size + CONTROL_BLOCKS * BLOCK_SIZE;
+  const isOfControlFile = ({ target, offset }: Operation) =>
+    layout === 'directory' ? /\/\{[^{]*$/.test(target) : offset >= world.size && offset < end;
+  world.hooks.before = (operation) => {
+    if (operation.kind === 'write' && isOfControlFile(operation)) throw systemFailure('EIO');
+    return undefined;
+  };
+  // Nobody knows which of two location lists counts, and the volume is not written over what has no copy.
+  await expect(world.volume.write(0, new Uint8Array(60 * BLOCK_SIZE).fill(1))).rejects.toThrow('EIO');
+  world.hooks.before = () => undefined;
+  await world.volume.deleteOldest();
+  await world.volume.settled();
+  await settle();
+  expect(world.volume.figures.allocatedBytes).toBe(0);
 });
 
 test('a trim leaves what is spoken for', async () => {
