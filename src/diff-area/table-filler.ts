@@ -125,10 +125,9 @@ export class TableFiller {
 
   async #merge(turn: () => Promise<void>): Promise<void> {
     const spare: ArrayBuffer[] = [];
-    const window: Window = {
-      slots: new Uint32Array(WINDOW_BLOCKS),
-      presence: new Uint32Array(WINDOW_BLOCKS / 32),
-    };
+    // Of a small volume the only window is not needed whole.
+    const words = Math.ceil(Math.min(this.#table.blockCount, WINDOW_BLOCKS) / 32);
+    const window: Window = { slots: new Uint32Array(32 * words), presence: new Uint32Array(words) };
     if (this.#blocks.length < SORTED_MIN) {
       this.#blocks = new Uint32Array(SORTED_MIN);
       this.#slots = new Uint32Array(SORTED_MIN);

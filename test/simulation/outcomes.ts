@@ -10,7 +10,7 @@ import { createHash } from 'node:crypto';
 import type { Volume } from '../../src/index.js';
 import { type CrashModel, type SavedWorld, SeededRandom, type VolumeModel } from '../../src/testing/index.js';
 import { addCounters, noCounters } from './counters.js';
-import { CrashMoment } from './crash-states.js';
+import { CrashMoment, type CrashState } from './crash-states.js';
 import type { Cycle, OutcomeName, Plan } from './plan.js';
 import type { RunState } from './run-state.js';
 import type { RunWorld } from './world.js';
@@ -101,6 +101,8 @@ class BranchedCrash {
   readonly #known: Known;
   /** The same bytes are looked at once more for the other kind of crash, of which the model permits less, or more. */
   readonly #seen = new Set<string>();
+  /** States that were chosen before: the same leaves the same bytes, and need not be made again to know. */
+  readonly #chosen = new Set<string>();
   /** What is permitted after a crash of each kind. */
   readonly #models = new Map<CrashModel, VolumeModel>();
 
@@ -118,9 +120,12 @@ class BranchedCrash {
     const random = new SeededRandom(seed);
     const moment = random.pick(this.#moments);
     const { model } = moment;
+    const state = random.chance(DRAWN) ? undefined : moment.draw(random);
+    if (state !== undefined && this.#isRepeated(model, state)) return;
     const world = this.#state.world.branch(seed);
     world.world.restore(this.#saved);
-    const describe = crash(world, moment, random);
+    if (state === undefined) world.world.crash(model);
+    else moment.crash(world.crashScope, state);
     const identity = identityOf(world);
     if (this.#seen.has(`${model} ${identity}`)) return;
     const counters = noCounters();
@@ -129,7 +134,8 @@ class BranchedCrash {
       await branch.reconcile();
       await reopen(branch, random);
     } catch (error) {
-      throw new OutcomeBroken({ crash: this.#number, outcome }, describe(), error);
+      const what = state === undefined ? model : `${model}, ${moment.describe(state)}`;
+      throw new OutcomeBroken({ crash: this.#number, outcome }, what, error);
     }
     branch.model.release();
     this.#seen.add(`${model} ${identity}`);
@@ -138,6 +144,13 @@ class BranchedCrash {
       counters.outcomes++;
     }
     addCounters(this.#state.counters, counters);
+  }
+
+  #isRepeated(model: CrashModel, { isKept, torn }: CrashState): boolean {
+    const key = `${model} ${torn} ${isKept.map(Number).join('')}`;
+    const isRepeated = this.#chosen.has(key);
+    this.#chosen.add(key);
+    return isRepeated;
   }
 
   /** No further outcome is explored. */
@@ -150,18 +163,6 @@ class BranchedCrash {
     this.#models.set(crash, model);
     return model;
   }
-}
-
-/** Crashes a world that was just restored. @returns tells how, in words */
-function crash(world: RunWorld, moment: CrashMoment, random: SeededRandom): () => string {
-  const { model } = moment;
-  if (random.chance(DRAWN)) {
-    world.world.crash(model);
-    return () => model;
-  }
-  const state = moment.draw(random);
-  moment.crash(world.crashScope, state);
-  return () => `${model}, ${moment.describe(state)}`;
 }
 
 /** Opens what a crash has left, and compares. @throws Error whatever is wrong */

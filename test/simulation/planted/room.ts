@@ -96,7 +96,11 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'what goes for lack of room is chosen before a deletion that has begun is over',
     breaks: 'the newest snapshot goes, or one too many',
-    unitTest: { file: 'engine/space-policies.test.ts', name: 'delete-oldest: the newest stays also where' },
+    // In plans once, by seed 185000187 of `--about inside`; not in 500 seconds of `--about room`.
+    unitTest: {
+      file: 'engine/space-policies.test.ts',
+      name: 'delete-oldest: the newest stays also where it is that only',
+    },
     edits: [
       {
         file: OVERFLOW,
