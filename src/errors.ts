@@ -105,6 +105,14 @@ export class AssertionError extends Error {
 const TOO_LONG = 'EFBIG';
 const OUT_OF_SPACE_CODES = new Set(['ENOSPC', 'EDQUOT', TOO_LONG]);
 
+const OWN_LIMIT_CODES: ReadonlySet<string> = new Set(['EMFILE', 'ENFILE', 'ENOMEM']);
+
+/** Is a limit of this process or of the machine the reason, which says nothing of what was to be read? */
+export function isOwnLimit(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  return ('code' in error && OWN_LIMIT_CODES.has(String(error.code))) || isOwnLimit(error.cause);
+}
+
 /** Is the reason, or a reason underneath, that there is no space left: a limit of ours, or of the host? */
 export function isOutOfSpace(error: unknown): boolean {
   if (error instanceof NoSpaceError) return true;

@@ -9,6 +9,7 @@ import {
   AlreadyInitializedError,
   DeviceError,
   FormatError,
+  isOwnLimit,
   NotFoundError,
   NotInitializedError,
   UnsupportedError,
@@ -295,7 +296,7 @@ async function loadContent(
       error instanceof FormatError ||
       error instanceof UnsupportedError ||
       error instanceof NotFoundError ||
-      (error instanceof DeviceError && !writable);
+      (error instanceof DeviceError && !writable && !isOwnLimit(error));
     if (!isDamage) throw error;
     return {
       record: new SnapshotRecord(snapshot, { damage: error }, diffArea.state),

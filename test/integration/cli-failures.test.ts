@@ -1,8 +1,10 @@
 /** How the program fails: status, one line, nothing broken. */
+import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync, symlinkSync, truncateSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
-import { Bench, ended, feed, MEBIBYTE, noise } from './cli-support.js';
+import { DirectoryStore, FileDevice, Volume } from '../../src/index.js';
+import { Bench, ended, feed, MEBIBYTE, noise, PROGRAM } from './cli-support.js';
 
 describe('wrong usage ends with 2', () => {
   // Many more cases are in test/unit/cli/usage.test.ts, without processes.
@@ -34,6 +36,28 @@ describe('a failure ends with 1 and says why', () => {
     expect(bench.fails(['init', '/dev/null'], 1)).toContain('neither a file');
     expect(bench.fails(['list', 'plain.img'], 1)).toContain('volsnap init plain.img');
     expect(bench.fails(['list', 'plain.img', '--store', 'nowhere'], 1)).toContain('no snapshot store');
+  });
+
+  test('more snapshots than files may be open say nothing of their content', async () => {
+    const bench = new Bench();
+    bench.volume('a.img', MEBIBYTE);
+    const device = await FileDevice.open(bench.path('a.img'), { writable: true });
+    const volume = await Volume.open(device, { store: new DirectoryStore(bench.path('a.img.volsnap')) });
+    for (let i = 0; i < 40; i++) await volume.createSnapshot();
+    await volume.close();
+    await device.close();
+    // Of a check 1 would mean that it has found something.
+    for (const [command, expected] of [
+      ['list', 1],
+      ['check', 2],
+    ] as const) {
+      const limited = ['-c', 'ulimit -n 40; exec "$0" "$@"', process.execPath, PROGRAM, command, 'a.img'];
+      const { status, stdout, stderr } = spawnSync('sh', limited, { cwd: bench.folder, encoding: 'utf8' });
+      expect({ status, stdout }).toEqual({ status: expected, stdout: '' });
+      expect(stderr).toContain('ulimit -n');
+      expect(stderr).not.toMatch(/damaged|--repair/);
+    }
+    bench.ok(['check', 'a.img']);
   });
 
   test('a second store for one volume', () => {
