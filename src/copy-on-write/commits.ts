@@ -24,7 +24,7 @@ export interface CommitsContext {
 export class Commits {
   readonly #context: CommitsContext;
   #copied: CopiedBatch[] = [];
-  /** A commit that has not begun takes along whatever is copied until then. */
+  /** Is a task of the pool on its way, or at work? It takes along whatever is copied until it ends. */
   #isQueued = false;
   /** Copies under way in another thread. */
   readonly #beingCopied = new Set<Promise<unknown>>();
@@ -55,20 +55,28 @@ export class Commits {
   #commitSoon(): void {
     if (this.#isQueued) return;
     this.#isQueued = true;
-    void this.#context.pools.commit.add(() => this.#commit());
+    void this.#context.pools.commit.add(() => this.#commitAll());
   }
 
-  /** Task of the commit pool: everything copied so far to one diff area becomes durable with one flush. Never rejects. */
+  /** Task of the commit pool: what is copied meanwhile comes next, unless somebody else waits for the pool. Never rejects. */
+  async #commitAll(): Promise<void> {
+    const { commit } = this.#context.pools;
+    do {
+      await this.#commit();
+    } while (this.#copied.length > 0 && commit.size === 0);
+    this.#isQueued = false;
+    if (this.#copied.length > 0) this.#commitSoon();
+  }
+
+  /** Everything copied so far to one diff area becomes durable with one flush. Never rejects. */
   async #commit(): Promise<void> {
     // A flush costs as much as many copies, so a small group waits for what is being copied. (Such copies wait for devices only.)
     while (this.#beingCopied.size > 0 && blocksOf(this.#copied) < GROUP_BLOCKS)
       await Promise.race(this.#beingCopied);
-    this.#isQueued = false;
     const area = this.#copied[0]?.batch.area;
     if (area === undefined) return;
     const group = this.#copied.filter(({ batch }) => batch.area === area);
     this.#copied = this.#copied.filter(({ batch }) => batch.area !== area);
-    if (this.#copied.length > 0) this.#commitSoon();
     await this.#commitGroup(area, group);
   }
 

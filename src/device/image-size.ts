@@ -1,6 +1,7 @@
 /** How many bytes a raw image or a block special file holds. */
 import type { BigIntStats } from 'node:fs';
 import { readFile } from 'node:fs/promises';
+import { UnsupportedError } from '../errors.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 
 /** The unit of `size` in sysfs, in bytes, whatever the sectors of the disk are. */
@@ -9,14 +10,23 @@ const SYSFS_UNIT = 512;
 /**
  * @param stats of the open file
  * @param holdsByte whether a byte can be read at an offset
+ * @throws UnsupportedError for what is longer than offsets can say
  */
 export async function imageSize(
   stats: BigIntStats,
   holdsByte: (offset: ByteOffset) => Promise<boolean>,
 ): Promise<ByteLength> {
-  if (!stats.isBlockDevice()) return Number(stats.size);
+  if (!stats.isBlockDevice()) return countable(stats.size);
   // stat reports a block special file as empty, and Node.js has neither lseek nor ioctl.
   return (await sizeFromSysfs(stats.rdev)) ?? sizeByReading(holdsByte);
+}
+
+/** Only a file that is a hole for the most part is so long that its offsets are no safe integers. */
+function countable(size: bigint): ByteLength {
+  if (size <= BigInt(Number.MAX_SAFE_INTEGER)) return Number(size);
+  throw new UnsupportedError(
+    `a file of ${size} bytes is too long: volsnap counts to ${Number.MAX_SAFE_INTEGER}`,
+  );
 }
 
 async function sizeFromSysfs(device: bigint): Promise<ByteLength | undefined> {

@@ -194,7 +194,7 @@ export class TableWriter {
   /** Writes what was added, without a flush. After a failure it may be called again and writes the same. */
   async write(): Promise<void> {
     for (const block of this.#open) {
-      if (cover(block, this.durable) && isComplete(block)) touch(block, 0, SECTOR_SIZE);
+      if (canBeComplete(block, this.durable) && cover(block, this.durable)) touch(block, 0, SECTOR_SIZE);
       if (block.from < block.to) await this.#writeBlock(block);
     }
     const tail = this.#tail;
@@ -202,13 +202,16 @@ export class TableWriter {
   }
 
   async #writeBlock(block: OpenBlock): Promise<void> {
-    const { slot, image, checksum } = block;
-    setWatermark(image, this.durable, checksum);
+    const { slot, image } = block;
     const { device, runs } = this.#file;
     const base = runs.locate(offsetOfSlot(slot));
     const first = Math.floor(block.from / SECTOR_SIZE) * SECTOR_SIZE;
     const end = roundUp(block.to, SECTOR_SIZE);
     const hasHeader = first <= SECTOR_SIZE || this.durable - block.written >= LAG_MAX;
+    if (hasHeader) {
+      cover(block, this.durable);
+      setWatermark(image, this.durable, block.checksum);
+    }
     if (hasHeader && first > SECTOR_SIZE) await device.write(base, image.subarray(0, SECTOR_SIZE));
     const start = first <= SECTOR_SIZE ? 0 : first;
     const entries = image.subarray(start, end);
@@ -232,6 +235,10 @@ function cover(block: OpenBlock, durable: number): boolean {
   block.covered = end;
   return true;
 }
+
+/** Are all entries that the block has room for durable? */
+const canBeComplete = ({ before }: OpenBlock, durable: number): boolean =>
+  durable - before >= ENTRIES_PER_TABLE_BLOCK;
 
 /** Is the block full, and all of it covered? */
 const isComplete = (block: OpenBlock): boolean => block.covered === ENTRIES_PER_TABLE_BLOCK;

@@ -4,20 +4,22 @@ import { connectTo } from '../nbd/server/socket-file.js';
 import { controlSocketsOf, identityOf, type VolumePlace } from './control-place.js';
 import { type Greeting, Method, type VolumeState } from './control-protocol.js';
 import { RemoteVolume } from './remote-volume.js';
-import { RpcClient } from './rpc/client.js';
+import { type Answer, RpcClient } from './rpc/client.js';
 import { ClosingError, PeerGoneError } from './rpc/errors.js';
 
 /** Received at once from the kernel, bytes. */
 const RECEIVE_SIZE = 1024 * 1024;
 /** How long an owner that is closing the volume is waited for, milliseconds. */
 const CLOSING_PATIENCE_MS = 30_000;
+/** How long an owner may take to answer a greeting, which takes no device to answer, milliseconds. */
+const GREETING_PATIENCE_MS = 60_000;
 /** What `connect` says when nobody listens, nothing is there, or it is somebody else's. */
 const NOBODY = new Set(['ECONNREFUSED', 'ENOENT', 'EACCES', 'EPERM', 'ENOTDIR', 'ENOTSOCK', 'EPROTOTYPE']);
 
 /**
  * Reaches the process that serves the volume. One that is closing it is waited for.
  * @returns `undefined` if no process does
- * @throws InUseError if the store belongs to another volume that is served, DeviceError
+ * @throws InUseError if the store belongs to another volume that is served, DeviceError, also if the process does not answer
  */
 export async function connectToOwner(
   place: VolumePlace,
@@ -42,7 +44,7 @@ async function connectAt(
   const client = await open(path, (event) => onEvent(event));
   if (client === undefined) return undefined;
   try {
-    const { value } = await client.request(Method.hello, greeting, { signal });
+    const { value } = await greeted(client, greeting, path, signal);
     const volume = RemoteVolume.over(client, name, value as VolumeState);
     onEvent = (event) => volume.tell(event);
     return volume;
@@ -52,6 +54,27 @@ async function connectAt(
     // It was on its way out: the volume has another owner now, or none.
     if (error instanceof ClosingError || error instanceof PeerGoneError) return undefined;
     throw error;
+  }
+}
+
+/** A process that was stopped, or hangs, must not keep others waiting for ever. */
+async function greeted(
+  client: RpcClient,
+  greeting: Greeting,
+  path: string,
+  signal: AbortSignal | undefined,
+): Promise<Answer> {
+  const late = new AbortController();
+  const timer = setTimeout(() => {
+    const seconds = GREETING_PATIENCE_MS / 1000;
+    const why = `the process that serves the volume (at ${path}) has not answered for ${seconds} seconds: it was stopped, or hangs`;
+    late.abort(new DeviceError(why));
+  }, GREETING_PATIENCE_MS);
+  const signals = signal === undefined ? [late.signal] : [signal, late.signal];
+  try {
+    return await client.request(Method.hello, greeting, { signal: AbortSignal.any(signals) });
+  } finally {
+    clearTimeout(timer);
   }
 }
 

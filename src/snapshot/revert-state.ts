@@ -31,6 +31,8 @@ export interface RevertUnderWay {
   phase: RevertStatus['phase'];
   worker: Promise<void> | undefined;
   isStopping: boolean;
+  /** Was its end begun, so that the control file may say already that it is over? */
+  isEndInDoubt: boolean;
   problem: unknown;
   completed: Outcome;
   readonly listeners: Set<NonNullable<RevertOptions['onProgress']>>;

@@ -115,6 +115,7 @@ export class Reverts {
       phase,
       worker: undefined,
       isStopping: false,
+      isEndInDoubt: false,
       problem: undefined,
       completed: new Outcome(),
       listeners: new Set(),
@@ -244,7 +245,11 @@ export class Reverts {
   }
 
   /** With writes held and no worker. */
-  async #turnBack({ target, previous, area }: RevertUnderWay): Promise<void> {
+  async #turnBack(underWay: RevertUnderWay): Promise<void> {
+    const { target, previous, area } = underWay;
+    // An end that failed may be durable all the same: then the next opening would find no revert, and so none that was cancelled.
+    if (underWay.isEndInDoubt) await this.#flag(target, true);
+    underWay.isEndInDoubt = false;
     const pending = new PendingBlocks();
     await this.#context.pools.commit.add(async () => {
       if (!area.uncommitted.isEmpty) await area.settle();
@@ -326,6 +331,7 @@ export class Reverts {
   async #finish(underWay: RevertUnderWay): Promise<void> {
     const { target, previous, area, phase, completed } = underWay;
     const { chain, live, emit } = this.#context;
+    underWay.isEndInDoubt = true;
     await this.#flag(target, false);
     live.putBack = undefined;
     area.keepRoomForMarks(undefined);

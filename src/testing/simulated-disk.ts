@@ -130,13 +130,18 @@ export class SimulatedDisk {
   /** Ends the world of the engine with everything on this disk that a crash of this kind loses. */
   crash(random: SeededRandom, model: CrashModel): void {
     this.crashWith(model, drawChoices(random));
-    if (model === 'power-cut' && random.chance(0.5)) this.#modified = this.#durableModified;
+    if (model === 'power-cut' && random.chance(0.5)) this.loseTime();
   }
 
   /** The same with chosen losses: `choose` is asked for every change of `content.unflushed()`, in that order. */
   crashWith(model: CrashModel, choose: (change: Readonly<Change>) => SectorChoice): void {
     if (model === 'kill') this.content.kill(choose);
     else this.content.cutPower(choose);
+  }
+
+  /** Content was last changed when what is durable was: a power cut may lose the time of later changes, also of some that it keeps. */
+  loseTime(): void {
+    this.#modified = this.#durableModified;
   }
 
   /** A bit flips, in the cache as on the medium. */

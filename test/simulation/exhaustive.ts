@@ -3,6 +3,7 @@ import { parseArgs } from 'node:util';
 import { type ExplorationCounters, explore } from './exploration.js';
 import {
   CHAIN_HISTORIES,
+  CLOSE_AFTER_WORK,
   HISTORIES,
   TURN_OVER,
   TWO_SKIPPING,
@@ -59,7 +60,7 @@ async function main(): Promise<void> {
   }
   const all = [
     ...(values.chains
-      ? [...CHAIN_HISTORIES, ...UNUSED_HISTORIES, ...LONG_REVERT_HISTORIES]
+      ? [...CHAIN_HISTORIES, ...UNUSED_HISTORIES, ...LONG_REVERT_HISTORIES, CLOSE_AFTER_WORK]
       : [...HISTORIES, ...LONG_REVERT_HISTORIES, TWO_SKIPPING, TURN_OVER]),
     ...WRITTEN_HISTORIES,
     ...INSIDE_HISTORIES,

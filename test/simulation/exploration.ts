@@ -117,6 +117,7 @@ class Replay {
   #lastIdentity = 0;
   #snapshotAfter = false;
   #probeBytes = 0;
+  #isClosing = false;
   #work: (() => Promise<unknown>) | undefined;
   #working: Promise<unknown> | undefined;
 
@@ -143,6 +144,7 @@ class Replay {
   async #prepare({ before, opened, explored, snapshotAfter = false, probe = 8 }: History): Promise<void> {
     this.#snapshotAfter = snapshotAfter;
     this.#probeBytes = probe * BLOCK_SIZE;
+    this.#isClosing = explored === 'close';
     const { world } = this.world;
     await this.world.initialize();
     for (const { end, steps = CRASH_STEPS, ...stage } of before) {
@@ -227,7 +229,10 @@ class Replay {
     model.reconcileVolume(await this.world.findVolume(this.#workload.mayRevert));
     const workload = this.#workloadOf(model);
     workload.follow(this.#workload);
-    const volume = await world.run(() => this.world.open('keep'));
+    // In a volume that holds its own store the record of a close changes the time that it records.
+    const isTimed = this.#isClosing && this.world.plan.layout === 'directory';
+    if (isTimed && crash === 'power-cut') world.disk(this.world.volumeName).loseTime();
+    const volume = await world.run(() => this.world.open(isTimed ? 'refuse' : 'keep'));
     workload.listen(volume);
     model.reconcileNames(volume.snapshots.map(labelOf));
     await world.run(() => workload.verify(volume));

@@ -54,6 +54,14 @@ export const UNUSED_HISTORIES: readonly History[] = [
   },
 ];
 
+export const CLOSE_AFTER_WORK: History = {
+  name: 'a close after work',
+  blocks: 6,
+  before: [],
+  opened: stage(1, touch(3), CREATE, touch(0), touch(1)),
+  explored: 'close',
+};
+
 export const HISTORIES: readonly History[] = [
   ...UNUSED_HISTORIES,
   ...REVERT_HISTORIES,
@@ -192,13 +200,7 @@ export const HISTORIES: readonly History[] = [
     opened: stage(1, CREATE, touch(0), CREATE, touch(1)),
     explored: stage(2, limit(20), touch(2), touch(3)),
   },
-  {
-    name: 'a close after work',
-    blocks: 6,
-    before: [],
-    opened: stage(2, touch(3), CREATE, touch(0), touch(1)),
-    explored: 'close',
-  },
+  CLOSE_AFTER_WORK,
   {
     name: 'opening after a close',
     blocks: 6,

@@ -76,6 +76,10 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'a store gives way although writes are refused',
     breaks: 'snapshots go for nothing, and the refusal is another',
+    unitTest: {
+      file: 'engine/protected-blocks.test.ts',
+      name: 'nothing is given up while it cannot be told',
+    },
     edits: [
       { file: BLOCKS, find: 'if (gate.failure !== undefined) throw gate.failure;', replace: 'void gate;' },
     ],

@@ -193,12 +193,6 @@ const BUGS: readonly PlantedBug[] = [
     ],
   },
   {
-    name: 'a snapshot whose elder has moves is merged',
-    breaks: 'the elder no longer finds what moved',
-    history: { name: 'a snapshot is deleted whose elder has moves', layout: 'directory', statesMax: 8 },
-    edits: [{ file: 'snapshot/chain.ts', find: '[record, elder].filter', replace: '[record].filter' }],
-  },
-  {
     name: 'a snapshot with moves is merged',
     breaks: 'its elder misses what moved',
     edits: [{ file: 'snapshot/chain.ts', find: '[record, elder].filter', replace: '[elder].filter' }],

@@ -200,6 +200,18 @@ const BUGS: readonly PlantedBug[] = [
       },
     ],
   },
+  {
+    name: 'a revert is cancelled although its end may be durable',
+    breaks: 'the next opening finds no revert, and nothing that was cancelled',
+    unitTest: { file: 'engine/revert.test.ts', name: 'is cancelled for good also when its end' },
+    edits: [
+      {
+        file: REVERT,
+        find: 'if (underWay.isEndInDoubt) await this.#flag(target, true);',
+        replace: '',
+      },
+    ],
+  },
 ];
 
 export const REVERTING_BUGS: readonly PlantedBug[] = BUGS.map((bug) => ({ about: 'reverts', ...bug }));

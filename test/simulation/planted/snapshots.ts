@@ -146,6 +146,7 @@ export const SNAPSHOT_BUGS: readonly PlantedBug[] = [
   {
     name: 'a close is recorded before the volume is flushed',
     breaks: 'a power cut while closing makes the volume seem changed by others',
+    history: { name: 'a close after work', layout: 'directory', statesMax: 16 },
     edits: [
       {
         file: 'volume/stored-history.ts',

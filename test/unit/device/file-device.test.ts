@@ -1,14 +1,20 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import fs, { readdirSync, readlinkSync } from 'node:fs';
+import fs, { type BigIntStats, readdirSync, readlinkSync } from 'node:fs';
 import { chmod, mkdir, readFile, stat, symlink, truncate, utimes } from 'node:fs/promises';
 import { syncBuiltinESMExports } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { afterEach, describe, expect, onTestFinished, test, vi } from 'vitest';
 import { Descriptor } from '../../../src/device/descriptor.js';
 import { FileDevice } from '../../../src/device/file-device.js';
-import { sizeByReading } from '../../../src/device/image-size.js';
-import { DeviceError, InUseError, InvalidArgumentError, NotFoundError } from '../../../src/errors.js';
+import { imageSize, sizeByReading } from '../../../src/device/image-size.js';
+import {
+  DeviceError,
+  InUseError,
+  InvalidArgumentError,
+  NotFoundError,
+  UnsupportedError,
+} from '../../../src/errors.js';
 import { blockDeviceSuite, pattern, resizableDeviceSuite } from './contract.js';
 import { temporaryDirectory, temporaryFile } from './temporary.js';
 
@@ -285,6 +291,14 @@ describe('FileDevice ownership', () => {
     expect(openPaths()).not.toContain(path);
     await open(path, { exclusive: false });
   });
+});
+
+test('a file that is longer than offsets can say is refused', async () => {
+  const stats = { isBlockDevice: () => false, size: 1n << 60n } as BigIntStats;
+  const holdsByte = async () => false;
+  await expect(imageSize(stats, holdsByte)).rejects.toThrow(UnsupportedError);
+  const longest = { isBlockDevice: () => false, size: (1n << 53n) - 1n } as BigIntStats;
+  expect(await imageSize(longest, holdsByte)).toBe(Number.MAX_SAFE_INTEGER);
 });
 
 describe('sizeByReading', () => {

@@ -473,4 +473,42 @@ describe('a revert and what failed', () => {
       for (let further = 0, isKilled = true; isKilled; further++)
         ({ hasFailed, isKilled } = await endingBadly(good, further));
   });
+
+  test.each([0, 1])(
+    'is cancelled for good also when its end may be durable though it failed (%i failures later)',
+    async (later) => {
+      const world = await World.create();
+      const target = await world.snapshot();
+      await world.writeBlock(3);
+      await world.snapshot();
+      const before = world.model.bytes.slice();
+      const goOn = pausePutBack(world);
+      const revert = world.volume.revert(target);
+      await revert.begun;
+      modelReverted(world, target);
+      // What is written gets there; whether it has, cannot be told, and what was there before cannot be put back.
+      let [left, isFlushFailing] = [Infinity, false];
+      world.hooks.before = (operation) => {
+        if (!isControl(operation) || left <= 0) return undefined;
+        const wasFlushFailing = isFlushFailing;
+        isFlushFailing = operation.kind === 'flush';
+        if (!isFlushFailing && !wasFlushFailing) return undefined;
+        left--;
+        throw systemFailure('EIO');
+      };
+      goOn();
+      await expect(revert.completed).rejects.toThrow('EIO');
+      await world.expectRight();
+      left = later;
+      pausePutBack(world);
+      const cancelling = world.volume.reverting?.cancel();
+      if (later === 0) {
+        await cancelling;
+        world.model.bytes.set(before);
+      } else await expect(cancelling).rejects.toThrow('EIO');
+      await world.kill();
+      await world.volume.reverting?.completed;
+      await world.expectRight();
+    },
+  );
 });
