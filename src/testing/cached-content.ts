@@ -17,6 +17,7 @@ import type { Random } from '../environment.js';
 import { type ByteLength, type ByteOffset, SECTOR_SIZE } from '../units.js';
 import { type Change, DurableBytes, KEEP_ALL, type SectorChoice, sectorsIn } from './durable-bytes.js';
 import { PageSums } from './page-sums.js';
+import { sparseCopy } from './sparse-copy.js';
 
 const NOTHING = new Uint8Array(0);
 /** Bytes of noise that are drawn. */
@@ -45,7 +46,7 @@ export class CachedContent {
   constructor(size: ByteLength, noise?: Random) {
     this.#cache = new Uint8Array(sectorsIn(size) * SECTOR_SIZE);
     if (noise !== undefined) fillRepeating(this.#cache.subarray(0, size), noise);
-    this.#durable = new DurableBytes(this.#cache.slice(), size);
+    this.#durable = new DurableBytes(sparseCopy(this.#cache), size);
     this.#size = size;
     this.#highWater = size;
   }
@@ -263,7 +264,7 @@ export class CachedContent {
     const stale = this.#stale && source.#stale && [...this.#stale, ...source.#stale];
     this.#origin = source;
     if (stale === undefined || this.#cache.byteLength !== source.#cache.byteLength) {
-      this.#cache = copiedInto(this.#cache, source.#cache);
+      this.#cache = sparseCopy(source.#cache, this.#cache);
       this.#durable.become(source.#durable);
       this.#sums = undefined;
     } else {
@@ -322,13 +323,6 @@ export class CachedContent {
 function fillRepeating(target: Uint8Array, noise: Random): void {
   noise.fill(target.subarray(0, NOISE));
   for (let done = NOISE; done < target.byteLength; done *= 2) target.copyWithin(done, 0, done);
-}
-
-/** The same bytes, in that buffer if it has the right size: making room costs more than copying. */
-function copiedInto(target: Uint8Array, source: Uint8Array): Uint8Array {
-  if (target.byteLength !== source.byteLength) return source.slice();
-  target.set(source);
-  return target;
 }
 
 // The bytes of a change are never altered in place, so copies may share them.

@@ -5,6 +5,7 @@
  * come from, so that an older change that lands later never covers a younger one.
  */
 import { type ByteLength, type ByteOffset, SECTOR_SIZE } from '../units.js';
+import { sparseCopy } from './sparse-copy.js';
 
 /** A write or a resize that is not durable yet. */
 export interface Change {
@@ -107,10 +108,14 @@ export class DurableBytes {
 
   /** Becomes equal to another one, from the one offset to the other: whole sectors; outside it is so already. */
   become(source: DurableBytes, from: ByteOffset = 0, to: ByteOffset = Infinity): void {
-    if (this.#bytes.byteLength !== source.#bytes.byteLength) this.reserve(source.#bytes.byteLength);
-    this.#bytes.set(source.#bytes.subarray(from, to), from);
-    const first = from / SECTOR_SIZE;
-    this.#orders.set(source.#orders.subarray(first, to / SECTOR_SIZE), first);
+    if (this.#bytes.byteLength !== source.#bytes.byteLength) {
+      this.#bytes = sparseCopy(source.#bytes);
+      this.#orders = source.#orders.slice();
+    } else {
+      this.#bytes.set(source.#bytes.subarray(from, to), from);
+      const first = from / SECTOR_SIZE;
+      this.#orders.set(source.#orders.subarray(first, to / SECTOR_SIZE), first);
+    }
     this.#size = source.#size;
     this.#sizeOrder = source.#sizeOrder;
   }

@@ -106,7 +106,13 @@ const BUGS: readonly PlantedBug[] = [
   {
     name: 'the target of a revert is not flagged',
     breaks: 'after a crash the revert is forgotten',
-    edits: [{ file: REVERT, find: 'await this.#flag(target, true);', replace: '' }],
+    edits: [
+      {
+        file: REVERT,
+        find: 'await this.#flag(target, true);\n          } catch',
+        replace: '} catch',
+      },
+    ],
   },
   {
     name: 'a revert ends with a block to put back',
