@@ -70,7 +70,7 @@ interface OpenBlock {
 
 const CLEAN = { from: BLOCK_SIZE, to: 0 };
 /** Durable places from which on a header lags too far behind: it saves small commits a system call and a sector, and costs reading their data after a crash. */
-const LAG_MAX = 32;
+const LAG_MAX = Math.ceil(ENTRIES_PER_TABLE_BLOCK / 16);
 
 /** The empty first block of a chain. */
 export function newTableBlock(file: AreaFile, slot: Slot, epoch: bigint): Uint8Array {
