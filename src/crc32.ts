@@ -99,7 +99,13 @@ export const crc32Parts = { module: compile(), layout: LAYOUT };
  */
 export const makeCrc32 = ({ module, layout }: typeof crc32Parts, ofZlib: Crc32): Crc32 => {
   if (module === undefined) return ofZlib;
-  const { memory, clear } = new WebAssembly.Instance(module).exports;
+  let exports: { memory: { buffer: ArrayBuffer }; clear: (position: number) => void };
+  try {
+    exports = new WebAssembly.Instance(module).exports;
+  } catch {
+    return ofZlib; // V8 reserves gigabytes of addresses for any memory, which `ulimit -v` may forbid.
+  }
+  const { memory, clear } = exports;
   const bytes = new Uint8Array(memory.buffer);
   const view = new DataView(memory.buffer);
   const rest = bytes.subarray(layout.rest, layout.rest + layout.restLength);
