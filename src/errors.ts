@@ -102,26 +102,29 @@ export class AssertionError extends Error {
   override readonly name = 'AssertionError';
 }
 
-const TOO_LONG = 'EFBIG';
-const OUT_OF_SPACE_CODES = new Set(['ENOSPC', 'EDQUOT', TOO_LONG]);
-
-const OWN_LIMIT_CODES: ReadonlySet<string> = new Set(['EMFILE', 'ENFILE', 'ENOMEM']);
-
-/** Is a limit of this process or of the machine the reason, which says nothing of what was to be read? */
-export function isOwnLimit(error: unknown): boolean {
-  if (!(error instanceof Error)) return false;
-  return ('code' in error && OWN_LIMIT_CODES.has(String(error.code))) || isOwnLimit(error.cause);
-}
+const TOO_LONG = new Set(['EFBIG']);
+const OUT_OF_SPACE_CODES = new Set(['ENOSPC', 'EDQUOT', ...TOO_LONG]);
+const OWN_LIMIT_CODES = new Set(['EMFILE', 'ENFILE', 'ENOMEM']);
 
 /** Is the reason, or a reason underneath, that there is no space left: a limit of ours, or of the host? */
-export function isOutOfSpace(error: unknown): boolean {
-  if (error instanceof NoSpaceError) return true;
-  if (!(error instanceof Error)) return false;
-  return ('code' in error && OUT_OF_SPACE_CODES.has(String(error.code))) || isOutOfSpace(error.cause);
-}
+export const isOutOfSpace = (error: unknown): boolean =>
+  isOrIsCausedBy(
+    error,
+    (reason) => reason instanceof NoSpaceError || hasCodeAmong(OUT_OF_SPACE_CODES, reason),
+  );
 
 /** Is the reason, or a reason underneath, that a file may be no longer, whatever else is deleted? */
-export function isTooLong(error: unknown): boolean {
-  if (!(error instanceof Error)) return false;
-  return ('code' in error && error.code === TOO_LONG) || isTooLong(error.cause);
+export const isTooLong = (error: unknown): boolean =>
+  isOrIsCausedBy(error, (reason) => hasCodeAmong(TOO_LONG, reason));
+
+/** Is a limit of this process or of the machine the reason, which says nothing of what was to be read? */
+export const isOwnLimit = (error: unknown): boolean =>
+  isOrIsCausedBy(error, (reason) => hasCodeAmong(OWN_LIMIT_CODES, reason));
+
+const hasCodeAmong = (codes: ReadonlySet<string>, error: Error): boolean =>
+  'code' in error && codes.has(String(error.code));
+
+/** Is it so of an error, or of one underneath? */
+function isOrIsCausedBy(error: unknown, isSo: (error: Error) => boolean): boolean {
+  return error instanceof Error && (isSo(error) || isOrIsCausedBy(error.cause, isSo));
 }
