@@ -14,12 +14,16 @@
  *     CLEARED  what was added to the bytes behind it; zeros before and after it, so that nothing needs to be checked
  *     REST     the last bytes with all that was added to them
  *
- * Shared state: that memory, during one call.
+ * A memory that threads share may be used instead, with data anywhere in it (`makeCrc32InPlace`): then nothing has to be copied to INPUT.
+ *
+ * Shared state: that memory, during one call; of one that is shared what lies below `CRC32_RESERVED`, which one thread may use.
  */
 import * as zlib from 'node:zlib';
 
 /** Continues `seed`, the CRC-32 of what comes before; 0 if nothing does. */
 export type Crc32 = (data: Uint8Array, seed?: number) => number;
+/** The same of the 16 KiB at a position of shared memory. While it computes the first four bytes are others. */
+export type Crc32InPlace = (position: number, seed: number) => number;
 
 /** How far behind a byte those lie that it is added to; each at least a lane. */
 const DISTANCES = [145, 183, 211, 300];
@@ -42,16 +46,30 @@ const LAYOUT = {
   smallest: 2_048,
 };
 
+/** Bytes at the beginning of a memory that are used here: a page of WebAssembly's. */
+export const CRC32_RESERVED = 65_536;
+
+/** A memory that WebAssembly computes in. */
+export interface WasmMemory {
+  readonly buffer: ArrayBuffer | SharedArrayBuffer;
+}
+
 /** What TypeScript does not know without a browser's types. */
 declare const WebAssembly: {
+  Memory: new (pages: { initial: number; maximum: number; shared?: boolean }) => WasmMemory;
   Module: new (code: Uint8Array) => object;
   Instance: new (
     module: object,
-  ) => { exports: { memory: { buffer: ArrayBuffer }; clear: (position: number) => void } };
+    imports: { crc32: { memory: WasmMemory } },
+  ) => { exports: { clear: (position: number, source: number) => void } };
 };
 
-/** Compiled: one page of memory, and a function that clears INPUT from a position on. Encoding: WebAssembly core specification 2.0, chapter 5. */
-function compile(): object | undefined {
+/**
+ * Compiled: a function that clears data from a position on, counted as if they were at INPUT; `source` is where in the memory they are.
+ * Encoding: WebAssembly core specification 2.0, chapter 5; of a shared memory that of its threads proposal.
+ * @param pages of shared memory; a memory of its own has one
+ */
+function compile(pages?: number): object | undefined {
   // Elsewhere zlib uses the processor's own instructions, which are faster still.
   if (process.arch !== 'x64' || typeof WebAssembly === 'undefined') return undefined;
   const unsigned = (n: number): number[] => (n < 128 ? [n] : [(n % 128) + 128, ...unsigned(n >>> 7)]);
@@ -59,28 +77,31 @@ function compile(): object | undefined {
   const counted = (bytes: readonly number[]) => [...unsigned(bytes.length), ...bytes];
   const name = (text: string) => counted([...Buffer.from(text)]);
   const position = [0x20, 0]; // local.get 0
-  const load = (offset: number) => [...position, 0xfd, 0x00, 0, ...unsigned(offset)]; // v128.load
+  const source = [0x20, 1]; // local.get 1
+  const load = (offset: number) => [0xfd, 0x00, 0, ...unsigned(offset)]; // v128.load
   const xor = [0xfd, 0x51]; // v128.xor
   const clear = (from: number, target: number) => [
     ...position,
-    ...load(LAYOUT.input + from),
-    ...DISTANCES.flatMap((distance) => [...load(LAYOUT.cleared + from - distance), ...xor]),
+    ...[...source, ...load(from)],
+    ...DISTANCES.flatMap((distance) => [...position, ...load(LAYOUT.cleared + from - distance), ...xor]),
     ...[0xfd, 0x0b, 0, ...unsigned(target + from)], // v128.store
   ];
   const loop = (target: number, end: number) => [
     ...[0x03, 0x40], // loop
     ...Array.from({ length: LANES }, (_, i) => clear(LANE * i, target)).flat(),
+    ...[...source, 0x41, ...signed(LAYOUT.round), 0x6a, 0x21, 1], // i32.const, i32.add, local.set 1
     ...[...position, 0x41, ...signed(LAYOUT.round), 0x6a, 0x22, 0], // i32.const, i32.add, local.tee 0
     ...[0x41, ...signed(end), 0x49, 0x0d, 0, 0x0b], // i32.const, i32.lt_u, br_if 0, end
   ];
+  const limits = pages === undefined ? [1, 1, 1] : [3, ...unsigned(pages), ...unsigned(pages)]; // at least and at most; 3: shared
   const end = LAYOUT.inputLength - LAYOUT.restLength;
   const code = [0, ...loop(LAYOUT.cleared, end), ...loop(LAYOUT.rest - end, LAYOUT.inputLength), 0x0b];
   const binary = [
     ...[0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
-    ...[1, ...counted([1, 0x60, 1, 0x7f, 0])], // type 0: takes an i32
+    ...[1, ...counted([1, 0x60, 2, 0x7f, 0x7f, 0])], // type 0: takes two i32
+    ...[2, ...counted([1, ...name('crc32'), ...name('memory'), 2, ...limits])], // import memory 0
     ...[3, ...counted([1, 0])], // function 0 is of type 0
-    ...[5, ...counted([1, 0, 1])], // memory 0 has one page
-    ...[7, ...counted([2, ...name('memory'), 2, 0, ...name('clear'), 0, 0])],
+    ...[7, ...counted([1, ...name('clear'), 0, 0])],
     ...[10, ...counted([1, ...counted(code)])],
   ];
   try {
@@ -90,22 +111,26 @@ function compile(): object | undefined {
   }
 }
 
-/** What `makeCrc32` takes; a thread gets it as a message. */
-export const crc32Parts = { module: compile(), layout: LAYOUT };
+/** Compiled code, if there can be any, and where it has what; may be sent to a thread. */
+export interface Crc32Parts {
+  readonly module: object | undefined;
+  readonly layout: typeof LAYOUT;
+}
 
-/**
- * Uses nothing from outside of it, so that a thread whose program is text can have it as text.
- * @param ofZlib computes the CRC-32 of what is short, and of what is left
- */
-export const makeCrc32 = ({ module, layout }: typeof crc32Parts, ofZlib: Crc32): Crc32 => {
+/** For `makeCrc32`. */
+export const crc32Parts: Crc32Parts = { module: compile(), layout: LAYOUT };
+
+/** @param ofZlib computes the CRC-32 of what is short, and of what is left */
+export function makeCrc32({ module, layout }: Crc32Parts, ofZlib: Crc32): Crc32 {
   if (module === undefined) return ofZlib;
-  let exports: { memory: { buffer: ArrayBuffer }; clear: (position: number) => void };
+  let memory: WasmMemory;
+  let clear: (position: number, source: number) => void;
   try {
-    exports = new WebAssembly.Instance(module).exports;
+    memory = new WebAssembly.Memory({ initial: 1, maximum: 1 });
+    clear = new WebAssembly.Instance(module, { crc32: { memory } }).exports.clear;
   } catch {
     return ofZlib; // V8 reserves gigabytes of addresses for any memory, which `ulimit -v` may forbid.
   }
-  const { memory, clear } = exports;
   const bytes = new Uint8Array(memory.buffer);
   const view = new DataView(memory.buffer);
   const rest = bytes.subarray(layout.rest, layout.rest + layout.restLength);
@@ -122,11 +147,51 @@ export const makeCrc32 = ({ module, layout }: typeof crc32Parts, ofZlib: Crc32):
       if (start > 0) bytes.fill(0, layout.cleared + start - layout.reach, layout.cleared + start);
       // What a CRC continues is added to its first four bytes, inverted.
       view.setUint32(begin, view.getUint32(begin, true) ^ ~crc, true);
-      clear(start);
+      clear(start, start);
       crc = ofZlib(rest, 0xffff_ffff);
     }
     return done < data.byteLength ? ofZlib(data.subarray(done), crc) : crc;
   };
-};
+}
 
 export const crc32: Crc32 = makeCrc32(crc32Parts, zlib.crc32);
+
+/** Memory for several threads; `parts` are for `makeCrc32InPlace` and may be sent with the rest. */
+export interface SharedCrc32Memory {
+  readonly buffer: SharedArrayBuffer;
+  /** `undefined` where WebAssembly cannot be had: then zlib computes. */
+  readonly wasm: { readonly memory: WasmMemory; readonly parts: Crc32Parts } | undefined;
+}
+
+/** @param pages of 64 KiB @throws RangeError if there is not so much */
+export function sharedCrc32Memory(pages: number): SharedCrc32Memory {
+  const module = compile(pages);
+  try {
+    if (module !== undefined) {
+      const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
+      if (memory.buffer instanceof SharedArrayBuffer)
+        return { buffer: memory.buffer, wasm: { memory, parts: { module, layout: LAYOUT } } };
+    }
+  } catch {} // Too few addresses, as above.
+  return { buffer: new SharedArrayBuffer(pages * 65_536), wasm: undefined };
+}
+
+/** Uses nothing from outside of it, so that a thread whose program is text can have it as text. One thread may call what it makes. */
+export const makeCrc32InPlace = ({ buffer, wasm }: SharedCrc32Memory, ofZlib: Crc32): Crc32InPlace => {
+  const bytes = new Uint8Array(buffer);
+  const byZlib: Crc32InPlace = (position, seed) => ofZlib(bytes.subarray(position, position + 16_384), seed);
+  if (wasm === undefined) return byZlib;
+  const { memory, parts } = wasm;
+  const { module, layout } = parts;
+  if (module === undefined) return byZlib;
+  const { clear } = new WebAssembly.Instance(module, { crc32: { memory } }).exports;
+  const view = new DataView(buffer);
+  const rest = bytes.subarray(layout.rest, layout.rest + layout.restLength);
+  return (position, seed) => {
+    const first = view.getUint32(position, true);
+    view.setUint32(position, first ^ ~seed, true);
+    clear(0, position);
+    view.setUint32(position, first, true);
+    return ofZlib(rest, 0xffff_ffff);
+  };
+};

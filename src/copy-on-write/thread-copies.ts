@@ -13,9 +13,6 @@ import { BLOCK_SIZE, type BlockNumber, offsetOfBlock, type Slot } from '../units
 
 /** Requests before it with which the thread is behind. */
 const WAITING_MAX = 8;
-/** Milliseconds of a read call, and of a block, beyond which it was no mere copy from the page cache. */
-const SLOW_CALL = 0.04;
-const SLOW_BLOCK = 0.008;
 
 /** What became of the blocks of a batch, in their order. */
 export type ThreadCopied = Pick<CopyAnswer, 'sums' | 'zeros'>;
@@ -75,8 +72,7 @@ export class ThreadCopier implements ApartCopier {
         sums: blocks.map((block, i) => area.checksumSeed(block, slots[i] ?? 0)),
         lastLength: end - offsetOfBlock(blocks.at(-1) ?? 0),
       });
-      if (answer !== undefined)
-        this.#backoff.report(answer.readMs > answer.reads * SLOW_CALL + blocks.length * SLOW_BLOCK);
+      if (answer !== undefined) this.#backoff.report(answer.isSlow);
       return answer;
     } finally {
       source?.end();

@@ -46,9 +46,9 @@ export interface BlockDevice extends Allocated {
   /** The same for writing several buffers one after the other. `false`: nothing was written. @throws as `write` */
   writeNow?(offset: ByteOffset, sources: readonly Uint8Array[]): boolean;
   /**
-   * Reads, and computes checksums beside the main thread: of as many equal parts of the target as there are seeds, each the CRC-32 that
-   * continues its seed. Where the device would rather not, for whatever reason, the answer is `undefined`, the target holds anything,
-   * and `seeds` may not have been asked. @throws ClosedError, InvalidArgumentError
+   * Reads whole blocks, and computes the CRC-32 of each beside the main thread, continuing its seed. Where the device would rather
+   * not, for whatever reason, the answer is `undefined`, the target holds anything, and `seeds` may not have been asked.
+   * @throws ClosedError, InvalidArgumentError
    */
   readSummed?(
     offset: ByteOffset,

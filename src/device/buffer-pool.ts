@@ -3,9 +3,10 @@
  * copying them to a file does.
  *
  * Buffers come in powers of two; what is given back is kept up to a limit. Their content is whatever was there.
- * Large ones are shared memory if that is wanted, so that `readSummed` can fill them.
+ * Those for large reads are shared memory, so that `readSummed` can fill them.
  */
 import type { ByteLength } from '../units.js';
+import { SharedMemory } from './shared-memory.js';
 
 /** Bytes of the buffer that a pool gives for `length` bytes. */
 export const pooledSize = (length: ByteLength): ByteLength =>
@@ -24,27 +25,26 @@ const SHARED_FROM = 262_144;
 
 export class BufferPool {
   readonly #limit: ByteLength;
-  readonly #shared: boolean;
   readonly #free = new Map<ByteLength, Uint8Array[]>();
   #kept = 0;
 
   /** @param limit bytes of buffers not in use that are kept */
-  constructor(limit: ByteLength, { shared = false }: { readonly shared?: boolean } = {}) {
+  constructor(limit: ByteLength) {
     this.#limit = limit;
-    this.#shared = shared;
   }
 
   /** A buffer of at least `length` bytes. */
   take(length: ByteLength): Uint8Array {
     const size = pooledSize(length);
     const buffer = this.#free.get(size)?.pop();
-    if (buffer === undefined) {
-      return this.#shared && size >= SHARED_FROM
-        ? new Uint8Array(new SharedArrayBuffer(size))
-        : Buffer.allocUnsafeSlow(size);
-    }
+    if (buffer === undefined) return Buffer.allocUnsafeSlow(size);
     this.#kept -= size;
     return buffer;
+  }
+
+  /** The same for a read, to be given back for certain: of memory that is shared if the read is large and there is any. */
+  takeForRead(length: ByteLength): Uint8Array {
+    return (length < SHARED_FROM ? undefined : SharedMemory.get()?.take(length)) ?? this.take(length);
   }
 
   /** A copy of `source`, in a buffer from here. */
@@ -55,8 +55,12 @@ export class BufferPool {
     return { lent: { memory, pool: this }, bytes };
   }
 
-  /** Gives a buffer back, whole, as it came from `take`. */
+  /** Gives a buffer back, whole, as it came from `take` or `takeForRead`. */
   give(buffer: Uint8Array): void {
+    if (SharedMemory.holds(buffer)) {
+      SharedMemory.get()?.give(buffer);
+      return;
+    }
     const size = buffer.byteLength;
     if (this.#kept + size > this.#limit) return;
     const list = this.#free.get(size);

@@ -18,14 +18,16 @@
  */
 import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
-import { crc32Parts, makeCrc32 } from '../crc32.js';
+import { makeCrc32InPlace } from '../crc32.js';
 import { assert } from '../errors.js';
 import { BLOCK_SIZE, type ByteLength, type ByteOffset } from '../units.js';
+import { SharedMemory, THREAD_BUFFER } from './shared-memory.js';
 
-/** Blocks that are read, looked at and written while they are in the processor's cache. */
-const STEP = 16;
-/** Blocks of one copy request. */
-export const COPY_BLOCKS_MAX = 128;
+/** Blocks that are read, looked at and written while they are in the processor's cache; and of those that are only looked at. */
+const STEP = THREAD_BUFFER.length / BLOCK_SIZE;
+const SUM_STEP = 4;
+/** Blocks of one request. */
+export const BLOCKS_MAX = 128;
 /** Requests that are not answered yet. */
 const PLACES = 16;
 /** The two counters, 32-bit, which wrap around. */
@@ -34,39 +36,53 @@ const ANSWERED = 1;
 /** 64-bit words of a place: a head, then for each block where it is, where it goes, and its checksum. */
 const Head = { kind: 0, from: 1, to: 2, count: 3, lastLength: 4, done: 5, readMs: 6, reads: 7 } as const;
 const HEAD_WORDS = 8;
-const PLACE_WORDS = HEAD_WORDS + 3 * COPY_BLOCKS_MAX;
+/** Where these begin. */
+const SOURCES = HEAD_WORDS;
+const TARGETS = HEAD_WORDS + BLOCKS_MAX;
+const SUMS = HEAD_WORDS + 2 * BLOCKS_MAX;
+const PLACE_WORDS = HEAD_WORDS + 3 * BLOCKS_MAX;
 const KIND_COPY = 1;
-/** The description of it comes as a message. */
+/** Blocks that lie one after the other go from a file to a position of the shared memory. */
 const KIND_SUM = 2;
 /** In place of a checksum: the block is all zero, and was not copied. */
 const ZERO_BLOCK = -1;
+/** Milliseconds of a read call, and of a block, beyond which it was no mere copy from the page cache. */
+const SLOW_CALL = 0.04;
+const SLOW_BLOCK = 0.008;
 
 /** What the thread runs. Text, as a file of its own would have to be found from TypeScript sources as well as from what was built of them. */
 const PROGRAM = `
-const { parentPort, receiveMessageOnPort, workerData: { state, places, crc32Parts } } = require('node:worker_threads');
+const { workerData: { state, places, memory } } = require('node:worker_threads');
 const { readSync, writeSync } = require('node:fs');
-const crc32 = (${makeCrc32})(crc32Parts, require('node:zlib').crc32);
-const BLOCK = ${BLOCK_SIZE}, STEP = ${STEP}, HEAD = ${HEAD_WORDS}, MOST = ${COPY_BLOCKS_MAX};
-const buffer = Buffer.allocUnsafeSlow(STEP * BLOCK);
+const crc32At = (${makeCrc32InPlace})(memory, require('node:zlib').crc32);
+const BLOCK = ${BLOCK_SIZE}, STEP = ${STEP}, SOURCES = ${SOURCES}, TARGETS = ${TARGETS}, SUMS = ${SUMS};
+const bytes = Buffer.from(memory.buffer);
+const BUFFER = ${THREAD_BUFFER.position};
+const buffer = bytes.subarray(BUFFER, BUFFER + STEP * BLOCK);
 const blocks = Array.from({ length: STEP }, (_, i) => buffer.subarray(i * BLOCK, (i + 1) * BLOCK));
 const zero = Buffer.alloc(BLOCK);
 
-// 64 KiB at a time, to have them in the cache.
-function sum({ descriptor, position, target, sums }) {
-  const unit = target.byteLength / sums.length;
-  const step = Math.max(unit, unit * Math.floor(65536 / unit));
-  for (let done = 0, end; done < target.byteLength; done = end) {
-    end = Math.min(done + step, target.byteLength);
-    if (readSync(descriptor, target, done, end - done, position + done) !== end - done) return false;
-    for (let at = done; at < end; at += unit) sums[at / unit] = crc32(target.subarray(at, at + unit), sums[at / unit]);
+// A few blocks at a time, to have them in the cache.
+function sum(place) {
+  const from = place[${Head.from}], at = place[SOURCES], to = place[TARGETS], count = place[${Head.count}];
+  let readMs = 0, reads = 0;
+  for (let start = 0, end; start < count; start = end) {
+    end = Math.min(start + ${SUM_STEP}, count);
+    const length = (end - start) * BLOCK;
+    const began = performance.now();
+    if (readSync(from, bytes, to + start * BLOCK, length, at + start * BLOCK) !== length) return false;
+    readMs += performance.now() - began;
+    reads++;
+    for (let i = start; i < end; i++) place[SUMS + i] = crc32At(to + i * BLOCK, place[SUMS + i]);
   }
+  place[${Head.readMs}] = readMs;
+  place[${Head.reads}] = reads;
   return true;
 }
 
 function copy(place) {
   const from = place[${Head.from}], to = place[${Head.to}], count = place[${Head.count}];
   const missing = BLOCK - place[${Head.lastLength}];
-  const SOURCES = HEAD, TARGETS = HEAD + MOST, SUMS = HEAD + 2 * MOST;
   let readMs = 0, reads = 0;
   for (let start = 0, end; start < count; start = end) {
     end = Math.min(start + STEP, count);
@@ -83,7 +99,7 @@ function copy(place) {
     readMs += performance.now() - began;
     for (let i = start; i < end; i++) {
       const block = blocks[i - start];
-      place[SUMS + i] = block[0] === 0 && zero.equals(block) ? ${ZERO_BLOCK} : crc32(block, place[SUMS + i]);
+      place[SUMS + i] = block[0] === 0 && zero.equals(block) ? ${ZERO_BLOCK} : crc32At(BUFFER + (i - start) * BLOCK, place[SUMS + i]);
     }
     for (let i = start, next; i < end; i = next) {
       next = i + 1;
@@ -105,7 +121,7 @@ for (let answered = 0; ; ) {
     const place = places[(answered >>> 0) % ${PLACES}];
     let done = false;
     try {
-      done = place[${Head.kind}] === ${KIND_COPY} ? copy(place) : sum(receiveMessageOnPort(parentPort).message);
+      done = place[${Head.kind}] === ${KIND_COPY} ? copy(place) : sum(place);
     } catch {} // Whoever asked does it again, and explains what is wrong.
     place[${Head.done}] = done ? 1 : 0;
     answered = (answered + 1) | 0;
@@ -114,15 +130,15 @@ for (let answered = 0; ; ) {
   }
 }`;
 
-/** Reads all of `target`, shared memory, and continues one CRC-32 for each of as many equal parts of it as there are `sums`. */
+/** Reads all of `target`, at most `BLOCKS_MAX` blocks in `SharedMemory`, and continues a CRC-32 for each. */
 export interface SumRequest {
   readonly descriptor: number;
   readonly position: ByteOffset;
   readonly target: Uint8Array;
-  readonly sums: Uint32Array;
+  readonly seeds: Uint32Array;
 }
 
-/** Copies blocks that are not all zero, at most `COPY_BLOCKS_MAX`: each from its place in one file to its place in another. */
+/** Copies blocks that are not all zero, at most `BLOCKS_MAX`: each from its place in one file to its place in another. */
 export interface CopyRequest {
   readonly from: number;
   readonly to: number;
@@ -135,14 +151,19 @@ export interface CopyRequest {
   readonly lastLength: ByteLength;
 }
 
+/** `isSlow`, here and below: reading took longer than copying from the page cache does. */
 export interface CopyAnswer {
   /** The CRC-32 of each block; of one of zeros 0. */
   readonly sums: number[];
   /** Indexes of blocks of zeros, which were not copied; ascending. */
   readonly zeros: readonly number[];
-  /** Milliseconds that reading took, and calls. */
-  readonly readMs: number;
-  readonly reads: number;
+  readonly isSlow: boolean;
+}
+
+export interface SumAnswer {
+  /** The CRC-32 of each block. */
+  readonly sums: Uint32Array;
+  readonly isSlow: boolean;
 }
 
 /** The thread that all share. */
@@ -150,6 +171,7 @@ let current: FileThread | undefined;
 
 export class FileThread {
   readonly #worker: Worker;
+  readonly #memory: SharedMemory;
   readonly #state = new Int32Array(new SharedArrayBuffer(8));
   readonly #places = Array.from(
     { length: PLACES },
@@ -163,8 +185,9 @@ export class FileThread {
   #running = false;
   #users = 0;
 
-  private constructor() {
-    const workerData = { state: this.#state, places: this.#places, crc32Parts };
+  private constructor(memory: SharedMemory) {
+    this.#memory = memory;
+    const workerData = { state: this.#state, places: this.#places, memory: memory.memory };
     this.#worker = new Worker(PROGRAM, { eval: true, execArgv: [], name: 'files', workerData });
     this.#worker.on('online', () => {
       this.#running = true;
@@ -178,10 +201,11 @@ export class FileThread {
     this.#worker.unref();
   }
 
-  /** The thread, which stays until as many have left as have joined; `undefined` where there is but one processor for both. */
+  /** The thread, which stays until as many have left as have joined; `undefined` where there is but one processor for both, or no memory. */
   static join(processors = availableParallelism()): FileThread | undefined {
-    if (processors < 2) return undefined;
-    current ??= new FileThread();
+    const memory = processors < 2 ? undefined : SharedMemory.get();
+    if (memory === undefined) return undefined;
+    current ??= new FileThread(memory);
     current.#users++;
     return current;
   }
@@ -199,22 +223,33 @@ export class FileThread {
   }
 
   /** `undefined`: it was not done, or not all of it. */
-  sum({ sums, ...rest }: SumRequest): Promise<Uint32Array | undefined> {
-    const shared = new Uint32Array(new SharedArrayBuffer(sums.byteLength));
-    shared.set(sums);
+  sum({ descriptor, position, target, seeds }: SumRequest): Promise<SumAnswer | undefined> {
+    const to = this.#memory.positionOf(target);
+    const count = seeds.length;
+    assert(
+      to !== undefined && count <= BLOCKS_MAX && target.byteLength === count * BLOCK_SIZE,
+      () => `${target.byteLength} bytes at ${to} of the shared memory for ${count} checksums`,
+    );
     return new Promise((resolve) => {
       const describe = (place: Float64Array) => {
         place[Head.kind] = KIND_SUM;
-        this.#worker.postMessage({ ...rest, sums: shared });
+        place[Head.from] = descriptor;
+        place[Head.count] = count;
+        place[SOURCES] = position;
+        place[TARGETS] = to;
+        place.set(seeds, SUMS);
       };
-      this.#submit(describe, (place) => resolve(place && shared.slice()));
+      this.#submit(describe, (place) => {
+        const sums = place && Uint32Array.from(place.subarray(SUMS, SUMS + count));
+        resolve(sums && { sums, isSlow: wasSlow(place) });
+      });
     });
   }
 
   /** `undefined`: it was not done, or not all of it. */
   copy({ from, to, sources, targets, sums, lastLength }: CopyRequest): Promise<CopyAnswer | undefined> {
     const count = sources.length;
-    assert(count > 0 && count <= COPY_BLOCKS_MAX, () => `a copy of ${count} blocks`);
+    assert(count > 0 && count <= BLOCKS_MAX, () => `a copy of ${count} blocks`);
     return new Promise((resolve) => {
       const describe = (place: Float64Array) => {
         place[Head.kind] = KIND_COPY;
@@ -222,9 +257,9 @@ export class FileThread {
         place[Head.to] = to;
         place[Head.count] = count;
         place[Head.lastLength] = lastLength;
-        place.set(sources, HEAD_WORDS);
-        place.set(targets, HEAD_WORDS + COPY_BLOCKS_MAX);
-        place.set(sums, HEAD_WORDS + 2 * COPY_BLOCKS_MAX);
+        place.set(sources, SOURCES);
+        place.set(targets, TARGETS);
+        place.set(sums, SUMS);
       };
       this.#submit(describe, (place) => resolve(place && answerIn(place, count)));
     });
@@ -274,9 +309,14 @@ function answerIn(place: Float64Array, count: number): CopyAnswer {
   const sums: number[] = [];
   const zeros: number[] = [];
   for (let i = 0; i < count; i++) {
-    const sum = place[HEAD_WORDS + 2 * COPY_BLOCKS_MAX + i] ?? ZERO_BLOCK;
+    const sum = place[SUMS + i] ?? ZERO_BLOCK;
     if (sum === ZERO_BLOCK) zeros.push(i);
     sums.push(sum === ZERO_BLOCK ? 0 : sum);
   }
-  return { sums, zeros, readMs: place[Head.readMs] ?? 0, reads: place[Head.reads] ?? 0 };
+  return { sums, zeros, isSlow: wasSlow(place) };
+}
+
+function wasSlow(place: Float64Array): boolean {
+  const { readMs, reads, count } = Head;
+  return (place[readMs] ?? 0) > (place[reads] ?? 0) * SLOW_CALL + (place[count] ?? 0) * SLOW_BLOCK;
 }

@@ -5,15 +5,17 @@
  * thread of the pool has just put into another processor's cache. Here one thread reads a piece and looks at it while it is in its
  * own cache.
  */
-import type { ByteLength, ByteOffset } from '../units.js';
-import { FileThread } from './file-thread.js';
+import { BLOCK_SIZE, type ByteLength, type ByteOffset } from '../units.js';
+import { Backoff } from './backoff.js';
+import { BLOCKS_MAX, FileThread } from './file-thread.js';
+import { SharedMemory } from './shared-memory.js';
 
 /** From this many bytes on a read is worth a message to the thread and back. */
 const SMALLEST: ByteLength = 262_144;
-/** Requests that the thread may have before it: enough to keep it busy. With more it is behind, perhaps for a disk that does better with several. */
-const WAITING_MAX = 4;
+/** Requests before it with which the thread is behind. */
+const WAITING_MAX = 12;
 
-/** CRC-32s, one for each part of what was read; `undefined`: it was not. */
+/** CRC-32s, one for each block of what was read; `undefined`: it was not. */
 export type Sums = Uint32Array | undefined;
 
 /** The reads of one file. */
@@ -21,6 +23,8 @@ export class SummedReads {
   readonly #descriptor: number;
   readonly #processors: number | undefined;
   #thread: FileThread | undefined;
+  /** From a cold disk several reads at a time are quicker than one thread. */
+  readonly #backoff = new Backoff();
 
   /** @param descriptor open for reading; it must stay open while a read is under way */
   constructor(descriptor: number, processors?: number) {
@@ -29,17 +33,22 @@ export class SummedReads {
   }
 
   /**
-   * Fills `target`, if it is shared memory and large, and computes the CRC-32 of as many equal parts of it as there are `seeds`.
-   * @param seeds gives for each part the CRC-32 that it continues; asked only if the read is made
+   * Fills `target`, if it lies in `SharedMemory` and is large, and computes the CRC-32 of each of its blocks.
+   * @param target whole blocks
+   * @param seeds gives for each block the CRC-32 that it continues; asked only if the read is made
    * @returns `undefined`: the caller has to read; `target` may have been written to
    */
   async read(position: ByteOffset, target: Uint8Array, seeds: () => Uint32Array): Promise<Sums> {
-    const { buffer, byteLength } = target;
-    if (byteLength < SMALLEST || !(buffer instanceof SharedArrayBuffer)) return undefined;
+    const { byteLength } = target;
+    if (byteLength < SMALLEST || byteLength > BLOCKS_MAX * BLOCK_SIZE) return undefined;
+    if (!SharedMemory.holds(target)) return undefined;
     this.#thread ??= FileThread.join(this.#processors);
-    if (this.#thread === undefined || this.#thread.waiting >= WAITING_MAX) return undefined;
-    const descriptor = this.#descriptor;
-    return this.#thread.sum({ descriptor, position, target, sums: seeds() });
+    if (this.#thread === undefined || this.#thread.waiting >= WAITING_MAX || !this.#backoff.allows())
+      return undefined;
+    const request = { descriptor: this.#descriptor, position, target, seeds: seeds() };
+    const answer = await this.#thread.sum(request);
+    if (answer !== undefined) this.#backoff.report(answer.isSlow);
+    return answer?.sums;
   }
 
   /** Ends the thread after its last user. No read may be under way. */

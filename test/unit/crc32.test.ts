@@ -1,6 +1,13 @@
 import * as zlib from 'node:zlib';
 import { expect, test } from 'vitest';
-import { crc32, crc32Parts, makeCrc32 } from '../../src/crc32.js';
+import {
+  CRC32_RESERVED,
+  crc32,
+  crc32Parts,
+  makeCrc32,
+  makeCrc32InPlace,
+  sharedCrc32Memory,
+} from '../../src/crc32.js';
 import { SeededRandom } from '../../src/testing/seeded-random.js';
 
 const random = new SeededRandom(20_261_128);
@@ -52,6 +59,23 @@ test.each([
   expect(asked).toEqual([16_384]);
 });
 
+test.each([
+  ['by WebAssembly', sharedCrc32Memory(4)],
+  ['by zlib, where there is no WebAssembly', { ...sharedCrc32Memory(4), wasm: undefined }],
+])('16 KiB anywhere in shared memory, %s', (_, memory) => {
+  const bytes = new Uint8Array(memory.buffer);
+  const inPlace = makeCrc32InPlace(memory, zlib.crc32);
+  for (let i = 0; i < 100; i++) {
+    const data = i === 0 ? new Uint8Array(16_384) : noise(16_384);
+    const at = CRC32_RESERVED + random.below(bytes.length - CRC32_RESERVED - data.length + 1);
+    bytes.set(data, at);
+    const seed = random.below(2 ** 32);
+    expect(inPlace(at, seed), `at ${at}, seed ${seed}`).toBe(zlib.crc32(data, seed));
+    expect(Buffer.compare(bytes.subarray(at, at + data.length), data)).toBe(0);
+  }
+});
+
 test.runIf(process.arch === 'x64')('on this processor there are vectors', () => {
   expect(crc32Parts.module).toBeDefined();
+  expect(sharedCrc32Memory(2).wasm).toBeDefined();
 });

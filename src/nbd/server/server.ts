@@ -44,7 +44,7 @@ export class NbdServer {
       catalog,
       limits,
       memory: new Memory(limits, environment.clock),
-      buffers: new BufferPool(KEPT_BUFFERS, { shared: true }),
+      buffers: new BufferPool(KEPT_BUFFERS),
       figures: new NbdFigures(),
       clock: environment.clock,
       tls: tls === undefined ? undefined : new TlsUpgrade(tls),

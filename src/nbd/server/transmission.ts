@@ -281,7 +281,7 @@ export class Transmission implements Holder, RequestHandler {
         ? encodeSimpleReply(request, 0)
         : encodeDataHeader(request, this.#extended, { offset, length, done: true });
     const before = length <= SMALL_READ ? header.byteLength : 0;
-    const pooled = buffers.take(before + length);
+    const pooled = buffers.takeForRead(before + length);
     const answer = Buffer.from(pooled.buffer, pooled.byteOffset, before + length);
     const sent = () => {
       buffers.give(pooled);

@@ -5,8 +5,9 @@ import { mkdtemp, rm, stat } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { MemoryDevice } from '../../../src/device/memory-device.ts';
+import { SharedMemory } from '../../../src/device/shared-memory.ts';
 import { systemEnvironment } from '../../../src/environment.ts';
 import { InvalidArgumentError } from '../../../src/errors.ts';
 import { DeviceExport, FixedCatalog } from '../../../src/nbd/server/device-export.ts';
@@ -228,6 +229,25 @@ describe('NbdServer', () => {
     client.socket.destroy();
     await expect.poll(() => server.memoryBytes).toBe(0);
     await expect.poll(() => server.figures.connections).toBe(0);
+  });
+
+  test('gives back the shared memory of large answers that nobody reads', async () => {
+    const length = 4 * SIZE;
+    const server = await serve({ device: new MemoryDevice(8 * length) });
+    const client = new Client();
+    await client.go();
+    client.socket.pause();
+    for (let i = 0; i < 8; i++) client.request(RequestType.read, i * length, length);
+    const memory = SharedMemory.get();
+    const all = () => {
+      const parts = Array.from({ length: 64 }, () => memory?.take(SIZE)).filter((part) => part !== undefined);
+      for (const part of parts) memory?.give(part);
+      return parts.length;
+    };
+    await vi.waitUntil(() => all() === 32, { timeout: 10_000, interval: 5 });
+    client.socket.destroy();
+    await vi.waitUntil(() => all() === 64, { timeout: 10_000, interval: 5 });
+    expect(server.memoryBytes).toBe(0);
   });
 
   test('closes while a client sits in its negotiation', async () => {

@@ -1,0 +1,82 @@
+/**
+ * Memory that the main thread and the thread that works on files both see. WebAssembly can compute in it, so the checksum of what was
+ * read there needs no copy of it.
+ *
+ *     checksums │ the thread's buffer │ parts, in units of 256 KiB
+ *
+ * There is one for the process, made when it is first wanted. It takes addresses; real memory only as far as it has been used. A part
+ * that is not given back is lost, so who takes one must know when nobody uses it any more.
+ *
+ * Shared state: which units are taken; the main thread changes it, between awaits only.
+ */
+import { CRC32_RESERVED, type SharedCrc32Memory, sharedCrc32Memory } from '../crc32.js';
+import { assert } from '../errors.js';
+import type { ByteLength } from '../units.js';
+
+const UNIT: ByteLength = 262_144;
+const UNITS = 256;
+const PAGE: ByteLength = 65_536;
+
+/** Where the thread has its buffer, and how long that is. */
+export const THREAD_BUFFER = { position: CRC32_RESERVED, length: UNIT } as const;
+const FIRST_UNIT = CRC32_RESERVED + THREAD_BUFFER.length;
+const SIZE = FIRST_UNIT + UNITS * UNIT;
+
+let current: SharedMemory | undefined;
+
+export class SharedMemory {
+  readonly memory: SharedCrc32Memory;
+  /** 1: taken. */
+  readonly #taken = new Uint8Array(UNITS);
+
+  private constructor() {
+    this.memory = sharedCrc32Memory(SIZE / PAGE);
+  }
+
+  /** That of the process. `undefined`: it cannot be had, which `ulimit -v` may be the reason of. */
+  static get(): SharedMemory | undefined {
+    try {
+      current ??= new SharedMemory();
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+    }
+    return current;
+  }
+
+  /** Do they lie in that memory? */
+  static holds(bytes: Uint8Array): boolean {
+    return current?.positionOf(bytes) !== undefined;
+  }
+
+  /** @returns a part of at least `length` bytes that begins with a page; `undefined`: there is none left of that length */
+  take(length: ByteLength): Uint8Array | undefined {
+    const units = Math.ceil(length / UNIT);
+    for (let first = 0, count = 0; first + count < UNITS; ) {
+      if (this.#taken[first + count] === 1) {
+        first += count + 1;
+        count = 0;
+      } else if (++count === units) {
+        this.#taken.fill(1, first, first + units);
+        return new Uint8Array(this.memory.buffer, FIRST_UNIT + first * UNIT, units * UNIT);
+      }
+    }
+    return undefined;
+  }
+
+  /** Where bytes lie in the memory; `undefined`: elsewhere. */
+  positionOf(bytes: Uint8Array): number | undefined {
+    return bytes.buffer === this.memory.buffer ? bytes.byteOffset : undefined;
+  }
+
+  /** @param part whole, as it came from `take` */
+  give(part: Uint8Array): void {
+    const first = (part.byteOffset - FIRST_UNIT) / UNIT;
+    const units = part.byteLength / UNIT;
+    assert(
+      this.positionOf(part) !== undefined && Number.isInteger(first) && this.#taken[first] === 1,
+      () =>
+        `${part.byteLength} bytes at ${part.byteOffset} of the shared memory are given back, but not taken`,
+    );
+    this.#taken.fill(0, first, first + units);
+  }
+}
