@@ -34,7 +34,6 @@ export class FileAllocation {
 
   /** Resolves when `extentAt` knows what there is to know. @param size of the device, in bytes */
   async ready(size: ByteLength): Promise<void> {
-    if (size > ZeroMap.sizeLimit) return;
     this.#search ??= this.#searched(size);
     await this.#search;
   }

@@ -136,6 +136,14 @@ export class Moves {
     return this.#targets.has(page);
   }
 
+  /** As `BlockTable` has it, of the sources. */
+  pageFrom(page: number): number | undefined {
+    let first: number | undefined;
+    for (const number of this.#targets.keys())
+      if (number >= page && (first === undefined || number < first)) first = number;
+    return first;
+  }
+
   /** Clears, in a bitmap of one page, the bits of the targets. */
   takePresence(page: number, bitmap: Uint32Array): void {
     for (const block of this.#sources.keys()) {

@@ -127,6 +127,11 @@ export class Overlays {
   }
 
   /** As `BlockTable` has it. */
+  pageFrom(page: number): number | undefined {
+    return this.#table?.pageFrom(page);
+  }
+
+  /** As `BlockTable` has it. */
   addPresence(page: number, bitmap: Uint32Array): void {
     this.#table?.addPresence(page, bitmap);
   }

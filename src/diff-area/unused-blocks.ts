@@ -8,6 +8,7 @@
 import { assert } from '../errors.js';
 import type { BlockNumber } from '../units.js';
 import { FixedSlot } from './area-slots.js';
+import type { PagedBlocks } from './paged-blocks.js';
 import { BLOCKS_PER_PAGE, emptyPresence } from './presence.js';
 
 const PAGE_BYTES = BLOCKS_PER_PAGE / 8;
@@ -57,6 +58,12 @@ export class UnusedBlocks {
     return (this.#pages[page] ?? NO_PAGE) !== NO_PAGE;
   }
 
+  /** The first page from `page` on that has any of them. */
+  pageFrom(page: number): number | undefined {
+    for (let number = page; number < this.#pages.length; number++) if (this.hasPage(number)) return number;
+    return undefined;
+  }
+
   /** Sets, in a bitmap of one page, the bits of the blocks that are in it. */
   addPresence(page: number, bitmap: Uint32Array): void {
     const own = this.#pages[page] ?? NO_PAGE;
@@ -98,12 +105,6 @@ function bitsIn(word: number): number {
   let count = word - ((word >>> 1) & 0x5555_5555);
   count = (count & 0x3333_3333) + ((count >>> 2) & 0x3333_3333);
   return Math.imul((count + (count >>> 4)) & 0x0f0f_0f0f, 0x0101_0101) >>> 24;
-}
-
-/** Something that has blocks, page by page: a table, what is skipped. */
-export interface PagedBlocks {
-  hasPage(page: number): boolean;
-  addPresence(page: number, bitmap: Uint32Array): void;
 }
 
 /** What a reader of this or of an older snapshot finds in a diff area, and looks for no further: copies, and what is skipped. */

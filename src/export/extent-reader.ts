@@ -12,8 +12,16 @@ import type { Part } from './zero-parts.js';
 const BATCH_SIZE = 1024 * 1024;
 /** Batches being read while one is used: enough to keep a process that serves the volume busy. */
 const READS_AHEAD = 3;
-/** A piece of zeros is no longer: whoever describes them, unit by unit, needs memory for that. */
+/** Bytes of a piece of zeros, for whoever describes or writes them unit by unit, and may be stopped in between. */
 const ZEROS_MAX = 256 * 1024 * 1024;
+
+export interface PieceOptions {
+  /** A divisor of 1 MiB. */
+  readonly unit: ByteLength;
+  /** Nothing is done about zeros, so a piece of them may be as long as there are any. */
+  readonly skipsZeros: boolean;
+  readonly signal: AbortSignal | undefined;
+}
 
 /** A part of a source with its bytes. */
 export interface Piece {
@@ -29,18 +37,16 @@ interface Batch {
 }
 
 /**
- * @param parts ascending, beginning at multiples of `unit`; only the end of the source may be no multiple
- * @param unit a divisor of 1 MiB
+ * @param parts ascending, beginning at multiples of the unit; only the end of the source may be no multiple
  * @throws the reason of an abort, and what the source and `parts` throw
  */
 export async function* piecesOf(
   source: ByteSource,
   parts: AsyncIterable<Part>,
-  unit: ByteLength,
-  signal: AbortSignal | undefined,
+  { unit, skipsZeros, signal }: PieceOptions,
 ): AsyncGenerator<readonly Piece[]> {
   const buffers = Array.from({ length: READS_AHEAD + 1 }, () => Buffer.allocUnsafeSlow(BATCH_SIZE));
-  const batches = batchesOf(parts, unit);
+  const batches = batchesOf(parts, unit, skipsZeros ? Number.POSITIVE_INFINITY : ZEROS_MAX);
   const underWay: Batch[] = [];
   let turn = 0;
   const readAhead = async (): Promise<void> => {
@@ -72,12 +78,13 @@ export async function* piecesOf(
 async function* batchesOf(
   parts: AsyncIterable<Part>,
   unit: ByteLength,
+  zerosMax: ByteLength,
 ): AsyncGenerator<readonly Part[], undefined> {
   let batch: Part[] = [];
   let room = BATCH_SIZE;
   for await (const { offset, length, zero } of parts) {
     for (let done = 0; done < length; ) {
-      const taken = Math.min(zero ? ZEROS_MAX : room, length - done);
+      const taken = Math.min(zero ? zerosMax : room, length - done);
       batch.push({ offset: offset + done, length: taken, zero });
       done += taken;
       room -= zero ? unit : roundUp(taken, unit);

@@ -5,7 +5,7 @@
  * A full image has clusters of 64 KiB, QEMU's own choice; what holds zeros is left out. An incremental one has clusters of
  * 16 KiB, the unit in which changes are known: it holds exactly what changed, nothing has to be filled up from around it,
  * and a cluster of zeros is said to be zeros, so that the older image does not show through. Images of both kinds
- * may be mixed in a chain.
+ * may be mixed in a chain. Of disks that are too large for such clusters (128 TiB, 2 PiB) they are larger.
  *
  * What the snapshot knows to be zero is not read, so an image of a large empty volume is made at once.
  *
@@ -18,6 +18,7 @@ import { explained } from '../device/system-error.js';
 import { isZeros } from '../device/zeros.js';
 import { InvalidArgumentError } from '../errors.js';
 import { isBackingName } from '../format/qcow2.js';
+import { clusterBitsFor } from '../format/qcow2-tables.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import { BLOCK_SIZE, type ByteLength, roundUp, SECTOR_SIZE } from '../units.js';
 import type { VolumeAccess } from '../volume/access.js';
@@ -66,7 +67,7 @@ const BLOCK_CLUSTER_BITS = Math.log2(BLOCK_SIZE);
 /**
  * @param target path of the image, which must not exist; or a device, whose content is replaced and which grows if it can.
  *   It stays the caller's
- * @throws InvalidArgumentError, SnapshotDeletedError, LimitError (too large for qcow2), NoSpaceError (the device is too
+ * @throws InvalidArgumentError, SnapshotDeletedError, NoSpaceError (the device is too
  *   small), DeviceError, the reason of an abort; then no file is left, and a device holds no image
  */
 export async function exportQcow2(
@@ -111,7 +112,7 @@ async function writeImage(
   const size = roundUp(snapshot.size, SECTOR_SIZE);
   const writer = new Qcow2Writer(device, {
     size,
-    clusterBits: since === undefined ? FULL_CLUSTER_BITS : BLOCK_CLUSTER_BITS,
+    clusterBits: clusterBitsFor(size, since === undefined ? FULL_CLUSTER_BITS : BLOCK_CLUSTER_BITS),
     backing,
     origin: { snapshotId: snapshot.id, sinceId: since?.id },
   });
@@ -119,12 +120,15 @@ async function writeImage(
   const extents: AsyncIterable<ChangedExtent> =
     since === undefined
       ? everything(snapshot)
-      : volume.changedBlocks({ since, until: snapshot, ...(signal && { signal }) });
+      : volume.changedBlocks({ since, until: snapshot, alignment: clusterSize, ...(signal && { signal }) });
   await writer.begin();
   const figures = { dataBytes: 0, zeroBytes: 0 };
   const parts = zeroParts(snapshot, extents, clusterSize);
-  for await (const pieces of piecesOf(snapshot, parts, clusterSize, signal)) {
+  // Of a full image zeros are what it says nothing about.
+  const skipsZeros = since === undefined;
+  for await (const pieces of piecesOf(snapshot, parts, { unit: clusterSize, skipsZeros, signal })) {
     for (const { offset, length, bytes } of pieces) {
+      if (bytes === undefined && skipsZeros) continue;
       for (let inside = 0; inside < length; inside += clusterSize) {
         const cluster = (offset + inside) / clusterSize;
         const content = bytes?.subarray(inside, inside + clusterSize);
@@ -132,7 +136,7 @@ async function writeImage(
         if (content !== undefined && !isZeros(content)) {
           writer.data(cluster, content);
           figures.dataBytes += held;
-        } else if (since !== undefined) {
+        } else if (!skipsZeros) {
           writer.zeros(cluster);
           figures.zeroBytes += held;
         }

@@ -29,7 +29,7 @@ export async function exportRaw(
   const mayPass = isBlank || device.writeZeroes !== undefined;
   const whole = everything(snapshot);
   const parts = zeroParts(mayPass ? snapshot : { size: snapshot.size }, whole, ZERO_UNIT);
-  for await (const pieces of piecesOf(snapshot, parts, ZERO_UNIT, signal)) {
+  for await (const pieces of piecesOf(snapshot, parts, { unit: ZERO_UNIT, skipsZeros: isBlank, signal })) {
     for (const { offset, length, bytes } of pieces) {
       if (bytes === undefined) {
         if (isBlank) continue;

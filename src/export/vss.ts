@@ -54,7 +54,7 @@ const STEP_BLOCKS = 256;
 
 /**
  * @param target path of the image; it must not exist
- * @throws UnsupportedError (the volume is Windows' own), InvalidArgumentError, DeviceError; then no file is left
+ * @throws UnsupportedError (the volume is Windows' own, or there are no bytes), InvalidArgumentError, DeviceError; then no file is left
  */
 export async function exportVss(
   volume: VolumeAccess,
@@ -69,17 +69,22 @@ export async function exportVss(
     throw new InvalidArgumentError(`snapshot ${until.id} is not one of ${volume.name}, or gone`);
   }
   const base: ByteSource = until ?? volume;
+  const { size } = base;
+  if (size === 0) {
+    const what = until === undefined ? volume.name : `snapshot ${until.id} of ${volume.name}`;
+    throw new UnsupportedError(`${what} has no bytes, and format vss no image of that; use format raw`);
+  }
   await writeFile(target, '', { flag: 'wx', mode: 0o600 });
   try {
     await using device = await FileDevice.open(target, { writable: true });
-    await device.resize(roundUp(volume.size, BLOCK_SIZE));
-    const progress = new Progress(volume.size, options);
+    await device.resize(roundUp(size, BLOCK_SIZE));
+    const progress = new Progress(size, options);
     await copyVolume(base, device, progress);
     // After the volume: what is overwritten while it is copied is then among the blocks of the newest snapshot.
     const layers = await layersOf(volume, until);
     progress.total += layers.reduce((sum, { blocks }) => sum + blocks.length * BLOCK_SIZE, 0);
-    await device.resize(roundUp(volume.size, BLOCK_SIZE) + reserveFor(layers));
-    const place = new InVolumeStore({ protectedSize: volume.size, overFileSystem: true });
+    await device.resize(roundUp(size, BLOCK_SIZE) + reserveFor(layers));
+    const place = new InVolumeStore({ protectedSize: size, overFileSystem: true });
     // The volume may be one of Windows, whose shadow copies are among the snapshots here.
     await place.initialize(device, { environment, maximumSize: 0, overWindows: true });
     const store = await place.attach(device, { environment, writable: true });
@@ -89,7 +94,7 @@ export async function exportVss(
       createdAt = time > createdAt ? time : createdAt + 1n;
       await writeLayer(store, layer, { environment, order: index + 1, createdAt, progress });
     }
-    await store.control.markClosed({ volumeSize: volume.size, modifiedAt: 0n });
+    await store.control.markClosed({ volumeSize: size, modifiedAt: 0n });
     await store.close();
   } catch (error) {
     await rm(target, { force: true });
@@ -119,12 +124,14 @@ async function layersOf(volume: VolumeAccess, until: Snapshot | undefined): Prom
   const layers: Layer[] = [];
   for (const [index, snapshot] of snapshots.slice(0, last).entries()) {
     // Block 0 of the image holds the start block, so every snapshot has its own.
-    const blocks = new Set<BlockNumber>([0]);
+    const blocks = new Set<BlockNumber>(snapshot.size === 0 ? [] : [0]);
     const next = index + 1 < last ? snapshots[index + 1] : until;
     if (next !== snapshot) {
       for await (const { offset, length } of volume.changedBlocks({
         since: snapshot,
         ...(next && { until: next }),
+        // What the volume has grown by since is nothing to this one.
+        length: snapshot.size,
       })) {
         for (let at = offset; at < offset + length; at += BLOCK_SIZE) blocks.add(at / BLOCK_SIZE);
       }

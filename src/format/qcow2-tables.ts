@@ -34,6 +34,13 @@ export function l1EntriesFor(size: ByteLength, clusterSize: ByteLength): number 
   return entries * TABLE_ENTRY_SIZE <= L1_MAX ? entries : undefined;
 }
 
+/** The smallest clusters, `2 ** least` bytes or larger, in which QEMU opens a disk of `size` bytes; as bits. */
+export function clusterBitsFor(size: ByteLength, least: number): number {
+  let bits = least;
+  while (l1EntriesFor(size, 2 ** bits) === undefined) bits++;
+  return bits;
+}
+
 /** Says where an L2 table, or a cluster of the disk, lies. */
 export function setOffsetEntry(view: DataView, index: number, offset: ByteOffset): void {
   assert(offset > 0 && offset < OFFSET_END, () => `a cluster at ${offset}`);

@@ -1,6 +1,7 @@
 /** What must hold between the parts of a store, besides each part being well-formed. */
 import { FixedSlot } from '../diff-area/area-slots.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
+import { pagesOf } from '../diff-area/paged-blocks.js';
 import { BLOCKS_PER_PAGE, emptyPresence, setBits } from '../diff-area/presence.js';
 import { foundIn } from '../diff-area/unused-blocks.js';
 
@@ -72,8 +73,8 @@ function firstLacking(
   older: DiffArea,
   between: readonly DiffArea[],
 ): BlockNumber | undefined {
-  for (let page = 0; page * BLOCKS_PER_PAGE < older.table.blockCount; page++) {
-    if (unused?.hasPage(page) !== true) continue;
+  if (unused === undefined) return undefined;
+  for (const page of pagesOf([unused], 0, Math.ceil(older.table.blockCount / BLOCKS_PER_PAGE))) {
     const [skipped, found] = [emptyPresence(), emptyPresence()];
     unused.addPresence(page, skipped);
     for (const blocks of foundIn(older)) blocks.addPresence(page, found);

@@ -17,6 +17,7 @@ import { FixedSlot } from '../diff-area/area-slots.js';
 import type { BlockTable } from '../diff-area/block-table.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import { loadDiffArea } from '../diff-area/load.js';
+import { pagesOf } from '../diff-area/paged-blocks.js';
 import { BLOCKS_PER_PAGE, emptyPresence, setBits } from '../diff-area/presence.js';
 import type { Clock } from '../environment.js';
 import { DeviceError, FormatError, ReadOnlyError, UnsupportedError, VolsnapError } from '../errors.js';
@@ -231,8 +232,7 @@ async function refuse(): Promise<never> {
 /** Which blocks a table has, by page: a bit each. */
 function presenceOf(table: BlockTable): Map<number, Uint32Array> {
   const pages = new Map<number, Uint32Array>();
-  for (let page = 0; page * BLOCKS_PER_PAGE < table.blockCount; page++) {
-    if (!table.hasPage(page)) continue;
+  for (const page of pagesOf([table], 0, Math.ceil(table.blockCount / BLOCKS_PER_PAGE))) {
     const bits = emptyPresence();
     table.addPresence(page, bits);
     pages.set(page, bits);

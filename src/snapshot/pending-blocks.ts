@@ -1,7 +1,7 @@
 /** The blocks that a revert has still to put back: a bit for each, in pages of 4,096, of which only those with a bit set exist. */
 import type { DiffArea } from '../diff-area/diff-area.js';
+import { type PagedBlocks, pagesOf } from '../diff-area/paged-blocks.js';
 import { BLOCKS_PER_PAGE, emptyPresence, setBits } from '../diff-area/presence.js';
-import type { PagedBlocks } from '../diff-area/unused-blocks.js';
 import { type BlockNumber, type ByteLength, blocksIn } from '../units.js';
 
 export class PendingBlocks {
@@ -28,8 +28,7 @@ export class PendingBlocks {
 
   /** Adds all of the blocks below `end`. */
   add(blocks: PagedBlocks, end: BlockNumber): void {
-    for (let page = 0; page * BLOCKS_PER_PAGE < end; page++) {
-      if (!blocks.hasPage(page)) continue;
+    for (const page of pagesOf([blocks], 0, Math.ceil(end / BLOCKS_PER_PAGE))) {
       const bits = this.#pages.get(page) ?? emptyPresence();
       this.#count -= countOf(bits);
       blocks.addPresence(page, bits);

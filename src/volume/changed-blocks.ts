@@ -5,8 +5,9 @@
  */
 
 import type { DiffArea } from '../diff-area/diff-area.js';
+import { firstPageOf, type PagedBlocks, pagesOf } from '../diff-area/paged-blocks.js';
 import { BLOCKS_PER_PAGE, emptyPresence } from '../diff-area/presence.js';
-import { foundIn, type PagedBlocks } from '../diff-area/unused-blocks.js';
+import { foundIn } from '../diff-area/unused-blocks.js';
 import type { Snapshot } from '../snapshot/snapshot.js';
 import { BLOCK_SIZE, type BlockNumber, type ByteLength, type ByteOffset, blocksIn } from '../units.js';
 
@@ -49,16 +50,18 @@ export function* runsOf(
 ): Generator<BlockRun> {
   const presence = emptyPresence();
   let start = -1;
-  for (let page = Math.floor(first / BLOCKS_PER_PAGE); page * BLOCKS_PER_PAGE < end; page++) {
+  /** The end of the last page that was looked at. */
+  let known = first;
+  const firstPage = Math.floor(first / BLOCKS_PER_PAGE);
+  for (const page of pagesOf(tables, firstPage, Math.ceil(end / BLOCKS_PER_PAGE))) {
     const base = page * BLOCKS_PER_PAGE;
-    const having = tables.filter((table) => table.hasPage(page));
-    if (having.length === 0) {
-      if (start >= 0) yield { start, end: base };
+    if (start >= 0 && base > known) {
+      yield { start, end: known };
       start = -1;
-      continue;
     }
+    known = Math.min(end, base + BLOCKS_PER_PAGE);
     presence.fill(0);
-    for (const table of having) table.addPresence(page, presence);
+    for (const table of tables) table.addPresence(page, presence);
     for (let word = 0; word < presence.length; word++) {
       const at = base + word * WORD_BITS;
       const bits = (presence[word] ?? 0) & wordMask(at, first, end);
@@ -74,7 +77,7 @@ export function* runsOf(
       }
     }
   }
-  if (start >= 0) yield { start, end };
+  if (start >= 0) yield { start, end: known };
 }
 
 const lowestBit = (word: number): number => WORD_BITS - 1 - Math.clz32(word & -word);
@@ -145,6 +148,7 @@ export function blocksChanged(passed: readonly DiffArea[], later: readonly DiffA
   return [
     {
       hasPage: (page) => all.some((blocks) => blocks.hasPage(page)),
+      pageFrom: (page) => firstPageOf(all, page),
       addPresence: (page, bitmap) => {
         const before = emptyPresence();
         const changed = emptyPresence();

@@ -6,8 +6,8 @@
  */
 import type { BlockDevice } from '../device/block-device.js';
 import { SliceDevice } from '../device/slice-device.js';
+import type { PagedBlocks } from '../diff-area/paged-blocks.js';
 import { BLOCKS_PER_PAGE } from '../diff-area/presence.js';
-import type { PagedBlocks } from '../diff-area/unused-blocks.js';
 import { FormatError, IntegrityError, InvalidArgumentError, SnapshotDeletedError } from '../errors.js';
 import { SnapshotState } from '../format/control-block.js';
 import { twice } from '../snapshot/doubt.js';
@@ -165,8 +165,13 @@ function pagesOf(blocks: readonly BlockNumber[]): PagedBlocks {
     if (list === undefined) pages.set(page, [block]);
     else list.push(block);
   }
+  const lastPage = Math.floor((blocks.at(-1) ?? -1) / BLOCKS_PER_PAGE);
   return {
     hasPage: (page) => pages.has(page),
+    pageFrom: (page) => {
+      for (let number = page; number <= lastPage; number++) if (pages.has(number)) return number;
+      return undefined;
+    },
     addPresence: (page, bitmap) => {
       for (const block of pages.get(page) ?? []) {
         const bit = block % BLOCKS_PER_PAGE;

@@ -21,7 +21,7 @@ const data = (length: number) => ({ length, zero: false });
 
 describe('ZeroMap', () => {
   test('is of one kind at first, as one extent, however large', () => {
-    expect(extents(new ZeroMap(2 ** 40, 'zero'), 0, 2 ** 40)).toEqual([zero(2 ** 40)]);
+    expect(extents(new ZeroMap(2 ** 52, 'zero'), 0, 2 ** 52)).toEqual([zero(2 ** 52)]);
     expect(extents(new ZeroMap(1000, 'data'), 0, 1000)).toEqual([data(1000)]);
   });
 
@@ -55,6 +55,25 @@ describe('ZeroMap', () => {
       zero(PAGE),
       data(3 * PAGE + UNIT),
       zero(4 * PAGE - UNIT),
+    ]);
+  });
+
+  test('extents go on from group to group, and full groups cost nothing', () => {
+    const GROUP = 4096 * PAGE;
+    const size = 4096 * GROUP + PAGE;
+    const map = new ZeroMap(size, 'zero');
+    map.markData(GROUP - PAGE, 3000 * GROUP + 2 * PAGE);
+    map.markZero(2 * GROUP, 1000 * GROUP);
+    map.markData(3 * GROUP, 1);
+    map.markZero(3 * GROUP, UNIT);
+    map.markData(size - 1, 1);
+    expect(extents(map, 0, size)).toEqual([
+      zero(GROUP - PAGE),
+      data(GROUP + PAGE),
+      zero(1000 * GROUP),
+      data(1999 * GROUP + PAGE),
+      zero(1095 * GROUP - UNIT),
+      data(UNIT),
     ]);
   });
 
