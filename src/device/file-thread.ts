@@ -240,7 +240,7 @@ export class FileThread {
         place.set(seeds, SUMS);
       };
       this.#submit(describe, (place) => {
-        const sums = place && Uint32Array.from(place.subarray(SUMS, SUMS + count));
+        const sums = place && new Uint32Array(place.subarray(SUMS, SUMS + count));
         resolve(sums && { sums, isSlow: wasSlow(place) });
       });
     });
