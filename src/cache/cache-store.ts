@@ -6,11 +6,12 @@
  *
  * Shared state: the catalog, changed between awaits only; room is made by one at a time (`#reclaiming`).
  */
+import { allDone } from '../all-done.js';
 import type { Environment } from '../environment.js';
 import { DeviceError, NoSpaceError } from '../errors.js';
 import { VCI_BLOCK_SIZE } from '../format/vci.js';
 import type { Catalog } from './catalog.js';
-import { allOf, Commits, DIRTY_NODES_MAX } from './commits.js';
+import { Commits, DIRTY_NODES_MAX } from './commits.js';
 import type { Extent, Found } from './extent-tree.js';
 import type { ImageFile } from './image-file.js';
 
@@ -108,7 +109,7 @@ export class CacheStore {
     if (pieces === undefined) return false;
     let at = 0;
     try {
-      await allOf(this.#write(pieces, bytes));
+      await allDone(this.#write(pieces, bytes));
       for (const { address, count: length } of pieces) {
         const from = first + at;
         if (!(await this.#prepare(from, from + length, waits)) || isVoid()) return false;

@@ -11,6 +11,7 @@
  *
  * Shared state: ranges being changed or filled (ranges-in-use.ts), changed between awaits only.
  */
+import { allDone } from '../all-done.js';
 import { type AllocationExtent, allocationOf } from '../device/allocation.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { Lifetime } from '../device/lifetime.js';
@@ -21,7 +22,6 @@ import { VCI_BLOCK_SIZE, VCI_BLOCKS_MAX } from '../format/vci.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { CacheStore } from './cache-store.js';
 import { type CachedDeviceFigures, CachedReads, FILL_BLOCKS_MAX, UNIT_BLOCKS } from './cached-reads.js';
-import { allOf } from './commits.js';
 import { EXTENT_BLOCKS_MAX } from './extent-tree.js';
 import { Fills } from './fills.js';
 import { Identity } from './identity.js';
@@ -221,7 +221,7 @@ export class CachedDevice implements BlockDevice {
     return this.#lifetime.close(async () => {
       await this.#fills.idle();
       const ends = [await settled(this.image.close()), await settled(this.backing.close())];
-      await allOf(ends.map((end) => end()));
+      await allDone(ends.map((end) => end()));
     });
   }
 

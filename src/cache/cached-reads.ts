@@ -4,11 +4,11 @@
  * A look-up and what follows from it have no await in between; who waits looks again. Blocks of an extent that was found become another's only when a
  * commit is done, and that is counted.
  */
+import { allDone } from '../all-done.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { VCI_BLOCK_SIZE } from '../format/vci.js';
 import type { ByteLength, ByteOffset } from '../units.js';
 import type { CacheStore } from './cache-store.js';
-import { allOf } from './commits.js';
 import { EXTENT_BLOCKS_MAX, type Extent } from './extent-tree.js';
 import type { Fills } from './fills.js';
 import { ReadAhead } from './read-ahead.js';
@@ -128,7 +128,7 @@ export class CachedReads {
       parts.push(extent === undefined ? this.#miss(at, part, stop) : this.#hit(extent, at, part));
       at += part.byteLength;
     }
-    await allOf(parts);
+    await allDone(parts);
   }
 
   /** @returns `false`: the image is of no use any more */
@@ -157,7 +157,7 @@ export class CachedReads {
       );
       done += part.byteLength;
     }
-    await allOf(parts);
+    await allDone(parts);
   }
 
   /** @param last what is wanted ends before this block @returns where the fill ends */

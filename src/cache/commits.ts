@@ -7,7 +7,9 @@
  *
  * Shared state: the tree is frozen between awaits; one commit at a time, under a mutex. After one that failed nothing is known for certain, and none follows.
  */
+
 import { Mutex } from 'async-mutex';
+import { allDone } from '../all-done.js';
 import { pooledSize } from '../device/buffer-pool.js';
 import { encodeBlockMapHeader, VCI_BLOCK_SIZE, type VciExtension, type VciHeader } from '../format/vci.js';
 import { emptyLinks, encodeNode, NODE_BLOCKS, NODE_SIZE } from '../format/vci-node.js';
@@ -137,7 +139,7 @@ export class Commits {
         await device.write(address * VCI_BLOCK_SIZE, bytes);
       }
     };
-    await allOf(Array.from({ length: WRITES_AT_ONCE }, writer));
+    await allDone(Array.from({ length: WRITES_AT_ONCE }, writer));
   }
 
   /** The image is whole, with its block map and nothing open. The last commit must be of what there is now. */
@@ -165,9 +167,3 @@ export class Commits {
 }
 
 const DONE = Promise.resolve();
-
-/** Waits for all of them, whatever becomes of them. @throws the first error */
-export async function allOf(promises: readonly Promise<unknown>[]): Promise<void> {
-  for (const result of await Promise.allSettled(promises))
-    if (result.status === 'rejected') throw result.reason;
-}

@@ -56,9 +56,3 @@ export interface CopiedBatch extends Copies {
 /** Blocks of all of them. */
 export const blocksOf = (copied: readonly CopiedBatch[]): number =>
   copied.reduce((sum, { blocks }) => sum + blocks.length, 0);
-
-/** Settles when all batches have: a write that fails must not leave copies of its range under way. */
-export async function allDone(batches: readonly Batch[]): Promise<void> {
-  const results = await Promise.allSettled(batches.map((batch) => batch.done));
-  for (const result of results) if (result.status === 'rejected') throw result.reason;
-}

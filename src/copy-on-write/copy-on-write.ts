@@ -15,6 +15,7 @@
  * Shared state, all of it changed only between awaits: `#target` and `#merging`, the temporary table `#inFlight` (block → its
  * batch; a block is never in two batches), and the collecting batch.
  */
+import { allDone } from '../all-done.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { BufferPool } from '../device/buffer-pool.js';
 import { FixedSlot } from '../diff-area/area-slots.js';
@@ -24,7 +25,7 @@ import type { Clock } from '../environment.js';
 import { assert } from '../errors.js';
 import { type BlockNumber, type ByteLength, type ByteOffset, blockOf } from '../units.js';
 import { Attempts } from './attempts.js';
-import { allDone, Batch, type CopiedBatch } from './batch.js';
+import { Batch, type CopiedBatch } from './batch.js';
 import { Commits } from './commits.js';
 import { type Apart, CopyFigures, type CopyOnWriteHost } from './copy-host.js';
 import { Gathering } from './gathering.js';
@@ -157,7 +158,8 @@ export class CopyOnWrite {
     }
     if (waits === undefined) return undefined;
     if (waits.length === 1) return waits[0]?.done;
-    return allDone(waits);
+    // All are waited for: a write that fails must not leave copies of its range under way.
+    return allDone(waits.map(({ done }) => done));
   }
 
   #enqueue(area: DiffArea, block: BlockNumber): Batch {

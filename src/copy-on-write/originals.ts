@@ -1,4 +1,5 @@
 /** Blocks of the volume as they are before they are overwritten. */
+import { allDone } from '../all-done.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { BLOCK_SIZE, type BlockNumber, type ByteOffset, offsetOfBlock } from '../units.js';
 
@@ -26,9 +27,7 @@ export async function readBlocks(
     buffer.fill(0, from + length, end * BLOCK_SIZE);
     start = end;
   }
-  if (reads.length > 0)
-    for (const result of await Promise.allSettled(reads))
-      if (result.status === 'rejected') throw result.reason;
+  if (reads.length > 0) await allDone(reads);
   return blocks.map((_, i) => buffer.subarray(i * BLOCK_SIZE, (i + 1) * BLOCK_SIZE));
 }
 

@@ -25,7 +25,7 @@ import { SharedMemory, THREAD_BUFFER } from './shared-memory.js';
 
 /** Blocks that are read, looked at and written while they are in the processor's cache; and of those that are only looked at. */
 const STEP = THREAD_BUFFER.length / BLOCK_SIZE;
-const SUM_STEP = 4;
+const SUM_STEP = 8;
 /** Blocks of one request. */
 export const BLOCKS_MAX = 128;
 /** Requests that are not answered yet. */
@@ -240,7 +240,7 @@ export class FileThread {
         place.set(seeds, SUMS);
       };
       this.#submit(describe, (place) => {
-        const sums = place && Uint32Array.from(place.subarray(SUMS, SUMS + count));
+        const sums = place && new Uint32Array(place.subarray(SUMS, SUMS + count));
         resolve(sums && { sums, isSlow: wasSlow(place) });
       });
     });

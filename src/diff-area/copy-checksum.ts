@@ -4,10 +4,9 @@
  * So it tells not only rot, but also a copy that never got to the device, one of another block, and one that an
  * earlier diff area left in the same place.
  */
-import { crc32 } from '../crc32.js';
+import { crc32, crc32OfFew } from '../crc32.js';
 import { viewOf } from '../format/binary.js';
-import { ENTRY_SIZE } from '../format/constants.js';
-import { ENTRY_CHECKED_SIZE, writeOrdinaryEntry } from '../format/table-block.js';
+import { ENTRY_CHECKED_SIZE, writeEntryOffsets } from '../format/table-block.js';
 import type { Runs } from '../store/runs.js';
 import { BLOCK_SIZE, type BlockNumber, offsetOfBlock, offsetOfSlot, type Slot } from '../units.js';
 
@@ -15,15 +14,12 @@ const ZEROS = new Uint8Array(BLOCK_SIZE);
 
 export class CopyChecksum {
   readonly #runs: Runs;
-  readonly #epoch: bigint;
-  /** The entry as far as it counts, then the epoch over what does not; filled anew for each checksum. */
-  readonly #prefix = new Uint8Array(Math.max(ENTRY_SIZE, ENTRY_CHECKED_SIZE + 8));
-  readonly #view = viewOf(this.#prefix);
-  readonly #checked = this.#prefix.subarray(0, ENTRY_CHECKED_SIZE + 8);
+  /** The entry as far as it counts, with flags of zero, then the epoch; its offsets are filled in anew for each checksum. */
+  readonly #view = viewOf(new Uint8Array(ENTRY_CHECKED_SIZE + 8));
 
   constructor(runs: Runs, epoch: bigint) {
     this.#runs = runs;
-    this.#epoch = epoch;
+    this.#view.setBigUint64(ENTRY_CHECKED_SIZE, epoch, true);
   }
 
   /** @param data 16 KiB, the content of `block` */
@@ -40,8 +36,7 @@ export class CopyChecksum {
   /** The checksum as far as it does not depend on the data, which it is to be continued with. */
   seed(block: BlockNumber, slot: Slot): number {
     const fileOffset = offsetOfSlot(slot);
-    writeOrdinaryEntry(this.#view, 0, offsetOfBlock(block), fileOffset, this.#runs.locate(fileOffset), 0, 0);
-    this.#view.setBigUint64(ENTRY_CHECKED_SIZE, this.#epoch, true);
-    return crc32(this.#checked);
+    writeEntryOffsets(this.#view, 0, offsetOfBlock(block), fileOffset, this.#runs.locate(fileOffset));
+    return crc32OfFew(this.#view);
   }
 }

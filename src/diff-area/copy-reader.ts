@@ -98,9 +98,11 @@ export class CopyReader {
     if (device.readSummed === undefined) return undefined;
     const offset = runs.locateWhole(offsetOfSlot(slot), target.byteLength);
     if (offset === undefined) return undefined;
-    return device.readSummed(offset, target, () =>
-      new Uint32Array(target.byteLength / BLOCK_SIZE).map((_, i) => this.#checksum.seed(block + i, slot + i)),
-    );
+    return device.readSummed(offset, target, () => {
+      const seeds = new Uint32Array(target.byteLength / BLOCK_SIZE);
+      for (let i = 0; i < seeds.length; i++) seeds[i] = this.#checksum.seed(block + i, slot + i);
+      return seeds;
+    });
   }
 
   async #readSlots(slot: Slot, target: Uint8Array): Promise<void> {

@@ -1,4 +1,5 @@
 /** Writing the data of copies to the file of a diff area. */
+import { allDone } from '../all-done.js';
 import { writeAll } from '../device/block-device.js';
 import { assert } from '../errors.js';
 import type { AreaFile } from '../store/store.js';
@@ -23,7 +24,7 @@ export async function writeCopies(
       start += count;
     }
   }
-  if (writes.length > 0) await allSettled(writes);
+  if (writes.length > 0) await allDone(writes);
 }
 
 /** @returns `undefined` if it is done; a failure is always a rejection, so that writes under way are waited for */
@@ -59,10 +60,4 @@ function joined(views: readonly Uint8Array[]): Uint8Array[] {
     }
   }
   return result;
-}
-
-/** Like `Promise.all`, but settles only when every promise has: the buffers are in use until then. */
-async function allSettled(promises: readonly Promise<void>[]): Promise<void> {
-  for (const result of await Promise.allSettled(promises))
-    if (result.status === 'rejected') throw result.reason;
 }

@@ -56,6 +56,19 @@ export const ENTRY_CHECKED_SIZE: number = BITMAP;
 /** Byte offset of entry `index` in its block. The first sector holds 12 entries, every other one 16. */
 export const entryPosition = (index: number): number => HEADER_SIZE + index * ENTRY_SIZE;
 
+/** Writes the three offsets of an entry, which come first in it; `at` is a byte position in `view`. */
+export function writeEntryOffsets(
+  view: DataView,
+  at: number,
+  originalOffset: ByteOffset,
+  fileOffset: ByteOffset,
+  volumeOffset: ByteOffset,
+): void {
+  writeU64(view, at + ORIGINAL, originalOffset);
+  writeU64(view, at + RELATIVE, fileOffset);
+  writeU64(view, at + VOLUME, volumeOffset);
+}
+
 /** Writes an entry for a copy of a block; `at` is a byte position in `view`. */
 export function writeOrdinaryEntry(
   view: DataView,
@@ -66,9 +79,7 @@ export function writeOrdinaryEntry(
   flags: number,
   checksum: number,
 ): void {
-  writeU64(view, at + ORIGINAL, originalOffset);
-  writeU64(view, at + RELATIVE, fileOffset);
-  writeU64(view, at + VOLUME, volumeOffset);
+  writeEntryOffsets(view, at, originalOffset, fileOffset, volumeOffset);
   view.setUint32(at + FLAGS, flags, true);
   view.setUint32(at + BITMAP, checksum, true);
 }

@@ -1,4 +1,5 @@
 /** Bytes of a volume that another process serves, and of its snapshots, which are named by their store ids. */
+import { allDone } from '../all-done.js';
 import { asTarget, checkRange, lengthOf } from '../arguments.js';
 import type { AllocationExtent } from '../device/allocation.js';
 import { DeviceError } from '../errors.js';
@@ -60,7 +61,7 @@ export class RemoteContent {
       const part = buffer.subarray(done, done + TRANSFER_MAX);
       parts.push(this.#readPart({ snapshot, offset: offset + done, length: part.byteLength }, part));
     }
-    await settled(parts);
+    await allDone(parts);
     return buffer;
   }
 
@@ -86,7 +87,7 @@ export class RemoteContent {
       const params: WriteParams = { snapshot, offset: offset + done };
       parts.push(this.#request(Method.write, params, { bytes }));
     }
-    await settled(parts);
+    await allDone(parts);
   }
 
   /** As `Volume.flush`. */
@@ -94,9 +95,4 @@ export class RemoteContent {
     const params: SnapshotParams = { snapshot };
     await this.#request(Method.flush, params);
   }
-}
-
-/** Settles when all have: buffers are in use until then. */
-async function settled(parts: readonly Promise<unknown>[]): Promise<void> {
-  for (const result of await Promise.allSettled(parts)) if (result.status === 'rejected') throw result.reason;
 }

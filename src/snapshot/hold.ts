@@ -2,6 +2,7 @@
  * One moment of a volume: everything acknowledged before is in it and durable, and nothing newer gets there until the hold
  * ends. A write buffer is emptied first, and takes what is newer in the meantime: then hardly any write is held.
  */
+import { allDone } from '../all-done.js';
 import type { WriteBuffer } from '../copy-on-write/write-buffer.js';
 import { type WriteGate, withinLimit } from '../copy-on-write/write-gate.js';
 import type { BlockDevice } from '../device/block-device.js';
@@ -79,8 +80,7 @@ export class Hold {
     await this.#told(gate.hold(this.#deadline - environment.clock.monotonic()));
     this.#isGateHeld = true;
     const flushed = this.within('the volume was not flushed', device.flush());
-    for (const result of await Promise.allSettled([flushed, meanwhile?.()]))
-      if (result.status === 'rejected') throw result.reason;
+    await allDone([flushed, meanwhile?.()]);
   }
 
   /**

@@ -11,6 +11,7 @@
  *
  * Shared state: the pending blocks and the claims; both change between awaits only.
  */
+import { allDone } from '../all-done.js';
 import { type BlockDevice, writeAll } from '../device/block-device.js';
 import { FixedSlot } from '../diff-area/area-slots.js';
 import type { Overlays } from '../diff-area/overlays.js';
@@ -96,8 +97,7 @@ export class PutBack {
       reads.push(isPending ? this.#readSource(at, part) : this.#volume.read(at, part));
       at = end;
     }
-    for (const result of await Promise.allSettled(reads))
-      if (result.status === 'rejected') throw result.reason;
+    await allDone(reads);
   }
 
   /** The range in runs, all of them as they are when this is called. */

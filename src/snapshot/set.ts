@@ -12,6 +12,7 @@
  * No volume is written between its own member's publication and the end of the commit; so a member that is withdrawn has
  * no copies that others read through it.
  */
+import { allDone } from '../all-done.js';
 import { withinLimit } from '../copy-on-write/write-gate.js';
 import type { Clock } from '../environment.js';
 import { assert } from '../errors.js';
@@ -71,14 +72,14 @@ export async function takeTogether(
   const records: SnapshotRecord[] = [];
   try {
     try {
-      await settled(creations.map((creation) => creation.prepare(holdLimit())));
+      await allDone(creations.map((creation) => creation.prepare(holdLimit())));
       if (freeze !== undefined) {
         // Applications may take their time.
         for (const creation of creations) creation.slow(false);
         await freeze();
       }
       if (others.length > 0 || freeze !== undefined)
-        await settled(creations.map((creation) => creation.settleAgain(holdLimit())));
+        await allDone(creations.map((creation) => creation.settleAgain(holdLimit())));
       await publishAll(creations, clock, holdLimit(), recordState);
     } catch (error) {
       await abandon(creations, error);
@@ -87,14 +88,14 @@ export async function takeTogether(
     // The set exists, whatever comes then.
     records.push(coordinator.adopt(recordState));
     for (const other of others) records.push(other.adopt(SnapshotState.setPending));
-    await settled(creations.map((creation, i) => ifTaken(records[i], (record) => creation.begin(record))));
+    await allDone(creations.map((creation, i) => ifTaken(records[i], (record) => creation.begin(record))));
   } finally {
     for (const creation of creations) creation.release();
     onRelease?.(records.length > 0);
   }
   await complete(creations, records);
   // None of them is shown before all are as they will stay.
-  await settled(creations.map((creation, i) => ifTaken(records[i], (record) => creation.skip(record))));
+  await allDone(creations.map((creation, i) => ifTaken(records[i], (record) => creation.skip(record))));
   for (const record of records) record.pending = false;
   return records;
 }
@@ -113,7 +114,7 @@ async function publishAll(
     const published = other.publish(SnapshotState.setPending);
     await withinLimit(clock, deadline - clock.monotonic(), published, 'a member of the set was not written');
   };
-  await settled([
+  await allDone([
     coordinator.hold(limitMs),
     ...others.map((other) => other.hold(limitMs, () => announce(other))),
   ]);
@@ -153,9 +154,4 @@ async function ifTaken(
   action: (record: SnapshotRecord) => Promise<void>,
 ): Promise<void> {
   if (record !== undefined) await action(record);
-}
-
-/** Settles when all have; then throws the first error. */
-async function settled(work: readonly Promise<unknown>[]): Promise<void> {
-  for (const result of await Promise.allSettled(work)) if (result.status === 'rejected') throw result.reason;
 }

@@ -7,6 +7,7 @@
  *
  * A second copy of a target would be taken for the target's own. So once its entry is in the table, written or not, the move counts as spent.
  */
+import { allDone } from '../all-done.js';
 import type { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
 import type { Pools } from '../copy-on-write/pools.js';
 import type { WriteGate } from '../copy-on-write/write-gate.js';
@@ -77,8 +78,7 @@ async function protectTargets({ gate, copyOnWrite }: SettleContext, moves: reado
   const shift = typeof entered === 'number' ? entered : await entered;
   try {
     const copies = moves.map(({ to }) => copyOnWrite.protect(offsetOfBlock(to), BLOCK_SIZE));
-    for (const result of await Promise.allSettled(copies))
-      if (result.status === 'rejected') throw result.reason;
+    await allDone(copies);
   } finally {
     gate.leave(shift);
   }

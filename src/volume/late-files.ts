@@ -2,6 +2,7 @@
  * Files of late diff areas, open for one look: they take the place of the stand-ins, or are closed again and looked for anew. All of them
  * are there or none counts as there.
  */
+import { allDone } from '../all-done.js';
 import { DeviceError, NotFoundError } from '../errors.js';
 import type { DiffAreaItem } from '../format/control-block.js';
 import type { LateArea } from '../snapshot/late-area.js';
@@ -46,6 +47,5 @@ export async function closeLateFiles(store: AttachedStore, files: readonly LateF
     await file.close();
     if (record.isGone) await store.removeArea(record.id);
   };
-  for (const result of await Promise.allSettled(files.map(close)))
-    if (result.status === 'rejected') throw result.reason;
+  await allDone(files.map(close));
 }

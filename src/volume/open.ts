@@ -2,6 +2,7 @@
  * Opening a volume: which store it has, what a crash left in it, and whether the volume is still the one that the
  * snapshots belong to.
  */
+import { allDone } from '../all-done.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { loadDiffArea } from '../diff-area/load.js';
 import type { Clock } from '../environment.js';
@@ -330,8 +331,7 @@ const closing =
 
 /** Closes all of them, whatever happens; then throws the first error. */
 export async function closeAreas(records: readonly SnapshotRecord[]): Promise<void> {
-  const results = await Promise.allSettled(records.map(({ area }) => area?.close()));
-  for (const result of results) if (result.status === 'rejected') throw result.reason;
+  await allDone(records.map(({ area }) => area?.close()));
 }
 
 /** In words, how the volume differs from what a clean close recorded; `undefined` if it does not, or nobody knows. */

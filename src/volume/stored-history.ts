@@ -1,4 +1,5 @@
 /** The snapshots of a volume in a store of volsnap. */
+import { allDone } from '../all-done.js';
 import { InvalidArgumentError, SnapshotDeletedError } from '../errors.js';
 import { SnapshotState } from '../format/control-block.js';
 import { deleteSnapshot } from '../snapshot/delete.js';
@@ -190,8 +191,7 @@ export class StoredHistory implements History {
   /** What was written to snapshots themselves. @throws what the first that failed threw, when all have been tried */
   async #flushSnapshots(): Promise<void> {
     const { visible } = this.#engine.chain;
-    const results = await Promise.allSettled(visible.map((record) => this.handleOf(record).flushWrites()));
-    for (const result of results) if (result.status === 'rejected') throw result.reason;
+    await allDone(visible.map((record) => this.handleOf(record).flushWrites()));
   }
 
   /** Everything durable, and written down that it is: the next opening need not look for what a crash left. */

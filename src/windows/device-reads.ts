@@ -1,6 +1,7 @@
 /**
  * Reads of a device that fill parts of one buffer: neighbours become one request, and a few requests run side by side.
  */
+import { allDone } from '../all-done.js';
 import { FormatError } from '../errors.js';
 import { hex } from '../format/binary.js';
 import type { BlockNumber, ByteLength, ByteOffset } from '../units.js';
@@ -58,11 +59,7 @@ export class DeviceReads {
   async #run(): Promise<void> {
     const requests = this.#ready;
     this.#ready = [];
-    // All are waited for even when one fails: until then the buffer belongs to the device.
-    const results = await Promise.allSettled(
-      requests.map(({ offset, target }) => this.#device.read(offset, target)),
-    );
-    for (const result of results) if (result.status === 'rejected') throw result.reason;
+    await allDone(requests.map(({ offset, target }) => this.#device.read(offset, target)));
   }
 }
 

@@ -17,6 +17,7 @@
  * Shared state, changed only between awaits: the temporary table `#inFlight` (block → its group), the groups that wait, and what is
  * reserved. Only the one group under way takes slots and touches the table.
  */
+import { allDone } from '../all-done.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { DeviceError, ReadOnlyError } from '../errors.js';
 import { hex } from '../format/binary.js';
@@ -141,7 +142,8 @@ export class ForeignCopies {
       for (const each of needed) waits.add(this.#enqueue(each));
     }
     if (waits.size === 0) return undefined;
-    return allDone([...waits]);
+    // All are waited for: a write that fails must not leave copies of its range under way.
+    return allDone(Array.from(waits, ({ done }) => done));
   }
 
   /** Then the range is asked about again; without shadow copies nothing is left to refuse. */
@@ -255,10 +257,4 @@ export class ForeignCopies {
   async idle(): Promise<void> {
     while (this.#running !== undefined) await this.#running;
   }
-}
-
-/** Settles when all groups have: a write that fails must not leave copies of its range under way. */
-async function allDone(groups: readonly Group[]): Promise<void> {
-  const results = await Promise.allSettled(groups.map(({ done }) => done));
-  for (const result of results) if (result.status === 'rejected') throw result.reason;
 }

@@ -3,6 +3,7 @@ import { expect, test } from 'vitest';
 import {
   CRC32_RESERVED,
   crc32,
+  crc32OfFew,
   crc32Parts,
   makeCrc32,
   makeCrc32InPlace,
@@ -24,6 +25,13 @@ test('the CRC-32 of anything is the one that zlib computes', () => {
     const seed = random.below(2 ** 32);
     expect(crc32(data, seed), `${length} bytes at ${at}, seed ${seed}`).toBe(zlib.crc32(data, seed));
     expect(crc32(data)).toBe(zlib.crc32(data));
+  }
+});
+
+test('the CRC-32 of a few words', () => {
+  for (let length = 0; length < 80; length += 4) {
+    const data = noise(length);
+    expect(crc32OfFew(new DataView(data.buffer)), `${length} bytes`).toBe(zlib.crc32(data));
   }
 });
 

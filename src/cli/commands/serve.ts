@@ -1,5 +1,7 @@
 /** `volsnap serve`: volumes and their snapshots for NBD clients, until a signal comes. */
+
 import { type Command, Option } from 'commander';
+import { allDone } from '../../all-done.js';
 import { Volume, VolumeServer, type WriteMode } from '../../index.js';
 import { type Address, parseAddress } from '../address.js';
 import { protectedBlocksOption, volumeCommand, type WritingOptions } from '../command.js';
@@ -69,10 +71,7 @@ async function serve(session: Session, paths: readonly string[], options: ServeO
     throw new UsageError('--late-memory goes with --late-areas only');
   const tls = await tlsOf(options);
   const volumes: Volume[] = [];
-  const closeAll = async () => {
-    const ends = await Promise.allSettled(volumes.map((volume) => volume.close()));
-    for (const end of ends) if (end.status === 'rejected') throw end.reason;
-  };
+  const closeAll = () => allDone(volumes.map((volume) => volume.close()));
   try {
     for (const path of paths) volumes.push(await openToServe(session, path, options));
     const [first, ...others] = volumes;

@@ -6,6 +6,7 @@
  *
  * There is no `modifiedAt`: nobody keeps a time for the content of an export.
  */
+import { allDone } from '../../all-done.js';
 import type { BlockDevice } from '../../device/block-device.js';
 import { Lifetime } from '../../device/lifetime.js';
 import { checkRange, checkWritable } from '../../device/range.js';
@@ -24,7 +25,7 @@ import { BlockLocks } from './block-locks.js';
 import { type BlockStatus, BlockStatusQuery } from './block-status.js';
 import { deviceError } from './failure.js';
 import type { Answer, Command } from './pending.js';
-import { allDone, partsOf, piecesOf, totalLength } from './pieces.js';
+import { partsOf, piecesOf, totalLength } from './pieces.js';
 import { Session } from './session.js';
 import { parseNbdUri } from './uri.js';
 

@@ -30,9 +30,3 @@ export function partsOf(buffers: readonly Uint8Array[], start: number, length: B
 
 export const totalLength = (buffers: readonly Uint8Array[]): ByteLength =>
   buffers.reduce((sum, { byteLength }) => sum + byteLength, 0);
-
-/** Waits for all, also when one fails: buffers must not go back to their owner while another request uses them. */
-export async function allDone(actions: readonly Promise<unknown>[]): Promise<void> {
-  const results = await Promise.allSettled(actions);
-  for (const result of results) if (result.status === 'rejected') throw result.reason;
-}

@@ -66,7 +66,7 @@ export const SET_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: SET,
-        find: 'await settled([\n    coordinator.hold(limitMs),\n    ...others.map((other) => other.hold(limitMs, () => announce(other))),\n  ]);',
+        find: 'await allDone([\n    coordinator.hold(limitMs),\n    ...others.map((other) => other.hold(limitMs, () => announce(other))),\n  ]);',
         replace:
           'await coordinator.hold(limitMs);\n  for (const other of others) await other.hold(limitMs, () => announce(other));',
       },

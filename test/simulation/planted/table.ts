@@ -37,7 +37,7 @@ export const TABLE_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: 'diff-area/copy-checksum.ts',
-        find: 'setBigUint64(ENTRY_CHECKED_SIZE, this.#epoch, true)',
+        find: 'setBigUint64(ENTRY_CHECKED_SIZE, epoch, true)',
         replace: 'setBigUint64(ENTRY_CHECKED_SIZE, 0n, true)',
       },
     ],

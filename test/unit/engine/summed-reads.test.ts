@@ -11,10 +11,10 @@ import { InVolumeStore } from '../../../src/store/in-volume-store.ts';
 import { SeededRandom } from '../../../src/testing/seeded-random.ts';
 import { BLOCK_SIZE } from '../../../src/units.ts';
 import { Volume } from '../../../src/volume/volume.ts';
+import { shared } from '../device/shared.ts';
 import { LAYOUTS, MEBIBYTE } from './world.ts';
 
 const SIZE = 2 * MEBIBYTE;
-const shared = (length: number) => new Uint8Array(new SharedArrayBuffer(length));
 const same = (left: Uint8Array, right: Uint8Array) => Buffer.compare(left, right) === 0;
 
 describe.each(LAYOUTS)('a snapshot all of which was copied (%s)', (layout) => {
@@ -57,8 +57,9 @@ describe.each(LAYOUTS)('a snapshot all of which was copied (%s)', (layout) => {
     const read = vi.spyOn(SummedReads.prototype, 'read');
     onTestFinished(() => read.mockRestore());
     const answers = async () => Promise.all(read.mock.results.map(({ value }) => value));
+    const target = shared(SIZE);
     await vi.waitUntil(async () => {
-      const target = shared(SIZE);
+      target.fill(0);
       await snapshot.read(0, target);
       expect(same(target, content)).toBe(true);
       return (await answers()).some((sums) => sums !== undefined);
@@ -83,12 +84,13 @@ describe.each(LAYOUTS)('a snapshot all of which was copied (%s)', (layout) => {
         },
       );
     await attempt(new Uint8Array(SIZE));
+    const target = shared(SIZE);
     await vi.waitUntil(async () => {
-      await attempt(shared(SIZE));
+      await attempt(target);
       const answers = await Promise.all(read.mock.results.map(({ value }) => value));
       return answers.some((sums) => sums !== undefined);
     }, 10_000);
-    await attempt(shared(SIZE));
+    await attempt(target);
     expect([...messages]).toEqual([expect.stringContaining('the copy of block 70 ')]);
     const before = shared(MEBIBYTE);
     await snapshot.read(0, before);
