@@ -18,7 +18,7 @@ import { Volume } from '../../src/volume/volume.ts';
 import { dataOf, type LogLine, type WriteBegun } from './kill-child.ts';
 
 const CHILD = fileURLToPath(new URL('./kill-child.ts', import.meta.url));
-const ROUNDS = Number(process.env.VOLSNAP_KILL_ROUNDS ?? 14);
+const ROUNDS = Number(process.env.VOLSNAP_KILL_ROUNDS ?? 10);
 const SEED = process.env.VOLSNAP_SEED ?? 'kill';
 const SIZE = 6 * 1024 * 1024 + 5 * SECTOR_SIZE;
 

@@ -4,7 +4,7 @@ import { explore } from './exploration.js';
 import { HISTORIES, TURN_OVER, WRITTEN_HISTORIES } from './histories.js';
 import { INSIDE_HISTORIES } from './histories-inside.js';
 
-const LIMITS = { seed: 1, limit: 6, perMoment: 2 };
+const LIMITS = { seed: 1, limit: 5, perMoment: 2 };
 
 /** Both layouts, both modes, in turn from one history to the next; all four ways of each are tried by `exhaustive.ts`. */
 const WAYS = [
