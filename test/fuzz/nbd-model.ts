@@ -194,7 +194,7 @@ class Reading {
       const cookie = fields.u64();
       const offset = fields.u64();
       const length = extended ? fields.u64() : BigInt(fields.u32());
-      const carries = extended ? (flags & CommandFlag.PAYLOAD_LEN) !== 0 : command === Command.WRITE;
+      const carries = command === Command.WRITE || (extended && (flags & CommandFlag.PAYLOAD_LEN) !== 0);
       if (command === Command.DISC && !carries) {
         this.#closes = true;
         return;
@@ -266,7 +266,6 @@ function outcomeOf(
   const size = BigInt(plan.size);
   if (command === FLUSH) return offset === 0n && length === 0n ? 'success' : 'any';
   if (!plan.writable && (command === WRITE || command === WRITE_ZEROES || command === TRIM)) return 'error';
-  if (command === WRITE && extended && (flags & PAYLOAD_LEN) === 0) return 'error';
   let effect = length;
   if (command === BLOCK_STATUS) {
     if (contextsFrom === -1) return 'error';

@@ -17,9 +17,12 @@ const KINDS: Readonly<Record<number, RequestKind | undefined>> = {
 
 export const kindOf = (type: number): RequestKind | undefined => KINDS[type];
 
-/** Does `length` count bytes that follow the request? */
+/**
+ * Does `length` count bytes that follow the request? Those of a write always do: QEMU (seen with 10.0) leaves out `PAYLOAD_LEN` where
+ * extended headers were agreed.
+ */
 export const hasPayload = ({ type, flags }: Request, style: ReplyStyle): boolean =>
-  style === 'extended' ? (flags & RequestFlag.payloadLength) !== 0 : type === RequestType.write;
+  type === RequestType.write || (style === 'extended' && (flags & RequestFlag.payloadLength) !== 0);
 
 const FLAGS: Readonly<Record<RequestKind, number>> = {
   read: RequestFlag.fua,
@@ -61,8 +64,6 @@ export function checkRequest(
   }
   const changes = kind === 'write' || kind === 'writeZeroes' || kind === 'trim';
   if (changes && !exported.writable) throw new RequestError(ErrorValue.perm, 'the export is read-only');
-  if (kind === 'write' && style === 'extended' && (flags & RequestFlag.payloadLength) === 0)
-    throw new RequestError(ErrorValue.inval, 'a write needs its payload');
   if (kind === 'blockStatus') {
     if (contexts.length === 0) throw new RequestError(ErrorValue.inval, 'no metadata context was negotiated');
     return kind; // its range may come with its payload
