@@ -46,8 +46,10 @@ const LAYOUT = {
   smallest: 2_048,
 };
 
-/** Bytes at the beginning of a memory that are used here: a page of WebAssembly's. */
-export const CRC32_RESERVED = 65_536;
+/** Bytes of a page of WebAssembly's. */
+export const WASM_PAGE = 65_536;
+/** Bytes at the beginning of a memory that are used here. */
+export const CRC32_RESERVED = WASM_PAGE;
 
 /** A memory that WebAssembly computes in. */
 export interface WasmMemory {
@@ -111,17 +113,11 @@ function compile(pages?: number): object | undefined {
   }
 }
 
-/** Compiled code, if there can be any, and where it has what; may be sent to a thread. */
-export interface Crc32Parts {
-  readonly module: object | undefined;
-  readonly layout: typeof LAYOUT;
-}
-
-/** For `makeCrc32`. */
-export const crc32Parts: Crc32Parts = { module: compile(), layout: LAYOUT };
+/** For `makeCrc32`; `undefined`: there can be none. */
+export const crc32Module = compile();
 
 /** @param ofZlib computes the CRC-32 of what is short, and of what is left */
-export function makeCrc32({ module, layout }: Crc32Parts, ofZlib: Crc32): Crc32 {
+export function makeCrc32(module: object | undefined, ofZlib: Crc32): Crc32 {
   if (module === undefined) return ofZlib;
   let memory: WasmMemory;
   let clear: (position: number, source: number) => void;
@@ -133,18 +129,18 @@ export function makeCrc32({ module, layout }: Crc32Parts, ofZlib: Crc32): Crc32 
   }
   const bytes = new Uint8Array(memory.buffer);
   const view = new DataView(memory.buffer);
-  const rest = bytes.subarray(layout.rest, layout.rest + layout.restLength);
+  const rest = bytes.subarray(LAYOUT.rest, LAYOUT.rest + LAYOUT.restLength);
   return (data, seed = 0) => {
     let crc = seed;
     let done = 0;
-    for (; data.byteLength - done >= layout.smallest; done += layout.inputLength) {
+    for (; data.byteLength - done >= LAYOUT.smallest; done += LAYOUT.inputLength) {
       const part =
-        data.byteLength <= layout.inputLength ? data : data.subarray(done, done + layout.inputLength);
-      const begin = layout.input + layout.inputLength - part.byteLength;
-      const start = begin - (begin % layout.round);
+        data.byteLength <= LAYOUT.inputLength ? data : data.subarray(done, done + LAYOUT.inputLength);
+      const begin = LAYOUT.input + LAYOUT.inputLength - part.byteLength;
+      const start = begin - (begin % LAYOUT.round);
       bytes.set(part, begin);
       bytes.fill(0, start, begin);
-      if (start > 0) bytes.fill(0, layout.cleared + start - layout.reach, layout.cleared + start);
+      if (start > 0) bytes.fill(0, LAYOUT.cleared + start - LAYOUT.reach, LAYOUT.cleared + start);
       // What a CRC continues is added to its first four bytes, inverted.
       view.setUint32(begin, view.getUint32(begin, true) ^ ~crc, true);
       clear(start, start);
@@ -154,20 +150,25 @@ export function makeCrc32({ module, layout }: Crc32Parts, ofZlib: Crc32): Crc32 
   };
 }
 
-export const crc32: Crc32 = makeCrc32(crc32Parts, zlib.crc32);
+export const crc32: Crc32 = makeCrc32(crc32Module, zlib.crc32);
 
-/** What each value of a byte becomes once that byte and `following` more are through. */
-const table = (following: number): Int32Array =>
-  Int32Array.from({ length: 256 }, (_, byte) => {
-    let rest = byte;
+/**
+ * What each value of a byte becomes once that byte and `following` more are through.
+ * @param polynomial of at most 32 bits, reflected
+ */
+export const crcTable = (polynomial: number, following = 0): Uint32Array =>
+  Uint32Array.from({ length: 256 }, (_, byte) => {
+    let value = byte;
     for (let bit = 0; bit < 8 * (following + 1); bit++)
-      rest = (rest & 1) === 0 ? rest >>> 1 : (rest >>> 1) ^ 0xedb8_8320;
-    return rest;
+      value = (value & 1) === 0 ? value >>> 1 : (value >>> 1) ^ polynomial;
+    return value;
   });
-const TABLE_0 = table(0);
-const TABLE_1 = table(1);
-const TABLE_2 = table(2);
-const TABLE_3 = table(3);
+
+const POLYNOMIAL = 0xedb8_8320;
+const TABLE_0 = crcTable(POLYNOMIAL);
+const TABLE_1 = crcTable(POLYNOMIAL, 1);
+const TABLE_2 = crcTable(POLYNOMIAL, 2);
+const TABLE_3 = crcTable(POLYNOMIAL, 3);
 
 /** The CRC-32 of a few bytes, a multiple of four: a call of zlib takes longer. */
 export function crc32OfFew(data: DataView): number {
@@ -184,11 +185,12 @@ export function crc32OfFew(data: DataView): number {
   return ~crc >>> 0;
 }
 
-/** Memory for several threads; `parts` are for `makeCrc32InPlace` and may be sent with the rest. */
+/** Memory for several threads, to be sent to one that uses `makeCrc32InPlace`. */
 export interface SharedCrc32Memory {
   readonly buffer: SharedArrayBuffer;
+  readonly layout: typeof LAYOUT;
   /** `undefined` where WebAssembly cannot be had: then zlib computes. */
-  readonly wasm: { readonly memory: WasmMemory; readonly parts: Crc32Parts } | undefined;
+  readonly wasm: { readonly memory: WasmMemory; readonly module: object } | undefined;
 }
 
 /** @param pages of 64 KiB @throws RangeError if there is not so much */
@@ -198,20 +200,21 @@ export function sharedCrc32Memory(pages: number): SharedCrc32Memory {
     if (module !== undefined) {
       const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
       if (memory.buffer instanceof SharedArrayBuffer)
-        return { buffer: memory.buffer, wasm: { memory, parts: { module, layout: LAYOUT } } };
+        return { buffer: memory.buffer, layout: LAYOUT, wasm: { memory, module } };
     }
   } catch {} // Too few addresses, as above.
-  return { buffer: new SharedArrayBuffer(pages * 65_536), wasm: undefined };
+  return { buffer: new SharedArrayBuffer(pages * WASM_PAGE), layout: LAYOUT, wasm: undefined };
 }
 
 /** Uses nothing from outside of it, so that a thread whose program is text can have it as text. One thread may call what it makes. */
-export const makeCrc32InPlace = ({ buffer, wasm }: SharedCrc32Memory, ofZlib: Crc32): Crc32InPlace => {
+export const makeCrc32InPlace = (
+  { buffer, layout, wasm }: SharedCrc32Memory,
+  ofZlib: Crc32,
+): Crc32InPlace => {
   const bytes = new Uint8Array(buffer);
-  const byZlib: Crc32InPlace = (position, seed) => ofZlib(bytes.subarray(position, position + 16_384), seed);
-  if (wasm === undefined) return byZlib;
-  const { memory, parts } = wasm;
-  const { module, layout } = parts;
-  if (module === undefined) return byZlib;
+  if (wasm === undefined)
+    return (position, seed) => ofZlib(bytes.subarray(position, position + layout.inputLength), seed);
+  const { memory, module } = wasm;
   const { clear } = new WebAssembly.Instance(module, { crc32: { memory } }).exports;
   const view = new DataView(buffer);
   const rest = bytes.subarray(layout.rest, layout.rest + layout.restLength);

@@ -7,7 +7,6 @@
  *
  * Shared state: the tree is frozen between awaits; one commit at a time, under a mutex. After one that failed nothing is known for certain, and none follows.
  */
-
 import { Mutex } from 'async-mutex';
 import { allDone } from '../all-done.js';
 import { pooledSize } from '../device/buffer-pool.js';

@@ -6,7 +6,7 @@
  * Those for large reads are shared memory, so that `readSummed` can fill them.
  */
 import type { ByteLength } from '../units.js';
-import { SharedMemory } from './shared-memory.js';
+import { SHARED_READ_MIN, SharedMemory } from './shared-memory.js';
 
 /** Bytes of the buffer that a pool gives for `length` bytes. */
 export const pooledSize = (length: ByteLength): ByteLength =>
@@ -19,9 +19,6 @@ export interface Lent {
 }
 
 export const giveBack = (lent: Lent | undefined): void => lent?.pool.give(lent.memory);
-
-/** Buffers from this size on are worth sharing with another thread. */
-const SHARED_FROM = 262_144;
 
 export class BufferPool {
   readonly #limit: ByteLength;
@@ -44,7 +41,7 @@ export class BufferPool {
 
   /** The same for a read, to be given back for certain: of memory that is shared if the read is large and there is any. */
   takeForRead(length: ByteLength): Uint8Array {
-    return (length < SHARED_FROM ? undefined : SharedMemory.get()?.take(length)) ?? this.take(length);
+    return (length < SHARED_READ_MIN ? undefined : SharedMemory.get()?.take(length)) ?? this.take(length);
   }
 
   /** A copy of `source`, in a buffer from here. */

@@ -9,13 +9,14 @@
  *
  * Shared state: which units are taken; the main thread changes it, between awaits only.
  */
-import { CRC32_RESERVED, type SharedCrc32Memory, sharedCrc32Memory } from '../crc32.js';
+import { CRC32_RESERVED, type SharedCrc32Memory, sharedCrc32Memory, WASM_PAGE } from '../crc32.js';
 import { assert } from '../errors.js';
 import type { ByteLength } from '../units.js';
 
 const UNIT: ByteLength = 262_144;
+/** From this many bytes on a read is worth the way to the thread and back. */
+export const SHARED_READ_MIN = UNIT;
 const UNITS = 256;
-const PAGE: ByteLength = 65_536;
 
 /** Where the thread has its buffer, and how long that is. */
 export const THREAD_BUFFER = { position: CRC32_RESERVED, length: UNIT } as const;
@@ -23,6 +24,8 @@ const FIRST_UNIT = CRC32_RESERVED + THREAD_BUFFER.length;
 const SIZE = FIRST_UNIT + UNITS * UNIT;
 
 let current: SharedMemory | undefined;
+/** It is not tried again with each read. */
+let isMissing = false;
 
 export class SharedMemory {
   readonly memory: SharedCrc32Memory;
@@ -30,15 +33,17 @@ export class SharedMemory {
   readonly #taken = new Uint8Array(UNITS);
 
   private constructor() {
-    this.memory = sharedCrc32Memory(SIZE / PAGE);
+    this.memory = sharedCrc32Memory(SIZE / WASM_PAGE);
   }
 
   /** That of the process. `undefined`: it cannot be had, which `ulimit -v` may be the reason of. */
   static get(): SharedMemory | undefined {
+    if (current !== undefined || isMissing) return current;
     try {
-      current ??= new SharedMemory();
+      current = new SharedMemory();
     } catch (error) {
       if (!(error instanceof RangeError)) throw error;
+      isMissing = true;
     }
     return current;
   }

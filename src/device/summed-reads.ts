@@ -5,13 +5,11 @@
  * thread of the pool has just put into another processor's cache. Here one thread reads a piece and looks at it while it is in its
  * own cache.
  */
-import { BLOCK_SIZE, type ByteLength, type ByteOffset } from '../units.js';
+import { BLOCK_SIZE, type ByteOffset } from '../units.js';
 import { Backoff } from './backoff.js';
 import { BLOCKS_MAX, FileThread } from './file-thread.js';
-import { SharedMemory } from './shared-memory.js';
+import { SHARED_READ_MIN, SharedMemory } from './shared-memory.js';
 
-/** From this many bytes on a read is worth a message to the thread and back. */
-const SMALLEST: ByteLength = 262_144;
 /** Requests before it with which the thread is behind. */
 const WAITING_MAX = 12;
 
@@ -40,7 +38,7 @@ export class SummedReads {
    */
   async read(position: ByteOffset, target: Uint8Array, seeds: () => Uint32Array): Promise<Sums> {
     const { byteLength } = target;
-    if (byteLength < SMALLEST || byteLength > BLOCKS_MAX * BLOCK_SIZE) return undefined;
+    if (byteLength < SHARED_READ_MIN || byteLength > BLOCKS_MAX * BLOCK_SIZE) return undefined;
     if (!SharedMemory.holds(target)) return undefined;
     this.#thread ??= FileThread.join(this.#processors);
     if (this.#thread === undefined || this.#thread.waiting >= WAITING_MAX || !this.#backoff.allows())

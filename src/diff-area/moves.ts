@@ -11,6 +11,7 @@
 import { EntryFlag, type TableEntry } from '../format/table-block.js';
 import { type BlockNumber, offsetOfBlock } from '../units.js';
 import type { BlockTable } from './block-table.js';
+import { firstFrom } from './paged-blocks.js';
 import { BLOCKS_PER_PAGE } from './presence.js';
 import type { UncommittedCopies } from './uncommitted.js';
 import type { UnusedBlocks } from './unused-blocks.js';
@@ -24,6 +25,8 @@ export interface Move {
 export class Moves {
   /** By pages of the volume, the target of each source. */
   readonly #targets = new Map<number, Map<BlockNumber, BlockNumber>>();
+  /** Its keys, ascending; not known until asked for, nor once a page came or went. */
+  #pages: readonly number[] | undefined;
   readonly #sources = new Map<BlockNumber, BlockNumber>();
   /** By block, those whose entries copies of it were: nobody can tell that from the entries alone. */
   readonly #spent = new Map<BlockNumber, readonly BlockNumber[]>();
@@ -97,8 +100,12 @@ export class Moves {
   add({ from, to }: Move): void {
     const source = this.#sources.get(from) ?? from;
     this.#sources.delete(from);
-    const page = this.#targets.get(pageOf(source)) ?? new Map<BlockNumber, BlockNumber>();
-    this.#targets.set(pageOf(source), page);
+    let page = this.#targets.get(pageOf(source));
+    if (page === undefined) {
+      page = new Map();
+      this.#targets.set(pageOf(source), page);
+      this.#pages = undefined;
+    }
     if (!page.has(source)) this.#size++;
     page.set(source, to);
     this.#sources.set(to, source);
@@ -122,7 +129,10 @@ export class Moves {
     const owner = source ?? block;
     const page = this.#size === 0 ? undefined : this.#targets.get(pageOf(owner));
     if (page?.delete(owner) === true) this.#size--;
-    if (page?.size === 0) this.#targets.delete(pageOf(owner));
+    if (page?.size === 0) {
+      this.#targets.delete(pageOf(owner));
+      this.#pages = undefined;
+    }
     return owner;
   }
 
@@ -138,10 +148,8 @@ export class Moves {
 
   /** As `BlockTable` has it, of the sources. */
   pageFrom(page: number): number | undefined {
-    let first: number | undefined;
-    for (const number of this.#targets.keys())
-      if (number >= page && (first === undefined || number < first)) first = number;
-    return first;
+    this.#pages ??= [...this.#targets.keys()].sort((left, right) => left - right);
+    return firstFrom(this.#pages, page);
   }
 
   /** Clears, in a bitmap of one page, the bits of the targets. */

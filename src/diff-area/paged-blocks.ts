@@ -21,6 +21,18 @@ export function firstPageOf(all: readonly PagedBlocks[], page: number): number |
   return first;
 }
 
+/** The first number of an ascending list that is `least` or more. */
+export function firstFrom(ascending: readonly number[], least: number): number | undefined {
+  let low = 0;
+  let high = ascending.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if ((ascending[middle] ?? least) < least) low = middle + 1;
+    else high = middle;
+  }
+  return ascending[low];
+}
+
 /** Pages from `page` on, below `end`, in which any of them has a block. Each is looked for when it is asked for. */
 export function* pagesOf(
   all: readonly PagedBlocks[],

@@ -1,14 +1,8 @@
 /** The checksums of ext4: CRC-32C (Castagnoli) and CRC-16 (ANSI), both reflected, neither inverted at the end. */
+import { crcTable } from '../crc32.js';
 
-const tableOf = (polynomial: number): Uint32Array =>
-  Uint32Array.from({ length: 256 }, (_, byte) => {
-    let value = byte;
-    for (let bit = 0; bit < 8; bit++) value = (value & 1) === 0 ? value >>> 1 : (value >>> 1) ^ polynomial;
-    return value;
-  });
-
-const CRC32C = tableOf(0x82f63b78);
-const CRC16 = tableOf(0xa001);
+const CRC32C = crcTable(0x82f63b78);
+const CRC16 = crcTable(0xa001);
 
 const crc = (table: Uint32Array, bytes: Uint8Array, seed: number): number => {
   let value = seed >>> 0;

@@ -19,6 +19,7 @@ import type { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
 import type { Pools } from '../copy-on-write/pools.js';
 import { FixedSlot } from '../diff-area/area-slots.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
+import { pagesOf } from '../diff-area/paged-blocks.js';
 import { BLOCKS_PER_PAGE, emptyPresence, setBits } from '../diff-area/presence.js';
 import type { TableBackwards } from '../diff-area/table-backwards.js';
 import type { Copies } from '../diff-area/table-writer.js';
@@ -280,12 +281,7 @@ async function settleUncommitted(
 /** @throws FormatError: then what is on the device is not what was in memory */
 function checkAllMerged({ table, storeId }: DiffArea, elder: DiffArea): void {
   const end = elder.table.blockCount;
-  // From one page that has copies to the next, so that this takes no longer in a large volume.
-  for (
-    let page = table.pageFrom(0);
-    page !== undefined && page * BLOCKS_PER_PAGE < end;
-    page = table.pageFrom(page + 1)
-  ) {
+  for (const page of pagesOf([table], 0, Math.ceil(end / BLOCKS_PER_PAGE))) {
     const missing = emptyPresence();
     const there = emptyPresence();
     table.addPresence(page, missing);

@@ -6,7 +6,7 @@
  */
 import type { BlockDevice } from '../device/block-device.js';
 import { SliceDevice } from '../device/slice-device.js';
-import type { PagedBlocks } from '../diff-area/paged-blocks.js';
+import { firstFrom, type PagedBlocks } from '../diff-area/paged-blocks.js';
 import { BLOCKS_PER_PAGE } from '../diff-area/presence.js';
 import { FormatError, IntegrityError, InvalidArgumentError, SnapshotDeletedError } from '../errors.js';
 import { SnapshotState } from '../format/control-block.js';
@@ -140,7 +140,7 @@ export class TakenOver implements Elders {
         `shadow copy ${since.id} is newer than ${last?.id}; give the older one first`,
       );
     const passed = snapshots.slice(first, end).map(({ foreign }) => foreign);
-    return [pagesOf(writtenBlocks(passed, last?.foreign))];
+    return [inPages(writtenBlocks(passed, last?.foreign))];
   }
 
   get count(): number {
@@ -157,7 +157,7 @@ export class TakenOver implements Elders {
 }
 
 /** @param blocks ascending */
-function pagesOf(blocks: readonly BlockNumber[]): PagedBlocks {
+function inPages(blocks: readonly BlockNumber[]): PagedBlocks {
   const pages = new Map<number, BlockNumber[]>();
   for (const block of blocks) {
     const page = Math.floor(block / BLOCKS_PER_PAGE);
@@ -165,13 +165,10 @@ function pagesOf(blocks: readonly BlockNumber[]): PagedBlocks {
     if (list === undefined) pages.set(page, [block]);
     else list.push(block);
   }
-  const lastPage = Math.floor((blocks.at(-1) ?? -1) / BLOCKS_PER_PAGE);
+  const numbers = [...pages.keys()];
   return {
     hasPage: (page) => pages.has(page),
-    pageFrom: (page) => {
-      for (let number = page; number <= lastPage; number++) if (pages.has(number)) return number;
-      return undefined;
-    },
+    pageFrom: (page) => firstFrom(numbers, page),
     addPresence: (page, bitmap) => {
       for (const block of pages.get(page) ?? []) {
         const bit = block % BLOCKS_PER_PAGE;

@@ -1,5 +1,4 @@
 /** `volsnap serve`: volumes and their snapshots for NBD clients, until a signal comes. */
-
 import { type Command, Option } from 'commander';
 import { allDone } from '../../all-done.js';
 import { Volume, VolumeServer, type WriteMode } from '../../index.js';
