@@ -5,14 +5,15 @@
  * A CRC is what remains of a polynomial over GF(2), divided by one of degree 32. A multiple of the divisor can be added anywhere without
  * changing it. Here one of five terms is, the eighth power of x^300 + x^155 + x^117 + x^89 + 1, so that its terms are whole bytes
  * apart: a byte is cleared by adding it to those 145, 183, 211 and 300 bytes behind it. So 16 bytes at a time are cleared by four
- * additions, without a table, until the last few are left, which zlib takes. (The idea is that of "Chorba", Russell 2024. That multiple is
- * the shortest of five terms: a search of all sums of two powers for equal ones finds it within a second.)
+ * additions, without a table, until the last few are left, which go through 16 tables. (The idea is that of "Chorba", Russell 2024.
+ * That multiple is the shortest of five terms: a search of all sums of two powers for equal ones finds it within a second.)
  *
  * That takes vectors of 16 bytes, which WebAssembly has, in a memory of its own:
  *
  *     INPUT    16 KiB, the data at its end, zeros before it
  *     CLEARED  what was added to the bytes behind it; zeros before and after it, so that nothing needs to be checked
  *     REST     the last bytes with all that was added to them
+ *     TABLES   `crcTable` with 0 to 15 following bytes
  *
  * A memory that threads share may be used instead, with data anywhere in it (`makeCrc32InPlace`): then nothing has to be copied to INPUT.
  *
@@ -39,6 +40,7 @@ const LAYOUT = {
   rest: 2 * 16_384 + 4_096,
   inputLength: 16_384,
   restLength: 3 * LANES * LANE,
+  tables: 2 * 16_384 + 8_192,
   round: LANES * LANE,
   /** Of zeros that have to be there before CLEARED. */
   reach: 300,
@@ -63,11 +65,12 @@ declare const WebAssembly: {
   Instance: new (
     module: object,
     imports: { crc32: { memory: WasmMemory } },
-  ) => { exports: { clear: (position: number, source: number) => void } };
+  ) => { exports: { sum: (position: number, source: number) => number } };
 };
 
 /**
- * Compiled: a function that clears data from a position on, counted as if they were at INPUT; `source` is where in the memory they are.
+ * Compiled: the CRC-32 of data from a position on, counted as if they were at INPUT; `source` is where in the memory they are. They come
+ * with what they continue in their first four bytes.
  * Encoding: WebAssembly core specification 2.0, chapter 5; of a shared memory that of its threads proposal.
  * @param pages of shared memory; a memory of its own has one
  */
@@ -75,7 +78,8 @@ function compile(pages?: number): object | undefined {
   // Elsewhere zlib uses the processor's own instructions, which are faster still.
   if (process.arch !== 'x64' || typeof WebAssembly === 'undefined') return undefined;
   const unsigned = (n: number): number[] => (n < 128 ? [n] : [(n % 128) + 128, ...unsigned(n >>> 7)]);
-  const signed = (n: number): number[] => (n < 64 ? [n] : [(n % 128) + 128, ...signed(n >>> 7)]);
+  const signed = (n: number): number[] =>
+    n === -1 ? [127] : n < 64 ? [n] : [(n % 128) + 128, ...signed(n >>> 7)];
   const counted = (bytes: readonly number[]) => [...unsigned(bytes.length), ...bytes];
   const name = (text: string) => counted([...Buffer.from(text)]);
   const position = [0x20, 0]; // local.get 0
@@ -97,13 +101,40 @@ function compile(pages?: number): object | undefined {
   ];
   const limits = pages === undefined ? [1, 1, 1] : [3, ...unsigned(pages), ...unsigned(pages)]; // at least and at most; 3: shared
   const end = LAYOUT.inputLength - LAYOUT.restLength;
-  const code = [0, ...loop(LAYOUT.cleared, end), ...loop(LAYOUT.rest - end, LAYOUT.inputLength), 0x0b];
+  const crc = [0x20, 2]; // local.get 2
+  const lookUp = (byte: number, following: number) => [
+    ...[0x20, 3], // local.get 3
+    ...(byte === 0 ? [0x41, 2, 0x74] : [0x41, 8 * byte - 2, 0x76]), // i32.const, i32.shl or i32.shr_u
+    ...[0x41, ...signed(4 * 255), 0x71], // i32.const, i32.and
+    ...[0x28, 2, ...unsigned(LAYOUT.tables + 4 * 256 * following)], // i32.load
+  ];
+  const word = (from: number) => [
+    ...[...position, 0x28, 2, ...unsigned(LAYOUT.rest + from)], // i32.load
+    ...(from === 0 ? [...crc, 0x73] : []), // i32.xor
+    ...[0x21, 3], // local.set 3
+    ...[0, 1, 2, 3].flatMap((byte) => [...lookUp(byte, LANE - 1 - from - byte), 0x73]), // i32.xor
+  ];
+  const divide = [
+    ...[0x41, 0, 0x21, 0], // i32.const, local.set 0
+    ...[0x03, 0x40], // loop
+    ...[0x41, 0], // i32.const
+    // The first word last: it waits for the round before.
+    ...[4, 8, 12, 0].flatMap(word),
+    ...[0x21, 2], // local.set 2
+    ...[...position, 0x41, ...signed(LANE), 0x6a, 0x22, 0], // i32.const, i32.add, local.tee 0
+    ...[0x41, ...signed(LAYOUT.restLength), 0x49, 0x0d, 0, 0x0b], // i32.const, i32.lt_u, br_if 0, end
+    ...[...crc, 0x41, ...signed(-1), 0x73], // i32.const, i32.xor
+  ];
+  const code = [
+    ...[1, 2, 0x7f], // locals 2 and 3 are i32
+    ...[...loop(LAYOUT.cleared, end), ...loop(LAYOUT.rest - end, LAYOUT.inputLength), ...divide, 0x0b],
+  ];
   const binary = [
     ...[0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
-    ...[1, ...counted([1, 0x60, 2, 0x7f, 0x7f, 0])], // type 0: takes two i32
+    ...[1, ...counted([1, 0x60, 2, 0x7f, 0x7f, 1, 0x7f])], // type 0: takes two i32, gives one
     ...[2, ...counted([1, ...name('crc32'), ...name('memory'), 2, ...limits])], // import memory 0
     ...[3, ...counted([1, 0])], // function 0 is of type 0
-    ...[7, ...counted([1, ...name('clear'), 0, 0])],
+    ...[7, ...counted([1, ...name('sum'), 0, 0])],
     ...[10, ...counted([1, ...counted(code)])],
   ];
   try {
@@ -112,45 +143,6 @@ function compile(pages?: number): object | undefined {
     return undefined; // A processor without such vectors: zlib does it all.
   }
 }
-
-/** For `makeCrc32`; `undefined`: there can be none. */
-export const crc32Module = compile();
-
-/** @param ofZlib computes the CRC-32 of what is short, and of what is left */
-export function makeCrc32(module: object | undefined, ofZlib: Crc32): Crc32 {
-  if (module === undefined) return ofZlib;
-  let memory: WasmMemory;
-  let clear: (position: number, source: number) => void;
-  try {
-    memory = new WebAssembly.Memory({ initial: 1, maximum: 1 });
-    clear = new WebAssembly.Instance(module, { crc32: { memory } }).exports.clear;
-  } catch {
-    return ofZlib; // V8 reserves gigabytes of addresses for any memory, which `ulimit -v` may forbid.
-  }
-  const bytes = new Uint8Array(memory.buffer);
-  const view = new DataView(memory.buffer);
-  const rest = bytes.subarray(LAYOUT.rest, LAYOUT.rest + LAYOUT.restLength);
-  return (data, seed = 0) => {
-    let crc = seed;
-    let done = 0;
-    for (; data.byteLength - done >= LAYOUT.smallest; done += LAYOUT.inputLength) {
-      const part =
-        data.byteLength <= LAYOUT.inputLength ? data : data.subarray(done, done + LAYOUT.inputLength);
-      const begin = LAYOUT.input + LAYOUT.inputLength - part.byteLength;
-      const start = begin - (begin % LAYOUT.round);
-      bytes.set(part, begin);
-      bytes.fill(0, start, begin);
-      if (start > 0) bytes.fill(0, LAYOUT.cleared + start - LAYOUT.reach, LAYOUT.cleared + start);
-      // What a CRC continues is added to its first four bytes, inverted.
-      view.setUint32(begin, view.getUint32(begin, true) ^ ~crc, true);
-      clear(start, start);
-      crc = ofZlib(rest, 0xffff_ffff);
-    }
-    return done < data.byteLength ? ofZlib(data.subarray(done), crc) : crc;
-  };
-}
-
-export const crc32: Crc32 = makeCrc32(crc32Module, zlib.crc32);
 
 /**
  * What each value of a byte becomes once that byte and `following` more are through.
@@ -169,6 +161,54 @@ const TABLE_0 = crcTable(POLYNOMIAL);
 const TABLE_1 = crcTable(POLYNOMIAL, 1);
 const TABLE_2 = crcTable(POLYNOMIAL, 2);
 const TABLE_3 = crcTable(POLYNOMIAL, 3);
+
+/** Writes `crcTable` with 0 to 15 following bytes to where WebAssembly wants them. */
+function layTables(memory: ArrayBuffer | SharedArrayBuffer): void {
+  const tables = new Uint32Array(memory, LAYOUT.tables, LANE * 256);
+  tables.set(TABLE_0);
+  for (let at = 256; at < tables.length; at++) {
+    const before = tables[at - 256] ?? 0;
+    tables[at] = (before >>> 8) ^ (TABLE_0[before & 255] ?? 0);
+  }
+}
+
+/** For `makeCrc32`; `undefined`: there can be none. */
+export const crc32Module = compile();
+
+/** @param ofZlib computes the CRC-32 of what is short, and of what is left */
+export function makeCrc32(module: object | undefined, ofZlib: Crc32): Crc32 {
+  if (module === undefined) return ofZlib;
+  let memory: WasmMemory;
+  let sum: (position: number, source: number) => number;
+  try {
+    memory = new WebAssembly.Memory({ initial: 1, maximum: 1 });
+    sum = new WebAssembly.Instance(module, { crc32: { memory } }).exports.sum;
+  } catch {
+    return ofZlib; // V8 reserves gigabytes of addresses for any memory, which `ulimit -v` may forbid.
+  }
+  const bytes = new Uint8Array(memory.buffer);
+  const view = new DataView(memory.buffer);
+  layTables(memory.buffer);
+  return (data, seed = 0) => {
+    let crc = seed;
+    let done = 0;
+    for (; data.byteLength - done >= LAYOUT.smallest; done += LAYOUT.inputLength) {
+      const part =
+        data.byteLength <= LAYOUT.inputLength ? data : data.subarray(done, done + LAYOUT.inputLength);
+      const begin = LAYOUT.input + LAYOUT.inputLength - part.byteLength;
+      const start = begin - (begin % LAYOUT.round);
+      bytes.set(part, begin);
+      bytes.fill(0, start, begin);
+      if (start > 0) bytes.fill(0, LAYOUT.cleared + start - LAYOUT.reach, LAYOUT.cleared + start);
+      // What a CRC continues is added to its first four bytes, inverted.
+      view.setUint32(begin, view.getUint32(begin, true) ^ ~crc, true);
+      crc = sum(start, start) >>> 0;
+    }
+    return done < data.byteLength ? ofZlib(data.subarray(done), crc) : crc;
+  };
+}
+
+export const crc32: Crc32 = makeCrc32(crc32Module, zlib.crc32);
 
 /** The CRC-32 of a few bytes, a multiple of four: a call of zlib takes longer. */
 export function crc32OfFew(data: DataView): number {
@@ -199,8 +239,10 @@ export function sharedCrc32Memory(pages: number): SharedCrc32Memory {
   try {
     if (module !== undefined) {
       const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
-      if (memory.buffer instanceof SharedArrayBuffer)
+      if (memory.buffer instanceof SharedArrayBuffer) {
+        layTables(memory.buffer);
         return { buffer: memory.buffer, layout: LAYOUT, wasm: { memory, module } };
+      }
     }
   } catch {} // Too few addresses, as above.
   return { buffer: new SharedArrayBuffer(pages * WASM_PAGE), layout: LAYOUT, wasm: undefined };
@@ -215,14 +257,13 @@ export const makeCrc32InPlace = (
   if (wasm === undefined)
     return (position, seed) => ofZlib(bytes.subarray(position, position + layout.inputLength), seed);
   const { memory, module } = wasm;
-  const { clear } = new WebAssembly.Instance(module, { crc32: { memory } }).exports;
+  const { sum } = new WebAssembly.Instance(module, { crc32: { memory } }).exports;
   const view = new DataView(buffer);
-  const rest = bytes.subarray(layout.rest, layout.rest + layout.restLength);
   return (position, seed) => {
     const first = view.getUint32(position, true);
     view.setUint32(position, first ^ ~seed, true);
-    clear(0, position);
+    const crc = sum(0, position) >>> 0;
     view.setUint32(position, first, true);
-    return ofZlib(rest, 0xffff_ffff);
+    return crc;
   };
 };

@@ -28,8 +28,12 @@ export class Backoff {
     return false;
   }
 
-  /** What a call turned out to be. */
+  /**
+   * What a call turned out to be. One that began before a rest says nothing about what comes after it: of a dozen under way, slow for
+   * one reason, all would otherwise double the rest.
+   */
   report(slow: boolean): void {
+    if (this.#resting > 0) return;
     if (!slow) {
       this.#length = FIRST;
       this.#suspicious = false;

@@ -25,7 +25,6 @@ import { SharedMemory, THREAD_BUFFER } from './shared-memory.js';
 
 /** Blocks that are read, looked at and written while they are in the processor's cache; and of those that are only looked at. */
 const STEP = THREAD_BUFFER.length / BLOCK_SIZE;
-const SUM_STEP = 8;
 /** Blocks of one request. */
 export const BLOCKS_MAX = 128;
 /** Requests that are not answered yet. */
@@ -34,7 +33,7 @@ const PLACES = 16;
 const SUBMITTED = 0;
 const ANSWERED = 1;
 /** 64-bit words of a place: a head, then for each block where it is, where it goes, and its checksum. */
-const Head = { kind: 0, from: 1, to: 2, count: 3, lastLength: 4, done: 5, readMs: 6, reads: 7 } as const;
+const Head = { kind: 0, from: 1, to: 2, count: 3, lastLength: 4, done: 5, slowReads: 6, reads: 7 } as const;
 const HEAD_WORDS = 8;
 /** Where these begin. */
 const SOURCES = HEAD_WORDS;
@@ -62,20 +61,22 @@ const buffer = bytes.subarray(BUFFER, BUFFER + STEP * BLOCK);
 const blocks = Array.from({ length: STEP }, (_, i) => buffer.subarray(i * BLOCK, (i + 1) * BLOCK));
 const zero = Buffer.alloc(BLOCK);
 
+const isSlow = (began, blocks) => performance.now() - began > ${SLOW_CALL} + ${SLOW_BLOCK} * blocks;
+
 // A few blocks at a time, to have them in the cache.
 function sum(place) {
   const from = place[${Head.from}], at = place[SOURCES], to = place[TARGETS], count = place[${Head.count}];
-  let readMs = 0, reads = 0;
+  let slowReads = 0, reads = 0;
   for (let start = 0, end; start < count; start = end) {
-    end = Math.min(start + ${SUM_STEP}, count);
+    end = Math.min(start + STEP, count);
     const length = (end - start) * BLOCK;
     const began = performance.now();
     if (readSync(from, bytes, to + start * BLOCK, length, at + start * BLOCK) !== length) return false;
-    readMs += performance.now() - began;
+    if (isSlow(began, end - start)) slowReads++;
     reads++;
     for (let i = start; i < end; i++) place[SUMS + i] = crc32At(to + i * BLOCK, place[SUMS + i]);
   }
-  place[${Head.readMs}] = readMs;
+  place[${Head.slowReads}] = slowReads;
   place[${Head.reads}] = reads;
   return true;
 }
@@ -83,20 +84,20 @@ function sum(place) {
 function copy(place) {
   const from = place[${Head.from}], to = place[${Head.to}], count = place[${Head.count}];
   const missing = BLOCK - place[${Head.lastLength}];
-  let readMs = 0, reads = 0;
+  let slowReads = 0, reads = 0;
   for (let start = 0, end; start < count; start = end) {
     end = Math.min(start + STEP, count);
-    const began = performance.now();
     for (let i = start, next; i < end; i = next) {
       const source = place[SOURCES + i];
       for (next = i + 1; next < end && place[SOURCES + next] === source + (next - i) * BLOCK; ) next++;
       const length = (next - i) * BLOCK - (next === count ? missing : 0);
       const at = (i - start) * BLOCK;
+      const began = performance.now();
       if (readSync(from, buffer, at, length, source) !== length) return false;
+      if (isSlow(began, next - i)) slowReads++;
       if (next === count) buffer.fill(0, at + length, at + (next - i) * BLOCK);
       reads++;
     }
-    readMs += performance.now() - began;
     for (let i = start; i < end; i++) {
       const block = blocks[i - start];
       place[SUMS + i] = block[0] === 0 && zero.equals(block) ? ${ZERO_BLOCK} : crc32At(BUFFER + (i - start) * BLOCK, place[SUMS + i]);
@@ -110,7 +111,7 @@ function copy(place) {
       if (writeSync(to, buffer, (i - start) * BLOCK, length, target) !== length) return false;
     }
   }
-  place[${Head.readMs}] = readMs;
+  place[${Head.slowReads}] = slowReads;
   place[${Head.reads}] = reads;
   return true;
 }
@@ -316,7 +317,7 @@ function answerIn(place: Float64Array, count: number): CopyAnswer {
   return { sums, zeros, isSlow: wasSlow(place) };
 }
 
+/** A call alone says nothing: the thread may have lost its processor meanwhile. From a disk at least every other one is slow. */
 function wasSlow(place: Float64Array): boolean {
-  const { readMs, reads, count } = Head;
-  return (place[readMs] ?? 0) > (place[reads] ?? 0) * SLOW_CALL + (place[count] ?? 0) * SLOW_BLOCK;
+  return 2 * (place[Head.slowReads] ?? 0) >= (place[Head.reads] ?? 0);
 }
