@@ -23,6 +23,11 @@ export class Progress {
   readonly update = (done: ByteLength, total: ByteLength): void => {
     if (!this.#isShown) return;
     const seconds = (performance.now() - this.#since) / 1000;
+    const shown = {
+      at: formatSize(done),
+      whole: formatSize(total),
+      rate: formatSize(Math.round(done / seconds)),
+    };
     if (this.#bar === undefined) {
       if (seconds * 1000 < PATIENCE_MS) return;
       this.#bar = new SingleBar({
@@ -34,13 +39,9 @@ export class Progress {
         clearOnComplete: true,
         fps: 10,
       });
-      this.#bar.start(total, 0, { at: '', whole: '', rate: '' });
+      this.#bar.start(total, done, shown);
     }
-    this.#bar.update(done, {
-      at: formatSize(done),
-      whole: formatSize(total),
-      rate: formatSize(Math.round(done / seconds)),
-    });
+    this.#bar.update(done, shown);
   };
 
   /** Takes the bar away. */
