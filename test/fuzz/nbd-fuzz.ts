@@ -1,7 +1,7 @@
 /**
  * Fuzzes the NBD server: broken negotiations and requests, from clients that also vanish or do not read.
  *
- *     npx tsx test/fuzz/nbd-fuzz.ts --cases 100000 --seed 1 [--workers 2]
+ *     npx tsx test/fuzz/nbd-fuzz.ts --cases 100000 --seed 1 [--workers 2] [--from 4000]
  *     npx tsx test/fuzz/nbd-fuzz.ts --seed 1 --only 4711        one case again, told in full
  *
  * Case `i` of a seed always sends the same bytes in the same pieces. Workers are processes of their own: one that says
@@ -23,6 +23,8 @@ export const HEAP_GROWTH_LIMIT = 8 * 1024 * 1024;
 
 export interface FuzzOptions {
   readonly seed: string;
+  /** The first one; 0 unless given. */
+  readonly from?: number;
   readonly cases: number;
   readonly workers: number;
   readonly onProgress?: (done: number) => void;
@@ -74,18 +76,21 @@ export async function fuzz(options: FuzzOptions): Promise<FuzzReport> {
 class Run {
   readonly #options: FuzzOptions;
   readonly #findings: Finding[] = [];
-  #next = 0;
+  #next: number;
+  readonly #end: number;
   #done = 0;
   #sums = { options: 0, replies: 0, slowestMs: 0, heapGrowth: 0 };
 
   constructor(options: FuzzOptions) {
     this.#options = options;
+    this.#next = options.from ?? 0;
+    this.#end = this.#next + options.cases;
   }
 
   /** Keeps a worker running for as long as there is work, a new one where the last was lost. */
   async worker(): Promise<void> {
     let rest: Work | undefined;
-    while (rest !== undefined || this.#next < this.#options.cases) {
+    while (rest !== undefined || this.#next < this.#end) {
       const child = fork(fileURLToPath(import.meta.url), ['--worker', '--seed', this.#options.seed], {
         execArgv: ['--import', 'tsx', '--expose-gc', '--max-old-space-size=600'],
         stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
@@ -101,7 +106,7 @@ class Run {
 
   #chunk(): Work {
     const from = this.#next;
-    this.#next = Math.min(this.#options.cases, from + CHUNK);
+    this.#next = Math.min(this.#end, from + CHUNK);
     return { from, to: this.#next };
   }
 
@@ -236,6 +241,7 @@ async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
       cases: { type: 'string', default: '1000' },
+      from: { type: 'string', default: '0' },
       seed: { type: 'string', default: '1' },
       workers: { type: 'string', default: '1' },
       only: { type: 'string' },
@@ -246,6 +252,7 @@ async function main(): Promise<void> {
   if (values.only !== undefined) return only(values.seed, Number(values.only));
   const report = await fuzz({
     seed: values.seed,
+    from: Number(values.from),
     cases: Number(values.cases),
     workers: Number(values.workers),
     onProgress: (done) => {
