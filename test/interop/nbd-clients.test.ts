@@ -155,6 +155,13 @@ describe.skipIf(!requireTool('nbdinfo', 'nbdcopy'))('libnbd', () => {
     expect(since.map(({ type }) => type)).toEqual([0]);
   });
 
+  test('a snapshot that is named by the beginning of its id is told by the whole one', async () => {
+    const { id, served } = await setUp();
+    const short = served.uri(`snapshot/${id.slice(0, 8)}`);
+    const [about] = JSON.parse(await runWell('nbdinfo', '--json', short)).exports;
+    expect(about).toMatchObject({ 'export-name': `snapshot/${id}`, 'export-size': SIZE });
+  });
+
   test('nbdcopy copies both ways over several connections', async () => {
     const { bench, before, live, snapshot } = await setUp();
     await runWell('nbdcopy', '--connections=4', snapshot, bench.path('old.raw'));

@@ -4,7 +4,7 @@ import type { ByteLength, ByteOffset } from '../../units.js';
 import type { StatusExtent } from '../wire/block-status.js';
 
 export interface NbdExport {
-  /** As clients name it. */
+  /** As the list of exports names it; clients may have asked by a shorter name. */
   readonly name: string;
   /** For people; may be empty. */
   readonly description: string;

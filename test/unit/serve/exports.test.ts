@@ -119,6 +119,21 @@ describe('the catalog', () => {
     expect((await several.open('b/live'))?.writable).toBe(true);
   });
 
+  test('names a snapshot as in the list, however short the name was by which it was found', async () => {
+    const { volume, a } = await populated();
+    const one = new VolumeExports([{ volume, name: 'a.img' }]);
+    const several = new VolumeExports([
+      { volume, name: 'a.img' },
+      { volume: (await populated()).volume, name: 'b' },
+    ]);
+    for (const id of [a, a.slice(0, 10), a.slice(0, 12).toUpperCase()]) {
+      expect((await one.open(`snapshot/${id}`))?.name).toBe(`snapshot/${a}`);
+      expect((await several.open(`a.img/snapshot/${id}`))?.name).toBe(`a.img/snapshot/${a}`);
+    }
+    expect((await one.open(''))?.name).toBe('');
+    expect((await one.open('live'))?.name).toBe('live');
+  });
+
   test('counts who uses what, and what fails', async () => {
     const { volume, a, world } = await populated();
     const catalog = new VolumeExports([{ volume, name: '' }]);
