@@ -77,10 +77,22 @@ test('contexts are listed by namespace, and wildcards select nothing', async () 
     expect(contexts.select(`volsnap:changed:${query}`), query).toEqual([]);
 });
 
-test('a context is named as it was asked for, short ids too', async () => {
+test('a context that is selected is named as it was asked for, short ids too', async () => {
   const { volume, a } = await populated();
   const query = `qemu:dirty-bitmap:since-${a.slice(0, 10)}`;
   expect(new ChangeContexts(volume, undefined, SIZE).select(query)[0]?.name).toBe(query);
+});
+
+test('the list finds every context that can be selected, and gives its whole name', async () => {
+  const { volume, a, b } = await populated();
+  const contexts = new ChangeContexts(volume, undefined, SIZE);
+  const [short, shortB] = [a.slice(0, 10), b.slice(0, 12).toUpperCase()];
+  expect(contexts.list(`qemu:dirty-bitmap:since-${short}`)).toEqual([`qemu:dirty-bitmap:since-${a}`]);
+  expect(contexts.list(`qemu:dirty-bitmap:since-${shortB}`)).toEqual([`qemu:dirty-bitmap:since-${b}`]);
+  expect(contexts.list(`volsnap:changed:${short}..${shortB}`)).toEqual([`volsnap:changed:${a}..${b}`]);
+  const atA = new ChangeContexts(volume, snapshotNamed(volume, a), SIZE);
+  for (const query of ['since-', `since-${short}`, 'since-zz', 'nothing'])
+    expect(atA.list(`qemu:dirty-bitmap:${query}`), query).toEqual([]);
 });
 
 test('an id stands for a snapshot while it is clear', async () => {
