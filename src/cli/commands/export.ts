@@ -6,6 +6,7 @@ import {
   exportQcow2,
   exportRaw,
   exportVss,
+  InvalidArgumentError,
   type Snapshot,
   UnsupportedError,
   type VolumeAccess,
@@ -170,7 +171,7 @@ async function exportImage(
   destination: Destination,
 ): Promise<ImageResult> {
   const { snapshot, output: target } = options;
-  const since = options.since === undefined ? undefined : findSnapshot(volume, options.since);
+  const since = options.since === undefined ? undefined : olderThan(snapshot, volume, options.since);
   const backing = since && (await backingFor(target, since, options));
   const device = await openDestination(destination, 0);
   try {
@@ -200,6 +201,15 @@ async function exportImage(
   } finally {
     await device.close();
   }
+}
+
+/** Asked before any image of it is looked for: of a wrong snapshot every image is wrong. @throws InvalidArgumentError */
+function olderThan(snapshot: Snapshot, volume: VolumeAccess, id: string): Snapshot {
+  const since = findSnapshot(volume, id);
+  if (since.order < snapshot.order) return since;
+  throw new InvalidArgumentError(
+    `snapshot ${since.id} is not older than ${snapshot.id}; name an older one with --since`,
+  );
 }
 
 /** Such an image is of use where the older one is, which may be elsewhere; read alone it gives zeros. */
