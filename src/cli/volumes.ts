@@ -221,6 +221,7 @@ function tellEvents({ notes }: Session, volume: VolumeAccess): void {
 const FULL_PHRASES: Readonly<Record<FullReason, string>> = {
   limit: 'the limit is reached',
   'host-full': 'the file system of the snapshots is full',
+  'file-too-long': 'a file of theirs would become longer than its file system, or ulimit -f, allows',
   memory: 'a diff area has not arrived, and the memory for its copies is full',
 };
 

@@ -1,5 +1,5 @@
 /** Failures of the operating system as errors of this package: what was being done, why it failed, what to do. */
-import { DeviceError, NotFoundError, VolsnapError } from '../errors.js';
+import { DeviceError, isTooLong, NotFoundError, VolsnapError } from '../errors.js';
 
 const ADVICE: Readonly<Record<string, string>> = {
   EACCES: 'run as a user who may do this, or ask for less (read only)',
@@ -34,6 +34,12 @@ export function systemError(doing: string, cause: unknown): VolsnapError {
   const message = `cannot ${doing}: ${why}${advice === undefined ? '' : `; ${advice}`}`;
   return code === 'ENOENT' ? new NotFoundError(message, { cause }) : new DeviceError(message, { cause });
 }
+
+/** Why the host gave no room in `place` (see `isOutOfSpace`): `cause` tells a full disk from a file that would become too long. */
+export const hostLack = (place: string, cause: unknown): string =>
+  isTooLong(cause)
+    ? `a file of ${place} would become longer than its file system, or the limit on file size (ulimit -f), allows`
+    : `the file system of ${place} is full`;
 
 /** Runs `action` and explains its failure: see `systemError`. */
 export async function explained<T>(doing: string, action: () => Promise<T>): Promise<T> {

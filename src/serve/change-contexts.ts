@@ -4,7 +4,7 @@
  *     qemu:dirty-bitmap:since-ID   since that snapshot: until now on the volume, until the snapshot itself on a snapshot's export
  *     volsnap:changed:ID..ID       between any two snapshots, the older first
  *
- * An extent's status is 1 where something was written. Ids may be shortened while they stay clear.
+ * An extent's status is 1 where something was written. Ids may be shortened while they stay clear; a list gives them whole.
  */
 import { setImmediate as otherWork } from 'node:timers/promises';
 import type { StatusContext, StatusContexts } from '../nbd/server/export.js';
@@ -23,6 +23,14 @@ const CLEAN = 0;
 
 /** Tables of so many bytes of a volume are looked through before others have their turn. */
 const TURN_BYTES = 64 * 1024 ** 3;
+
+/** What a context tells about, with its name in whole ids. */
+interface Span {
+  readonly name: string;
+  readonly since: Snapshot;
+  /** `undefined`: now. */
+  readonly until: Snapshot | undefined;
+}
 
 /** The only snapshot whose id, or whose store's, begins so; damaged ones have nothing to tell. */
 export function snapshotNamed(volume: VolumeAccess, text: string): Snapshot | undefined {
@@ -49,17 +57,17 @@ export class ChangeContexts implements StatusContexts {
 
   list(query?: string): readonly string[] {
     if (query === undefined) return [...this.#sinceNames(), CHANGED];
-    const isWildcard = query === 'qemu:' || query === 'qemu:dirty-bitmap:';
-    const since = this.#sinceNames().filter((name) => isWildcard || name === query);
-    if (query === 'volsnap:') return [...since, CHANGED];
+    if (query === 'qemu:' || query === 'qemu:dirty-bitmap:') return this.#sinceNames();
+    if (query === 'volsnap:') return [CHANGED];
     // Of all pairs there can be a hundred thousand; neighbours show what a name looks like.
     if (query === CHANGED) return this.#neighbourNames();
-    return [...since, ...(query.startsWith(CHANGED) ? this.select(query).map(({ name }) => name) : [])];
+    const span = this.#spanOf(query);
+    return span === undefined ? [] : [span.name];
   }
 
   select(query: string): readonly StatusContext[] {
-    const range = this.#rangeOf(query);
-    return range === undefined ? [] : [this.#context(query, range)];
+    const span = this.#spanOf(query);
+    return span === undefined ? [] : [this.#context(query, span)];
   }
 
   #sinceNames(): string[] {
@@ -78,23 +86,23 @@ export class ChangeContexts implements StatusContexts {
     return until === undefined ? snapshots : snapshots.filter(({ order }) => order < until.order);
   }
 
-  #rangeOf(query: string): { since: Snapshot; until: Snapshot | undefined } | undefined {
+  #spanOf(query: string): Span | undefined {
     if (query.startsWith(SINCE)) {
       const since = snapshotNamed(this.#volume, query.slice(SINCE.length));
       if (since === undefined || !this.#older().includes(since)) return undefined;
-      return { since, until: this.#until };
+      return { name: `${SINCE}${since.id}`, since, until: this.#until };
     }
     if (!query.startsWith(CHANGED)) return undefined;
     const [from = '', to = '', ...more] = query.slice(CHANGED.length).split(BETWEEN);
     const [since, until] = [snapshotNamed(this.#volume, from), snapshotNamed(this.#volume, to)];
     if (since === undefined || until === undefined || more.length > 0) return undefined;
-    return since.order > until.order ? undefined : { since, until };
+    if (since.order > until.order) return undefined;
+    return { name: `${CHANGED}${since.id}${BETWEEN}${until.id}`, since, until };
   }
 
-  /** Named as it was asked for: that is what clients look for in the answer. */
-  #context(name: string, range: { since: Snapshot; until: Snapshot | undefined }): StatusContext {
+  /** Named as it was asked for: QEMU and libnbd look for that in the answer, and take another name for a refusal. */
+  #context(name: string, { since, until }: Span): StatusContext {
     const [volume, size] = [this.#volume, this.#size];
-    const { since, until } = range;
     const moments = { since, ...(until === undefined ? {} : { until }) };
     return {
       name,

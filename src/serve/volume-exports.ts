@@ -85,7 +85,9 @@ export class VolumeExports implements ExportCatalog {
       if (rest === LIVE) return this.#live(volume, name);
       if (!rest.startsWith(SNAPSHOT)) continue;
       const snapshot = snapshotNamed(volume, rest.slice(SNAPSHOT.length));
-      if (snapshot !== undefined && !snapshot.offline) return this.#snapshot(volume, snapshot, name);
+      // Named as in the list, however it was asked for: a shortened id may be taken by a later snapshot too.
+      if (snapshot !== undefined && !snapshot.offline)
+        return this.#snapshot(volume, snapshot, `${before}${SNAPSHOT}${snapshot.id}`);
     }
     return undefined;
   }

@@ -8,7 +8,7 @@ import type { Problem } from './problem.js';
 import type { DeletionReason } from './record.js';
 
 /** Why there is no room: the limit of the store (its reserve, in-volume), the file system that it is on, or the memory for a late diff area. */
-export type FullReason = 'limit' | 'host-full' | 'memory';
+export type FullReason = 'limit' | 'host-full' | 'file-too-long' | 'memory';
 
 export interface VolumeEvents {
   created: [{ readonly id: Guid; readonly label: string | undefined }];

@@ -5,10 +5,12 @@
  * mutex of `Space`.
  */
 import type { CopyOnWrite } from '../copy-on-write/copy-on-write.js';
+import { hostLack } from '../device/system-error.js';
 import type { Clock } from '../environment.js';
 import {
   HeldError,
   InvalidArgumentError,
+  isTooLong,
   NoSpaceError,
   RevertInProgressError,
   SnapshotDeletedError,
@@ -46,6 +48,9 @@ export interface Full {
   readonly reason: FullReason;
   readonly cause?: unknown;
 }
+
+/** The reason where the host gave no room; `error` says so (see `isOutOfSpace`). */
+export const hostReason = (error: unknown): FullReason => (isTooLong(error) ? 'file-too-long' : 'host-full');
 
 export interface OverflowParts {
   readonly store: AttachedStore;
@@ -242,8 +247,8 @@ export class Overflow {
   #noSpace(record: SnapshotRecord, full: Full, hasWaited: boolean): NoSpaceError {
     const { policy, waitMs } = this.rules;
     const why =
-      full.reason === 'host-full'
-        ? `the file system of ${this.#store.name} is full`
+      full.reason === 'host-full' || full.reason === 'file-too-long'
+        ? hostLack(this.#store.name, full.cause)
         : `the diff area of snapshot ${record.id} needs ${full.neededBytes} bytes more, ${full.availableBytes} can be had`;
     const rule = hasWaited
       ? `none was given within ${waitMs} ms`

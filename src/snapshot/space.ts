@@ -29,7 +29,7 @@ import type { SnapshotChain } from './chain.js';
 import type { Emit } from './events.js';
 import { type SpaceForecast, SpaceMonitor, type SpaceWarning } from './forecast.js';
 import { type Growth, GrowthStep } from './growth.js';
-import { type Full, type MergesAtWork, Overflow, type SpacePolicyOptions } from './overflow.js';
+import { type Full, hostReason, type MergesAtWork, Overflow, type SpacePolicyOptions } from './overflow.js';
 import type { SnapshotRecord } from './record.js';
 import { RoomByDeletion } from './room-by-deletion.js';
 import { type Patience, SpaceWaiters } from './space-waiters.js';
@@ -254,7 +254,7 @@ export class Space implements CopyOnWriteHost {
       return undefined;
     } catch (error) {
       if (!isOutOfSpace(error)) throw error;
-      return { neededBytes, availableBytes, reason: 'host-full', cause: error };
+      return { neededBytes, availableBytes, reason: hostReason(error), cause: error };
     }
   }
 
@@ -305,7 +305,7 @@ export class Space implements CopyOnWriteHost {
       const full: Full = {
         neededBytes: BLOCK_SIZE,
         availableBytes: 0,
-        reason: 'host-full',
+        reason: hostReason(error),
         cause: error,
       };
       if ((await this.#overflow.act(newest, full, patience)) === 'wait') return 'wait';

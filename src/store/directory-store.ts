@@ -7,6 +7,7 @@
 import type { BlockDevice, ResizableDevice } from '../device/block-device.js';
 import type { Folder } from '../device/folder.js';
 import { HostFolder } from '../device/host-folder.js';
+import { hostLack } from '../device/system-error.js';
 import {
   AlreadyInitializedError,
   FormatError,
@@ -245,7 +246,7 @@ class DirectoryArea implements AreaFile {
     } catch (error) {
       this.budget.giveBack(length);
       if (!isOutOfSpace(error)) throw error;
-      throw new NoSpaceError(`the file system of ${this.folder.name} is full`, { cause: error });
+      throw new NoSpaceError(hostLack(this.folder.name, error), { cause: error });
     }
     return [{ volumeOffset, length }];
   }

@@ -306,6 +306,25 @@ describe('export', () => {
     expect(bench.shell('ls').stdout.trim().split('\n')).toEqual(['a.img', 'a.img.volsnap', 'out.img']);
   });
 
+  test('goes to standard output where FILE is -, zeros and all; ./- is a file', () => {
+    const bench = new Bench();
+    const content = Buffer.alloc(3 * MEBIBYTE + 1000);
+    noise(100_000, 1).copy(content, MEBIBYTE);
+    bench.volume('a.img', content);
+    const id = bench.snapshot('a.img');
+    bench.ok(['write', 'a.img'], noise(2 * MEBIBYTE, 3));
+    expectSame(bench.ok(['export', 'a.img', id.slice(0, 8), '-o', '-']).bytes, content);
+    expect(bench.shell('ls').stdout.trim().split('\n')).toEqual(['a.img', 'a.img.volsnap']);
+    expect(bench.shell(`volsnap export a.img ${id} -o - | head -c 5 | wc -c`)).toMatchObject({
+      status: 0,
+      stdout: '5\n',
+      stderr: '',
+    });
+    expect(bench.fails(['export', 'a.img', 'feed', '-o', '-'], 1)).toContain('no snapshot feed');
+    bench.ok(['export', 'a.img', id, '-o', './-']);
+    expectSame(readFileSync(bench.path('-')), content);
+  });
+
   test('never touches the volume itself', () => {
     const bench = new Bench();
     bench.volume('a.img', noise(MEBIBYTE, 1));

@@ -181,6 +181,11 @@ describe('export --format qcow2', () => {
     expect(bench.fails(qcow2(second, 'x', ...since, '--backing-format', 'raw'), 2)).toContain('--backing');
     expect(bench.fails(qcow2(first, 'x', '--since', second), 1)).toContain('is not older than');
     expect(bench.fails(qcow2(first, 'x', '--since', first), 1)).toContain('is not older than');
+    // The image of a wrong snapshot may be missing or wrong too: that is not what is to be mended.
+    for (const backing of ['no-such.qcow2', 'a.img'])
+      expect(bench.fails(qcow2(first, 'x', '--since', second, '--backing', backing), 1)).toContain(
+        'is not older than',
+      );
     expect(bench.fails(qcow2(first, 'x', '--since', 'feed'), 1)).toContain('has no snapshot feed');
     expect(bench.shell('ls').stdout.trim().split('\n')).toEqual(['a.img', 'a.img.volsnap']);
   });

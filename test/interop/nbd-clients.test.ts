@@ -42,6 +42,9 @@ interface MapExtent {
   readonly description?: string;
 }
 
+const qemuIo = (uri: string, options: readonly string[], ...commands: readonly string[]) =>
+  run('qemu-io', ['-f', 'raw', ...options, ...commands.flatMap((each) => ['-c', each]), uri]);
+
 describe.skipIf(!requireTool('qemu-img', 'qemu-io'))('QEMU', () => {
   test('qemu-img reads, compares, maps and converts both', async () => {
     const { bench, after, before, live, snapshot } = await setUp();
@@ -77,10 +80,9 @@ describe.skipIf(!requireTool('qemu-img', 'qemu-io'))('QEMU', () => {
 
   test('qemu-io writes, zeroes, discards, flushes and reads what it wrote', async () => {
     const { live, snapshot } = await setUp();
-    const qemuIo = (uri: string, ...commands: readonly string[]) =>
-      runWell('qemu-io', '-f', 'raw', ...commands.flatMap((each) => ['-c', each]), uri);
-    const output = await qemuIo(
+    const { output } = await qemuIo(
       live,
+      [],
       'write -P 0x5a 1M 64k',
       'write -f -P 0x5b 1100001 777',
       'read -P 0x5b 1100001 777',
@@ -99,6 +101,24 @@ describe.skipIf(!requireTool('qemu-img', 'qemu-io'))('QEMU', () => {
     expect(output).not.toMatch(/failed|error/i);
     const refused = await run('qemu-io', ['-f', 'raw', '-c', 'write 0 512', snapshot]);
     expect(refused.output).toMatch(/read-only|permission denied/i);
+  });
+
+  test('qemu-io reads in a snapshot what was there, at any place, after it was overwritten on the volume', async () => {
+    const { bench, volume, served, live } = await setUp();
+    const places = ['0 64k', '1100001 777', '5200000 3M', '31M 1M'];
+    const onAll = (command: string) => places.map((place) => `${command} ${place}`);
+    const verified = async (uri: string, pattern: string) => {
+      const { status, output } = await qemuIo(uri, ['-r'], ...onAll(`read -P ${pattern}`));
+      expect(output.match(/^read /gm)).toHaveLength(places.length);
+      return status === 0 && !/failed|error/i.test(output);
+    };
+    await qemuIo(live, [], ...onAll('write -P 0x11'), 'flush');
+    const snapshot = served.uri(`snapshot/${bench.snapshot(volume)}`);
+    await qemuIo(live, [], ...onAll('write -P 0x22'), 'flush');
+    expect(await verified(snapshot, '0x11')).toBe(true);
+    expect(await verified(live, '0x22')).toBe(true);
+    // Other content would be seen.
+    expect(await verified(snapshot, '0x22')).toBe(false);
   });
 });
 
@@ -155,6 +175,13 @@ describe.skipIf(!requireTool('nbdinfo', 'nbdcopy'))('libnbd', () => {
     expect(since.map(({ type }) => type)).toEqual([0]);
   });
 
+  test('a snapshot that is named by the beginning of its id is told by the whole one', async () => {
+    const { id, served } = await setUp();
+    const short = served.uri(`snapshot/${id.slice(0, 8)}`);
+    const [about] = JSON.parse(await runWell('nbdinfo', '--json', short)).exports;
+    expect(about).toMatchObject({ 'export-name': `snapshot/${id}`, 'export-size': SIZE });
+  });
+
   test('nbdcopy copies both ways over several connections', async () => {
     const { bench, before, live, snapshot } = await setUp();
     await runWell('nbdcopy', '--connections=4', snapshot, bench.path('old.raw'));
@@ -185,6 +212,23 @@ describe.skipIf(!requireTool('fio'))('fio', () => {
     await runWell('fio', '--output-format=terse', ...both, ...large);
     await runWell('nbdcopy', snapshot, bench.path('old.raw'));
     expectSame(await readFile(bench.path('old.raw')), before);
+  });
+
+  test('reads a snapshot and verifies every block of it, while the volume is overwritten', async () => {
+    const { bench, volume, served, live } = await setUp();
+    const job = (name: string, uri: string, rw: string, bs: string) => [
+      ...[`--name=${name}`, '--ioengine=nbd', `--uri=${uri}`, `--rw=${rw}`, `--bs=${bs}`],
+      ...['--size=32M', '--iodepth=16', '--verify_fatal=1', '--verify_state_save=0'],
+    ];
+    const checked = ['--verify=crc32c', '--verify_interval=4k', '--do_verify=0'];
+    await runWell('fio', ...job('fill', live, 'write', '1M'), ...checked);
+    const snapshot = served.uri(`snapshot/${bench.snapshot(volume)}`);
+    const reading = (uri: string) => [...job('old', uri, 'randread', '4k'), ...checked];
+    await runWell('fio', ...reading(snapshot), ...job('new', live, 'randwrite', '64k'));
+    // Other content would be seen.
+    const { status, output } = await run('fio', reading(live));
+    expect(status).not.toBe(0);
+    expect(output).toMatch(/verify: bad/);
   });
 });
 

@@ -6,6 +6,7 @@ import {
   exportQcow2,
   exportRaw,
   exportVss,
+  InvalidArgumentError,
   type Snapshot,
   UnsupportedError,
   type VolumeAccess,
@@ -19,9 +20,12 @@ import { parsePath } from '../places.js';
 import { withProgress } from '../progress.js';
 import type { Runner, Session } from '../session.js';
 import { formatSize } from '../size.js';
+import { refuseTerminal, streamRange } from '../streaming.js';
 import { shellWord } from '../text.js';
 import { readVolume } from '../volumes.js';
 
+/** As FILE: the bytes go to standard output. A file of that name is `./-`. */
+const STANDARD_OUTPUT = '-';
 /** The unit of `blocks` in what stat(2) tells, in bytes. */
 const STAT_BLOCK = 512;
 
@@ -41,12 +45,13 @@ export const exportCommand = (run: Runner): Command =>
       'volsnap export disk.img 1a2b3c4d -o before.img',
       'volsnap export disk.img 5e6f7a8b -o tuesday.qcow2 --format qcow2 --since 1a2b3c4d --backing monday.qcow2',
       'volsnap export disk.img --format vss -o all.img && vshadowinfo all.img',
+      'volsnap export disk.img 1a2b3c4d -o - | zstd > before.img.zst',
     ],
   })
     .argument('[ID]', 'the snapshot')
     .requiredOption(
       '-o, --output <FILE>',
-      'the image to make; an older one is replaced when the new one is whole',
+      'the image to make; an older one is replaced when the new one is whole; - is standard output, for format raw',
       parsePath,
     )
     .addOption(
@@ -71,6 +76,7 @@ async function exportSnapshot(
 ): Promise<undefined> {
   const { output: target } = options;
   checkUsage(id, options);
+  if (target === STANDARD_OUTPUT && id !== undefined) return exportStream(session, path, id, options);
   const result = await readVolume(session, path, options, async (volume) => {
     const snapshot = id === undefined ? undefined : findSnapshot(volume, id);
     return withDestination(target, volume.name, (destination) => {
@@ -86,7 +92,26 @@ async function exportSnapshot(
   else await output.print(`${target}: ${formatSize(size)}, ${formatSize(writtenBytes)} of it data`);
 }
 
-function checkUsage(id: string | undefined, { format, since, backing, backingFormat }: ExportOptions): void {
+/** Zeros too: nothing can be left out of a stream. */
+async function exportStream(
+  session: Session,
+  path: string,
+  id: string,
+  options: ExportOptions,
+): Promise<undefined> {
+  if (session.json)
+    throw new UsageError('--json would end up among the bytes on standard output; name a file with -o');
+  refuseTerminal(session);
+  await readVolume(session, path, options, async (volume) => {
+    const snapshot = findSnapshot(volume, id);
+    await streamRange(session, 'Exporting', snapshot, { offset: 0, length: snapshot.size });
+  });
+}
+
+function checkUsage(
+  id: string | undefined,
+  { format, since, backing, backingFormat, output }: ExportOptions,
+): void {
   if (format !== 'vss' && id === undefined)
     throw new UsageError('say which snapshot: volsnap export VOLUME ID -o FILE');
   if (since !== undefined && format !== 'qcow2')
@@ -97,6 +122,11 @@ function checkUsage(id: string | undefined, { format, since, backing, backingFor
     throw new UsageError('--backing goes with --since: an image of everything is not read through another');
   if (backingFormat !== undefined && backing === undefined)
     throw new UsageError('--backing-format goes with --backing');
+  if (output === STANDARD_OUTPUT && format !== 'raw') {
+    throw new UsageError(
+      `format ${format} is not written in order, so it needs a file: only raw goes to standard output (a file named - is ./-)`,
+    );
+  }
 }
 
 interface Result {
@@ -141,7 +171,7 @@ async function exportImage(
   destination: Destination,
 ): Promise<ImageResult> {
   const { snapshot, output: target } = options;
-  const since = options.since === undefined ? undefined : findSnapshot(volume, options.since);
+  const since = options.since === undefined ? undefined : olderThan(snapshot, volume, options.since);
   const backing = since && (await backingFor(target, since, options));
   const device = await openDestination(destination, 0);
   try {
@@ -171,6 +201,15 @@ async function exportImage(
   } finally {
     await device.close();
   }
+}
+
+/** Asked before any image of it is looked for: of a wrong snapshot every image is wrong. @throws InvalidArgumentError */
+function olderThan(snapshot: Snapshot, volume: VolumeAccess, id: string): Snapshot {
+  const since = findSnapshot(volume, id);
+  if (since.order < snapshot.order) return since;
+  throw new InvalidArgumentError(
+    `snapshot ${since.id} is not older than ${snapshot.id}; name an older one with --since`,
+  );
 }
 
 /** Such an image is of use where the older one is, which may be elsewhere; read alone it gives zeros. */

@@ -1,13 +1,11 @@
 /** `volsnap read`: bytes of a volume or a snapshot to standard output. */
 import type { Command } from 'commander';
 import { type ByteLength, type ByteOffset, InvalidArgumentError } from '../../index.js';
-import { chunksOf } from '../chunks.js';
 import { type CommonOptions, volumeCommand } from '../command.js';
-import { UsageError } from '../failure.js';
 import { parseSource } from '../places.js';
-import { withProgress } from '../progress.js';
 import type { Runner, Session } from '../session.js';
 import { parseSize } from '../size.js';
+import { refuseTerminal, streamRange } from '../streaming.js';
 import { readVolume, sourceIn } from '../volumes.js';
 
 interface ReadOptions extends CommonOptions {
@@ -30,12 +28,7 @@ export const readCommand = (run: Runner): Command =>
     .action(run(read));
 
 async function read(session: Session, source: string, options: ReadOptions): Promise<undefined> {
-  const { output, signal } = session;
-  if (output.isTerminal) {
-    throw new UsageError(
-      'bytes of a volume would upset the terminal; pipe them (| xxd) or redirect them (> FILE)',
-    );
-  }
+  refuseTerminal(session);
   const place = await parseSource(source);
   await readVolume(session, place.path, options, async (volume) => {
     const from = sourceIn(volume, place);
@@ -45,12 +38,6 @@ async function read(session: Session, source: string, options: ReadOptions): Pro
         `bytes ${offset} to ${offset + length} do not lie within the ${from.size} of ${source}`,
       );
     }
-    await withProgress(session, 'Reading', async (update) => {
-      for await (const chunk of chunksOf(from, { offset, length, signal })) {
-        await output.write(chunk.data);
-        if (output.closed) break;
-        update(chunk.offset + chunk.data.byteLength - offset, length);
-      }
-    });
+    await streamRange(session, 'Reading', from, { offset, length });
   });
 }

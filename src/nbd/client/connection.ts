@@ -68,8 +68,14 @@ export class Connection implements Reader {
     const { clock, connectTimeoutMs, contexts } = settings;
     const mailbox = new Mailbox();
     const giveUp = new AbortController();
-    const late = lost(`no connection within ${connectTimeoutMs} ms`);
-    const stop = clock.after(connectTimeoutMs, () => giveUp.abort(late));
+    const late = () => {
+      const what =
+        channel === undefined
+          ? 'no connection'
+          : 'the server took the connection, but did not come to terms on the export';
+      return new ConnectionEnd('abandoned', `${what} within ${connectTimeoutMs} ms`);
+    };
+    const stop = clock.after(connectTimeoutMs, () => giveUp.abort(late()));
     const abort = () => giveUp.abort(lost('interrupted', signal?.reason));
     signal?.addEventListener('abort', abort);
     let channel: Channel | undefined;

@@ -4,7 +4,7 @@ import type { ByteLength, ByteOffset } from '../../units.js';
 import type { StatusExtent } from '../wire/block-status.js';
 
 export interface NbdExport {
-  /** As clients name it. */
+  /** As the list of exports names it; clients may have asked by a shorter name. */
   readonly name: string;
   /** For people; may be empty. */
   readonly description: string;
@@ -35,9 +35,9 @@ export interface NbdExport {
 
 /** The metadata contexts of an export. */
 export interface StatusContexts {
-  /** Names to show for a query; without one all, where one may stand for many (`volsnap:changed:`). */
+  /** Names to show for a query, whole where it is shortened; without one all, where one may stand for many (`volsnap:changed:`). */
   list(query?: string): readonly string[];
-  /** The contexts that a query selects; none if it names nothing known. */
+  /** The contexts that a query selects, named as it says; none if it names nothing known. */
   select(query: string): readonly StatusContext[];
 }
 

@@ -148,6 +148,10 @@ describe('options that contradict each other', () => {
     [['serve', image, '--read-only', '--shadow-copies', 'keep'], 'cannot be used with'],
     [['serve', image, '--read-only', '--protected-blocks', 'drop'], 'cannot be used with'],
     [['serve', image, '--read-only', '--late-areas', '5'], 'cannot be used with'],
+    [['export', image, ID, '-o', '-', '--format', 'qcow2'], 'only raw goes to standard output'],
+    [['export', image, '-o', '-', '--format', 'vss'], 'only raw goes to standard output'],
+    [['export', image, ID, '-o', '-', '--json'], 'among the bytes on standard output'],
+    [['export', image, '-o', '-'], 'say which snapshot'],
     [['init', 'nbd://host/x'], 'no folder beside it'],
     [['init', 'nbd://host/x', '--in-volume', '--reserve', '2M'], 'cannot be made longer'],
   ])('%s', (args, message) => expectUsage(args, message));

@@ -330,6 +330,30 @@ test('writeback: a host that is full makes flushes fail; with room again everyth
   await world.expectRight();
 });
 
+test.each(['write', 'resize'] as const)(
+  'files that may not be so long are no full host: a failed %s is told as what it is',
+  async (kind) => {
+    const world = await World.create({ size: 4 * MEBIBYTE });
+    await world.snapshot();
+    await settle();
+    await world.volume.setSpacePolicy('fail-writes');
+    const reasons: string[] = [];
+    world.volume.on('overflow', ({ reason }) => reasons.push(reason));
+    world.hooks.before = (call) => {
+      if (call.kind === kind && call.target.startsWith('store/{') && call.target.includes('}{'))
+        throw systemFailure('EFBIG');
+      return undefined;
+    };
+    const failure = await world.writeBlock(0, 200).catch((error: unknown) => error);
+    expect(failure).toBeInstanceOf(NoSpaceError);
+    expect(String(failure)).toMatch(/would become longer than its file system, or .*ulimit -f/);
+    expect(String(failure)).not.toContain('is full');
+    expect(reasons).toEqual(['file-too-long']);
+    world.hooks.before = () => undefined;
+    await world.expectRight();
+  },
+);
+
 test('a commit that finds the host full leaves copies that count with the next one', async () => {
   const world = await fullWorld();
   await world.volume.setSpacePolicy('fail-writes');

@@ -356,7 +356,7 @@ describe('a host file system that is full', () => {
       if (kind === 'resize' && isAreaFile(target)) throw systemFailure('EFBIG');
       return undefined;
     };
-    await expect(world.volume.createSnapshot()).rejects.toThrow();
+    await expect(world.volume.createSnapshot()).rejects.toThrow('would become longer than its file system');
     expect(world.volume.snapshots).toHaveLength(3);
     world.hooks.before = () => undefined;
     await world.expectRight();

@@ -46,6 +46,17 @@ async function socketServer(serve: (socket: Socket) => void): Promise<string> {
   return `nbd+unix:///?socket=${path}`;
 }
 
+/** What a client sends at first: its flags, and an option without data. */
+const FLAGS_AND_OPTION = 4 + 16;
+/** Of a server that knows no option but the export's name. */
+const OLD_GREETING = Buffer.concat([encodeGreeting().subarray(0, 16), Buffer.alloc(2)]);
+
+/** To the moment of the next timer, which fires. */
+function timePasses(clock: SimulatedClock): void {
+  clock.jump();
+  clock.fireDue();
+}
+
 describe('opening an export', () => {
   test('that is not there lists those that are', async () => {
     const server = await fake({ exports: ['', 'blue', 'red\u0007'] });
@@ -135,14 +146,40 @@ describe('opening an export', () => {
     expect(error.message).toContain('closed');
   });
 
-  test('of a server that says nothing takes as long as was allowed, and no longer', async () => {
+  test.each([
+    ['says nothing', Buffer.alloc(0)],
+    ['stops within its greeting', encodeGreeting().subarray(0, 9)],
+  ])('of a server that %s takes as long as was allowed, and no longer', async (_, greeting) => {
     const clock = new SimulatedClock();
-    const uri = await socketServer(() => {
-      clock.jump();
-      clock.fireDue();
+    const uri = await socketServer((socket) => socket.write(greeting, () => timePasses(clock)));
+    const error = await refusal(uri, { clock, connectTimeoutMs: 1234 });
+    expect(error).toBeInstanceOf(DeviceError);
+    expect(error.message).toContain('within 1234 ms');
+    expect(clock.monotonic()).toBe(1234);
+    expect(clock.timerCount).toBe(0);
+  });
+
+  const refused = encodeOptionError(Option.extendedHeaders, OptionReply.unsupported, 'not known');
+  test.each([
+    ['after its greeting', encodeGreeting(), Buffer.alloc(0)],
+    ['within the reply to an option', encodeGreeting(), refused.subarray(0, 13)],
+    ['within the data of a reply', encodeGreeting(), refused.subarray(0, -1)],
+    ['when asked for the export by name', OLD_GREETING, Buffer.alloc(3)],
+  ])('of a server that stalls %s, too, and says so', async (_, greeting, answer) => {
+    const clock = new SimulatedClock();
+    const uri = await socketServer((socket) => {
+      let received = 0;
+      socket.write(greeting);
+      socket.on('data', ({ byteLength }) => {
+        received += byteLength;
+        if (received >= FLAGS_AND_OPTION) socket.write(answer, () => timePasses(clock));
+      });
     });
     const error = await refusal(uri, { clock, connectTimeoutMs: 1234 });
-    expect(error.message).toContain('no connection within 1234 ms');
+    expect(error).toBeInstanceOf(DeviceError);
+    expect(error.message).toContain(
+      'the server took the connection, but did not come to terms on the export within 1234 ms',
+    );
     expect(clock.monotonic()).toBe(1234);
     expect(clock.timerCount).toBe(0);
   });

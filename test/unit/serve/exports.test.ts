@@ -77,10 +77,22 @@ test('contexts are listed by namespace, and wildcards select nothing', async () 
     expect(contexts.select(`volsnap:changed:${query}`), query).toEqual([]);
 });
 
-test('a context is named as it was asked for, short ids too', async () => {
+test('a context that is selected is named as it was asked for, short ids too', async () => {
   const { volume, a } = await populated();
   const query = `qemu:dirty-bitmap:since-${a.slice(0, 10)}`;
   expect(new ChangeContexts(volume, undefined, SIZE).select(query)[0]?.name).toBe(query);
+});
+
+test('the list finds every context that can be selected, and gives its whole name', async () => {
+  const { volume, a, b } = await populated();
+  const contexts = new ChangeContexts(volume, undefined, SIZE);
+  const [short, shortB] = [a.slice(0, 10), b.slice(0, 12).toUpperCase()];
+  expect(contexts.list(`qemu:dirty-bitmap:since-${short}`)).toEqual([`qemu:dirty-bitmap:since-${a}`]);
+  expect(contexts.list(`qemu:dirty-bitmap:since-${shortB}`)).toEqual([`qemu:dirty-bitmap:since-${b}`]);
+  expect(contexts.list(`volsnap:changed:${short}..${shortB}`)).toEqual([`volsnap:changed:${a}..${b}`]);
+  const atA = new ChangeContexts(volume, snapshotNamed(volume, a), SIZE);
+  for (const query of ['since-', `since-${short}`, 'since-zz', 'nothing'])
+    expect(atA.list(`qemu:dirty-bitmap:${query}`), query).toEqual([]);
 });
 
 test('an id stands for a snapshot while it is clear', async () => {
@@ -117,6 +129,21 @@ describe('the catalog', () => {
       expect(await several.open(name), name).toBeUndefined();
     expect((await several.open('a.img'))?.size).toBe(SIZE);
     expect((await several.open('b/live'))?.writable).toBe(true);
+  });
+
+  test('names a snapshot as in the list, however short the name was by which it was found', async () => {
+    const { volume, a } = await populated();
+    const one = new VolumeExports([{ volume, name: 'a.img' }]);
+    const several = new VolumeExports([
+      { volume, name: 'a.img' },
+      { volume: (await populated()).volume, name: 'b' },
+    ]);
+    for (const id of [a, a.slice(0, 10), a.slice(0, 12).toUpperCase()]) {
+      expect((await one.open(`snapshot/${id}`))?.name).toBe(`snapshot/${a}`);
+      expect((await several.open(`a.img/snapshot/${id}`))?.name).toBe(`a.img/snapshot/${a}`);
+    }
+    expect((await one.open(''))?.name).toBe('');
+    expect((await one.open('live'))?.name).toBe('live');
   });
 
   test('counts who uses what, and what fails', async () => {
