@@ -8,14 +8,14 @@ import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { copyFile, mkdir, readFile } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
 import { describe, expect, onTestFinished, test } from 'vitest';
+import { bundled } from '../bundled.ts';
 import { canMount, fuse, mount } from '../interop/support/mounts.ts';
 import { Served } from '../interop/support/served.ts';
 import { requireTool, run, runWell } from '../interop/support/writer-tools.ts';
 import { Bench, MEBIBYTE } from './cli-support.ts';
 
-const CHILD = fileURLToPath(new URL('./vm-run-child.ts', import.meta.url));
+const CHILD = bundled(new URL('./vm-run-child.ts', import.meta.url));
 const SIZE = 96 * MEBIBYTE;
 /** The load keeps this many of its newest files. */
 const KEPT = 60;
@@ -26,7 +26,7 @@ class Load {
   readonly durable: { name: string; hash: string }[] = [];
 
   constructor(folder: string, seed: string) {
-    const child = spawn(process.execPath, ['--import', 'tsx', CHILD, folder, seed], {
+    const child = spawn(process.execPath, [...CHILD, folder, seed], {
       stdio: ['pipe', 'pipe', 'inherit'],
     });
     this.#child = child;
