@@ -75,7 +75,7 @@ describe.skipIf(!canMount() || !requireTool(...tools))('a VM on a served volume'
   for (const mode of ['writeback', 'ordered']) {
     test(`loses nothing that was made durable when the server is killed (${mode})`, async () => {
       const bench = new Bench();
-      const volume = bench.volume('disk.img', SIZE);
+      const volume = await bench.volume('disk.img', SIZE);
       await runWell('mkfs.ext4', '-q', '-F', bench.path(volume));
       const served = await Served.start(bench, volume, '--write-mode', mode, '--changed', 'keep');
       const disk = await fuse(bench, 'disk', served.uri());
