@@ -50,9 +50,10 @@ export async function explore(
     counters.moments++;
     const replay = await Replay.until(history, options, steps);
     const saved = replay.world.world.save();
+    const durable = replay.durableHash;
     for (const model of ['power-cut', 'kill'] as const) {
       replay.world.world.restore(saved);
-      const base = `${model} ${replay.model.ticks.last} ${replay.durableHash}`;
+      const base = `${model} ${replay.model.ticks.last} ${durable}`;
       const moment = new CrashMoment(replay.world.crashScope, model);
       if (2 ** moment.units.length > options.limit) counters.sampled++;
       const states = [...moment.states(options.limit, `${history.name} ${steps}`)];
