@@ -16,8 +16,8 @@ export default defineConfig({
     testTimeout: 60_000,
     hookTimeout: 60_000,
     pool: 'forks',
-    // One for each processor, also of small machines: many tests wait for the programs that they start.
-    maxWorkers: Math.max(2, availableParallelism()),
+    // One more than there are processors: many tests wait for the programs that they start.
+    maxWorkers: availableParallelism() + 1,
     reporters: process.env.CI
       ? ['default', ['json', { outputFile: process.env.VITEST_JSON ?? 'coverage/report.json' }]]
       : ['default'],

@@ -13,7 +13,7 @@ describe.each([
   test.each([0, 20, 80])('after %i ms', async (delay) => {
     const bench = new Bench();
     const content = noise(SIZE, 1);
-    bench.volume('a.img', content, ...options);
+    await bench.volume('a.img', content, ...options);
     const id = bench.snapshot('a.img', '--label', 'before');
     const writer = bench.start(['write', 'a.img']);
     const input = noise(SIZE, 2);

@@ -40,7 +40,7 @@ describe('a failure ends with 1 and says why', () => {
 
   test('more snapshots than files may be open say nothing of their content', async () => {
     const bench = new Bench();
-    bench.volume('a.img', MEBIBYTE);
+    await bench.volume('a.img', MEBIBYTE);
     const device = await FileDevice.open(bench.path('a.img'), { writable: true });
     const volume = await Volume.open(device, { store: new DirectoryStore(bench.path('a.img.volsnap')) });
     for (let i = 0; i < 40; i++) await volume.createSnapshot();
@@ -60,19 +60,19 @@ describe('a failure ends with 1 and says why', () => {
     bench.ok(['check', 'a.img']);
   });
 
-  test('a second store for one volume', () => {
+  test('a second store for one volume', async () => {
     const bench = new Bench();
-    bench.volume('a.img', MEBIBYTE);
+    await bench.volume('a.img', MEBIBYTE);
     for (const options of [[], ['--store', 'b'], ['--in-volume', '--reserve', '5M']]) {
       expect(bench.fails(['init', 'a.img', ...options], 1)).toContain('store already');
     }
-    bench.volume('b.img', MEBIBYTE, '--in-volume', '--reserve', '5M');
+    await bench.volume('b.img', MEBIBYTE, '--in-volume', '--reserve', '5M');
     expect(bench.fails(['init', 'b.img'], 1)).toContain('store already');
   });
 
-  test('ranges that leave the volume', () => {
+  test('ranges that leave the volume', async () => {
     const bench = new Bench();
-    bench.volume('a.img', MEBIBYTE);
+    await bench.volume('a.img', MEBIBYTE);
     bench.fails(['read', 'a.img', '--length', '1048577'], 1);
     bench.fails(['read', 'a.img', '--offset', '2M'], 1);
     bench.fails(['read', 'a.img', '--offset', '8191T', '--length', '1'], 1);
@@ -87,9 +87,9 @@ describe('a failure ends with 1 and says why', () => {
     });
   });
 
-  test('an export into a store, where it would take the place of copies', () => {
+  test('an export into a store, where it would take the place of copies', async () => {
     const bench = new Bench();
-    bench.volume('a.img', MEBIBYTE);
+    await bench.volume('a.img', MEBIBYTE);
     const id = bench.snapshot('a.img');
     symlinkSync('a.img.volsnap', bench.path('link'));
     for (const name of [...readdirSync(bench.path('a.img.volsnap')), 'new.raw']) {
@@ -99,17 +99,17 @@ describe('a failure ends with 1 and says why', () => {
     bench.ok(['check', 'a.img']);
   });
 
-  test('input that cannot be read', () => {
+  test('input that cannot be read', async () => {
     const bench = new Bench();
-    bench.volume('a.img', MEBIBYTE);
+    await bench.volume('a.img', MEBIBYTE);
     const { status, stderr } = bench.shell('volsnap write a.img < .');
     expect(status).toBe(1);
     expect(stderr).toMatch(/^volsnap: cannot read standard input: EISDIR.*\n$/);
   });
 
-  test('a control file that was cut off is damage, which check tells', () => {
+  test('a control file that was cut off is damage, which check tells', async () => {
     const bench = new Bench();
-    bench.volume('a.img', MEBIBYTE);
+    await bench.volume('a.img', MEBIBYTE);
     const [control = ''] = readdirSync(bench.path('a.img.volsnap'));
     truncateSync(bench.path(`a.img.volsnap/${control}`), 100);
     expect(bench.run(['check', 'a.img'])).toMatchObject({
@@ -126,9 +126,9 @@ describe('a failure ends with 1 and says why', () => {
     bench.fails(['check', 'plain.img'], 2);
   });
 
-  test('output that cannot be written', () => {
+  test('output that cannot be written', async () => {
     const bench = new Bench();
-    bench.volume('a.img', MEBIBYTE);
+    await bench.volume('a.img', MEBIBYTE);
     for (const command of ['list', 'read']) {
       const outcome = bench.shell(`volsnap ${command} a.img > /dev/full`);
       expect(outcome.status).toBe(1);
@@ -138,9 +138,9 @@ describe('a failure ends with 1 and says why', () => {
 });
 
 describe('ids', () => {
-  test('may be shortened while they stay clear', () => {
+  test('may be shortened while they stay clear', async () => {
     const bench = new Bench();
-    bench.volume('a.img', MEBIBYTE);
+    await bench.volume('a.img', MEBIBYTE);
     const ids = Array.from({ length: 17 }, () => bench.snapshot('a.img'));
     const [first = ''] = ids;
     expect(bench.json(['diff', 'a.img', first.slice(0, 13)])).toEqual([]);
@@ -158,7 +158,7 @@ describe('ids', () => {
 describe('owners', () => {
   test('a writer keeps everybody else out, by name', async () => {
     const bench = new Bench();
-    bench.volume('a.img', 8 * MEBIBYTE);
+    await bench.volume('a.img', 8 * MEBIBYTE);
     const writer = bench.start(['write', 'a.img']);
     await feed(writer, noise(MEBIBYTE, 1));
     const refusal = bench.fails(['create', 'a.img'], 1);
@@ -172,7 +172,7 @@ describe('owners', () => {
 
   test('readers share', async () => {
     const bench = new Bench();
-    bench.volume('a.img', 64 * MEBIBYTE);
+    await bench.volume('a.img', 64 * MEBIBYTE);
     const reader = bench.start(['read', 'a.img']);
     await once(reader.stdout ?? reader, 'readable');
     bench.ok(['list', 'a.img']);
@@ -183,7 +183,7 @@ describe('owners', () => {
 describe('signals', () => {
   test.each(['SIGINT', 'SIGTERM', 'SIGHUP'] as const)('%s closes the volume cleanly', async (signal) => {
     const bench = new Bench();
-    bench.volume('a.img', 8 * MEBIBYTE);
+    await bench.volume('a.img', 8 * MEBIBYTE);
     bench.snapshot('a.img');
     const writer = bench.start(['write', 'a.img']);
     await feed(writer, noise(2 * MEBIBYTE, 1));
@@ -194,7 +194,7 @@ describe('signals', () => {
 
   test('a reader that hangs does not keep the volume open', async () => {
     const bench = new Bench();
-    bench.volume('a.img', 64 * MEBIBYTE);
+    await bench.volume('a.img', 64 * MEBIBYTE);
     const reader = bench.start(['read', 'a.img']);
     await once(reader.stdout ?? reader, 'readable');
     reader.kill('SIGTERM');

@@ -3,7 +3,8 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { formatAge } from '../../src/cli/age.js';
 import { formatShare, formatSize, parseSize } from '../../src/cli/size.js';
-import { cutTo, oneLine, tableLines } from '../../src/cli/text.js';
+import { cutTo, tableLines } from '../../src/cli/table.js';
+import { oneLine } from '../../src/cli/text.js';
 
 describe('sizes', () => {
   test.each([

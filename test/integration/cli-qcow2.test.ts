@@ -8,9 +8,9 @@ import { Bench, ended, expectSame, MEBIBYTE, noise } from './cli-support.js';
 const BLOCK = 16_384;
 
 /** A volume with three snapshots: a block is written before the second, zeros over two blocks before the third. */
-function threeSnapshots(): { bench: Bench; ids: readonly [string, string, string] } {
+async function threeSnapshots(): Promise<{ bench: Bench; ids: readonly [string, string, string] }> {
   const bench = new Bench();
-  bench.volume('a.img', noise(4 * MEBIBYTE, 1));
+  await bench.volume('a.img', noise(4 * MEBIBYTE, 1));
   const first = bench.snapshot('a.img');
   bench.ok(['write', 'a.img', '--offset', String(3 * BLOCK + 7)], noise(100, 2));
   const second = bench.snapshot('a.img');
@@ -28,8 +28,8 @@ const qcow2 = (id: string, output: string, ...options: readonly string[]) => [
 ];
 
 describe('export --format qcow2', () => {
-  test('gives the snapshot, and each increment over the one before', () => {
-    const { bench, ids } = threeSnapshots();
+  test('gives the snapshot, and each increment over the one before', async () => {
+    const { bench, ids } = await threeSnapshots();
     const [first, second, third] = ids;
     expect(bench.json(qcow2(first, '1.qcow2'))).toEqual({
       file: '1.qcow2',
@@ -66,8 +66,8 @@ describe('export --format qcow2', () => {
     expect(bench.ok(qcow2(second, '4.qcow2')).stdout).toBe('4.qcow2: 4 MiB, 4 MiB of it data\n');
   });
 
-  test('finds the older image beside the new one', () => {
-    const { bench, ids } = threeSnapshots();
+  test('finds the older image beside the new one', async () => {
+    const { bench, ids } = await threeSnapshots();
     const [first, second] = ids;
     mkdirSync(bench.path('backups'));
     bench.ok(qcow2(first, 'backups/monday.qcow2'));
@@ -91,8 +91,8 @@ describe('export --format qcow2', () => {
     expect(backingOf(bench, 'backups/x.qcow2')?.name).toBe('again.qcow2');
   });
 
-  test('without an older image names none, and says so', () => {
-    const { bench, ids } = threeSnapshots();
+  test('without an older image names none, and says so', async () => {
+    const { bench, ids } = await threeSnapshots();
     const [first, second] = ids;
     const { status, stderr, stdout } = bench.run([...qcow2(second, '2.qcow2', '--since', first), '--json']);
     expect({ status, said: JSON.parse(stdout) }).toMatchObject({ status: 0, said: { backing: null } });
@@ -100,8 +100,8 @@ describe('export --format qcow2', () => {
     expect(image(bench, '2.qcow2').backing).toBeUndefined();
   });
 
-  test('names an image in another folder by its whole path, in the same one by its name', () => {
-    const { bench, ids } = threeSnapshots();
+  test('names an image in another folder by its whole path, in the same one by its name', async () => {
+    const { bench, ids } = await threeSnapshots();
     const [first, second] = ids;
     mkdirSync(bench.path('old'));
     mkdirSync(bench.path('new'));
@@ -116,8 +116,8 @@ describe('export --format qcow2', () => {
     expect(backingOf(bench, 'old/2.qcow2')?.name).toBe('./12:00.qcow2');
   });
 
-  test('may be read through a raw export', () => {
-    const { bench, ids } = threeSnapshots();
+  test('may be read through a raw export', async () => {
+    const { bench, ids } = await threeSnapshots();
     const [first, second] = ids;
     bench.ok(['export', 'a.img', first, '-o', '1.img']);
     const through = [...qcow2(second, '2.qcow2', '--since', first, '--backing', '1.img')];
@@ -130,8 +130,8 @@ describe('export --format qcow2', () => {
     expect(bench.fails([...through, '--backing-format', 'raw'], 1)).toContain('has 4194303 bytes');
   });
 
-  test('refuses to take the place of an image that it would be read through', () => {
-    const { bench, ids } = threeSnapshots();
+  test('refuses to take the place of an image that it would be read through', async () => {
+    const { bench, ids } = await threeSnapshots();
     const [first, second, third] = ids;
     bench.ok(qcow2(first, '1.qcow2'));
     const whole = readFileSync(bench.path('1.qcow2'));
@@ -142,12 +142,12 @@ describe('export --format qcow2', () => {
     bench.ok(qcow2(third, '2.qcow2'));
   });
 
-  test('refuses an image that cannot be the older one', () => {
-    const { bench, ids } = threeSnapshots();
+  test('refuses an image that cannot be the older one', async () => {
+    const { bench, ids } = await threeSnapshots();
     const [first, second, third] = ids;
     bench.ok(qcow2(first, '1.qcow2'));
     bench.ok(qcow2(second, '2.qcow2'));
-    bench.volume('b.img', MEBIBYTE);
+    await bench.volume('b.img', MEBIBYTE);
     bench.ok(['export', 'b.img', bench.snapshot('b.img'), '-o', 'b.qcow2', '--format', 'qcow2']);
     const wrong = (backing: string, status = 1) =>
       bench.fails(qcow2(third, '3.qcow2', '--since', second, '--backing', backing), status);
@@ -170,8 +170,8 @@ describe('export --format qcow2', () => {
     expectSame(Buffer.from(image(bench, '2.qcow2').read()), bench.read(`a.img@${second}`));
   });
 
-  test('is told of wrong usage', () => {
-    const { bench, ids } = threeSnapshots();
+  test('is told of wrong usage', async () => {
+    const { bench, ids } = await threeSnapshots();
     const [first, second] = ids;
     const since = ['--since', first];
     expect(bench.fails(['export', 'a.img', second, '-o', 'x', ...since], 2)).toContain('--format qcow2');
@@ -192,7 +192,7 @@ describe('export --format qcow2', () => {
 
   test('that is interrupted leaves the older file as it was', async () => {
     const bench = new Bench();
-    bench.volume('a.img', 20 * 1024 * MEBIBYTE);
+    await bench.volume('a.img', 20 * 1024 * MEBIBYTE);
     const id = bench.snapshot('a.img');
     writeFileSync(bench.path('x.qcow2'), 'older');
     const child = bench.start(qcow2(id, 'x.qcow2'));

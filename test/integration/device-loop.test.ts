@@ -106,9 +106,9 @@ describe.skipIf(!canLoop)('FileDevice on a loop device', () => {
     await expect(device.resize(2 * SECTOR)).rejects.toThrow(UnsupportedError);
   });
 
-  test('is read by the program as standard input', () => {
+  test('is read by the program as standard input', async () => {
     const bench = new Bench();
-    bench.volume('a.img', 2048);
+    await bench.volume('a.img', 2048);
     const { status, stderr } = bench.shell(`volsnap write a.img < ${loop(pattern(2048))}`);
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
     expect(Buffer.compare(bench.read('a.img'), pattern(2048))).toBe(0);

@@ -11,6 +11,7 @@ import { describeLayout } from '../../src/format/layout.js';
 import { DirectoryStore, FileDevice, Volume, VolumeServer } from '../../src/index.js';
 import { DeviceExport, FixedCatalog } from '../../src/nbd/server/device-export.js';
 import { NbdServer } from '../../src/nbd/server/server.js';
+import { bundled } from '../bundled.js';
 
 const run = promisify(execFile);
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
@@ -23,9 +24,11 @@ afterAll(() => rm(folder, { recursive: true, force: true }));
 
 const example = async (name: string, ...args: string[]) =>
   (
-    await run(process.execPath, ['--import', 'tsx', join(ROOT, 'docs/examples', name), ...args], {
-      cwd: ROOT,
-    })
+    await run(
+      process.execPath,
+      [...bundled(new URL(`../../docs/examples/${name}`, import.meta.url), folder), ...args],
+      { cwd: ROOT },
+    )
   ).stdout;
 
 test('a snapshot set is taken of two volumes', async () => {

@@ -1,5 +1,5 @@
 /**
- * Writes back what changed on a copy of a volume, through the engine: `node --import tsx file-systems-child.ts IMAGE COPY`.
+ * Writes back what changed on a copy of a volume, through the engine: `file-systems-child.ts IMAGE COPY`.
  * Eight blocks of 4 KiB at a time, so that a kill finds writes in every state.
  */
 import { open } from 'node:fs/promises';

@@ -10,7 +10,6 @@ import { once } from 'node:events';
 import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { FileDevice } from '../../src/device/file-device.ts';
 import type { Snapshot } from '../../src/snapshot/snapshot.ts';
@@ -19,10 +18,11 @@ import { InVolumeStore } from '../../src/store/in-volume-store.ts';
 import { SeededRandom } from '../../src/testing/seeded-random.ts';
 import { BLOCK_SIZE } from '../../src/units.ts';
 import { Volume } from '../../src/volume/volume.ts';
+import { bundled } from '../bundled.ts';
 import { Libvshadow } from '../interop/support/libvshadow.ts';
 import { requireTool, run, runWell } from '../interop/support/writer-tools.ts';
 
-const CHILD = fileURLToPath(new URL('./file-systems-child.ts', import.meta.url));
+const CHILD = bundled(new URL('./file-systems-child.ts', import.meta.url));
 const SEED = process.env.VOLSNAP_SEED ?? 'files';
 const ROUNDS = Number(process.env.VOLSNAP_KILL_ROUNDS ?? 3);
 const MEBIBYTE = 1024 * 1024;
@@ -119,7 +119,7 @@ async function writeOut(source: Volume | Snapshot, path: string): Promise<void> 
 
 /** Runs the child; kills it so long after it began, unless it is done before. Was it killed? */
 async function writeBack(image: string, copy: string, killAfterMs: number | undefined): Promise<boolean> {
-  const child = spawn(process.execPath, ['--import', 'tsx', CHILD, image, copy], {
+  const child = spawn(process.execPath, [...CHILD, image, copy], {
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   let complaint = '';
@@ -169,6 +169,7 @@ describe.each([
       await Volume.initialize(device, { store });
       await device.close();
       const moments = new Map<string, Hashes>();
+      const seen = new Map<string, Hashes>();
       let kills = 0;
 
       for (let round = 0; round < ROUNDS; round++) {
@@ -197,9 +198,7 @@ describe.each([
         const after = await openVolume(image);
         await writeOut(after, join(folder, 'now'));
         await after.close();
-        const now = join(folder, 'now');
-        expect(await fileSystem.check(now), `the volume, ${what}`).toBeUndefined();
-        expect(await fileSystem.read(now, [...hashes.keys()], join(folder, `now-${round}`))).toEqual(hashes);
+        await expectFiles(join(folder, 'now'), hashes, `the volume, ${what}`);
       }
       await expectSnapshots(moments, 'at the end');
       console.info(`${name}, ${layout}: ${ROUNDS} rounds, ${kills} killed in the middle`);
@@ -212,21 +211,32 @@ describe.each([
         for (const snapshot of volume.snapshots) {
           const path = join(folder, 'snapshot');
           await writeOut(snapshot, path);
-          const moment = wanted.get(snapshot.id) ?? new Map();
-          const read = join(folder, 'read');
-          await rm(read, { recursive: true, force: true });
-          await mkdir(read);
-          const found = await fileSystem.read(path, [...moment.keys()], read);
-          expect(found, `files of snapshot ${snapshot.order}, ${what}`).toEqual(moment);
-          const bytes = await readFile(path);
-          blocks.push(blockHashes(bytes));
-          // The last, as ntfsfix is allowed to open it for writing.
-          const checked = join(folder, 'checked');
-          await copyFile(path, checked);
-          expect(await fileSystem.check(checked), `snapshot ${snapshot.order}, ${what}`).toBeUndefined();
+          await expectFiles(
+            path,
+            wanted.get(snapshot.id) ?? new Map(),
+            `snapshot ${snapshot.order}, ${what}`,
+          );
+          if (layout === 'in-volume') blocks.push(blockHashes(await readFile(path)));
         }
         await volume.close();
         if (layout === 'in-volume') await expectLibvshadow(blocks, what);
+      }
+
+      /** An image is sound and holds these files. What has the bytes of one that was looked at holds what that did. */
+      async function expectFiles(path: string, wanted: Hashes, what: string): Promise<void> {
+        const hash = hashOf(await readFile(path));
+        let found = seen.get(hash);
+        if (found === undefined) {
+          const read = join(folder, 'read');
+          await rm(read, { recursive: true, force: true });
+          found = await fileSystem.read(path, [...wanted.keys()], read);
+          // The last, as ntfsfix is allowed to open it for writing.
+          const checked = join(folder, 'checked');
+          await copyFile(path, checked);
+          expect(await fileSystem.check(checked), what).toBeUndefined();
+          seen.set(hash, found);
+        }
+        expect(found, `files of ${what}`).toEqual(wanted);
       }
 
       async function expectLibvshadow(wanted: readonly string[][], what: string): Promise<void> {

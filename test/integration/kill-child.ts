@@ -1,5 +1,5 @@
 /**
- * Works on a volume until it is killed: `node --import tsx kill-child.ts IMAGE LOG SEED FIRST`.
+ * Works on a volume until it is killed: `kill-child.ts IMAGE LOG SEED FIRST`.
  *
  * Each operation is written to the log before it begins and after it was acknowledged. The log is opened for appending
  * and written with one system call a line: what was written survives the process.
@@ -9,22 +9,7 @@ import { FileDevice } from '../../src/device/file-device.ts';
 import { SeededRandom } from '../../src/testing/seeded-random.ts';
 import { SECTOR_SIZE } from '../../src/units.ts';
 import { Volume } from '../../src/volume/volume.ts';
-
-export interface WriteBegun {
-  readonly number: number;
-  readonly begin: 'write';
-  readonly offset: number;
-  readonly length: number;
-}
-export type LogLine =
-  | WriteBegun
-  | { readonly number: number; readonly begin: 'create' }
-  | { readonly number: number; readonly begin: 'delete' }
-  | { readonly number: number; readonly done: true; readonly id?: string };
-
-/** The bytes of write `number`. */
-export const dataOf = (seed: string, number: number, length: number): Uint8Array =>
-  new SeededRandom(`${seed}/data ${number}`).fill(new Uint8Array(length));
+import { dataOf, type LogLine } from './kill-log.ts';
 
 const SNAPSHOTS_KEPT = 4;
 
@@ -80,7 +65,5 @@ async function main(image: string, logPath: string, seed: string, first: number)
   }
 }
 
-if (process.argv[1]?.endsWith('kill-child.ts')) {
-  const [, , image = '', log = '', seed = '', first = '0'] = process.argv;
-  await main(image, log, seed, Number(first));
-}
+const [, , image = '', log = '', seed = '', first = '0'] = process.argv;
+await main(image, log, seed, Number(first));

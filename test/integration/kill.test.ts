@@ -7,7 +7,6 @@ import { once } from 'node:events';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { FileDevice } from '../../src/device/file-device.ts';
 import { DirectoryStore } from '../../src/store/directory-store.ts';
@@ -15,9 +14,10 @@ import { InVolumeStore } from '../../src/store/in-volume-store.ts';
 import { SeededRandom } from '../../src/testing/seeded-random.ts';
 import { SECTOR_SIZE } from '../../src/units.ts';
 import { Volume } from '../../src/volume/volume.ts';
-import { dataOf, type LogLine, type WriteBegun } from './kill-child.ts';
+import { bundled } from '../bundled.ts';
+import { dataOf, type LogLine, type WriteBegun } from './kill-log.ts';
 
-const CHILD = fileURLToPath(new URL('./kill-child.ts', import.meta.url));
+const CHILD = bundled(new URL('./kill-child.ts', import.meta.url));
 const ROUNDS = Number(process.env.VOLSNAP_KILL_ROUNDS ?? 10);
 const SEED = process.env.VOLSNAP_SEED ?? 'kill';
 const SIZE = 6 * 1024 * 1024 + 5 * SECTOR_SIZE;
@@ -147,7 +147,7 @@ class Expectation {
 }
 
 async function startChild(image: string, log: string, seed: string, first: number): Promise<ChildProcess> {
-  const child = spawn(process.execPath, ['--import', 'tsx', CHILD, image, log, seed, String(first)], {
+  const child = spawn(process.execPath, [...CHILD, image, log, seed, String(first)], {
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   let complaint = '';

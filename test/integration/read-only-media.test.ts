@@ -17,7 +17,7 @@ describeUnless(cannotMount, 'read-only media', () => {
     execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=16m', 'tmpfs', media]);
     onTestFinished(() => void execFileSync('umount', [media]));
     const content = noise(MEBIBYTE, 1);
-    bench.volume('media/a.img', content);
+    await bench.volume('media/a.img', content);
     const id = bench.snapshot('media/a.img');
     bench.ok(['write', 'media/a.img'], noise(1000, 2));
     execFileSync('mount', ['-o', 'remount,ro', media]);

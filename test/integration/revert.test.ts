@@ -76,7 +76,7 @@ describe('a served volume', () => {
   }, async () => {
     const bench = new Bench();
     const before = noise(8 * MEBIBYTE, 5);
-    bench.volume('disk.img', before);
+    await bench.volume('disk.img', before);
     const id = bench.snapshot('disk.img');
     const after = noise(8 * MEBIBYTE, 6);
     bench.ok(['write', 'disk.img'], after);
@@ -113,9 +113,9 @@ describe('a served volume', () => {
   });
 });
 
-test('wrong use of `revert` says so', () => {
+test('wrong use of `revert` says so', async () => {
   const bench = new Bench();
-  bench.volume('disk.img', 1 * MEBIBYTE);
+  await bench.volume('disk.img', 1 * MEBIBYTE);
   bench.fails(['revert', 'disk.img'], 2);
   bench.fails(['revert', 'disk.img', 'abcd', '--cancel'], 2);
   bench.fails(['revert', 'disk.img', '--cancel'], 1);

@@ -11,7 +11,7 @@ const SIZE = 2 * MEBIBYTE;
 
 test('a server takes up diff areas that come while it runs', async () => {
   const bench = new Bench();
-  bench.volume('a.img', noise(SIZE, 1));
+  await bench.volume('a.img', noise(SIZE, 1));
   const id = bench.snapshot('a.img');
   const store = join(bench.folder, 'a.img.volsnap');
   const area = readdirSync(store).find((name) => name.includes(id)) ?? '';

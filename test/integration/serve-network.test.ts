@@ -9,9 +9,9 @@ import { serve } from './serve-support.js';
 
 const SIZE = 4 * MEBIBYTE;
 
-function prepared(): Bench {
+async function prepared(): Promise<Bench> {
   const bench = new Bench();
-  bench.volume('a.img', noise(SIZE, 1));
+  await bench.volume('a.img', noise(SIZE, 1));
   return bench;
 }
 
@@ -25,21 +25,21 @@ describe('TCP', () => {
     [['--listen', '127.0.0.1:0', '--socket', 'x'], 2, 'socket'],
     [['--listen', '127.0.0.1:0', '--tls-psk', 'missing'], 1, 'missing'],
     [['--listen', '127.0.0.1:0', '--tls-certificates', '.'], 1, 'ca-cert.pem'],
-  ])('is refused with %j', (args, status, words) => {
-    const bench = prepared();
+  ])('is refused with %j', async (args, status, words) => {
+    const bench = await prepared();
     expect(bench.fails(['serve', 'a.img', ...args], status)).toContain(words);
     bench.ok(['list', 'a.img']);
   });
 
   test('is allowed without TLS on loopback, if that is said', async () => {
-    const { ready } = await serve(prepared(), ['a.img', '--listen', '127.0.0.1:0', '--insecure']);
+    const { ready } = await serve(await prepared(), ['a.img', '--listen', '127.0.0.1:0', '--insecure']);
     expect(ready.uri).toMatch(/^nbd:\/\/127\.0\.0\.1:\d+\/$/);
     await using device = await NbdDevice.open(ready.uri);
     expect(device.size).toBe(SIZE);
   });
 
   test('with keys lets in whoever has one, and nobody else', async () => {
-    const bench = prepared();
+    const bench = await prepared();
     writeFileSync(bench.path('keys'), '# of this test\nalice:00112233445566778899aabbccddeeff\n');
     writeFileSync(bench.path('wrong'), 'alice:ffeeddccbbaa99887766554433221100\n');
     const { ready } = await serve(bench, ['a.img', '--listen', '127.0.0.1:0', '--tls-psk', 'keys']);
@@ -53,8 +53,8 @@ describe('TCP', () => {
     await expect(open(ready.uri.replace('nbds:', 'nbd:'))).rejects.toThrow(/TLS/);
   });
 
-  test('keys that cannot be read are told by file and line', () => {
-    const bench = prepared();
+  test('keys that cannot be read are told by file and line', async () => {
+    const bench = await prepared();
     writeFileSync(bench.path('keys'), 'alice:0011\nbob:xyz\n');
     expect(bench.fails(['serve', 'a.img', '--tls-psk', 'keys'], 1)).toContain('keys, line 2');
     writeFileSync(bench.path('keys'), '\n');
@@ -84,7 +84,7 @@ const get = (url: string, method = 'GET'): Promise<HttpAnswer> =>
 
 describe('metrics', () => {
   test('are OpenMetrics, and count what was done', async () => {
-    const bench = prepared();
+    const bench = await prepared();
     const server = await serve(bench, ['a.img', '--metrics', '0']);
     const url = server.ready.metrics ?? '';
     expect(url).toMatch(/^http:\/\/127\.0\.0\.1:\d+\/metrics$/);
@@ -122,7 +122,7 @@ describe('metrics', () => {
     expect((await get(url.replace('/metrics', '/'))).status).toBe(404);
     expect((await get(url, 'POST')).status).toBe(405);
     const { port } = new URL(url);
-    bench.volume('b.img', MEBIBYTE);
+    await bench.volume('b.img', MEBIBYTE);
     expect(bench.fails(['serve', 'b.img', '--metrics', port], 1)).toContain('metrics');
     expect(await server.stop()).toEqual({ status: 0, signal: null });
   });
@@ -145,7 +145,7 @@ describe('metrics', () => {
 
 describe('info --watch', () => {
   test('tells again and again what a served volume does, until it is interrupted', async () => {
-    const bench = prepared();
+    const bench = await prepared();
     const server = await serve(bench, ['a.img']);
     const watcher = bench.start(['info', 'a.img', '--watch', '0.2', '--json']);
     let out = '';
@@ -186,7 +186,7 @@ describe('info --watch', () => {
   });
 
   test('is plain lines without --json, and ends when the server does', async () => {
-    const bench = prepared();
+    const bench = await prepared();
     const server = await serve(bench, ['a.img']);
     const watcher = bench.start(['info', 'a.img', '--watch', '0.1']);
     const [first, errors] = await new Promise<[string, string]>((resolve) => {
@@ -205,8 +205,8 @@ describe('info --watch', () => {
     expect(errors).toMatch(/^volsnap: the process that serves the volume .*\n$/);
   });
 
-  test('of a volume that nobody serves says so', () => {
-    const bench = prepared();
+  test('of a volume that nobody serves says so', async () => {
+    const bench = await prepared();
     expect(bench.fails(['info', 'a.img', '--watch'], 1)).toContain('volsnap serve a.img');
     expect(bench.fails(['info', 'a.img', '--watch', 'often'], 2)).toContain('seconds');
   });

@@ -9,14 +9,14 @@ import { exportAt, Load, runBeside, serve } from './serve-support.js';
 
 const SIZE = 4 * MEBIBYTE;
 
-function prepared(...options: readonly string[]): Bench {
+async function prepared(...options: readonly string[]): Promise<Bench> {
   const bench = new Bench();
-  bench.volume('a.img', noise(SIZE, 1), ...options);
+  await bench.volume('a.img', noise(SIZE, 1), ...options);
   return bench;
 }
 
 test('of several servers that start at once one serves, and the others say who', async () => {
-  const bench = prepared();
+  const bench = await prepared();
   const starts = await Promise.allSettled([1, 2, 3].map(() => serve(bench, ['a.img'])));
   const winners = starts.flatMap((start) => (start.status === 'fulfilled' ? [start.value] : []));
   expect(winners).toHaveLength(1);
@@ -33,7 +33,7 @@ describe.each([
   ['inside the volume', ['--in-volume', '--reserve', '16M']],
 ])('a server that was killed, its store %s', (_, options) => {
   test('leaves sockets that stop nobody: commands work, and the next server replaces them', async () => {
-    const bench = prepared(...options);
+    const bench = await prepared(...options);
     const env = { XDG_RUNTIME_DIR: bench.folder };
     const first = await serve(bench, ['a.img'], { env });
     const run = (...args: string[]) => {
@@ -59,7 +59,7 @@ describe.each([
 });
 
 test('who has the volume without serving it is named', async () => {
-  const bench = prepared();
+  const bench = await prepared();
   const writer = bench.start(['write', 'a.img']);
   await feed(writer, noise(2 * MEBIBYTE, 2));
   for (const args of [
@@ -75,7 +75,7 @@ test('who has the volume without serving it is named', async () => {
 });
 
 test('commands that meet a server on its way out, or in, succeed all the same', async () => {
-  const bench = prepared();
+  const bench = await prepared();
   for (let round = 0; round < 3; round++) {
     const server = await serve(bench, ['a.img']);
     await using client = await NbdDevice.open(server.ready.uri, { writable: true, reconnectTimeoutMs: 0 });
@@ -96,7 +96,7 @@ test('a path that is too long for a socket works, for commands and for NBD', asy
   const deep = join(...Array.from({ length: 6 }, () => 'a-folder-with-a-long-name'));
   mkdirSync(bench.path(deep), { recursive: true });
   const image = join(deep, 'disk.img');
-  bench.volume(image, noise(SIZE, 1));
+  await bench.volume(image, noise(SIZE, 1));
   const env = { XDG_RUNTIME_DIR: bench.folder };
   const server = await serve(bench, [image], { env });
   const socket = bench.path(`${image}.volsnap/control.sock`);
@@ -112,7 +112,7 @@ test('a path that is too long for a socket works, for commands and for NBD', asy
 });
 
 test('a volume with its store inside is found by any path, through a folder that is the user’s alone', async () => {
-  const bench = prepared('--in-volume', '--reserve', '16M');
+  const bench = await prepared('--in-volume', '--reserve', '16M');
   const env = { XDG_RUNTIME_DIR: bench.folder };
   const server = await serve(bench, ['a.img'], { env });
   expect(statSync(bench.path('volsnap')).mode & 0o777).toBe(0o700);
@@ -127,7 +127,7 @@ test('a volume with its store inside is found by any path, through a folder that
 
 test('a store named by --store is found, and not taken for that of another volume', async () => {
   const bench = new Bench();
-  bench.volume('a.img', noise(SIZE, 1), '--store', 'shots');
+  await bench.volume('a.img', noise(SIZE, 1), '--store', 'shots');
   bench.image('b.img', SIZE);
   const server = await serve(bench, ['a.img', '--store', 'shots']);
   expect(server.ready.uri).toContain('shots/nbd.sock');
@@ -137,7 +137,7 @@ test('a store named by --store is found, and not taken for that of another volum
 
 describe('a server that only reads', () => {
   test('shares the volume with others that read, and offers no control', async () => {
-    const bench = prepared();
+    const bench = await prepared();
     const id = bench.snapshot('a.img');
     const servers = [
       await serve(bench, ['a.img', '--read-only']),
@@ -158,8 +158,8 @@ describe('a server that only reads', () => {
 
 describe('several volumes', () => {
   test('are served by one process under their names', async () => {
-    const bench = prepared();
-    bench.volume('b.img', noise(MEBIBYTE, 2));
+    const bench = await prepared();
+    await bench.volume('b.img', noise(MEBIBYTE, 2));
     const id = bench.snapshot('b.img');
     const { ready } = await serve(bench, ['a.img', 'b.img']);
     expect(ready.exports).toEqual(['a.img/live', 'b.img/live', `b.img/snapshot/${id}`]);
@@ -180,10 +180,10 @@ describe('several volumes', () => {
     expect(bench.json(['list', 'b.img']).map((each: { id: string }) => each.id)).toEqual([id]);
   });
 
-  test('must have names that differ, and no common store', () => {
-    const bench = prepared();
+  test('must have names that differ, and no common store', async () => {
+    const bench = await prepared();
     mkdirSync(bench.path('folder'));
-    bench.volume('folder/a.img', MEBIBYTE);
+    await bench.volume('folder/a.img', MEBIBYTE);
     expect(bench.fails(['serve', 'a.img', 'folder/a.img'], 2)).toContain('called a.img');
     expect(bench.fails(['serve', 'a.img', 'folder/a.img', '--store', 'x'], 2)).toContain('--store');
     // Neither is left locked.
@@ -192,7 +192,7 @@ describe('several volumes', () => {
 });
 
 test('a socket that is somebody’s, or no socket, is left alone', async () => {
-  const bench = prepared();
+  const bench = await prepared();
   writeFileSync(bench.path('file'), 'precious');
   expect(bench.fails(['serve', 'a.img', '--socket', 'file'], 2)).toContain('no socket');
   const other = createServer();

@@ -13,7 +13,7 @@ const SIZE = 16 * MEBIBYTE;
 async function busy(...options: readonly string[]) {
   const bench = new Bench();
   const content = noise(SIZE, 1);
-  bench.volume('a.img', content);
+  await bench.volume('a.img', content);
   const server = await serve(bench, ['a.img', ...options]);
   const load = await Load.start(server.ready.uri, SIZE / 2, SIZE / 2);
   const run = async (...args: readonly string[]) => {
@@ -83,7 +83,7 @@ describe.each(['writeback', 'ordered'])('while a client writes (%s)', (mode) => 
 
 test('what goes wrong is told as of a volume of one’s own', async () => {
   const bench = new Bench();
-  bench.volume('a.img', noise(MEBIBYTE, 1));
+  await bench.volume('a.img', noise(MEBIBYTE, 1));
   const older = bench.snapshot('a.img');
   const newer = bench.snapshot('a.img');
   const mistakes = [
@@ -111,7 +111,7 @@ test('what goes wrong is told as of a volume of one’s own', async () => {
 test('extents that one answer does not hold come whole, and merged where answers meet', async () => {
   const bench = new Bench();
   const size = 2048 * MEBIBYTE;
-  bench.volume('a.img', size);
+  await bench.volume('a.img', size);
   const server = await serve(bench, ['a.img']);
   const id = bench.snapshot('a.img');
   const device = await NbdDevice.open(server.ready.uri, { writable: true });
@@ -140,7 +140,7 @@ describe('a command that is interrupted', () => {
 
   test('and an export leaves nothing behind', async () => {
     const bench = new Bench();
-    bench.volume('a.img', noise(64 * MEBIBYTE, 1));
+    await bench.volume('a.img', noise(64 * MEBIBYTE, 1));
     await serve(bench, ['a.img']);
     const id = bench.snapshot('a.img');
     const exporter = bench.start(['export', 'a.img', id, '-o', 'x.raw']);
@@ -183,7 +183,7 @@ describe('exports', () => {
 
   test('tell what changed, since a snapshot and between two', async () => {
     const bench = new Bench();
-    bench.volume('a.img', noise(SIZE, 1));
+    await bench.volume('a.img', noise(SIZE, 1));
     const server = await serve(bench, ['a.img']);
     const { uri } = server.ready;
     const [a = '', b = ''] = [0, 1].map((i) => {
@@ -217,7 +217,7 @@ describe('exports', () => {
 
 test('the line with the URI comes when clients can connect, and the sockets go at the end', async () => {
   const bench = new Bench();
-  bench.volume('a.img', MEBIBYTE);
+  await bench.volume('a.img', MEBIBYTE);
   const child = bench.start(['serve', 'a.img']);
   const uri = (await new Promise<Buffer>((resolve) => child.stdout?.once('data', resolve))).toString();
   expect(uri).toBe(`nbd+unix:///?socket=${bench.path('a.img.volsnap/nbd.sock')}\n`);
@@ -233,7 +233,7 @@ test('the line with the URI comes when clients can connect, and the sockets go a
 
 test('what was written and flushed through NBD is there after the server has ended', async () => {
   const bench = new Bench();
-  bench.volume('a.img', SIZE);
+  await bench.volume('a.img', SIZE);
   const server = await serve(bench, ['a.img']);
   const device = await NbdDevice.open(server.ready.uri, { writable: true });
   await device.write(5000, noise(MEBIBYTE, 3));
@@ -244,7 +244,7 @@ test('what was written and flushed through NBD is there after the server has end
 
 test('the library reaches a served volume, too', async () => {
   const bench = new Bench();
-  bench.volume('a.img', noise(MEBIBYTE, 1));
+  await bench.volume('a.img', noise(MEBIBYTE, 1));
   const place = { volume: bench.path('a.img') };
   expect(await connectToOwner(place)).toBeUndefined();
   await serve(bench, ['a.img']);
@@ -263,7 +263,7 @@ test('the library reaches a served volume, too', async () => {
 
 test('a second server of the same volume is refused, also where nothing is locked', async () => {
   const bench = new Bench();
-  const image = bench.path(bench.volume('a.img', MEBIBYTE));
+  const image = bench.path(await bench.volume('a.img', MEBIBYTE));
   await using volume = await Volume.open(await FileDevice.open(image, { writable: true }));
   await using first = await VolumeServer.start([volume]);
   const second = VolumeServer.start([volume], { socket: bench.path('second.sock') });

@@ -8,14 +8,14 @@ import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { copyFile, mkdir, readFile } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
 import { describe, expect, onTestFinished, test } from 'vitest';
+import { bundled } from '../bundled.ts';
 import { canMount, fuse, mount } from '../interop/support/mounts.ts';
 import { Served } from '../interop/support/served.ts';
 import { requireTool, run, runWell } from '../interop/support/writer-tools.ts';
 import { Bench, MEBIBYTE } from './cli-support.ts';
 
-const CHILD = fileURLToPath(new URL('./vm-run-child.ts', import.meta.url));
+const CHILD = bundled(new URL('./vm-run-child.ts', import.meta.url));
 const SIZE = 96 * MEBIBYTE;
 /** The newest files, of which the load has deleted none before it makes the next one. */
 const KEPT = 59;
@@ -33,7 +33,7 @@ class Load {
   readonly durable: DurableFile[] = [];
 
   constructor(folder: string, seed: string) {
-    const child = spawn(process.execPath, ['--import', 'tsx', CHILD, folder, seed], {
+    const child = spawn(process.execPath, [...CHILD, folder, seed], {
       stdio: ['pipe', 'pipe', 'inherit'],
     });
     onTestFinished(() => void child.kill('SIGKILL'));
@@ -94,7 +94,7 @@ describe.skipIf(!canMount() || !requireTool(...tools))('a VM on a served volume'
   for (const mode of ['writeback', 'ordered']) {
     test(`loses nothing that was made durable when the server is killed (${mode})`, async () => {
       const bench = new Bench();
-      const volume = bench.volume('disk.img', SIZE);
+      const volume = await bench.volume('disk.img', SIZE);
       await runWell('mkfs.ext4', '-q', '-F', bench.path(volume));
       const served = await Served.start(bench, volume, '--write-mode', mode, '--changed', 'keep');
       const disk = await fuse(bench, 'disk', served.uri());

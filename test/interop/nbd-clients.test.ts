@@ -17,7 +17,7 @@ async function setUp() {
   const before = noise(SIZE, 1);
   const after = Buffer.from(before);
   after.fill(noise(MEBIBYTE, 2), CHANGED, CHANGED + MEBIBYTE);
-  const volume = bench.volume('disk.img', before);
+  const volume = await bench.volume('disk.img', before);
   const id = bench.snapshot(volume);
   bench.ok(['write', volume, '--offset', String(CHANGED)], after.subarray(CHANGED, CHANGED + MEBIBYTE));
   await writeFile(bench.path('before.img'), before);
@@ -248,7 +248,7 @@ describe.skipIf(!requireTool('nbdkit', 'qemu-img'))('nbdkit', () => {
 describe.skipIf(!canMount() || !requireTool('nbdfuse', 'mkfs.ext4', 'e2fsck', 'debugfs'))('nbdfuse', () => {
   test('a damaged ext4 is repaired inside a writable snapshot; the volume and another snapshot stay as they were', async () => {
     const bench = new Bench();
-    const volume = bench.volume('disk.img', 4 * MEBIBYTE);
+    const volume = await bench.volume('disk.img', 4 * MEBIBYTE);
     const served = await Served.start(bench, volume);
     const { path: live } = await fuse(bench, 'raw', served.uri('live'));
     await runWell('mkfs.ext4', '-q', '-F', '-E', 'nodiscard', live);

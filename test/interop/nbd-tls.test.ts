@@ -10,7 +10,7 @@ const SIZE = MEBIBYTE;
 
 async function setUp() {
   const bench = new Bench();
-  const volume = bench.volume('disk.img', noise(SIZE, 1));
+  const volume = await bench.volume('disk.img', noise(SIZE, 1));
   const pki = async (name: string) => {
     await mkdir(bench.path(name));
     await makeCertificates(bench.path(name));

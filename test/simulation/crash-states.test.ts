@@ -5,7 +5,9 @@ import { subsets } from './crash-states.js';
 
 const all = (count: number, limit: number) =>
   [...subsets(count, limit, new SeededRandom('subsets'))].map((kept) =>
-    kept.map((isKept) => (isKept ? '1' : '0')).join(''),
+    kept()
+      .map((isKept) => (isKept ? '1' : '0'))
+      .join(''),
   );
 
 describe('subsets of what a crash may keep', () => {

@@ -77,13 +77,17 @@ export class CrashMoment {
     );
   }
 
-  /** @param limit of states that are not systematic; @param seed for those */
-  *states(limit: number, seed: string): Generator<CrashState> {
+  /**
+   * What makes each of the states: of the thousands that there may be few are tried.
+   * @param limit of states that are not systematic; @param seed for those
+   */
+  *states(limit: number, seed: string): Generator<() => CrashState> {
     const { length } = this.units;
-    for (const isKept of subsets(length, limit, new SeededRandom(seed))) yield this.#state(isKept, undefined);
+    for (const kept of subsets(length, limit, new SeededRandom(seed)))
+      yield () => this.#state(kept(), undefined);
     for (const torn of this.#tearable) {
       for (const others of [true, false]) {
-        yield this.#state(new Array<boolean>(length).fill(others), torn);
+        yield () => this.#state(new Array<boolean>(length).fill(others), torn);
       }
     }
   }
@@ -204,9 +208,14 @@ function halfOf(change: Change): SectorChoice {
   return (sector) => sector < border;
 }
 
-/** Which of `count` units are kept: see the head of this file. */
-export function* subsets(count: number, limit: number, random: SeededRandom): Generator<readonly boolean[]> {
-  const kept = (isKept: (index: number) => boolean) => Array.from({ length: count }, (_, i) => isKept(i));
+/** What says which of `count` units are kept: see the head of this file. */
+export function* subsets(
+  count: number,
+  limit: number,
+  random: SeededRandom,
+): Generator<() => readonly boolean[]> {
+  const kept = (isKept: (index: number) => boolean) => () =>
+    Array.from({ length: count }, (_, i) => isKept(i));
   if (count < 31 && 2 ** count <= limit) {
     for (let bits = 0; bits < 2 ** count; bits++) yield kept((index) => ((bits >>> index) & 1) === 1);
     return;
@@ -219,6 +228,7 @@ export function* subsets(count: number, limit: number, random: SeededRandom): Ge
   }
   for (let drawn = 0; drawn < limit; drawn++) {
     const share = random.pick([0.2, 0.5, 0.8]);
-    yield kept(() => random.chance(share));
+    const isKept = kept(() => random.chance(share))();
+    yield () => isKept;
   }
 }

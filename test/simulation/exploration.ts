@@ -50,16 +50,18 @@ export async function explore(
     counters.moments++;
     const replay = await Replay.until(history, options, steps);
     const saved = replay.world.world.save();
+    const durable = replay.durableHash;
     for (const model of ['power-cut', 'kill'] as const) {
       replay.world.world.restore(saved);
-      const base = `${model} ${replay.model.ticks.last} ${replay.durableHash}`;
+      const base = `${model} ${replay.model.ticks.last} ${durable}`;
       const moment = new CrashMoment(replay.world.crashScope, model);
       if (2 ** moment.units.length > options.limit) counters.sampled++;
       const states = [...moment.states(options.limit, `${history.name} ${steps}`)];
       const stride = Math.max(1, Math.ceil(states.length / options.perMoment));
-      for (const [index, state] of states.entries()) {
+      for (const stateOf of states.filter((_, index) => index % stride === 0)) {
+        const state = stateOf();
         const key = createHash('sha1').update(base).update(state.identity).digest('base64');
-        if (index % stride !== 0 || seen.has(key)) continue;
+        if (seen.has(key)) continue;
         seen.add(key);
         counters.states++;
         await attempt(

@@ -8,7 +8,7 @@ import type { Output } from '../output.js';
 import type { Runner, Session } from '../session.js';
 import { formatSize } from '../size.js';
 import { rolePhrase, snapshotRecord } from '../snapshots.js';
-import { cutTo, oneLine, shellWord, tableLines } from '../text.js';
+import { oneLine, shellWord } from '../text.js';
 import { readVolume } from '../volumes.js';
 
 interface ListOptions extends CommonOptions {
@@ -41,15 +41,16 @@ async function list(session: Session, path: string, options: ListOptions): Promi
     if (json) await output.json(snapshots.map((snapshot) => snapshotRecord(snapshot, revert)));
     else if (snapshots.length === 0)
       await output.print(`No snapshots yet. Take one: volsnap create ${shellWord(path)}`);
-    else await output.print(...linesOf(snapshots, revert, output));
+    else await output.print(...(await linesOf(snapshots, revert, output)));
   });
 }
 
-function linesOf(
+async function linesOf(
   snapshots: readonly Snapshot[],
   revert: RevertStatus | undefined,
   { colors, isTerminal }: Output,
-): string[] {
+): Promise<string[]> {
+  const { cutTo, tableLines } = await import('../table.js');
   // One that was taken alone has a set of its own, which says nothing.
   const inSets = snapshots.some(({ inSet }) => inSet);
   const labelled = snapshots.some(({ label }) => label !== undefined);

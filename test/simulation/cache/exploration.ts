@@ -41,9 +41,10 @@ export async function exploreCache(
       const states = [...moment.states(options.limit, `${history.name} ${steps}`)];
       const stride = Math.max(1, Math.ceil(states.length / options.perMoment));
       const base = `${model} ${replay.model.ticks.last} ${replay.durableHash}`;
-      for (const [index, state] of states.entries()) {
+      for (const stateOf of states.filter((_, index) => index % stride === 0)) {
+        const state = stateOf();
         const key = createHash('sha1').update(base).update(state.identity).digest('base64');
-        if (index % stride !== 0 || seen.has(key)) continue;
+        if (seen.has(key)) continue;
         seen.add(key);
         counters.states++;
         replay.world.restore(saved);

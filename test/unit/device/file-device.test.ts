@@ -3,7 +3,6 @@ import { once } from 'node:events';
 import fs, { type BigIntStats, readdirSync, readlinkSync } from 'node:fs';
 import { chmod, mkdir, readFile, stat, symlink, truncate, utimes } from 'node:fs/promises';
 import { syncBuiltinESMExports } from 'node:module';
-import { fileURLToPath } from 'node:url';
 import { afterEach, describe, expect, onTestFinished, test, vi } from 'vitest';
 import { Descriptor } from '../../../src/device/descriptor.js';
 import { FileDevice } from '../../../src/device/file-device.js';
@@ -15,6 +14,7 @@ import {
   NotFoundError,
   UnsupportedError,
 } from '../../../src/errors.js';
+import { bundled } from '../../bundled.js';
 import { blockDeviceSuite, pattern, resizableDeviceSuite } from './contract.js';
 import { temporaryDirectory, temporaryFile } from './temporary.js';
 
@@ -23,6 +23,7 @@ const open = async (path: string, options?: Parameters<typeof FileDevice.open>[1
   onTestFinished(() => device.close());
   return device;
 };
+const HOLDER = bundled(new URL('./hold.ts', import.meta.url));
 const make = async (content: Uint8Array) => FileDevice.open(await temporaryFile(content), { writable: true });
 
 blockDeviceSuite('FileDevice', {
@@ -50,8 +51,7 @@ test('what is only read keeps its time of last access', async () => {
 
 /** A process that has the file open; killed when the test finishes. */
 async function holder(path: string, mode: 'read' | 'write') {
-  const script = fileURLToPath(new URL('./hold.ts', import.meta.url));
-  const child = spawn(process.execPath, ['--import', 'tsx', script, path, mode], {
+  const child = spawn(process.execPath, [...HOLDER, path, mode], {
     stdio: ['pipe', 'pipe', 'inherit'],
   });
   onTestFinished(() => void child.kill('SIGKILL'));
@@ -259,7 +259,7 @@ describe('FileDevice ownership', () => {
     const error: unknown = await FileDevice.open(path).catch((thrown: unknown) => thrown);
     expect(error).toBeInstanceOf(InUseError);
     expect(String(error)).toContain(`process ${child.pid} (`);
-    expect(String(error)).toContain('hold.ts');
+    expect(String(error)).toContain('hold.mjs');
     child.kill('SIGKILL');
     await once(child, 'exit');
     await open(path, { writable: true });

@@ -3,12 +3,12 @@ import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync, readlinkSync } from 'node:fs';
 import { chmod, open as openFile, readFile, stat, truncate, writeFile } from 'node:fs/promises';
-import { fileURLToPath } from 'node:url';
 import fc from 'fast-check';
 import { afterEach, describe, expect, onTestFinished, test, vi } from 'vitest';
 import type { AllocationExtent } from '../../../src/device/allocation.js';
 import { FileDevice } from '../../../src/device/file-device.js';
 import { InUseError } from '../../../src/errors.js';
+import { bundled } from '../../bundled.js';
 import { pattern } from './contract.js';
 import { temporaryDirectory, temporaryFile } from './temporary.js';
 
@@ -317,8 +317,8 @@ describe('discarding and zeroing a file', () => {
       'fallocate',
       'cd "$(dirname "$0")"; touch started; until [ -e go ]; do sleep 0.01; done',
     );
-    const script = fileURLToPath(new URL('./discard.ts', import.meta.url));
-    const child = spawn(process.execPath, ['--import', 'tsx', script, path], { stdio: 'inherit' });
+    const script = bundled(new URL('./discard.ts', import.meta.url), await temporaryDirectory());
+    const child = spawn(process.execPath, [...script, path], { stdio: 'inherit' });
     onTestFinished(() => void child.kill('SIGKILL'));
     onTestFinished(() => writeFile(`${directory}/go`, ''));
     await vi.waitUntil(() => stat(`${directory}/started`).catch(() => false), { timeout: 20_000 });
