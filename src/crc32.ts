@@ -13,7 +13,7 @@
  *     INPUT    16 KiB, the data at its end, zeros before it
  *     CLEARED  what was added to the bytes behind it; zeros before and after it, so that nothing needs to be checked
  *     REST     the last bytes with all that was added to them
- *     TABLES   `crcTable` with 0 to 15 following bytes
+ *     TABLES   what each value of a byte becomes once 0 to 15 more are through
  *
  * A memory that threads share may be used instead, with data anywhere in it (`makeCrc32InPlace`): then nothing has to be copied to INPUT.
  *
@@ -79,7 +79,7 @@ function compile(pages?: number): object | undefined {
   if (process.arch !== 'x64' || typeof WebAssembly === 'undefined') return undefined;
   const unsigned = (n: number): number[] => (n < 128 ? [n] : [(n % 128) + 128, ...unsigned(n >>> 7)]);
   const signed = (n: number): number[] =>
-    n === -1 ? [127] : n < 64 ? [n] : [(n % 128) + 128, ...signed(n >>> 7)];
+    n >= -64 && n < 64 ? [n & 127] : [(n & 127) + 128, ...signed(n >> 7)];
   const counted = (bytes: readonly number[]) => [...unsigned(bytes.length), ...bytes];
   const name = (text: string) => counted([...Buffer.from(text)]);
   const position = [0x20, 0]; // local.get 0
@@ -145,32 +145,32 @@ function compile(pages?: number): object | undefined {
 }
 
 /**
- * What each value of a byte becomes once that byte and `following` more are through.
+ * What each value of a byte becomes once that byte is through.
  * @param polynomial of at most 32 bits, reflected
  */
-export const crcTable = (polynomial: number, following = 0): Uint32Array =>
+export const crcTable = (polynomial: number): Uint32Array =>
   Uint32Array.from({ length: 256 }, (_, byte) => {
     let value = byte;
-    for (let bit = 0; bit < 8 * (following + 1); bit++)
-      value = (value & 1) === 0 ? value >>> 1 : (value >>> 1) ^ polynomial;
+    for (let bit = 0; bit < 8; bit++) value = (value & 1) === 0 ? value >>> 1 : (value >>> 1) ^ polynomial;
     return value;
   });
 
-const POLYNOMIAL = 0xedb8_8320;
-const TABLE_0 = crcTable(POLYNOMIAL);
-const TABLE_1 = crcTable(POLYNOMIAL, 1);
-const TABLE_2 = crcTable(POLYNOMIAL, 2);
-const TABLE_3 = crcTable(POLYNOMIAL, 3);
-
-/** Writes `crcTable` with 0 to 15 following bytes to where WebAssembly wants them. */
-function layTables(memory: ArrayBuffer | SharedArrayBuffer): void {
-  const tables = new Uint32Array(memory, LAYOUT.tables, LANE * 256);
-  tables.set(TABLE_0);
-  for (let at = 256; at < tables.length; at++) {
-    const before = tables[at - 256] ?? 0;
-    tables[at] = (before >>> 8) ^ (TABLE_0[before & 255] ?? 0);
-  }
+/** One table after the other: what each value becomes once that byte and 0, 1, … 15 more are through. */
+const TABLES = new Uint32Array(LANE * 256);
+TABLES.set(crcTable(0xedb8_8320));
+for (let at = 256; at < TABLES.length; at++) {
+  const before = TABLES[at - 256] ?? 0;
+  TABLES[at] = (before >>> 8) ^ (TABLES[before & 255] ?? 0);
 }
+const tableOf = (following: number): Uint32Array => TABLES.subarray(256 * following, 256 * (following + 1));
+const TABLE_0 = tableOf(0);
+const TABLE_1 = tableOf(1);
+const TABLE_2 = tableOf(2);
+const TABLE_3 = tableOf(3);
+
+/** Puts the tables where WebAssembly wants them. */
+const layTables = (memory: ArrayBuffer | SharedArrayBuffer): void =>
+  new Uint32Array(memory, LAYOUT.tables, TABLES.length).set(TABLES);
 
 /** For `makeCrc32`; `undefined`: there can be none. */
 export const crc32Module = compile();

@@ -19,13 +19,13 @@ export class ProgressBar {
   /** Says how far the work is; may be called as often as one likes. */
   readonly update = (done: ByteLength, total: ByteLength): void => {
     const seconds = (performance.now() - this.#since) / 1000;
+    if (this.#bar === undefined && seconds * 1000 < PATIENCE_MS) return;
     const shown = {
       at: formatSize(done),
       whole: formatSize(total),
       rate: formatSize(Math.round(done / seconds)),
     };
     if (this.#bar === undefined) {
-      if (seconds * 1000 < PATIENCE_MS) return;
       this.#bar = new SingleBar({
         stream: process.stderr,
         format: `${this.#title} {bar} {percentage}%  {at} of {whole}  {rate}/s  {eta_formatted} left`,
