@@ -3,16 +3,20 @@
  * nanosecond, which is a tenth of all that a first write of 16 KiB takes.
  *
  * A CRC is what remains of a polynomial over GF(2), divided by one of degree 32. A multiple of the divisor can be added anywhere without
- * changing it. Here one of five terms is, the eighth power of x^300 + x^155 + x^117 + x^89 + 1, so that its terms are whole bytes
- * apart: a byte is cleared by adding it to those 145, 183, 211 and 300 bytes behind it. So 16 bytes at a time are cleared by four
- * additions, without a table, until the last few are left, which go through 16 tables. (The idea is that of "Chorba", Russell 2024.
- * That multiple is the shortest of five terms: a search of all sums of two powers for equal ones finds it within a second.)
+ * changing it. Here one of seven terms is, the eighth power of x^398 + x^366 + x^197 + x^165 + x^96 + x^48 + 1, so that its terms are whole
+ * bytes apart: a byte is cleared by adding it to those 48, 96, 165, 197, 366 and 398 before it. So, from the end to the beginning, 16 bytes
+ * at a time are cleared without a table, until the first few are left. Those go through 16 tables; a multiplication by a power of x
+ * stands for the zeros behind them. (To add multiples is the idea of "Chorba", Russell 2024.)
+ *
+ * Loads are what takes the time. Two of the distances are whole vectors, the last six of which stay in registers. The others come in pairs,
+ * two vectors apart: the sum of a vector and the one two behind it is stored, so two loads do for four terms. That multiple has the shortest reach
+ * of those of that kind; a search of all sums of two powers for a wanted one finds it within a second.
  *
  * That takes vectors of 16 bytes, which WebAssembly has, in a memory of its own:
  *
  *     INPUT    16 KiB, the data at its end, zeros before it
- *     CLEARED  what was added to the bytes behind it; zeros before and after it, so that nothing needs to be checked
- *     REST     the last bytes with all that was added to them
+ *     CLEARED  sums of what was added to the bytes before it; zeros around it, so that nothing needs to be checked
+ *     REST     the first bytes with all that was added to them
  *     TABLES   what each value of a byte becomes once 0 to 15 more are through
  *
  * A memory that threads share may be used instead, with data anywhere in it (`makeCrc32InPlace`): then nothing has to be copied to INPUT.
@@ -26,11 +30,16 @@ export type Crc32 = (data: Uint8Array, seed?: number) => number;
 /** The same of the 16 KiB at a position of shared memory. While it computes the first four bytes are others. */
 export type Crc32InPlace = (position: number, seed: number) => number;
 
-/** How far behind a byte those lie that it is added to; each at least a lane. */
-const DISTANCES = [145, 183, 211, 300];
-/** Bytes of a vector, and vectors that one round of a loop clears. */
+/** Bytes of a vector, and vectors that one round of a loop clears: as many as stay in registers, each takes the place of the one six behind it. */
 const LANE = 16;
-const LANES = 8;
+const LANES = 6;
+const ROUND = LANES * LANE;
+/** How far before a byte those lie that it is added to: in vectors, what stays in registers; in bytes, what comes in pairs, so many vectors apart. */
+const KEPT = [3, 6];
+const NEAR = 165;
+const FAR = 366;
+const APART = 2;
+const POLYNOMIAL = 0xedb8_8320;
 
 /** Positions and lengths within the memory, bytes. */
 const LAYOUT = {
@@ -39,11 +48,9 @@ const LAYOUT = {
   cleared: 16_384 + 2_048,
   rest: 2 * 16_384 + 4_096,
   inputLength: 16_384,
-  restLength: 3 * LANES * LANE,
+  /** At least as much as the multiple reaches, and whole rounds less than INPUT. */
+  restLength: 448,
   tables: 2 * 16_384 + 8_192,
-  round: LANES * LANE,
-  /** Of zeros that have to be there before CLEARED. */
-  reach: 300,
   /** Below that many bytes zlib is as fast. */
   smallest: 2_048,
 };
@@ -58,19 +65,19 @@ export interface WasmMemory {
   readonly buffer: ArrayBuffer | SharedArrayBuffer;
 }
 
+/** @param factor a power of x for all that follows the rest */
+type Sum = (start: number, source: number, factor: number) => number;
+
 /** What TypeScript does not know without a browser's types. */
 declare const WebAssembly: {
   Memory: new (pages: { initial: number; maximum: number; shared?: boolean }) => WasmMemory;
   Module: new (code: Uint8Array) => object;
-  Instance: new (
-    module: object,
-    imports: { crc32: { memory: WasmMemory } },
-  ) => { exports: { sum: (position: number, source: number) => number } };
+  Instance: new (module: object, imports: { crc32: { memory: WasmMemory } }) => { exports: { sum: Sum } };
 };
 
 /**
- * Compiled: the CRC-32 of data from a position on, counted as if they were at INPUT; `source` is where in the memory they are. They come
- * with what they continue in their first four bytes.
+ * Compiled: the CRC-32 of data from `start` on, counted as if they were at INPUT, whole rounds before its end; `source` is where in the memory they are.
+ * They come with what they continue in their first four bytes.
  * Encoding: WebAssembly core specification 2.0, chapter 5; of a shared memory that of its threads proposal.
  * @param pages of shared memory; a memory of its own has one
  */
@@ -82,56 +89,114 @@ function compile(pages?: number): object | undefined {
     n >= -64 && n < 64 ? [n & 127] : [(n & 127) + 128, ...signed(n >> 7)];
   const counted = (bytes: readonly number[]) => [...unsigned(bytes.length), ...bytes];
   const name = (text: string) => counted([...Buffer.from(text)]);
-  const position = [0x20, 0]; // local.get 0
-  const source = [0x20, 1]; // local.get 1
-  const load = (offset: number) => [0xfd, 0x00, 0, ...unsigned(offset)]; // v128.load
-  const xor = [0xfd, 0x51]; // v128.xor
-  const clear = (from: number, target: number) => [
-    ...position,
-    ...[...source, ...load(from)],
-    ...DISTANCES.flatMap((distance) => [...position, ...load(LAYOUT.cleared + from - distance), ...xor]),
-    ...[0xfd, 0x0b, 0, ...unsigned(target + from)], // v128.store
+
+  const get = (local: number) => [0x20, local];
+  const set = (local: number) => [0x21, local];
+  const tee = (local: number) => [0x22, local];
+  const constant = (n: number) => [0x41, ...signed(n)];
+  const [add, subtract, and, xor] = [[0x6a], [0x6b], [0x71], [0x73]] as const;
+  const load = (base: number, offset: number) => [...get(base), 0xfd, 0x00, 0, ...unsigned(offset)]; // v128.load
+  const store = (base: readonly number[], offset: number, value: readonly number[]) => [
+    ...[...base, ...value, 0xfd, 0x0b, 0, ...unsigned(offset)], // v128.store
   ];
-  const loop = (target: number, end: number) => [
+  const sum = (...vectors: readonly (readonly number[])[]) =>
+    vectors.flatMap((vector, i) => (i === 0 ? vector : [...vector, 0xfd, 0x51])); // v128.xor
+
+  const [start, source, factor, at, from, crc, word] = [0, 1, 2, 3, 4, 5, 6] as const;
+  /** The vectors that stay: `behind` the one of number `i`, those of the rest included, which come after the last round. */
+  const kept = (i: number, behind: number) => 7 + ((i + LANES - behind) % LANES);
+  const near = (i: number) => 7 + LANES + (i % 2);
+
+  const clear = (i: number) => {
+    const offset = ROUND - LANE * (i + 1);
+    const bytes = Array.from({ length: LANE }, (_, byte) => (NEAR % LANE) + byte);
+    return [
+      ...load(from, offset),
+      ...[...load(at, LAYOUT.cleared + offset + FAR), 0xfd, 0x51],
+      // Put together of whole vectors: one of which two stores of a moment ago have a part each would wait for both.
+      ...[...load(at, LAYOUT.cleared + offset + NEAR - (NEAR % LANE)), ...tee(near(i)), ...get(near(i + 1))],
+      ...[0xfd, 0x0d, ...bytes, 0xfd, 0x51], // i8x16.shuffle
+      ...KEPT.flatMap((behind) => [...get(kept(i, behind)), 0xfd, 0x51]),
+      ...set(kept(i, 0)),
+      ...store(get(at), LAYOUT.cleared + offset, sum(get(kept(i, 0)), get(kept(i, APART)))),
+    ];
+  };
+  const rounds = [
+    ...[
+      ...get(source),
+      ...get(start),
+      ...subtract,
+      ...constant(LAYOUT.inputLength - ROUND),
+      ...add,
+      ...set(from),
+    ],
+    ...[...constant(LAYOUT.inputLength - ROUND), ...set(at)],
     ...[0x03, 0x40], // loop
-    ...Array.from({ length: LANES }, (_, i) => clear(LANE * i, target)).flat(),
-    ...[...source, 0x41, ...signed(LAYOUT.round), 0x6a, 0x21, 1], // i32.const, i32.add, local.set 1
-    ...[...position, 0x41, ...signed(LAYOUT.round), 0x6a, 0x22, 0], // i32.const, i32.add, local.tee 0
-    ...[0x41, ...signed(end), 0x49, 0x0d, 0, 0x0b], // i32.const, i32.lt_u, br_if 0, end
+    ...Array.from({ length: LANES }, (_, i) => clear(i)).flat(),
+    ...[...get(from), ...constant(ROUND), ...subtract, ...set(from)],
+    ...[...get(at), ...constant(ROUND), ...subtract, ...tee(at)],
+    ...[...get(start), ...constant(LAYOUT.restLength), ...add, 0x4e, 0x0d, 0, 0x0b], // i32.ge_s, br_if 0, end
   ];
-  const limits = pages === undefined ? [1, 1, 1] : [3, ...unsigned(pages), ...unsigned(pages)]; // at least and at most; 3: shared
-  const end = LAYOUT.inputLength - LAYOUT.restLength;
-  const crc = [0x20, 2]; // local.get 2
+
+  const keep = (i: number) => {
+    const offset = LAYOUT.restLength - LANE * (i + 1);
+    const cleared = LAYOUT.cleared + offset;
+    const behind = KEPT.filter((distance) => distance > i).map((distance) => get(kept(i, distance)));
+    return [
+      ...(i < APART ? store(get(start), cleared, get(kept(i, APART))) : []),
+      ...store(
+        constant(0),
+        LAYOUT.rest + offset,
+        sum(load(source, offset), load(start, cleared + NEAR), load(start, cleared + FAR), ...behind),
+      ),
+    ];
+  };
+  const rest = Array.from({ length: LAYOUT.restLength / LANE }, (_, i) => keep(i)).flat();
+
   const lookUp = (byte: number, following: number) => [
-    ...[0x20, 3], // local.get 3
-    ...(byte === 0 ? [0x41, 2, 0x74] : [0x41, 8 * byte - 2, 0x76]), // i32.const, i32.shl or i32.shr_u
-    ...[0x41, ...signed(4 * 255), 0x71], // i32.const, i32.and
+    ...get(word),
+    ...(byte === 0 ? [...constant(2), 0x74] : [...constant(8 * byte - 2), 0x76]), // i32.shl or i32.shr_u
+    ...[...constant(4 * 255), ...and],
     ...[0x28, 2, ...unsigned(LAYOUT.tables + 4 * 256 * following)], // i32.load
   ];
-  const word = (from: number) => [
-    ...[...position, 0x28, 2, ...unsigned(LAYOUT.rest + from)], // i32.load
-    ...(from === 0 ? [...crc, 0x73] : []), // i32.xor
-    ...[0x21, 3], // local.set 3
-    ...[0, 1, 2, 3].flatMap((byte) => [...lookUp(byte, LANE - 1 - from - byte), 0x73]), // i32.xor
+  const divideWord = (offset: number) => [
+    ...[...get(at), 0x28, 2, ...unsigned(LAYOUT.rest + offset)], // i32.load
+    ...(offset === 0 ? [...get(crc), ...xor] : []),
+    ...set(word),
+    ...[0, 1, 2, 3].flatMap((byte) => [...lookUp(byte, LANE - 1 - offset - byte), ...xor]),
   ];
   const divide = [
-    ...[0x41, 0, 0x21, 0], // i32.const, local.set 0
+    ...[...constant(0), ...set(at)],
     ...[0x03, 0x40], // loop
-    ...[0x41, 0], // i32.const
+    ...constant(0),
     // The first word last: it waits for the round before.
-    ...[4, 8, 12, 0].flatMap(word),
-    ...[0x21, 2], // local.set 2
-    ...[...position, 0x41, ...signed(LANE), 0x6a, 0x22, 0], // i32.const, i32.add, local.tee 0
-    ...[0x41, ...signed(LAYOUT.restLength), 0x49, 0x0d, 0, 0x0b], // i32.const, i32.lt_u, br_if 0, end
-    ...[...crc, 0x41, ...signed(-1), 0x73], // i32.const, i32.xor
+    ...[4, 8, 12, 0].flatMap(divideWord),
+    ...set(crc),
+    ...[...get(at), ...constant(LANE), ...add, ...tee(at)],
+    ...[...constant(LAYOUT.restLength), 0x49, 0x0d, 0, 0x0b], // i32.lt_u, br_if 0, end
   ];
+
+  const isSet = [...get(crc), ...constant(31), 0x75]; // i32.shr_s: all ones or zeros
+  const isOdd = [...constant(0), ...get(factor), ...constant(1), ...and, ...subtract];
+  const multiply = [
+    ...[...constant(0), ...set(word), ...constant(32), ...set(at)],
+    ...[0x03, 0x40], // loop
+    ...[...get(factor), ...isSet, ...and, ...get(word), ...xor, ...set(word)],
+    ...[...get(crc), ...constant(1), 0x74, ...set(crc)], // i32.shl
+    ...[...get(factor), ...constant(1), 0x76], // i32.shr_u
+    ...[...isOdd, ...constant(POLYNOMIAL | 0), ...and, ...xor, ...set(factor)],
+    ...[...get(at), ...constant(1), ...subtract, ...tee(at), 0x0d, 0, 0x0b], // br_if 0, end
+  ];
+
+  const limits = pages === undefined ? [1, 1, 1] : [3, ...unsigned(pages), ...unsigned(pages)]; // at least and at most; 3: shared
   const code = [
-    ...[1, 2, 0x7f], // locals 2 and 3 are i32
-    ...[...loop(LAYOUT.cleared, end), ...loop(LAYOUT.rest - end, LAYOUT.inputLength), ...divide, 0x0b],
+    ...[2, 4, 0x7f, LANES + 2, 0x7b], // locals 3 to 6 are i32, those behind them v128
+    ...[...rounds, ...rest, ...divide, ...multiply],
+    ...[...get(word), ...constant(-1), ...xor, 0x0b],
   ];
   const binary = [
     ...[0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
-    ...[1, ...counted([1, 0x60, 2, 0x7f, 0x7f, 1, 0x7f])], // type 0: takes two i32, gives one
+    ...[1, ...counted([1, 0x60, 3, 0x7f, 0x7f, 0x7f, 1, 0x7f])], // type 0: takes three i32, gives one
     ...[2, ...counted([1, ...name('crc32'), ...name('memory'), 2, ...limits])], // import memory 0
     ...[3, ...counted([1, 0])], // function 0 is of type 0
     ...[7, ...counted([1, ...name('sum'), 0, 0])],
@@ -157,7 +222,7 @@ export const crcTable = (polynomial: number): Uint32Array =>
 
 /** One table after the other: what each value becomes once that byte and 0, 1, … 15 more are through. */
 const TABLES = new Uint32Array(LANE * 256);
-TABLES.set(crcTable(0xedb8_8320));
+TABLES.set(crcTable(POLYNOMIAL));
 for (let at = 256; at < TABLES.length; at++) {
   const before = TABLES[at - 256] ?? 0;
   TABLES[at] = (before >>> 8) ^ (TABLES[before & 255] ?? 0);
@@ -167,6 +232,29 @@ const TABLE_0 = tableOf(0);
 const TABLE_1 = tableOf(1);
 const TABLE_2 = tableOf(2);
 const TABLE_3 = tableOf(3);
+
+/** The product of two polynomials, reflected, modulo the divisor. */
+function product(a: number, b: number): number {
+  let sum = 0;
+  for (let left = a | 0, right = b; left !== 0; left <<= 1) {
+    if (left < 0) sum ^= right;
+    right = (right & 1) === 0 ? right >>> 1 : (right >>> 1) ^ POLYNOMIAL;
+  }
+  return sum >>> 0;
+}
+
+const powers = (base: number, count: number): Uint32Array => {
+  const found = new Uint32Array(count).fill(0x8000_0000);
+  for (let i = 1; i < count; i++) found[i] = product(found[i - 1] ?? 0, base);
+  return found;
+};
+/** By how many rounds follow: the power of x for so many bytes. */
+const FACTORS = powers(
+  powers(0x0080_0000, ROUND + 1)[ROUND] ?? 0,
+  (LAYOUT.inputLength - LAYOUT.restLength) / ROUND + 1,
+);
+/** For all of INPUT. */
+const WHOLE_FACTOR = FACTORS.at(-1) ?? 0;
 
 /** Puts the tables where WebAssembly wants them. */
 const layTables = (memory: ArrayBuffer | SharedArrayBuffer): void =>
@@ -179,7 +267,7 @@ export const crc32Module = compile();
 export function makeCrc32(module: object | undefined, ofZlib: Crc32): Crc32 {
   if (module === undefined) return ofZlib;
   let memory: WasmMemory;
-  let sum: (position: number, source: number) => number;
+  let sum: Sum;
   try {
     memory = new WebAssembly.Memory({ initial: 1, maximum: 1 });
     sum = new WebAssembly.Instance(module, { crc32: { memory } }).exports.sum;
@@ -196,13 +284,13 @@ export function makeCrc32(module: object | undefined, ofZlib: Crc32): Crc32 {
       const part =
         data.byteLength <= LAYOUT.inputLength ? data : data.subarray(done, done + LAYOUT.inputLength);
       const begin = LAYOUT.input + LAYOUT.inputLength - part.byteLength;
-      const start = begin - (begin % LAYOUT.round);
+      const start = begin - (begin % ROUND);
       bytes.set(part, begin);
       bytes.fill(0, start, begin);
-      if (start > 0) bytes.fill(0, LAYOUT.cleared + start - LAYOUT.reach, LAYOUT.cleared + start);
+      if (start > 0) bytes.fill(0, LAYOUT.cleared + start, LAYOUT.cleared + start + LAYOUT.restLength);
       // What a CRC continues is added to its first four bytes, inverted.
       view.setUint32(begin, view.getUint32(begin, true) ^ ~crc, true);
-      crc = sum(start, start) >>> 0;
+      crc = sum(start, start, FACTORS[FACTORS.length - 1 - start / ROUND] ?? 0) >>> 0;
     }
     return done < data.byteLength ? ofZlib(data.subarray(done), crc) : crc;
   };
@@ -228,41 +316,43 @@ export function crc32OfFew(data: DataView): number {
 /** Memory for several threads, to be sent to one that uses `makeCrc32InPlace`. */
 export interface SharedCrc32Memory {
   readonly buffer: SharedArrayBuffer;
-  readonly layout: typeof LAYOUT;
+  readonly inputLength: number;
+  readonly factor: number;
   /** `undefined` where WebAssembly cannot be had: then zlib computes. */
   readonly wasm: { readonly memory: WasmMemory; readonly module: object } | undefined;
 }
 
 /** @param pages of 64 KiB @throws RangeError if there is not so much */
 export function sharedCrc32Memory(pages: number): SharedCrc32Memory {
+  const whole = { inputLength: LAYOUT.inputLength, factor: WHOLE_FACTOR };
   const module = compile(pages);
   try {
     if (module !== undefined) {
       const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
       if (memory.buffer instanceof SharedArrayBuffer) {
         layTables(memory.buffer);
-        return { buffer: memory.buffer, layout: LAYOUT, wasm: { memory, module } };
+        return { ...whole, buffer: memory.buffer, wasm: { memory, module } };
       }
     }
   } catch {} // Too few addresses, as above.
-  return { buffer: new SharedArrayBuffer(pages * WASM_PAGE), layout: LAYOUT, wasm: undefined };
+  return { ...whole, buffer: new SharedArrayBuffer(pages * WASM_PAGE), wasm: undefined };
 }
 
 /** Uses nothing from outside of it, so that a thread whose program is text can have it as text. One thread may call what it makes. */
 export const makeCrc32InPlace = (
-  { buffer, layout, wasm }: SharedCrc32Memory,
+  { buffer, inputLength, factor, wasm }: SharedCrc32Memory,
   ofZlib: Crc32,
 ): Crc32InPlace => {
   const bytes = new Uint8Array(buffer);
   if (wasm === undefined)
-    return (position, seed) => ofZlib(bytes.subarray(position, position + layout.inputLength), seed);
+    return (position, seed) => ofZlib(bytes.subarray(position, position + inputLength), seed);
   const { memory, module } = wasm;
   const { sum } = new WebAssembly.Instance(module, { crc32: { memory } }).exports;
   const view = new DataView(buffer);
   return (position, seed) => {
     const first = view.getUint32(position, true);
     view.setUint32(position, first ^ ~seed, true);
-    const crc = sum(0, position) >>> 0;
+    const crc = sum(0, position, factor) >>> 0;
     view.setUint32(position, first, true);
     return crc;
   };
