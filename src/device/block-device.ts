@@ -46,16 +46,6 @@ export interface BlockDevice extends Allocated {
   /** The same for writing several buffers one after the other. `false`: nothing was written. @throws as `write` */
   writeNow?(offset: ByteOffset, sources: readonly Uint8Array[]): boolean;
   /**
-   * Reads whole blocks, and computes the CRC-32 of each beside the main thread, continuing its seed. Where the device would rather
-   * not, for whatever reason, the answer is `undefined`, the target holds anything, and `seeds` may not have been asked.
-   * @throws ClosedError, InvalidArgumentError
-   */
-  readSummed?(
-    offset: ByteOffset,
-    target: Uint8Array,
-    seeds: () => Uint32Array,
-  ): Promise<Uint32Array | undefined>;
-  /**
    * Lends a range to a thread of this process that works on files, if it lies in one as it is. Until the loan ends the device stays
    * open, and what is said of reads and writes under way holds for the whole range. `undefined`: it does not.
    * @throws ClosedError, InvalidArgumentError

@@ -3,7 +3,7 @@
  * copying them to a file does.
  *
  * Buffers come in powers of two; what is given back is kept up to a limit. Their content is whatever was there.
- * Those for large reads are shared memory, so that `readSummed` can fill them.
+ * Those for large reads are shared memory, so that the thread that works on files can fill them.
  */
 import type { ByteLength } from '../units.js';
 import { SHARED_READ_MIN, SharedMemory } from './shared-memory.js';

@@ -21,7 +21,6 @@ import { imageSize } from './image-size.js';
 import { Lifetime } from './lifetime.js';
 import { inUse, takeOwnership } from './ownership.js';
 import { checkRange, checkSize, checkWritable } from './range.js';
-import { SummedReads, type Sums } from './summed-reads.js';
 import { codeOf, explained, systemError } from './system-error.js';
 import type { ZeroMap } from './zero-map.js';
 import { zeroBuffers } from './zeros.js';
@@ -58,7 +57,6 @@ export class FileDevice implements ResizableDevice {
   readonly #isBlockSpecial: boolean;
   readonly #lifetime: Lifetime;
   readonly #tool: HoleTool;
-  readonly #summed: SummedReads;
   readonly #allocation = new FileAllocation(() => this.#findHoles());
   readonly #flushes = new Flushes(
     () =>
@@ -83,7 +81,6 @@ export class FileDevice implements ResizableDevice {
     this.#isBlockSpecial = isBlockSpecial;
     this.#lifetime = new Lifetime(path);
     this.#tool = new HoleTool(descriptor.number);
-    this.#summed = new SummedReads(descriptor.number);
     if (!isBlockSpecial)
       this.discard = (offset, length) =>
         this.#zero(offset, length, TOOL_FROM_DISCARDING, async () => 'punch-hole');
@@ -173,13 +170,6 @@ export class FileDevice implements ResizableDevice {
     if (count === undefined) return false;
     this.#checkCount(offset, target, count);
     return true;
-  }
-
-  readSummed(offset: ByteOffset, target: Uint8Array, seeds: () => Uint32Array): Promise<Sums> {
-    return this.#lifetime.run(async () => {
-      checkRange(this, offset, target.byteLength);
-      return this.#summed.read(offset, target, seeds);
-    });
   }
 
   lend(offset: ByteOffset, length: ByteLength, purpose: 'read' | 'write'): Loan {
@@ -367,7 +357,6 @@ export class FileDevice implements ResizableDevice {
     return this.#lifetime.close(() =>
       explained(`close ${this.path}`, async () => {
         await this.#tool.close();
-        await this.#summed.close();
         await this.#descriptor.close();
       }),
     );

@@ -32,16 +32,17 @@ const PLACES = 16;
 /** The two counters, 32-bit, which wrap around. */
 const SUBMITTED = 0;
 const ANSWERED = 1;
-/** 64-bit words of a place: a head, then for each block where it is, where it goes, and its checksum. */
+/** 64-bit words of a place: a head, then for each block where it is, where it goes, its checksum, and, of what is read only, its file. */
 const Head = { kind: 0, from: 1, to: 2, count: 3, lastLength: 4, done: 5, slowReads: 6, reads: 7 } as const;
 const HEAD_WORDS = 8;
 /** Where these begin. */
 const SOURCES = HEAD_WORDS;
 const TARGETS = HEAD_WORDS + BLOCKS_MAX;
 const SUMS = HEAD_WORDS + 2 * BLOCKS_MAX;
-const PLACE_WORDS = HEAD_WORDS + 3 * BLOCKS_MAX;
+const FILES = HEAD_WORDS + 3 * BLOCKS_MAX;
+const PLACE_WORDS = HEAD_WORDS + 4 * BLOCKS_MAX;
 const KIND_COPY = 1;
-/** Blocks that lie one after the other go from a file to a position of the shared memory. */
+/** Blocks go to positions of the shared memory. */
 const KIND_SUM = 2;
 /** In place of a checksum: the block is all zero, and was not copied. */
 const ZERO_BLOCK = -1;
@@ -54,7 +55,7 @@ const PROGRAM = `
 const { workerData: { state, places, memory } } = require('node:worker_threads');
 const { readSync, writeSync } = require('node:fs');
 const crc32At = (${makeCrc32InPlace})(memory, require('node:zlib').crc32);
-const BLOCK = ${BLOCK_SIZE}, STEP = ${STEP}, SOURCES = ${SOURCES}, TARGETS = ${TARGETS}, SUMS = ${SUMS};
+const BLOCK = ${BLOCK_SIZE}, STEP = ${STEP}, SOURCES = ${SOURCES}, TARGETS = ${TARGETS}, SUMS = ${SUMS}, FILES = ${FILES};
 const bytes = Buffer.from(memory.buffer);
 const BUFFER = ${THREAD_BUFFER.position};
 const buffer = bytes.subarray(BUFFER, BUFFER + STEP * BLOCK);
@@ -65,16 +66,18 @@ const isSlow = (began, blocks) => performance.now() - began > ${SLOW_CALL} + ${S
 
 // A few blocks at a time, to have them in the cache.
 function sum(place) {
-  const from = place[${Head.from}], at = place[SOURCES], to = place[TARGETS], count = place[${Head.count}];
+  const count = place[${Head.count}];
   let slowReads = 0, reads = 0;
   for (let start = 0, end; start < count; start = end) {
-    end = Math.min(start + STEP, count);
+    const file = place[FILES + start], at = place[SOURCES + start], to = place[TARGETS + start];
+    const follows = (i, distance) => place[FILES + i] === file && place[SOURCES + i] === at + distance && place[TARGETS + i] === to + distance;
+    for (end = start + 1; end < count && end < start + STEP && follows(end, (end - start) * BLOCK); ) end++;
     const length = (end - start) * BLOCK;
     const began = performance.now();
-    if (readSync(from, bytes, to + start * BLOCK, length, at + start * BLOCK) !== length) return false;
+    if (readSync(file, bytes, to, length, at) !== length) return false;
     if (isSlow(began, end - start)) slowReads++;
     reads++;
-    for (let i = start; i < end; i++) place[SUMS + i] = crc32At(to + i * BLOCK, place[SUMS + i]);
+    for (let i = start; i < end; i++) place[SUMS + i] = crc32At(to + (i - start) * BLOCK, place[SUMS + i]);
   }
   place[${Head.slowReads}] = slowReads;
   place[${Head.reads}] = reads;
@@ -131,12 +134,15 @@ for (let answered = 0; ; ) {
   }
 }`;
 
-/** Reads all of `target`, at most `BLOCKS_MAX` blocks in `SharedMemory`, and continues a CRC-32 for each. */
+/** Reads blocks, at most `BLOCKS_MAX`, from their places in files to `SharedMemory`, and continues a CRC-32 for each. */
 export interface SumRequest {
-  readonly descriptor: number;
-  readonly position: ByteOffset;
-  readonly target: Uint8Array;
-  readonly seeds: Uint32Array;
+  /** Descriptors. */
+  readonly files: ArrayLike<number>;
+  readonly sources: ArrayLike<ByteOffset>;
+  /** Positions in the memory. */
+  readonly targets: ArrayLike<number>;
+  /** The CRC-32 that that of each block continues. */
+  readonly sums: ArrayLike<number>;
 }
 
 /** Copies blocks that are not all zero, at most `BLOCKS_MAX`: each from its place in one file to its place in another. */
@@ -172,7 +178,8 @@ let current: FileThread | undefined;
 
 export class FileThread {
   readonly #worker: Worker;
-  readonly #memory: SharedMemory;
+  /** What it reads to. */
+  readonly memory: SharedMemory;
   readonly #state = new Int32Array(new SharedArrayBuffer(8));
   readonly #places = Array.from(
     { length: PLACES },
@@ -187,7 +194,7 @@ export class FileThread {
   #users = 0;
 
   private constructor(memory: SharedMemory) {
-    this.#memory = memory;
+    this.memory = memory;
     const workerData = { state: this.#state, places: this.#places, memory: memory.memory };
     this.#worker = new Worker(PROGRAM, { eval: true, execArgv: [], name: 'files', workerData });
     this.#worker.on('online', () => {
@@ -224,26 +231,23 @@ export class FileThread {
   }
 
   /** `undefined`: it was not done, or not all of it. */
-  sum({ descriptor, position, target, seeds }: SumRequest): Promise<SumAnswer | undefined> {
-    const to = this.#memory.positionOf(target);
-    const count = seeds.length;
-    assert(
-      to !== undefined && count <= BLOCKS_MAX && target.byteLength === count * BLOCK_SIZE,
-      () => `${target.byteLength} bytes at ${to} of the shared memory for ${count} checksums`,
-    );
+  sum({ files, sources, targets, sums }: SumRequest): Promise<SumAnswer | undefined> {
+    const count = sources.length;
+    assert(count > 0 && count <= BLOCKS_MAX, () => `a read of ${count} blocks`);
     return new Promise((resolve) => {
       const describe = (place: Float64Array) => {
         place[Head.kind] = KIND_SUM;
-        place[Head.from] = descriptor;
         place[Head.count] = count;
-        place[SOURCES] = position;
-        place[TARGETS] = to;
-        place.set(seeds, SUMS);
+        place.set(files, FILES);
+        place.set(sources, SOURCES);
+        place.set(targets, TARGETS);
+        place.set(sums, SUMS);
       };
-      this.#submit(describe, (place) => {
-        const sums = place && new Uint32Array(place.subarray(SUMS, SUMS + count));
-        resolve(sums && { sums, isSlow: wasSlow(place) });
-      });
+      this.#submit(describe, (place) =>
+        resolve(
+          place && { sums: new Uint32Array(place.subarray(SUMS, SUMS + count)), isSlow: wasSlow(place) },
+        ),
+      );
     });
   }
 
@@ -290,12 +294,13 @@ export class FileThread {
     const told = async ? value : Promise.resolve();
     void told.then(() => {
       this.#isWatching = false;
-      this.#takeAnswers();
+      this.takeAnswers();
       if (this.#waiting.length > 0) this.#watch();
     });
   }
 
-  #takeAnswers(): void {
+  /** Takes in what is answered already, for those who cannot wait for the event loop to turn. */
+  takeAnswers(): void {
     const answered = Atomics.load(this.#state, ANSWERED);
     while (this.#answered !== answered) {
       const place = this.#places[(this.#answered >>> 0) % PLACES];

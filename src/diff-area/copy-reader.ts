@@ -1,12 +1,25 @@
 /** Reads copies out of a diff-area file, and verifies each of them against its checksum. */
+import type { Loan } from '../device/block-device.js';
 import { IntegrityError } from '../errors.js';
 import { isZero } from '../format/binary.js';
 import type { Guid } from '../format/guid.js';
 import type { AreaFile } from '../store/store.js';
-import { BLOCK_SIZE, type BlockNumber, offsetOfBlock, offsetOfSlot, type Slot } from '../units.js';
+import {
+  BLOCK_SIZE,
+  type BlockNumber,
+  type ByteOffset,
+  offsetOfBlock,
+  offsetOfSlot,
+  type Slot,
+} from '../units.js';
 import { FixedSlot } from './area-slots.js';
 import type { BlockTable } from './block-table.js';
 import type { CopyChecksum } from './copy-checksum.js';
+
+export interface LentCopies {
+  readonly loan: Loan;
+  readonly position: ByteOffset;
+}
 
 export class CopyReader {
   readonly #storeId: Guid;
@@ -34,9 +47,8 @@ export class CopyReader {
       target.fill(0);
       return;
     }
-    const sums = await this.#readSummed(block, slot, target);
-    if (sums === undefined) await this.#readSlots(slot, target);
-    this.#verify(block, slot, target, sums);
+    await this.#readSlots(slot, target);
+    this.#verify(block, slot, target);
   }
 
   /**
@@ -68,21 +80,29 @@ export class CopyReader {
     return true;
   }
 
-  /**
-   * @param sums checksums of the copies, if they have been computed already
-   * @throws IntegrityError unless `data` is what was copied of the blocks from `block` on to the slots from `slot` on
-   */
-  #verify(block: BlockNumber, slot: Slot, data: Uint8Array, sums?: Uint32Array): void {
+  /** Lends the copies in `count` consecutive slots to a thread, and says where in its file they begin; `undefined`: it cannot have them. */
+  lend(slot: Slot, count: number): LentCopies | undefined {
+    const { device, runs } = this.#file;
+    const length = count * BLOCK_SIZE;
+    const offset = runs.locateWhole(offsetOfSlot(slot), length);
+    const loan = offset === undefined ? undefined : device.lend?.(offset, length, 'read');
+    return loan && { loan, position: loan.origin + (offset ?? 0) };
+  }
+
+  /** @throws IntegrityError unless `data` is what was copied of the blocks from `block` on to the slots from `slot` on */
+  #verify(block: BlockNumber, slot: Slot, data: Uint8Array): void {
     for (let i = 0; i * BLOCK_SIZE < data.byteLength; i++) {
-      const sum =
-        sums?.[i] ??
-        this.#checksum.of(block + i, slot + i, data.subarray(i * BLOCK_SIZE, (i + 1) * BLOCK_SIZE));
-      if (sum !== this.#table.checksumAt(slot + i)) {
-        throw new IntegrityError(
-          `snapshot ${this.#storeId}: the copy of block ${block + i} (offset ${offsetOfBlock(block + i)}) in slot ${slot + i} fails its checksum`,
-        );
-      }
+      const part = data.subarray(i * BLOCK_SIZE, (i + 1) * BLOCK_SIZE);
+      this.check(block + i, slot + i, this.#checksum.of(block + i, slot + i, part));
     }
+  }
+
+  /** @throws IntegrityError unless `sum` is the checksum of the copy of `block` in `slot` */
+  check(block: BlockNumber, slot: Slot, sum: number): void {
+    if (sum === this.#table.checksumAt(slot)) return;
+    throw new IntegrityError(
+      `snapshot ${this.#storeId}: the copy of block ${block} (offset ${offsetOfBlock(block)}) in slot ${slot} fails its checksum`,
+    );
   }
 
   /** Is the block of zeros, which other readers of the format rely on, what it should be? @throws DeviceError */
@@ -90,19 +110,6 @@ export class CopyReader {
     const block = new Uint8Array(BLOCK_SIZE);
     await this.#readSlots(FixedSlot.zeros, block);
     return isZero(block);
-  }
-
-  /** Reads copies and computes their checksums, if the device can do both together; else `undefined`. */
-  async #readSummed(block: BlockNumber, slot: Slot, target: Uint8Array): Promise<Uint32Array | undefined> {
-    const { device, runs } = this.#file;
-    if (device.readSummed === undefined) return undefined;
-    const offset = runs.locateWhole(offsetOfSlot(slot), target.byteLength);
-    if (offset === undefined) return undefined;
-    return device.readSummed(offset, target, () => {
-      const seeds = new Uint32Array(target.byteLength / BLOCK_SIZE);
-      for (let i = 0; i < seeds.length; i++) seeds[i] = this.#checksum.seed(block + i, slot + i);
-      return seeds;
-    });
   }
 
   async #readSlots(slot: Slot, target: Uint8Array): Promise<void> {

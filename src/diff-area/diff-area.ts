@@ -75,7 +75,8 @@ export class DiffArea {
   readonly uncommitted = new UncommittedCopies();
   #isCut = false;
   readonly #checksum: CopyChecksum;
-  readonly #reader: CopyReader;
+  /** Reading what was copied. */
+  readonly copies: CopyReader;
   /** Set once, never changed: what is skipped reads the same for ever. */
   #bitmaps: AreaBitmaps | undefined;
 
@@ -92,7 +93,7 @@ export class DiffArea {
     this.#slots = state.slots;
     this.#checksum = new CopyChecksum(state.file.runs, state.epoch);
     this.#promised = new PromisedRoom(state.slots);
-    this.#reader = new CopyReader(state, this.#checksum);
+    this.copies = new CopyReader(state, this.#checksum);
     this.#bitmaps = state.bitmaps;
   }
 
@@ -303,23 +304,6 @@ export class DiffArea {
   /** Can the copy in `slot` and the one in `next`, of a block `distance` further on, be read together? */
   canReadTogether(slot: Slot, next: Slot, distance: number): boolean {
     return slot === FixedSlot.zeros ? next === slot : next === slot + distance;
-  }
-
-  /** See `CopyReader`; so below. */
-  readCopies(block: BlockNumber, slot: Slot, target: Uint8Array): Promise<void> {
-    return this.#reader.read(block, slot, target);
-  }
-
-  readEach(blocks: readonly BlockNumber[], slots: readonly Slot[], target: Uint8Array): Promise<void> {
-    return this.#reader.readEach(blocks, slots, target);
-  }
-
-  readCopiesNow(block: BlockNumber, slot: Slot, target: Uint8Array): boolean {
-    return this.#reader.readNow(block, slot, target);
-  }
-
-  hasSoundZeros(): Promise<boolean> {
-    return this.#reader.hasSoundZeros();
   }
 
   /** Makes the file longer. @throws NoSpaceError, DeviceError */

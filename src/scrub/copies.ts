@@ -55,7 +55,7 @@ export async function scrubCopies(records: readonly SnapshotRecord[], walk: Copy
       walk.onProblem?.(told);
     };
     await pace.take(BLOCK_SIZE, signal);
-    if ((await step(() => record.whileThere(() => area.hasSoundZeros()))) === false)
+    if ((await step(() => record.whileThere(() => area.copies.hasSoundZeros()))) === false)
       await tell({
         code: 'checksum',
         snapshot: record.id,
@@ -144,7 +144,7 @@ async function testNeeded(
   };
   if (areNeeded()) {
     try {
-      await area.readCopies(block, area.table.slotOf(block), new Uint8Array(count * BLOCK_SIZE));
+      await area.copies.read(block, area.table.slotOf(block), new Uint8Array(count * BLOCK_SIZE));
       return [];
     } catch (error) {
       if (areNeeded()) {

@@ -43,8 +43,8 @@ export async function repairCopy(
       if (record.isGone || !isNeeded()) return false;
       await area.writeData([slot], [bytes]);
       await area.file.device.flush();
-      if (block === undefined) return area.hasSoundZeros();
-      await area.readCopies(block, slot, new Uint8Array(BLOCK_SIZE));
+      if (block === undefined) return area.copies.hasSoundZeros();
+      await area.copies.read(block, slot, new Uint8Array(BLOCK_SIZE));
       return true;
     });
     return repaired ? { ...problem, repaired } : problem;
@@ -75,7 +75,7 @@ async function findBytes(
     // Of a deleted one the space of what is merged may have been given back.
     if (other.deleted !== undefined) continue;
     await other
-      .whileThere(() => elsewhere.readCopies(block, elsewhere.table.slotOf(block), bytes))
+      .whileThere(() => elsewhere.copies.read(block, elsewhere.table.slotOf(block), bytes))
       .catch(unlessUnreadable);
     if (isIt()) return bytes;
   }

@@ -44,7 +44,7 @@ async function movePart(
   const data: Uint8Array[] = [];
   for (const [i, block] of blocks.entries()) {
     const bytes = new Uint8Array(BLOCK_SIZE);
-    await from.readCopies(block, sources[i] ?? FixedSlot.zeros, bytes);
+    await from.copies.read(block, sources[i] ?? FixedSlot.zeros, bytes);
     data.push(bytes);
   }
   const stored = data.filter((_, i) => sources[i] !== FixedSlot.zeros);

@@ -197,7 +197,7 @@ export class Merge {
     const whole = this.#takeBuffer(reserved.length * BLOCK_SIZE);
     try {
       const buffer = whole.subarray(0, reserved.length * BLOCK_SIZE);
-      await this.#from.area.readEach(blocks.slice(zeros), slots.slice(zeros), buffer);
+      await this.#from.area.copies.readEach(blocks.slice(zeros), slots.slice(zeros), buffer);
       const dataAt = (i: number) =>
         i < zeros ? ZEROS : buffer.subarray((i - zeros) * BLOCK_SIZE, (i - zeros + 1) * BLOCK_SIZE);
       const newSlots = blocks.map((_, i) => (i < zeros ? FixedSlot.zeros : (reserved[i - zeros] ?? 0)));

@@ -21,6 +21,7 @@ import {
   offsetOfBlock,
   type Slot,
 } from '../units.js';
+import type { CopyRun, ThreadReads } from './thread-reads.js';
 
 /** Blocks of one part. */
 const PART_BLOCKS = 64;
@@ -49,10 +50,16 @@ interface Sources {
   readonly moved: ReadonlyMap<BlockNumber, Place> | undefined;
 }
 
+/** A run that can be read here as well. */
+interface AreaRun extends CopyRun {
+  readonly area: DiffArea;
+}
+
 /**
  * Fills `target` with the snapshot's bytes from `offset`.
  * @param areas gives the diff areas of the snapshot itself and of all newer ones, in order of age; asked again after
  *   each read of the volume, because a snapshot may have been taken meanwhile
+ * @param apart may read copies in another thread
  * @throws IntegrityError, DeviceError
  */
 export async function readSnapshot(
@@ -60,8 +67,9 @@ export async function readSnapshot(
   volume: BlockDevice,
   offset: ByteOffset,
   target: Uint8Array,
+  apart?: ThreadReads,
 ): Promise<void> {
-  await new Reading(areas, volume, offset, target).run();
+  await new Reading(areas, volume, offset, target, apart).run();
 }
 
 class Reading {
@@ -69,15 +77,23 @@ class Reading {
   readonly #volume: BlockDevice;
   readonly #offset: ByteOffset;
   readonly #target: Uint8Array;
+  readonly #apart: ThreadReads | undefined;
   /** Requests not known to be done. They never reject: what fails is in `#failure`. */
   #requests: Promise<void>[] = [];
   #failure: { readonly error: unknown } | undefined;
 
-  constructor(areas: () => readonly DiffArea[], volume: BlockDevice, offset: ByteOffset, target: Uint8Array) {
+  constructor(
+    areas: () => readonly DiffArea[],
+    volume: BlockDevice,
+    offset: ByteOffset,
+    target: Uint8Array,
+    apart: ThreadReads | undefined,
+  ) {
     this.#areas = areas;
     this.#volume = volume;
     this.#offset = offset;
     this.#target = target;
+    this.#apart = apart;
   }
 
   async run(): Promise<void> {
@@ -113,6 +129,7 @@ class Reading {
     // A block that is wanted in part is read by itself.
     const firstWhole = start === offsetOfBlock(first) ? 0 : 1;
     const endOfWhole = end === offsetOfBlock(first + count) ? count : count - 1;
+    const copies: AreaRun[] = [];
     for (let from = 0, to: number; from < count; from = to) {
       const owner = owners[from] ?? 0;
       const area = areas[owner - 1];
@@ -133,9 +150,36 @@ class Reading {
       const runStart = Math.max(start, offsetOfBlock(first + from));
       const runEnd = Math.min(end, offsetOfBlock(first + to));
       if (owner === MOVED) this.#readMoved(moved?.get(first + from), runStart, runEnd);
-      else if (area !== undefined) this.#readFromArea(area, slot, runStart, runEnd);
-      else if (which === 'all') this.#readFromVolume(runStart, runEnd);
+      else if (area === undefined) {
+        if (which === 'all') this.#readFromVolume(runStart, runEnd);
+      } else if (slot !== FixedSlot.zeros && firstWhole <= from && to <= endOfWhole) {
+        copies.push({ area, block: first + from, slot, target: this.#part(runStart, runEnd) });
+      } else this.#readFromArea(area, slot, runStart, runEnd);
     }
+    this.#readCopies(copies);
+  }
+
+  /** The thread begins at one end, what it does not take is read here, from the other end on. */
+  #readCopies(runs: readonly AreaRun[]): void {
+    for (let from = 0, end = runs.length; from < end; ) {
+      const batch = this.#apart?.begin(runs, from, end);
+      if (batch === undefined) {
+        this.#readHere(runs, --end, end + 1);
+        continue;
+      }
+      const first = from;
+      from = batch.end;
+      this.#add(batch.done.then((isDone) => (isDone ? undefined : this.#readHere(runs, first, batch.end))));
+    }
+  }
+
+  #readHere(runs: readonly AreaRun[], from: number, end: number): void {
+    for (const { area, block, slot, target } of runs.slice(from, end))
+      this.#readRun(area, block, slot, target);
+  }
+
+  #readRun(area: DiffArea, block: BlockNumber, slot: Slot, target: Uint8Array): void {
+    if (!area.copies.readNow(block, slot, target)) this.#add(area.copies.read(block, slot, target));
   }
 
   #readFromVolume(start: ByteOffset, end: ByteOffset): void {
@@ -185,13 +229,13 @@ class Reading {
     const part = this.#part(start, end);
     const skip = start - offsetOfBlock(blockOf(start));
     if (skip === 0 && part.byteLength % BLOCK_SIZE === 0) {
-      if (!area.readCopiesNow(block, slot, part)) this.#add(area.readCopies(block, slot, part));
+      this.#readRun(area, block, slot, part);
       return;
     }
     const whole = new Uint8Array(BLOCK_SIZE);
     const take = () => part.set(whole.subarray(skip, skip + part.byteLength));
-    if (area.readCopiesNow(block, slot, whole)) take();
-    else this.#add(area.readCopies(block, slot, whole).then(take));
+    if (area.copies.readNow(block, slot, whole)) take();
+    else this.#add(area.copies.read(block, slot, whole).then(take));
   }
 
   #add(request: Promise<void>): void {

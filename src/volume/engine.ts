@@ -22,6 +22,7 @@ import { ProtectedBlocks, type ProtectedWritePolicy } from '../snapshot/protecte
 import type { SnapshotRecord } from '../snapshot/record.js';
 import { Reverts } from '../snapshot/revert.js';
 import { Space } from '../snapshot/space.js';
+import { ThreadReads } from '../snapshot/thread-reads.js';
 import type { AttachedStore } from '../store/store.js';
 import type { ByteLength } from '../units.js';
 import type { LateAreas } from './late-areas.js';
@@ -60,6 +61,8 @@ export class Engine {
   readonly merging: Merging;
   /** Above the gate; in the mode `writeback` everything that reads or changes the live volume goes through it. */
   readonly writes: WriteBuffer | undefined;
+  /** Of copies, for whoever reads snapshots. */
+  readonly threadReads = new ThreadReads();
   readonly figures = { holdMs: 0 };
   /** The volume as its users see it; snapshots and copies work with `device`. */
   readonly live: LiveDevice;

@@ -144,7 +144,8 @@ export class StoredHistory implements History {
   }
 
   async close(): Promise<void> {
-    const { gate, writes, pools, chain, store, merging, copyOnWrite, reverts, scrubs, late } = this.#engine;
+    const { gate, writes, pools, chain, store, merging, copyOnWrite, threadReads, reverts, scrubs, late } =
+      this.#engine;
     this.onClose();
     merging.stop();
     try {
@@ -166,6 +167,7 @@ export class StoredHistory implements History {
       await copyOnWrite.idle();
       await pools.idle();
       await copyOnWrite.close();
+      await threadReads.close();
       await closeAreas(chain.records);
       await store.close();
     }

@@ -137,7 +137,8 @@ export class StoredSnapshot implements Snapshot {
   }
 
   async #read(offset: ByteOffset, buffer: Uint8Array): Promise<void> {
-    await readSnapshot(() => this.#areas(), this.#engine.device, offset, buffer);
+    const { device, threadReads } = this.#engine;
+    await readSnapshot(() => this.#areas(), device, offset, buffer, threadReads);
     // What it is laid over never changes, so the order does not matter.
     await this.#writes?.layOver(offset, buffer);
   }

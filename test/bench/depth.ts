@@ -1,6 +1,9 @@
 /**
  * Question: what does it cost to read the oldest of many snapshots, when its blocks were copied in various younger ones?
  *
+ * Blocks that are written at various times lie apart, whether snapshots are taken in between or not, and each is a call of its own. So beside each
+ * volume with many snapshots stands one with a single snapshot and the same writes in the same order.
+ *
  * All volumes are read in turn, several times over. Besides the median it says how long the fastest pass took and how long processors
  * were busy, which other processes on the machine disturb less.
  */
@@ -27,13 +30,18 @@ export async function depth(size: number): Promise<Figures[]> {
   const opened: AsyncDisposable[] = [];
   try {
     const contenders: Contender[] = [];
-    for (const count of size < 2 ** 26 ? [1, 8] : [1, 64, 512]) {
+    const add = async (name: string, snapshots: number, rounds: number) => {
       const place = await Place.create(bytes);
       opened.push(place);
       const volume = await place.volume();
       opened.push(volume);
-      const target = await withSnapshots(volume, count);
-      contenders.push({ name: `${count} snapshots`, target, elapsed: [], busy: [] });
+      const target = await withSnapshots(volume, snapshots, rounds);
+      contenders.push({ name, target, elapsed: [], busy: [] });
+    };
+    await add('1 snapshot', 1, 1);
+    for (const count of size < 2 ** 26 ? [8] : [64, 512]) {
+      await add(`${count} snapshots`, count, count);
+      await add(`1, same writes as ${count}`, 1, count);
     }
     for (let pass = 0; pass < PASSES; pass++) {
       for (const contender of contenders) await measure(contender, bytes);
@@ -53,14 +61,14 @@ export async function depth(size: number): Promise<Figures[]> {
   }
 }
 
-/** Each snapshot gets its share of the blocks, spread over the volume. */
-async function withSnapshots(volume: Volume, count: number): Promise<Target> {
+/** Every round writes its share of the blocks, spread over the volume; the first ones begin with a snapshot. */
+async function withSnapshots(volume: Volume, count: number, rounds: number): Promise<Target> {
   const blocks = volume.size / BLOCK_SIZE;
   const bytes = new Uint8Array(BLOCK_SIZE).fill(9);
-  for (let i = 0; i < count; i++) {
-    await volume.createSnapshot();
+  for (let i = 0; i < rounds; i++) {
+    if (i < count) await volume.createSnapshot();
     const writes: Promise<void>[] = [];
-    for (let block = i; block < blocks; block += count) writes.push(volume.write(block * BLOCK_SIZE, bytes));
+    for (let block = i; block < blocks; block += rounds) writes.push(volume.write(block * BLOCK_SIZE, bytes));
     await Promise.all(writes);
   }
   const [oldest] = volume.snapshots;

@@ -99,9 +99,9 @@ const BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: 'snapshot/reader.ts',
-        find: 'await new Reading(areas, volume, offset, target).run();',
+        find: 'await new Reading(areas, volume, offset, target, apart).run();',
         replace:
-          'await new Reading(areas, volume, offset, target).run();\n  for (const { overlays } of areas().slice(1))\n    for (const block of overlays.blocks()) {\n      const [from, to] = [Math.max(offset, offsetOfBlock(block)), Math.min(offset + target.byteLength, offsetOfBlock(block + 1))];\n      if (from < to) await overlays.layOver(block, from - offsetOfBlock(block), target.subarray(from - offset, to - offset));\n    }',
+          'await new Reading(areas, volume, offset, target, apart).run();\n  for (const { overlays } of areas().slice(1))\n    for (const block of overlays.blocks()) {\n      const [from, to] = [Math.max(offset, offsetOfBlock(block)), Math.min(offset + target.byteLength, offsetOfBlock(block + 1))];\n      if (from < to) await overlays.layOver(block, from - offsetOfBlock(block), target.subarray(from - offset, to - offset));\n    }',
       },
     ],
   },

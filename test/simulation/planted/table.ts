@@ -211,8 +211,8 @@ export const TABLE_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: 'diff-area/copy-reader.ts',
-        find: 'if (sum !== this.#table.checksumAt(slot + i)) {',
-        replace: 'if (false) {',
+        find: 'if (sum === this.#table.checksumAt(slot)) return;',
+        replace: 'if (sum !== undefined) return;',
       },
     ],
   },

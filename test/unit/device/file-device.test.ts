@@ -8,6 +8,7 @@ import { Descriptor } from '../../../src/device/descriptor.js';
 import { FileDevice } from '../../../src/device/file-device.js';
 import { imageSize, sizeByReading } from '../../../src/device/image-size.js';
 import {
+  ClosedError,
   DeviceError,
   InUseError,
   InvalidArgumentError,
@@ -311,4 +312,19 @@ describe('sizeByReading', () => {
     expect(found).toBe(size);
     expect(reads).toBeLessThan(120);
   });
+});
+
+test('a range that is lent keeps the file open until the loan ends', async () => {
+  const device = await make(pattern(4096));
+  expect(() => device.lend(4000, 97, 'read')).toThrow(InvalidArgumentError);
+  const loan = device.lend(0, 4096, 'read');
+  let isClosed = false;
+  const closed = device.close().then(() => {
+    isClosed = true;
+  });
+  await stat(device.path);
+  expect(isClosed).toBe(false);
+  loan.end();
+  await closed;
+  expect(() => device.lend(0, 4096, 'read')).toThrow(ClosedError);
 });

@@ -4,8 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import { FileDevice } from '../../../src/device/file-device.ts';
-import { SummedReads } from '../../../src/device/summed-reads.ts';
 import { IntegrityError } from '../../../src/errors.ts';
+import { ThreadReads } from '../../../src/snapshot/thread-reads.ts';
 import { DirectoryStore } from '../../../src/store/directory-store.ts';
 import { InVolumeStore } from '../../../src/store/in-volume-store.ts';
 import { SeededRandom } from '../../../src/testing/seeded-random.ts';
@@ -54,15 +54,15 @@ describe.each(LAYOUTS)('a snapshot all of which was copied (%s)', (layout) => {
 
   test('reads the same into shared memory, in whole blocks and parts of them', async () => {
     const { snapshot, content } = await copied();
-    const read = vi.spyOn(SummedReads.prototype, 'read');
+    const read = vi.spyOn(ThreadReads.prototype, 'begin');
     onTestFinished(() => read.mockRestore());
-    const answers = async () => Promise.all(read.mock.results.map(({ value }) => value));
+    const answers = () => Promise.all(read.mock.results.map(({ value }) => value?.done));
     const target = shared(SIZE);
     await vi.waitUntil(async () => {
       target.fill(0);
       await snapshot.read(0, target);
       expect(same(target, content)).toBe(true);
-      return (await answers()).some((sums) => sums !== undefined);
+      return (await answers()).includes(true);
     }, 10_000);
     const odd = shared(SIZE - 30_000);
     await snapshot.read(12_345, odd);
@@ -71,7 +71,7 @@ describe.each(LAYOUTS)('a snapshot all of which was copied (%s)', (layout) => {
 
   test('refuses a copy that rotted, whoever reads it', async () => {
     const { snapshot, content, rot } = await copied();
-    const read = vi.spyOn(SummedReads.prototype, 'read');
+    const read = vi.spyOn(ThreadReads.prototype, 'begin');
     onTestFinished(() => read.mockRestore());
     await rot(70);
     const messages = new Set<string>();
@@ -87,13 +87,40 @@ describe.each(LAYOUTS)('a snapshot all of which was copied (%s)', (layout) => {
     const target = shared(SIZE);
     await vi.waitUntil(async () => {
       await attempt(target);
-      const answers = await Promise.all(read.mock.results.map(({ value }) => value));
-      return answers.some((sums) => sums !== undefined);
+      const answers = await Promise.allSettled(read.mock.results.map(({ value }) => value?.done));
+      return answers.some(({ status }) => status === 'rejected');
     }, 10_000);
     await attempt(target);
     expect([...messages]).toEqual([expect.stringContaining('the copy of block 70 ')]);
     const before = shared(MEBIBYTE);
     await snapshot.read(0, before);
     expect(same(before, content.subarray(0, MEBIBYTE))).toBe(true);
+  });
+
+  test.each([
+    ['shared memory', () => shared(SIZE)],
+    ['memory of the caller', () => new Uint8Array(SIZE)],
+  ])('reads blocks that many younger snapshots have, into %s', async (_, memory) => {
+    const { volume, snapshot: first, content } = await copied();
+    const blocks = SIZE / BLOCK_SIZE;
+    const later = new SeededRandom('later').fill(new Uint8Array(SIZE));
+    await volume.write(0, later);
+    const oldest = await volume.createSnapshot();
+    for (let i = 0; i < 8; i++) {
+      if (i > 0) await volume.createSnapshot();
+      const part = new Uint8Array(BLOCK_SIZE).fill(i + 1);
+      for (let block = i; block < blocks; block += 8) await volume.write(block * BLOCK_SIZE, part);
+    }
+    const begin = vi.spyOn(ThreadReads.prototype, 'begin');
+    onTestFinished(() => begin.mockRestore());
+    const target = memory();
+    await vi.waitUntil(async () => {
+      target.fill(1);
+      await oldest.read(0, target);
+      expect(same(target, later)).toBe(true);
+      return (await Promise.all(begin.mock.results.map(({ value }) => value?.done))).includes(true);
+    }, 10_000);
+    await first.read(0, target);
+    expect(same(target, content)).toBe(true);
   });
 });
