@@ -21,7 +21,7 @@
  *
  * A memory that threads share may be used instead, with data anywhere in it (`makeCrc32InPlace`): then nothing has to be copied to INPUT.
  *
- * Shared state: that memory, during one call; of one that is shared what lies below `CRC32_RESERVED`, which one thread may use.
+ * Shared state: that memory, during one call; of one that is shared, below `CRC32_RESERVED`, each thread has areas of its own.
  */
 import * as zlib from 'node:zlib';
 
@@ -57,8 +57,10 @@ const LAYOUT = {
 
 /** Bytes of a page of WebAssembly's. */
 export const WASM_PAGE = 65_536;
-/** Bytes at the beginning of a memory that are used here. */
-export const CRC32_RESERVED = WASM_PAGE;
+/** Threads that may compute in one memory at the same time. */
+const THREADS = 2;
+/** Bytes at the beginning of a shared memory that are used here. */
+export const CRC32_RESERVED = THREADS * WASM_PAGE;
 
 /** A memory that WebAssembly computes in. */
 export interface WasmMemory {
@@ -80,8 +82,9 @@ declare const WebAssembly: {
  * They come with what they continue in their first four bytes.
  * Encoding: WebAssembly core specification 2.0, chapter 5; of a shared memory that of its threads proposal.
  * @param pages of shared memory; a memory of its own has one
+ * @param base where in it the areas begin
  */
-function compile(pages?: number): object | undefined {
+function compile(pages?: number, base = 0): object | undefined {
   // Elsewhere zlib uses the processor's own instructions, which are faster still.
   if (process.arch !== 'x64' || typeof WebAssembly === 'undefined') return undefined;
   const unsigned = (n: number): number[] => (n < 128 ? [n] : [(n % 128) + 128, ...unsigned(n >>> 7)]);
@@ -90,6 +93,7 @@ function compile(pages?: number): object | undefined {
   const counted = (bytes: readonly number[]) => [...unsigned(bytes.length), ...bytes];
   const name = (text: string) => counted([...Buffer.from(text)]);
 
+  const layout = { cleared: base + LAYOUT.cleared, rest: base + LAYOUT.rest, tables: base + LAYOUT.tables };
   const get = (local: number) => [0x20, local];
   const set = (local: number) => [0x21, local];
   const tee = (local: number) => [0x22, local];
@@ -112,13 +116,13 @@ function compile(pages?: number): object | undefined {
     const bytes = Array.from({ length: LANE }, (_, byte) => (NEAR % LANE) + byte);
     return [
       ...load(from, offset),
-      ...[...load(at, LAYOUT.cleared + offset + FAR), 0xfd, 0x51],
+      ...[...load(at, layout.cleared + offset + FAR), 0xfd, 0x51],
       // Put together of whole vectors: one of which two stores of a moment ago have a part each would wait for both.
-      ...[...load(at, LAYOUT.cleared + offset + NEAR - (NEAR % LANE)), ...tee(near(i)), ...get(near(i + 1))],
+      ...[...load(at, layout.cleared + offset + NEAR - (NEAR % LANE)), ...tee(near(i)), ...get(near(i + 1))],
       ...[0xfd, 0x0d, ...bytes, 0xfd, 0x51], // i8x16.shuffle
       ...KEPT.flatMap((behind) => [...get(kept(i, behind)), 0xfd, 0x51]),
       ...set(kept(i, 0)),
-      ...store(get(at), LAYOUT.cleared + offset, sum(get(kept(i, 0)), get(kept(i, APART)))),
+      ...store(get(at), layout.cleared + offset, sum(get(kept(i, 0)), get(kept(i, APART)))),
     ];
   };
   const rounds = [
@@ -140,13 +144,13 @@ function compile(pages?: number): object | undefined {
 
   const keep = (i: number) => {
     const offset = LAYOUT.restLength - LANE * (i + 1);
-    const cleared = LAYOUT.cleared + offset;
+    const cleared = layout.cleared + offset;
     const behind = KEPT.filter((distance) => distance > i).map((distance) => get(kept(i, distance)));
     return [
       ...(i < APART ? store(get(start), cleared, get(kept(i, APART))) : []),
       ...store(
         constant(0),
-        LAYOUT.rest + offset,
+        layout.rest + offset,
         sum(load(source, offset), load(start, cleared + NEAR), load(start, cleared + FAR), ...behind),
       ),
     ];
@@ -157,10 +161,10 @@ function compile(pages?: number): object | undefined {
     ...get(word),
     ...(byte === 0 ? [...constant(2), 0x74] : [...constant(8 * byte - 2), 0x76]), // i32.shl or i32.shr_u
     ...[...constant(4 * 255), ...and],
-    ...[0x28, 2, ...unsigned(LAYOUT.tables + 4 * 256 * following)], // i32.load
+    ...[0x28, 2, ...unsigned(layout.tables + 4 * 256 * following)], // i32.load
   ];
   const divideWord = (offset: number) => [
-    ...[...get(at), 0x28, 2, ...unsigned(LAYOUT.rest + offset)], // i32.load
+    ...[...get(at), 0x28, 2, ...unsigned(layout.rest + offset)], // i32.load
     ...(offset === 0 ? [...get(crc), ...xor] : []),
     ...set(word),
     ...[0, 1, 2, 3].flatMap((byte) => [...lookUp(byte, LANE - 1 - offset - byte), ...xor]),
@@ -257,8 +261,8 @@ const FACTORS = powers(
 const WHOLE_FACTOR = FACTORS.at(-1) ?? 0;
 
 /** Puts the tables where WebAssembly wants them. */
-const layTables = (memory: ArrayBuffer | SharedArrayBuffer): void =>
-  new Uint32Array(memory, LAYOUT.tables, TABLES.length).set(TABLES);
+const layTables = (memory: ArrayBuffer | SharedArrayBuffer, base = 0): void =>
+  new Uint32Array(memory, base + LAYOUT.tables, TABLES.length).set(TABLES);
 
 /** For `makeCrc32`; `undefined`: there can be none. */
 export const crc32Module = compile();
@@ -318,36 +322,41 @@ export interface SharedCrc32Memory {
   readonly buffer: SharedArrayBuffer;
   readonly inputLength: number;
   readonly factor: number;
-  /** `undefined` where WebAssembly cannot be had: then zlib computes. */
-  readonly wasm: { readonly memory: WasmMemory; readonly module: object } | undefined;
+  /** With a module for each thread. `undefined` where WebAssembly cannot be had: then zlib computes. */
+  readonly wasm: { readonly memory: WasmMemory; readonly modules: readonly object[] } | undefined;
 }
 
 /** @param pages of 64 KiB @throws RangeError if there is not so much */
 export function sharedCrc32Memory(pages: number): SharedCrc32Memory {
   const whole = { inputLength: LAYOUT.inputLength, factor: WHOLE_FACTOR };
-  const module = compile(pages);
+  const bases = Array.from({ length: THREADS }, (_, thread) => thread * WASM_PAGE);
+  const modules = bases.map((base) => compile(pages, base)).filter((module) => module !== undefined);
   try {
-    if (module !== undefined) {
+    if (modules.length === THREADS) {
       const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
       if (memory.buffer instanceof SharedArrayBuffer) {
-        layTables(memory.buffer);
-        return { ...whole, buffer: memory.buffer, wasm: { memory, module } };
+        for (const base of bases) layTables(memory.buffer, base);
+        return { ...whole, buffer: memory.buffer, wasm: { memory, modules } };
       }
     }
   } catch {} // Too few addresses, as above.
   return { ...whole, buffer: new SharedArrayBuffer(pages * WASM_PAGE), wasm: undefined };
 }
 
-/** Uses nothing from outside of it, so that a thread whose program is text can have it as text. One thread may call what it makes. */
+/**
+ * Uses nothing from outside of it, so that a thread whose program is text can have it as text.
+ * @param thread each number for one thread
+ */
 export const makeCrc32InPlace = (
   { buffer, inputLength, factor, wasm }: SharedCrc32Memory,
   ofZlib: Crc32,
+  thread: 0 | 1,
 ): Crc32InPlace => {
   const bytes = new Uint8Array(buffer);
-  if (wasm === undefined)
+  const module = wasm?.modules[thread];
+  if (wasm === undefined || module === undefined)
     return (position, seed) => ofZlib(bytes.subarray(position, position + inputLength), seed);
-  const { memory, module } = wasm;
-  const { sum } = new WebAssembly.Instance(module, { crc32: { memory } }).exports;
+  const { sum } = new WebAssembly.Instance(module, { crc32: { memory: wasm.memory } }).exports;
   const view = new DataView(buffer);
   return (position, seed) => {
     const first = view.getUint32(position, true);

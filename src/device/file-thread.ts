@@ -54,7 +54,7 @@ const SLOW_BLOCK = 0.008;
 const PROGRAM = `
 const { workerData: { state, places, memory } } = require('node:worker_threads');
 const { readSync, writeSync } = require('node:fs');
-const crc32At = (${makeCrc32InPlace})(memory, require('node:zlib').crc32);
+const crc32At = (${makeCrc32InPlace})(memory, require('node:zlib').crc32, 1);
 const BLOCK = ${BLOCK_SIZE}, STEP = ${STEP}, SOURCES = ${SOURCES}, TARGETS = ${TARGETS}, SUMS = ${SUMS}, FILES = ${FILES};
 const bytes = Buffer.from(memory.buffer);
 const BUFFER = ${THREAD_BUFFER.position};

@@ -9,9 +9,18 @@
  *
  * Shared state: which units are taken; the main thread changes it, between awaits only.
  */
-import { CRC32_RESERVED, type SharedCrc32Memory, sharedCrc32Memory, WASM_PAGE } from '../crc32.js';
+import * as zlib from 'node:zlib';
+import {
+  CRC32_RESERVED,
+  type Crc32InPlace,
+  crc32,
+  makeCrc32InPlace,
+  type SharedCrc32Memory,
+  sharedCrc32Memory,
+  WASM_PAGE,
+} from '../crc32.js';
 import { assert } from '../errors.js';
-import type { ByteLength } from '../units.js';
+import { BLOCK_SIZE, type ByteLength } from '../units.js';
 
 const UNIT: ByteLength = 262_144;
 /** From this many bytes on a read is worth the way to the thread and back. */
@@ -29,11 +38,13 @@ let isMissing = false;
 
 export class SharedMemory {
   readonly memory: SharedCrc32Memory;
+  readonly #crc32: Crc32InPlace;
   /** 1: taken. */
   readonly #taken = new Uint8Array(UNITS);
 
   private constructor() {
     this.memory = sharedCrc32Memory(SIZE / WASM_PAGE);
+    this.#crc32 = makeCrc32InPlace(this.memory, zlib.crc32, 0);
   }
 
   /** That of the process. `undefined`: it cannot be had, which `ulimit -v` may be the reason of. */
@@ -51,6 +62,14 @@ export class SharedMemory {
   /** Do they lie in that memory? */
   static holds(bytes: Uint8Array): boolean {
     return current?.positionOf(bytes) !== undefined;
+  }
+
+  /** The CRC-32 of a block, computed where it is if it lies in that memory. Then its first bytes are others meanwhile. */
+  static crc32(block: Uint8Array, seed: number): number {
+    const position = block.byteLength === BLOCK_SIZE ? current?.positionOf(block) : undefined;
+    return current === undefined || position === undefined
+      ? crc32(block, seed)
+      : current.#crc32(position, seed);
   }
 
   /** @returns a part of at least `length` bytes that begins with a page; `undefined`: there is none left of that length */

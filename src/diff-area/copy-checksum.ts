@@ -5,6 +5,7 @@
  * earlier diff area left in the same place.
  */
 import { crc32, crc32OfFew } from '../crc32.js';
+import { SharedMemory } from '../device/shared-memory.js';
 import { viewOf } from '../format/binary.js';
 import { ENTRY_CHECKED_SIZE, writeEntryOffsets } from '../format/table-block.js';
 import type { Runs } from '../store/runs.js';
@@ -24,7 +25,7 @@ export class CopyChecksum {
 
   /** @param data 16 KiB, the content of `block` */
   of(block: BlockNumber, slot: Slot, data: Uint8Array): number {
-    return crc32(data, this.seed(block, slot));
+    return SharedMemory.crc32(data, this.seed(block, slot));
   }
 
   /** The checksum of a copy of `from` as that of a copy of `to`, whose entry would differ in nothing else. */

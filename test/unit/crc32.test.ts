@@ -68,11 +68,12 @@ test.each([
 });
 
 test.each([
-  ['by WebAssembly', sharedCrc32Memory(4)],
-  ['by zlib, where there is no WebAssembly', { ...sharedCrc32Memory(4), wasm: undefined }],
-])('16 KiB anywhere in shared memory, %s', (_, memory) => {
+  ['by WebAssembly', sharedCrc32Memory(5), 0],
+  ['by WebAssembly in another thread', sharedCrc32Memory(5), 1],
+  ['by zlib, where there is no WebAssembly', { ...sharedCrc32Memory(5), wasm: undefined }, 0],
+] as const)('16 KiB anywhere in shared memory, %s', (_, memory, thread) => {
   const bytes = new Uint8Array(memory.buffer);
-  const inPlace = makeCrc32InPlace(memory, zlib.crc32);
+  const inPlace = makeCrc32InPlace(memory, zlib.crc32, thread);
   for (let i = 0; i < 100; i++) {
     const data = i === 0 ? new Uint8Array(16_384) : noise(16_384);
     const at = CRC32_RESERVED + random.below(bytes.length - CRC32_RESERVED - data.length + 1);
@@ -83,7 +84,19 @@ test.each([
   }
 });
 
+test('two threads do not disturb each other', () => {
+  const memory = sharedCrc32Memory(5);
+  const [first, second] = [makeCrc32InPlace(memory, zlib.crc32, 0), makeCrc32InPlace(memory, zlib.crc32, 1)];
+  const data = noise(16_384);
+  const bytes = new Uint8Array(memory.buffer);
+  bytes.set(data, CRC32_RESERVED);
+  first(CRC32_RESERVED, 1);
+  const areas = bytes.slice(0, CRC32_RESERVED / 2);
+  expect(second(CRC32_RESERVED, 2)).toBe(zlib.crc32(data, 2));
+  expect(Buffer.compare(bytes.subarray(0, CRC32_RESERVED / 2), areas)).toBe(0);
+});
+
 test.runIf(process.arch === 'x64')('on this processor there are vectors', () => {
   expect(crc32Module).toBeDefined();
-  expect(sharedCrc32Memory(2).wasm).toBeDefined();
+  expect(sharedCrc32Memory(3).wasm).toBeDefined();
 });
