@@ -58,9 +58,9 @@ const LAYOUT = {
 /** Bytes of a page of WebAssembly's. */
 export const WASM_PAGE = 65_536;
 /** Threads that may compute in one memory at the same time. */
-const THREADS = 2;
+export const CRC32_THREADS = 4;
 /** Bytes at the beginning of a shared memory that are used here. */
-export const CRC32_RESERVED = THREADS * WASM_PAGE;
+export const CRC32_RESERVED = CRC32_THREADS * WASM_PAGE;
 
 /** A memory that WebAssembly computes in. */
 export interface WasmMemory {
@@ -317,46 +317,52 @@ export function crc32OfFew(data: DataView): number {
   return ~crc >>> 0;
 }
 
-/** Memory for several threads, to be sent to one that uses `makeCrc32InPlace`. */
+/** Memory for several threads. */
 export interface SharedCrc32Memory {
   readonly buffer: SharedArrayBuffer;
-  readonly inputLength: number;
-  readonly factor: number;
-  /** With a module for each thread. `undefined` where WebAssembly cannot be had: then zlib computes. */
-  readonly wasm: { readonly memory: WasmMemory; readonly modules: readonly object[] } | undefined;
+  /** The same for WebAssembly; `undefined` where that cannot be had. */
+  readonly wasm: WasmMemory | undefined;
 }
 
 /** @param pages of 64 KiB @throws RangeError if there is not so much */
 export function sharedCrc32Memory(pages: number): SharedCrc32Memory {
-  const whole = { inputLength: LAYOUT.inputLength, factor: WHOLE_FACTOR };
-  const bases = Array.from({ length: THREADS }, (_, thread) => thread * WASM_PAGE);
-  const modules = bases.map((base) => compile(pages, base)).filter((module) => module !== undefined);
   try {
-    if (modules.length === THREADS) {
-      const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
-      if (memory.buffer instanceof SharedArrayBuffer) {
-        for (const base of bases) layTables(memory.buffer, base);
-        return { ...whole, buffer: memory.buffer, wasm: { memory, modules } };
-      }
+    if (crc32Module !== undefined) {
+      const wasm = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
+      if (wasm.buffer instanceof SharedArrayBuffer) return { buffer: wasm.buffer, wasm };
     }
   } catch {} // Too few addresses, as above.
-  return { ...whole, buffer: new SharedArrayBuffer(pages * WASM_PAGE), wasm: undefined };
+  return { buffer: new SharedArrayBuffer(pages * WASM_PAGE), wasm: undefined };
 }
 
-/**
- * Uses nothing from outside of it, so that a thread whose program is text can have it as text.
- * @param thread each number for one thread
- */
+/** What one thread needs to compute in shared memory; to be sent to it. */
+export interface Crc32Place {
+  readonly buffer: SharedArrayBuffer;
+  readonly inputLength: number;
+  readonly factor: number;
+  /** `undefined`: zlib computes. */
+  readonly wasm: { readonly memory: WasmMemory; readonly module: object } | undefined;
+}
+
+/** @param thread its number, below `CRC32_THREADS`; each has areas of its own */
+export function crc32Place({ buffer, wasm }: SharedCrc32Memory, thread: number): Crc32Place {
+  const base = thread * WASM_PAGE;
+  const module = wasm && compile(buffer.byteLength / WASM_PAGE, base);
+  if (module !== undefined) layTables(buffer, base);
+  const whole = { buffer, inputLength: LAYOUT.inputLength, factor: WHOLE_FACTOR };
+  return { ...whole, wasm: wasm && module && { memory: wasm, module } };
+}
+
+/** Uses nothing from outside of it, so that a thread whose program is text can have it as text. One thread may call what it makes. */
 export const makeCrc32InPlace = (
-  { buffer, inputLength, factor, wasm }: SharedCrc32Memory,
+  { buffer, inputLength, factor, wasm }: Crc32Place,
   ofZlib: Crc32,
-  thread: 0 | 1,
 ): Crc32InPlace => {
   const bytes = new Uint8Array(buffer);
-  const module = wasm?.modules[thread];
-  if (wasm === undefined || module === undefined)
+  if (wasm === undefined)
     return (position, seed) => ofZlib(bytes.subarray(position, position + inputLength), seed);
-  const { sum } = new WebAssembly.Instance(module, { crc32: { memory: wasm.memory } }).exports;
+  const { memory, module } = wasm;
+  const { sum } = new WebAssembly.Instance(module, { crc32: { memory } }).exports;
   const view = new DataView(buffer);
   return (position, seed) => {
     const first = view.getUint32(position, true);

@@ -7,7 +7,7 @@
  */
 import { Backoff } from '../device/backoff.js';
 import type { BlockDevice, Loan } from '../device/block-device.js';
-import { type CopyAnswer, FileThread } from '../device/file-thread.js';
+import { type CopyAnswer, FileThread, ThreadRole } from '../device/file-thread.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import { BLOCK_SIZE, type BlockNumber, offsetOfBlock, type Slot } from '../units.js';
 
@@ -59,7 +59,7 @@ export class ThreadCopier implements ApartCopier {
       target = area.file.device.lend?.(lowest, Math.max(...targets) + BLOCK_SIZE - lowest, 'write');
       if (source === undefined || target === undefined) return undefined;
       // Only now: over devices that lend nothing, as in the simulation, there is no thread whose end takes time of its own.
-      this.#thread ??= FileThread.join();
+      this.#thread ??= FileThread.join(ThreadRole.copies);
       const thread = this.#thread;
       if (thread === undefined || !isFree(thread)) return undefined;
       const from = source.origin;

@@ -1,6 +1,6 @@
 /**
  * A thread of its own for work on files that would keep the main thread busy: reading with checksums, and copying blocks from
- * one file to another. One for the process, there while anybody uses it.
+ * one file to another. One for each role in the process, there while anybody uses it.
  *
  *     main thread   request into place n of a ring ─► SUBMITTED = n + 1, wakes the thread
  *     thread        works on the places in turn    ─► ANSWERED = n + 1, wakes the main thread
@@ -24,7 +24,7 @@ import { BLOCK_SIZE, type ByteLength, type ByteOffset } from '../units.js';
 import { SharedMemory, THREAD_BUFFER } from './shared-memory.js';
 
 /** Blocks that are read, looked at and written while they are in the processor's cache; and of those that are only looked at. */
-const STEP = THREAD_BUFFER.length / BLOCK_SIZE;
+const STEP = THREAD_BUFFER / BLOCK_SIZE;
 /** Blocks of one request. */
 export const BLOCKS_MAX = 128;
 /** Requests that are not answered yet. */
@@ -52,12 +52,16 @@ const SLOW_BLOCK = 0.008;
 
 /** What the thread runs. Text, as a file of its own would have to be found from TypeScript sources as well as from what was built of them. */
 const PROGRAM = `
-const { workerData: { state, places, memory } } = require('node:worker_threads');
+const { workerData: { state, places, crc32, position: BUFFER, nice } } = require('node:worker_threads');
 const { readSync, writeSync } = require('node:fs');
-const crc32At = (${makeCrc32InPlace})(memory, require('node:zlib').crc32, 1);
+const { getPriority, setPriority } = require('node:os');
+const crc32At = (${makeCrc32InPlace})(crc32, require('node:zlib').crc32);
 const BLOCK = ${BLOCK_SIZE}, STEP = ${STEP}, SOURCES = ${SOURCES}, TARGETS = ${TARGETS}, SUMS = ${SUMS}, FILES = ${FILES};
-const bytes = Buffer.from(memory.buffer);
-const BUFFER = ${THREAD_BUFFER.position};
+const bytes = Buffer.from(crc32.buffer);
+try {
+  // On Linux that is the priority of the thread alone.
+  if (nice > 0 && process.platform === 'linux') setPriority(0, Math.min(getPriority(0) + nice, 19));
+} catch {} // Then it has the one of the process.
 const buffer = bytes.subarray(BUFFER, BUFFER + STEP * BLOCK);
 const blocks = Array.from({ length: STEP }, (_, i) => buffer.subarray(i * BLOCK, (i + 1) * BLOCK));
 const zero = Buffer.alloc(BLOCK);
@@ -173,13 +177,23 @@ export interface SumAnswer {
   readonly isSlow: boolean;
 }
 
-/** The thread that all share. */
-let current: FileThread | undefined;
+/**
+ * The threads of a process: one that copies, which writers may wait for, and two that read, which do so where there is a processor to
+ * spare: a thread that reads all the time otherwise keeps the main thread waiting for a processor, and with it whatever that serves.
+ */
+export const ThreadRole = {
+  copies: { thread: 1, nice: 0 },
+  reads: { thread: 2, nice: 10 },
+  moreReads: { thread: 3, nice: 10 },
+} as const;
+export type ThreadRole = (typeof ThreadRole)[keyof typeof ThreadRole];
+
+/** Those that are there, which all share. */
+const current = new Map<ThreadRole, FileThread>();
 
 export class FileThread {
   readonly #worker: Worker;
-  /** What it reads to. */
-  readonly memory: SharedMemory;
+  readonly #role: ThreadRole;
   readonly #state = new Int32Array(new SharedArrayBuffer(8));
   readonly #places = Array.from(
     { length: PLACES },
@@ -193,9 +207,10 @@ export class FileThread {
   #running = false;
   #users = 0;
 
-  private constructor(memory: SharedMemory) {
-    this.memory = memory;
-    const workerData = { state: this.#state, places: this.#places, memory: memory.memory };
+  private constructor(role: ThreadRole, memory: SharedMemory) {
+    this.#role = role;
+    const { crc32, buffer: position } = memory.placeOf(role.thread);
+    const workerData = { state: this.#state, places: this.#places, crc32, position, nice: role.nice };
     this.#worker = new Worker(PROGRAM, { eval: true, execArgv: [], name: 'files', workerData });
     this.#worker.on('online', () => {
       this.#running = true;
@@ -210,18 +225,19 @@ export class FileThread {
   }
 
   /** The thread, which stays until as many have left as have joined; `undefined` where there is but one processor for both, or no memory. */
-  static join(processors = availableParallelism()): FileThread | undefined {
+  static join(role: ThreadRole, processors = availableParallelism()): FileThread | undefined {
     const memory = processors < 2 ? undefined : SharedMemory.get();
     if (memory === undefined) return undefined;
-    current ??= new FileThread(memory);
-    current.#users++;
-    return current;
+    const thread = current.get(role) ?? new FileThread(role, memory);
+    current.set(role, thread);
+    thread.#users++;
+    return thread;
   }
 
   /** To be called once by whoever has joined, when none of his requests is under way. */
   async leave(): Promise<void> {
     if (--this.#users > 0) return;
-    if (current === this) current = undefined;
+    if (current.get(this.#role) === this) current.delete(this.#role);
     await this.#worker.terminate();
   }
 

@@ -1,8 +1,8 @@
 /**
- * Memory that the main thread and the thread that works on files both see. WebAssembly can compute in it, so the checksum of what was
+ * Memory that the main thread and those that work on files see. WebAssembly can compute in it, so the checksum of what was
  * read there needs no copy of it.
  *
- *     checksums │ the thread's buffer │ parts, in units of 256 KiB
+ *     checksums │ a buffer for each thread │ parts, in units of 256 KiB
  *
  * There is one for the process, made when it is first wanted. It takes addresses; real memory only as far as it has been used. A part
  * that is not given back is lost, so who takes one must know when nobody uses it any more.
@@ -12,8 +12,11 @@
 import * as zlib from 'node:zlib';
 import {
   CRC32_RESERVED,
+  CRC32_THREADS,
   type Crc32InPlace,
+  type Crc32Place,
   crc32,
+  crc32Place,
   makeCrc32InPlace,
   type SharedCrc32Memory,
   sharedCrc32Memory,
@@ -27,9 +30,9 @@ const UNIT: ByteLength = 262_144;
 export const SHARED_READ_MIN = UNIT;
 const UNITS = 256;
 
-/** Where the thread has its buffer, and how long that is. */
-export const THREAD_BUFFER = { position: CRC32_RESERVED, length: UNIT } as const;
-const FIRST_UNIT = CRC32_RESERVED + THREAD_BUFFER.length;
+/** Bytes of the buffer that each thread has. */
+export const THREAD_BUFFER: ByteLength = UNIT;
+const FIRST_UNIT = CRC32_RESERVED + CRC32_THREADS * THREAD_BUFFER;
 const SIZE = FIRST_UNIT + UNITS * UNIT;
 
 let current: SharedMemory | undefined;
@@ -37,14 +40,14 @@ let current: SharedMemory | undefined;
 let isMissing = false;
 
 export class SharedMemory {
-  readonly memory: SharedCrc32Memory;
+  readonly #memory: SharedCrc32Memory;
   readonly #crc32: Crc32InPlace;
   /** 1: taken. */
   readonly #taken = new Uint8Array(UNITS);
 
   private constructor() {
-    this.memory = sharedCrc32Memory(SIZE / WASM_PAGE);
-    this.#crc32 = makeCrc32InPlace(this.memory, zlib.crc32, 0);
+    this.#memory = sharedCrc32Memory(SIZE / WASM_PAGE);
+    this.#crc32 = makeCrc32InPlace(crc32Place(this.#memory, 0), zlib.crc32);
   }
 
   /** That of the process. `undefined`: it cannot be had, which `ulimit -v` may be the reason of. */
@@ -64,6 +67,11 @@ export class SharedMemory {
     return current?.positionOf(bytes) !== undefined;
   }
 
+  /** For a thread beside the main one, from 1 on: what it computes with, and the position of its buffer. */
+  placeOf(thread: number): { readonly crc32: Crc32Place; readonly buffer: number } {
+    return { crc32: crc32Place(this.#memory, thread), buffer: CRC32_RESERVED + thread * THREAD_BUFFER };
+  }
+
   /** The CRC-32 of a block, computed where it is if it lies in that memory. Then its first bytes are others meanwhile. */
   static crc32(block: Uint8Array, seed: number): number {
     const position = block.byteLength === BLOCK_SIZE ? current?.positionOf(block) : undefined;
@@ -81,7 +89,7 @@ export class SharedMemory {
         count = 0;
       } else if (++count === units) {
         this.#taken.fill(1, first, first + units);
-        return new Uint8Array(this.memory.buffer, FIRST_UNIT + first * UNIT, units * UNIT);
+        return new Uint8Array(this.#memory.buffer, FIRST_UNIT + first * UNIT, units * UNIT);
       }
     }
     return undefined;
@@ -89,7 +97,7 @@ export class SharedMemory {
 
   /** Where bytes lie in the memory; `undefined`: elsewhere. */
   positionOf(bytes: Uint8Array): number | undefined {
-    return bytes.buffer === this.memory.buffer ? bytes.byteOffset : undefined;
+    return bytes.buffer === this.#memory.buffer ? bytes.byteOffset : undefined;
   }
 
   /** @param part whole, as it came from `take` */

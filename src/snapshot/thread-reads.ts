@@ -1,26 +1,28 @@
 /**
- * Copies that the thread which works on files reads and computes the checksums of, for a large read of a snapshot: to verify them
+ * Copies that threads which work on files read and compute the checksums of, for a large read of a snapshot: to verify them
  * costs the main thread more than everything else about such a read, and where neighbours lie in different files each block is a
- * call of its own besides. Only where the copies lie in files, and only while that is fast: from a cold disk several reads at a
- * time are quicker than one thread.
+ * call of its own besides. Only where the copies lie in files, and only while that is fast: from a cold disk more reads at a
+ * time are quicker than two threads. There are two because one that always has something to do is left where it is by the scheduler,
+ * which may be the processor that the main thread waits for.
  *
- * Memory that the thread does not see is filled from memory that it does, which is worth it only for copies that would otherwise keep
+ * Memory that they do not see is filled from memory that they do, which is worth it only for copies that would otherwise keep
  * the main thread busy one by one.
  *
- * Shared state: the thread, once it is joined, and what was learnt of its speed; changed between awaits only.
+ * Shared state: the threads, once they are joined, and what was learnt of their speed; changed between awaits only.
  */
+import { allDone } from '../all-done.js';
 import { Backoff } from '../device/backoff.js';
 import type { Loan } from '../device/block-device.js';
-import { BLOCKS_MAX, FileThread, type SumRequest } from '../device/file-thread.js';
+import { BLOCKS_MAX, FileThread, type SumRequest, ThreadRole } from '../device/file-thread.js';
 import { SHARED_READ_MIN, SharedMemory } from '../device/shared-memory.js';
 import type { CopyReader } from '../diff-area/copy-reader.js';
 import { BLOCK_SIZE, type BlockNumber, type ByteLength, type Slot } from '../units.js';
 
-/** Fewer blocks are not worth the way to the thread and back. */
+/** Fewer blocks are not worth the way to a thread and back. */
 const BLOCKS_MIN = SHARED_READ_MIN / BLOCK_SIZE;
 /**
- * What the thread takes, for memory that it sees, and for other memory: blocks at a time; blocks of a run, on average, as longer ones need no
- * call of the main thread's for each block; requests before it with which it is behind. Where the main thread would do as well, the two share.
+ * What a thread takes, for memory that it sees, and for other memory: blocks at a time; blocks of a run, on average, as longer ones need no
+ * call of the main thread's for each block; requests before it with which it is behind. Where the main thread would do as well, they share.
  */
 const SEEN = { blocks: BLOCKS_MAX, run: BLOCKS_MAX, waiting: 12 };
 const BORROWED = { blocks: 32, run: 4, waiting: 2 };
@@ -31,6 +33,8 @@ export interface CopySource {
   checksumSeed(block: BlockNumber, slot: Slot): number;
 }
 
+const ROLES = [ThreadRole.reads, ThreadRole.moreReads];
+
 /** Copies of consecutive blocks in consecutive slots, none of zeros, and where they are wanted. */
 export interface CopyRun {
   readonly area: CopySource;
@@ -40,7 +44,7 @@ export interface CopyRun {
   readonly target: Uint8Array;
 }
 
-/** What the thread has taken. */
+/** What a thread has taken. */
 export interface Batch {
   /** The run that follows. */
   readonly end: number;
@@ -48,7 +52,7 @@ export interface Batch {
   readonly done: Promise<boolean>;
 }
 
-/** What the thread is asked for, and what it has until it answers. */
+/** What a thread is asked for, and what it has until it answers. */
 interface Lent extends SumRequest {
   readonly loans: readonly Loan[];
   /** Memory that stands in for the targets. */
@@ -57,8 +61,8 @@ interface Lent extends SumRequest {
 
 export class ThreadReads {
   readonly #processors: number | undefined;
-  #thread: FileThread | undefined;
-  #isMissing = false;
+  /** `undefined`: not joined yet; empty: there can be none. */
+  #threads: readonly FileThread[] | undefined;
   readonly #backoff = new Backoff();
 
   constructor(processors?: number) {
@@ -66,18 +70,15 @@ export class ThreadReads {
   }
 
   /**
-   * Begins to read and verify runs from `from` on, which end before `end`: as many as the thread takes, all for the same memory.
+   * Begins to read and verify runs from `from` on, which end before `end`: as many as a thread takes, all for the same memory.
    * @returns `undefined`: none of them
    */
   begin(runs: readonly CopyRun[], from: number, end: number): Batch | undefined {
     const first = runs[from];
-    if (this.#isMissing || first === undefined) return undefined;
+    if (first === undefined) return undefined;
     const isSeen = SharedMemory.holds(first.target);
     const most = isSeen ? SEEN : BORROWED;
-    // Reads that are done at once may keep the event loop from turning for long.
-    this.#thread?.takeAnswers();
-    const isFree = () => this.#thread === undefined || this.#thread.waiting < most.waiting;
-    if (!isFree()) return undefined;
+    if (this.#threads !== undefined && this.#free(most.waiting) === undefined) return undefined;
     const taken: CopyRun[] = [];
     let count = 0;
     for (let i = from; i < end && count < most.blocks; i++) {
@@ -90,14 +91,30 @@ export class ThreadReads {
     if (count < BLOCKS_MIN || count > most.run * taken.length || !this.#backoff.allows()) return undefined;
     const lent = lend(taken, isSeen ? undefined : count * BLOCK_SIZE);
     if (lent === undefined) return undefined;
-    // Only now: over devices that lend nothing, as in the simulation, there is no thread whose end takes time of its own.
-    this.#thread ??= FileThread.join(this.#processors);
-    this.#isMissing = this.#thread === undefined;
-    if (this.#thread === undefined || !isFree()) {
+    // Only now: over devices that lend nothing, as in the simulation, there are no threads whose end takes time of its own.
+    this.#threads ??= ROLES.map((role) => FileThread.join(role, this.#processors)).filter(
+      (thread) => thread !== undefined,
+    );
+    const thread = this.#free(most.waiting);
+    if (thread === undefined) {
       giveBack(lent);
       return undefined;
     }
-    return { end: from + taken.length, done: this.#read(this.#thread, taken, lent) };
+    return { end: from + taken.length, done: this.#read(thread, taken, lent) };
+  }
+
+  /** The thread with the fewest requests before it, if these are fewer than `limit`. */
+  #free(limit: number): FileThread | undefined {
+    let free: FileThread | undefined;
+    let fewest = limit;
+    for (const thread of this.#threads ?? []) {
+      // Reads that are done at once may keep the event loop from turning for long.
+      thread.takeAnswers();
+      if (thread.waiting >= fewest) continue;
+      free = thread;
+      fewest = thread.waiting;
+    }
+    return free;
   }
 
   async #read(thread: FileThread, runs: readonly CopyRun[], lent: Lent): Promise<boolean> {
@@ -119,11 +136,11 @@ export class ThreadReads {
     }
   }
 
-  /** Ends the thread after its last user. No read may be under way. */
+  /** Ends the threads after their last user. No read may be under way. */
   async close(): Promise<void> {
-    const thread = this.#thread;
-    this.#thread = undefined;
-    await thread?.leave();
+    const threads = this.#threads ?? [];
+    this.#threads = undefined;
+    await allDone(threads.map((thread) => thread.leave()));
   }
 }
 

@@ -22,7 +22,7 @@ import { type Cell, GROUPS, Workload } from './nbd/workloads.js';
 import { Place } from './place.js';
 import type { Figures } from './table.js';
 
-/** Bytes at the end of a volume that servers warm up with: what runs in them for long is compiled after some 500 MiB. */
+/** Bytes at the end of a volume that servers warm up with: what runs in them for long is compiled after some 500 MiB, of large reads 2 GiB. */
 const warmUp = (size: number): number => Math.min(2 ** 30, 2 * size);
 /** Of less the figures mean nothing: one load of each group shows that warming up works. */
 const MEANINGFUL = 2 ** 26;
@@ -90,7 +90,8 @@ class Course {
     const range = { offset: this.size, length: warmUp(this.size) };
     for (const name of cell.contenders) {
       const serving = this.#serving.get(name);
-      if (serving !== undefined) await fio(uriOf(serving, cell), range, { ...cell, share: 1 });
+      if (serving !== undefined)
+        await fio(uriOf(serving, cell), range, { ...cell, share: Math.max(1, cell.share ?? 1) });
     }
   }
 

@@ -9,7 +9,7 @@ export interface NbdLoad {
   readonly request: number;
   /** Requests in flight. */
   readonly depth: number;
-  /** The part of the range that is gone through; all of it unless given. No request is made twice. */
+  /** How often the range is gone through, 1 unless given. A part of it below 1; then no request is made twice. */
   readonly share?: number;
 }
 

@@ -2,7 +2,7 @@
 import { open, readFile } from 'node:fs/promises';
 import { crc32 } from 'node:zlib';
 import { describe, expect, onTestFinished, test, vi } from 'vitest';
-import { FileThread } from '../../../src/device/file-thread.js';
+import { FileThread, ThreadRole } from '../../../src/device/file-thread.js';
 import { BLOCK_SIZE } from '../../../src/units.js';
 import { pattern } from './contract.js';
 import { temporaryFile } from './temporary.js';
@@ -15,7 +15,7 @@ const content = pattern((BLOCKS - 1) * BLOCK_SIZE + SHORT);
 for (const block of ZEROS) content.fill(0, block * BLOCK_SIZE, (block + 1) * BLOCK_SIZE);
 
 async function files() {
-  const thread = FileThread.join(2);
+  const thread = FileThread.join(ThreadRole.copies, 2);
   if (thread === undefined) throw new Error('no thread though there are two processors');
   onTestFinished(() => thread.leave());
   const source = await open(await temporaryFile(content));
@@ -74,5 +74,5 @@ describe('copying', () => {
 });
 
 test('with one processor there is no thread', () => {
-  expect(FileThread.join(1)).toBeUndefined();
+  expect(FileThread.join(ThreadRole.copies, 1)).toBeUndefined();
 });
