@@ -35,7 +35,9 @@ describe('a failure ends with 1 and says why', () => {
     expect(bench.fails(['init', '.'], 1)).toContain('neither a file');
     expect(bench.fails(['init', '/dev/null'], 1)).toContain('neither a file');
     expect(bench.fails(['list', 'plain.img'], 1)).toContain('volsnap init plain.img');
-    expect(bench.fails(['list', 'plain.img', '--store', 'nowhere'], 1)).toContain('no snapshot store');
+    expect(bench.fails(['list', 'plain.img', '--store', 'nowhere'], 1)).toContain(
+      'volsnap init VOLUME --store nowhere',
+    );
   });
 
   test('more snapshots than files may be open say nothing of their content', async () => {
