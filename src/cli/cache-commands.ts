@@ -197,7 +197,7 @@ async function openCached(
       `${path} was not closed cleanly; ${formatCount(image.recovery.droppedExtents)} extents that are not certain were dropped, the others kept`,
     );
   try {
-    const backing = await openDevice(backingName, options.readOnly !== true);
+    const backing = await openDevice(session, backingName, options.readOnly !== true);
     try {
       const device = await CachedDevice.open(image, backing, {
         policy: options.policy,

@@ -35,9 +35,13 @@ import type { Session } from './session.js';
  */
 const IN_USE_WAITS_MS = [50, 150, 400, 1000];
 
-/** @throws VolsnapError as `NbdDevice.open` for a URI, else as `FileDevice.open` */
-export async function openDevice(volume: string, writable: boolean): Promise<FileDevice | NbdDevice> {
-  if (looksLikeUri(volume)) return NbdDevice.open(volume, { writable });
+/** @throws VolsnapError as `NbdDevice.open` for a URI, else as `FileDevice.open`; the signal's reason */
+export async function openDevice(
+  { signal }: Session,
+  volume: string,
+  writable: boolean,
+): Promise<FileDevice | NbdDevice> {
+  if (looksLikeUri(volume)) return NbdDevice.open(volume, { writable, signal });
   return FileDevice.open(await withoutLink(volume), { writable });
 }
 
@@ -125,7 +129,7 @@ export async function readVolume<T>(
   body: (volume: VolumeAccess) => Promise<T>,
 ): Promise<T> {
   const open = async () =>
-    Volume.open(await openDevice(path, false), { ...storeOf(options), readOnly: true });
+    Volume.open(await openDevice(session, path, false), { ...storeOf(options), readOnly: true });
   return reachOrOpen(session, path, options, { served: body, open, local: useOpened(session, body) });
 }
 
@@ -160,7 +164,7 @@ export async function openForChange(
   onDamaged: 'refuse' | 'drop',
   writeMode: WriteMode = 'ordered',
 ): Promise<Volume> {
-  const device = await openDevice(path, true);
+  const device = await openDevice(session, path, true);
   const volume = await Volume.open(device, {
     ...storeOf(options),
     readOnly: false,

@@ -9,6 +9,7 @@ import { rm, writeFile } from 'node:fs/promises';
 import { allocationOf } from '../device/allocation.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { FileDevice } from '../device/file-device.js';
+import { explained } from '../device/system-error.js';
 import { isZeros } from '../device/zeros.js';
 import { FixedSlot } from '../diff-area/area-slots.js';
 import { AREA_SIZE_MIN, createDiffArea } from '../diff-area/create.js';
@@ -74,7 +75,7 @@ export async function exportVss(
     const what = until === undefined ? volume.name : `snapshot ${until.id} of ${volume.name}`;
     throw new UnsupportedError(`${what} has no bytes, and format vss no image of that; use format raw`);
   }
-  await writeFile(target, '', { flag: 'wx', mode: 0o600 });
+  await explained(`create ${target}`, () => writeFile(target, '', { flag: 'wx', mode: 0o600 }));
   try {
     await using device = await FileDevice.open(target, { writable: true });
     await device.resize(roundUp(size, BLOCK_SIZE));

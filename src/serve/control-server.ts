@@ -34,9 +34,8 @@ export class ControlServer {
   /** Whoever calls owns the volume. @throws DeviceError */
   static async listen(path: string, options: ControlOptions): Promise<ControlServer> {
     const control = new ControlServer(options);
-    control.#server.on('error', options.onError);
     for (const name of EVENTS) control.#forward(name);
-    control.#file = await SocketFile.publish(control.#server, path);
+    control.#file = await SocketFile.publish(control.#server, path, options.onError);
     return control;
   }
 

@@ -84,7 +84,7 @@ export class DirectoryStore implements Store {
       await file.close();
       if (error instanceof FormatError && (await contentOf(folder)) === 'unfinished')
         throw new NotInitializedError(
-          `no snapshot store in ${folder.name}, only what was left when making one was interrupted; make it with: volsnap init VOLUME`,
+          `no snapshot store in ${folder.name}, only what was left when making one was interrupted; make it with: volsnap init VOLUME --store ${folder.name}`,
           { cause: error },
         );
       throw error;
@@ -151,9 +151,12 @@ async function openControlFile(folder: Folder, writable: boolean): Promise<Resiz
 
 function asNotInitialized(error: unknown, place: string): unknown {
   if (!(error instanceof NotFoundError)) return error;
-  return new NotInitializedError(`no snapshot store in ${place}; make one with: volsnap init VOLUME`, {
-    cause: error,
-  });
+  return new NotInitializedError(
+    `no snapshot store in ${place}; make one with: volsnap init VOLUME --store ${place}`,
+    {
+      cause: error,
+    },
+  );
 }
 
 class AttachedDirectory implements AttachedStore {

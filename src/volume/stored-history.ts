@@ -1,6 +1,7 @@
 /** The snapshots of a volume in a store of volsnap. */
 import { allDone } from '../all-done.js';
-import { InvalidArgumentError, SnapshotDeletedError } from '../errors.js';
+import { codeOf } from '../device/system-error.js';
+import { DeviceError, InvalidArgumentError, SnapshotDeletedError } from '../errors.js';
 import { SnapshotState } from '../format/control-block.js';
 import { deleteSnapshot } from '../snapshot/delete.js';
 import type { SnapshotRecord } from '../snapshot/record.js';
@@ -212,8 +213,21 @@ export class StoredHistory implements History {
     await store.removeOrphans();
     const modifiedAt = await this.#closingTime();
     await store.control.markClosed({ volumeSize: device.size, modifiedAt });
-    if (store.hidesStartBlock) await device.setModifiedAt?.(modifiedAt);
+    if (store.hidesStartBlock) await this.#keepClosingTime(modifiedAt);
   }
+
+  /** What the record says is made true of the device; the record says that nobody keeps a time where that is not allowed. */
+  async #keepClosingTime(modifiedAt: bigint): Promise<void> {
+    const { store, device } = this.#engine;
+    try {
+      await device.setModifiedAt?.(modifiedAt);
+    } catch (error) {
+      // Whoever may write a file, but does not own it, may not set its time.
+      if (!(error instanceof DeviceError) || codeOf(error.cause) !== 'EPERM') throw error;
+      await store.control.markClosed({ volumeSize: device.size, modifiedAt: 0n });
+    }
+  }
+
   /**
    * When the volume was last changed, as the next opening will find it. In-volume the record itself changes the device,
    * so there the device's time is set to what the record says. 0: nobody keeps it.

@@ -2,7 +2,8 @@
 import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync, symlinkSync, truncateSync } from 'node:fs';
-import { describe, expect, test } from 'vitest';
+import { createServer } from 'node:net';
+import { describe, expect, onTestFinished, test } from 'vitest';
 import { DirectoryStore, FileDevice, Volume } from '../../src/index.js';
 import { Bench, ended, feed, MEBIBYTE, noise, PROGRAM } from './cli-support.js';
 
@@ -35,7 +36,9 @@ describe('a failure ends with 1 and says why', () => {
     expect(bench.fails(['init', '.'], 1)).toContain('neither a file');
     expect(bench.fails(['init', '/dev/null'], 1)).toContain('neither a file');
     expect(bench.fails(['list', 'plain.img'], 1)).toContain('volsnap init plain.img');
-    expect(bench.fails(['list', 'plain.img', '--store', 'nowhere'], 1)).toContain('no snapshot store');
+    expect(bench.fails(['list', 'plain.img', '--store', 'nowhere'], 1)).toContain(
+      'volsnap init VOLUME --store nowhere',
+    );
   });
 
   test('more snapshots than files may be open say nothing of their content', async () => {
@@ -190,6 +193,18 @@ describe('signals', () => {
     writer.kill(signal);
     expect(await ended(writer)).toEqual({ status: null, signal });
     expect(bench.json(['info', 'a.img']).closedCleanly).toBe(true);
+  });
+
+  test('a server that takes connections and says nothing is not waited for', async () => {
+    const bench = new Bench();
+    const server = createServer();
+    const accepted = once(server, 'connection');
+    await new Promise<void>((resolve) => server.listen(bench.path('silent.sock'), resolve));
+    onTestFinished(() => void server.close());
+    const lister = bench.start(['list', `nbd+unix:///?socket=${bench.path('silent.sock')}`]);
+    await accepted;
+    lister.kill('SIGINT');
+    expect(await ended(lister)).toEqual({ status: null, signal: 'SIGINT' });
   });
 
   test('a reader that hangs does not keep the volume open', async () => {

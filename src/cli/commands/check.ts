@@ -93,7 +93,7 @@ async function look(session: Session, path: string, options: CheckOptions): Prom
     const how = { scrub: options.scrub ?? false, ...scrubOf(session, options), onProgress };
     return reachOrOpen<BlockDevice, Problem[]>(session, path, options, {
       served: (volume) => volume.check(how),
-      open: () => openDevice(path, false),
+      open: () => openDevice(session, path, false),
       local: (device) => lookAt(device, options, how),
     });
   });

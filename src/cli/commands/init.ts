@@ -84,7 +84,7 @@ export const initCommand = (run: Runner): Command =>
 async function initialize(session: Session, path: string, options: InitOptions): Promise<undefined> {
   checkOptions(path, options);
   const inside = options.inVolume ? storeInside(options) : undefined;
-  const device = await openDevice(path, true);
+  const device = await openDevice(session, path, true);
   try {
     await checkNew(device, options, session);
     const store = inside ?? (await storeBeside(device, options));

@@ -100,7 +100,7 @@ async function serve(session: Session, paths: readonly string[], options: ServeO
 async function openToServe(session: Session, path: string, options: ServeOptions): Promise<Volume> {
   const volume = await openWhenFree(session, async () =>
     options.readOnly === true
-      ? Volume.open(await openDevice(path, false), { ...storeOf(options), readOnly: true })
+      ? Volume.open(await openDevice(session, path, false), { ...storeOf(options), readOnly: true })
       : openForChange(session, path, options, 'refuse', options.writeMode),
   );
   tellRecovery(session, volume);

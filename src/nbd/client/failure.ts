@@ -86,6 +86,12 @@ export function refusedExport(
   const options = { cause: refusal };
   switch (refusal.type) {
     case OptionReply.unknown:
+      // As nbdkit answers where what lies behind the export cannot be opened.
+      if (others?.includes(name))
+        return new DeviceError(
+          `${server} lists the export ${JSON.stringify(name)}, but cannot open it${said(refusal)}; its own messages tell why`,
+          options,
+        );
       return new NotFoundError(
         `${server} has no export ${JSON.stringify(name)}${listOf(others)}${said(refusal)}`,
         options,

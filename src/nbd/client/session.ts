@@ -210,6 +210,11 @@ function notConnected(address: NbdUri, end: ConnectionEnd): VolsnapError {
       `${message}; there is no socket ${server}: start the server, or check the path`,
       options,
     );
+  if (code === 'EACCES' || code === 'EPERM')
+    return new DeviceError(
+      `${message}; ${server} is not for this user: run as the one who runs the server`,
+      options,
+    );
   if (code === 'ENOTFOUND' || code === 'EAI_AGAIN')
     return new DeviceError(`${message}; check the name of the host`, options);
   if (code?.startsWith('ERR_TLS') || code?.startsWith('ERR_SSL') || isCertificateError(code))

@@ -52,8 +52,7 @@ export class Listener {
         );
       }
       await checkFree(path, 'choose another path for the socket');
-      server.on('error', onError);
-      return new Listener({ path }, server, await SocketFile.publish(server, path));
+      return new Listener({ path }, server, await SocketFile.publish(server, path, onError));
     }
     await listenOnPort(server, address.host, address.port);
     server.on('error', onError);

@@ -37,21 +37,28 @@ export class SocketFile {
     this.#identity = identity;
   }
 
-  /** Lets `server`, which has a listener for errors of later on, listen at `path`. @throws DeviceError */
-  static async publish(server: Server, path: string): Promise<SocketFile> {
+  /**
+   * Lets `server` listen at `path`.
+   * @param onError told of errors of later on
+   * @throws DeviceError
+   */
+  static async publish(server: Server, path: string, onError: (error: unknown) => void): Promise<SocketFile> {
     let folder: FileHandle | undefined;
     try {
       folder = await openFolder(path);
       const name = basename(path);
       const made = inside(folder, name + NEW_SUFFIX);
       await unlink(made).catch(ifThere);
-      await listen(server, made);
+      await listen(server, made, onError);
       await rename(made, inside(folder, name));
       return new SocketFile(path, folder, await lstat(inside(folder, name)));
     } catch (cause) {
+      // What the system says names the folder by its descriptor.
+      const why =
+        folder === undefined ? messageOf(cause) : messageOf(cause).replace(inside(folder, ''), dirname(path));
       await folder?.close();
       server.close();
-      throw new DeviceError(`cannot listen on ${path}: ${messageOf(cause)}`, { cause });
+      throw new DeviceError(`cannot listen on ${path}: ${why}`, { cause });
     }
   }
 
@@ -70,12 +77,13 @@ export class SocketFile {
 }
 
 /** The socket is never there for others, not even for a moment. */
-function listen(server: Server, path: string): Promise<void> {
+function listen(server: Server, path: string, onError: (error: unknown) => void): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', reject);
     const before = process.umask(0o177);
     try {
       server.listen(path, () => {
+        server.on('error', onError);
         server.off('error', reject);
         resolve();
       });

@@ -5,6 +5,7 @@ import { execFile, spawnSync } from 'node:child_process';
 const PROBES: Readonly<Record<string, readonly [string, ...string[]]>> = {
   pyvshadow: ['/usr/bin/python3', '-c', 'import pyvshadow'],
   vshadowinfo: ['vshadowinfo', '-V'],
+  'nbdkit curl': ['nbdkit', 'curl', '--version'],
   debugfs: ['debugfs', '-V'],
   e2fsck: ['e2fsck', '-V'],
   'mkfs.ext4': ['mkfs.ext4', '-V'],
@@ -30,10 +31,10 @@ export function requireTool(...tools: readonly string[]): boolean {
   return false;
 }
 
-/** Some programs print their version and fail; a Python that lacks the module fails for good. */
+/** Some programs print their version and fail; a Python that lacks the module, or nbdkit the plugin, fails for good. */
 function answers(program: string, given: readonly string[]): boolean {
   const { status } = spawnSync(program, given, { stdio: 'ignore' });
-  return program.endsWith('python3') ? status === 0 : status !== null;
+  return program.endsWith('python3') || program === 'nbdkit' ? status === 0 : status !== null;
 }
 
 export interface Ran {

@@ -3,7 +3,7 @@
  */
 import { expect, onTestFinished, test } from 'vitest';
 import { MemoryContent, MemoryDevice } from '../../../src/device/memory-device.ts';
-import { UnsupportedError, VolumeChangedError } from '../../../src/errors.ts';
+import { DeviceError, UnsupportedError, VolumeChangedError } from '../../../src/errors.ts';
 import { InVolumeStore } from '../../../src/store/in-volume-store.ts';
 import { BLOCK_SIZE } from '../../../src/units.ts';
 import { Volume } from '../../../src/volume/volume.ts';
@@ -347,6 +347,37 @@ test('a process killed in the last moment of closing an in-volume store leaves a
   const last = await Volume.open(new TimedDevice(false), { store: new InVolumeStore() });
   expect(last.recovery).toMatchObject({ clean: true, warnings: [] });
   await last.close();
+});
+
+test('an in-volume store is closed well by a user who may write the file, but not set its time', async () => {
+  const bytes = new MemoryContent(2 * MEBIBYTE);
+  await Volume.initialize(new MemoryDevice(bytes), {
+    store: new InVolumeStore({ protectedSize: MEBIBYTE / 2 }),
+  });
+  let modifiedAt = 1_000_000_000n;
+  /** A file of somebody else's: it keeps the time of its last write. */
+  class OthersDevice extends MemoryDevice {
+    override async write(offset: number, source: Uint8Array): Promise<void> {
+      await super.write(offset, source);
+      modifiedAt += 1_234_567_890n;
+    }
+    async modifiedAt(): Promise<bigint> {
+      return modifiedAt;
+    }
+    async setModifiedAt(): Promise<void> {
+      const cause = Object.assign(new Error('EPERM: operation not permitted, futime'), { code: 'EPERM' });
+      throw new DeviceError('cannot set the time', { cause });
+    }
+  }
+  const open = () => Volume.open(new OthersDevice(bytes), { store: new InVolumeStore() });
+  const volume = await open();
+  await volume.createSnapshot();
+  await volume.write(0, new Uint8Array(100).fill(1));
+  await volume.close();
+  const again = await open();
+  expect(again.recovery).toMatchObject({ clean: true, warnings: [] });
+  expect(again.snapshots).toHaveLength(1);
+  await again.close();
 });
 
 test('a table block that lost its last entries in a power cut, but not its link, opens again and again', async () => {

@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { FileDevice } from '../../../src/device/file-device.ts';
-import { UnsupportedError } from '../../../src/errors.ts';
+import { NotFoundError, UnsupportedError } from '../../../src/errors.ts';
 import { exportVss } from '../../../src/export/vss.ts';
 import { InVolumeStore } from '../../../src/store/in-volume-store.ts';
 import { BLOCK_SIZE } from '../../../src/units.ts';
@@ -41,4 +41,11 @@ test('of nothing there is no image', async () => {
   await world.snapshot();
   await expect(exportVss(world.volume, image)).rejects.toThrow(UnsupportedError);
   await expect(exportVss(world.volume, image)).rejects.toThrow('volume has no bytes');
+});
+
+test('a file that cannot be made is told as one', async () => {
+  const image = join(await temporaryDirectory(), 'nowhere', 'image');
+  const world = await World.create({ size: 100 * KIBIBYTE });
+  await expect(exportVss(world.volume, image)).rejects.toThrow(NotFoundError);
+  await expect(exportVss(world.volume, image)).rejects.toThrow(`cannot create ${image}`);
 });

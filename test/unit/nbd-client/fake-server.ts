@@ -62,6 +62,8 @@ export interface FakeOptions {
   /** Sends ranges of zeros as holes. */
   readonly holes?: boolean;
   readonly exports?: readonly string[];
+  /** Those of them that cannot be opened. */
+  readonly broken?: readonly string[];
   readonly allocation?: readonly StatusExtent[];
 }
 
@@ -192,7 +194,7 @@ export class FakeServer {
 
   /** @returns false if the connection ends */
   *#haggle(peer: Peer, noZeroes: boolean): Generator<number, boolean, Buffer> {
-    const { age = 'go', flags = ALL, blocks, exports = [''] } = this.options;
+    const { age = 'go', flags = ALL, blocks, exports = [''], broken = [] } = this.options;
     const { socket } = peer;
     for (;;) {
       const header = decodeOptionHeader(yield HeaderSize.option);
@@ -236,7 +238,7 @@ export class FakeServer {
         ack();
       } else if (option === Option.go && age === 'go') {
         const asked = decodeInfoRequest(data);
-        if (asked === undefined || !exports.includes(asked.name)) {
+        if (asked === undefined || !exports.includes(asked.name) || broken.includes(asked.name)) {
           refuse(OptionReply.unknown);
           continue;
         }

@@ -68,6 +68,13 @@ describe('opening an export', () => {
     expect(server.complaints).toEqual([]);
   });
 
+  test('that is there, but cannot be opened, as nbdkit says it', async () => {
+    const server = await fake({ exports: ['blue'], broken: ['blue'] });
+    const error = await refusal(server.uri.replace('///', '///blue'));
+    expect(error).toBeInstanceOf(DeviceError);
+    expect(error.message).toContain('lists the export "blue", but cannot open it');
+  });
+
   test('that is not there, at a server that cannot say so', async () => {
     const server = await fake({ exports: ['blue'], age: 'fixed', style: 'simple' });
     const error = await refusal(server.uri);
