@@ -129,8 +129,8 @@ describe('a failure ends with 1 and says why', () => {
   test('output that cannot be written', async () => {
     const bench = new Bench();
     await bench.volume('a.img', MEBIBYTE);
-    for (const command of ['list', 'read']) {
-      const outcome = bench.shell(`volsnap ${command} a.img > /dev/full`);
+    for (const command of ['list a.img', 'read a.img', '--help', 'list --help', '--version']) {
+      const outcome = bench.shell(`volsnap ${command} > /dev/full`);
       expect(outcome.status).toBe(1);
       expect(outcome.stderr).toMatch(/^volsnap: cannot write to standard output: ENOSPC.*\n$/);
     }
