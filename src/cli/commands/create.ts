@@ -61,7 +61,7 @@ async function create(
   refuseTwice(paths);
   if (options.frozen === true && options.skipUnused !== true)
     throw new UsageError('--frozen goes with --skip-unused: it says that what is unused is known');
-  const wanted = await wantedSnapshot(options);
+  const wanted = await wantedSnapshot(options, session.signal);
   const [path, ...others] = paths;
   if (path === undefined) throw new UsageError('name a volume');
   if (others.length === 0) return createOne(session, path, options, wanted);
@@ -73,9 +73,9 @@ async function create(
   else await output.print(...members.map(({ id, volume }) => `${id} ${volume}`));
 }
 
-async function wantedSnapshot(options: CreateOptions): Promise<CreateSnapshotOptions> {
+async function wantedSnapshot(options: CreateOptions, signal: AbortSignal): Promise<CreateSnapshotOptions> {
   const { label, appInfo, writable, hidden, notPersistent, skipUnused, frozen } = options;
-  const applicationInfo = appInfo === undefined ? undefined : await readInformation(appInfo);
+  const applicationInfo = appInfo === undefined ? undefined : await readInformation(appInfo, signal);
   return {
     ...(label === undefined ? {} : { label }),
     ...(applicationInfo === undefined ? {} : { applicationInfo }),
