@@ -9,7 +9,7 @@ import { parsePath } from '../places.js';
 import type { Runner, Session } from '../session.js';
 import { checkServed, createSet, reasonsToKeepAll } from '../sets.js';
 import { snapshotRecord } from '../snapshots.js';
-import { shellWord } from '../text.js';
+import { oneLine, shellWord } from '../text.js';
 import { changeVolume, refuseTwice } from '../volumes.js';
 
 interface CreateOptions extends WritingOptions {
@@ -70,7 +70,7 @@ async function create(
   const members = await createSet(session, paths, options, wanted);
   const { output } = session;
   if (session.json) await output.json(members);
-  else await output.print(...members.map(({ id, volume }) => `${id} ${volume}`));
+  else await output.print(...members.map(({ id, volume }) => `${id} ${oneLine(volume)}`));
 }
 
 async function wantedSnapshot(options: CreateOptions, signal: AbortSignal): Promise<CreateSnapshotOptions> {
