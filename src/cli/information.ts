@@ -14,19 +14,26 @@ export function parseLabel(text: string): string {
   return text;
 }
 
-/** The bytes of a file, or of a pipe, which may never end. @throws InvalidArgumentError, DeviceError */
-export async function readInformation(path: string): Promise<Uint8Array> {
-  return explained(`read ${path}`, async () => {
-    const pieces: Buffer[] = [];
-    let length = 0;
-    for await (const piece of createReadStream(path)) {
-      pieces.push(piece);
-      length += piece.byteLength;
-      if (length > INFORMATION_MAX)
-        throw new InvalidArgumentError(
-          `${path} is too large: at most ${INFORMATION_MAX} bytes fit a snapshot`,
-        );
-    }
-    return Buffer.concat(pieces);
+/**
+ * The bytes of a file, or of a pipe, which may never end, or never begin: at an interruption it is given up.
+ * @throws AbortError, InvalidArgumentError, DeviceError
+ */
+export async function readInformation(path: string, signal: AbortSignal): Promise<Uint8Array> {
+  signal.throwIfAborted();
+  const stopped = new Promise<never>((_, reject) => {
+    signal.addEventListener('abort', () => reject(signal.reason), { once: true });
   });
+  return explained(`read ${path}`, () => Promise.race([readAll(path), stopped]));
+}
+
+async function readAll(path: string): Promise<Uint8Array> {
+  const pieces: Buffer[] = [];
+  let length = 0;
+  for await (const piece of createReadStream(path)) {
+    pieces.push(piece);
+    length += piece.byteLength;
+    if (length > INFORMATION_MAX)
+      throw new InvalidArgumentError(`${path} is too large: at most ${INFORMATION_MAX} bytes fit a snapshot`);
+  }
+  return Buffer.concat(pieces);
 }

@@ -74,9 +74,11 @@ export async function runProgram(argv: readonly string[]): Promise<number> {
       status = (await body({ json, signal: interruption.signal, output, notes }, ...args)) ?? Status.done;
     };
   try {
-    await programOf(run, said).parseAsync(argv, { from: 'user' });
+    await programOf(run, said)
+      .parseAsync(argv, { from: 'user' })
+      .catch((error: unknown) => writeHelp(error, said, output));
   } catch (error) {
-    status = await tellFailure(error, failedStatus, said, output, notes);
+    status = tellFailure(error, failedStatus, said, notes);
     if (isAbort(error)) interruption.raise();
   }
   interruption.forget();
@@ -126,22 +128,16 @@ Example:
   return program;
 }
 
-async function tellFailure(
-  error: unknown,
-  failedStatus: number,
-  said: Said,
-  output: Output,
-  notes: Notes,
-): Promise<number> {
-  if (error instanceof CommanderError) {
-    if (error.exitCode === 0) {
-      await output.write(Buffer.from(said.output));
-      return Status.done;
-    }
-    if (said.errors !== '') {
-      notes.say(said.errors.trimEnd());
-      return Status.usage;
-    }
+/** Help and version that were asked for, which commander ends with an error. Throws any other one again. */
+async function writeHelp(error: unknown, said: Said, output: Output): Promise<void> {
+  if (!(error instanceof CommanderError) || error.exitCode !== 0) throw error;
+  await output.write(Buffer.from(said.output));
+}
+
+function tellFailure(error: unknown, failedStatus: number, said: Said, notes: Notes): number {
+  if (error instanceof CommanderError && said.errors !== '') {
+    notes.say(said.errors.trimEnd());
+    return Status.usage;
   }
   const { code, message, status } = failureOf(error, failedStatus);
   notes.error(code, message);

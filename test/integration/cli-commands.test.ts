@@ -557,3 +557,15 @@ test('a volume changed behind volsnap is refused until --changed says what to do
     expect(left).toEqual(how === 'keep' ? [id] : []);
   }
 });
+
+test('a file name with line ends and escapes stays on its line', () => {
+  const bench = new Bench();
+  const name = bench.image('new\nline\u001b[31m.img', MEBIBYTE);
+  const told = [bench.ok(['init', name]).stdout];
+  const id = bench.snapshot(name);
+  told.push(bench.ok(['check', name]).stdout, bench.ok(['export', name, id, '-o', 'b\nc.raw']).stdout);
+  for (const text of told) expect(text.trimEnd()).toMatch(/^[^\p{Cc}]+$/u);
+  const [title, , store] = bench.ok(['info', name]).stdout.split('\n');
+  expect(title).toBe('new line\ufffd[31m.img');
+  expect(store).toMatch(/^ {2}store .*new line\ufffd\[31m\.img\.volsnap$/);
+});

@@ -1,7 +1,8 @@
 /** How the program fails: status, one line, nothing broken. */
-import { spawnSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync, symlinkSync, truncateSync } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { DirectoryStore, FileDevice, Volume } from '../../src/index.js';
@@ -132,8 +133,8 @@ describe('a failure ends with 1 and says why', () => {
   test('output that cannot be written', async () => {
     const bench = new Bench();
     await bench.volume('a.img', MEBIBYTE);
-    for (const command of ['list', 'read']) {
-      const outcome = bench.shell(`volsnap ${command} a.img > /dev/full`);
+    for (const command of ['list a.img', 'read a.img', '--help', 'list --help', '--version']) {
+      const outcome = bench.shell(`volsnap ${command} > /dev/full`);
       expect(outcome.status).toBe(1);
       expect(outcome.stderr).toMatch(/^volsnap: cannot write to standard output: ENOSPC.*\n$/);
     }
@@ -214,5 +215,18 @@ describe('signals', () => {
     await once(reader.stdout ?? reader, 'readable');
     reader.kill('SIGTERM');
     expect(await ended(reader)).toEqual({ status: null, signal: 'SIGTERM' });
+  });
+
+  test('information that never comes is not waited for', async () => {
+    const bench = new Bench();
+    await bench.volume('a.img', MEBIBYTE);
+    execFileSync('mkfifo', [bench.path('pipe')]);
+    const creator = bench.start(['create', 'a.img', '--app-info', 'pipe']);
+    // Opens when the other side reads.
+    await using silent = await open(bench.path('pipe'), 'w');
+    creator.kill('SIGTERM');
+    expect(await ended(creator)).toEqual({ status: null, signal: 'SIGTERM' });
+    expect((await silent.stat()).isFIFO()).toBe(true);
+    expect(bench.json(['list', 'a.img'])).toEqual([]);
   });
 });

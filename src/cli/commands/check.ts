@@ -80,7 +80,7 @@ async function check(session: Session, path: string, options: CheckOptions): Pro
     await output.print(...removed.map((id) => `removed ${id}`));
     await output.print(...repaired.map((problem) => `repaired: ${lineOf(problem)}`));
     if (repair !== undefined) await output.print(...left.map((problem) => `still there: ${lineOf(problem)}`));
-    if (left.length === 0) await output.print(`${path}: ${output.colors.green('sound')}`);
+    if (left.length === 0) await output.print(`${oneLine(path)}: ${output.colors.green('sound')}`);
     else if (output.isTerminal) await output.print(output.colors.red(countOf(left.length)));
   }
   return left.length === 0 ? Status.done : Status.failed;

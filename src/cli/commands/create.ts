@@ -9,7 +9,7 @@ import { parsePath } from '../places.js';
 import type { Runner, Session } from '../session.js';
 import { checkServed, createSet, reasonsToKeepAll } from '../sets.js';
 import { snapshotRecord } from '../snapshots.js';
-import { shellWord } from '../text.js';
+import { oneLine, shellWord } from '../text.js';
 import { changeVolume, refuseTwice } from '../volumes.js';
 
 interface CreateOptions extends WritingOptions {
@@ -61,7 +61,7 @@ async function create(
   refuseTwice(paths);
   if (options.frozen === true && options.skipUnused !== true)
     throw new UsageError('--frozen goes with --skip-unused: it says that what is unused is known');
-  const wanted = await wantedSnapshot(options);
+  const wanted = await wantedSnapshot(options, session.signal);
   const [path, ...others] = paths;
   if (path === undefined) throw new UsageError('name a volume');
   if (others.length === 0) return createOne(session, path, options, wanted);
@@ -70,12 +70,12 @@ async function create(
   const members = await createSet(session, paths, options, wanted);
   const { output } = session;
   if (session.json) await output.json(members);
-  else await output.print(...members.map(({ id, volume }) => `${id} ${volume}`));
+  else await output.print(...members.map(({ id, volume }) => `${id} ${oneLine(volume)}`));
 }
 
-async function wantedSnapshot(options: CreateOptions): Promise<CreateSnapshotOptions> {
+async function wantedSnapshot(options: CreateOptions, signal: AbortSignal): Promise<CreateSnapshotOptions> {
   const { label, appInfo, writable, hidden, notPersistent, skipUnused, frozen } = options;
-  const applicationInfo = appInfo === undefined ? undefined : await readInformation(appInfo);
+  const applicationInfo = appInfo === undefined ? undefined : await readInformation(appInfo, signal);
   return {
     ...(label === undefined ? {} : { label }),
     ...(applicationInfo === undefined ? {} : { applicationInfo }),

@@ -21,7 +21,7 @@ import { withProgress } from '../progress.js';
 import type { Runner, Session } from '../session.js';
 import { formatSize } from '../size.js';
 import { refuseTerminal, streamRange } from '../streaming.js';
-import { shellWord } from '../text.js';
+import { oneLine, shellWord } from '../text.js';
 import { readVolume } from '../volumes.js';
 
 /** As FILE: the bytes go to standard output. A file of that name is `./-`. */
@@ -89,7 +89,7 @@ async function exportSnapshot(
   const { size, writtenBytes } = result;
   const { output } = session;
   if (session.json) await output.json({ file: target, format: options.format, ...result });
-  else await output.print(`${target}: ${formatSize(size)}, ${formatSize(writtenBytes)} of it data`);
+  else await output.print(`${oneLine(target)}: ${formatSize(size)}, ${formatSize(writtenBytes)} of it data`);
 }
 
 /** Zeros too: nothing can be left out of a stream. */

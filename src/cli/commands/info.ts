@@ -15,7 +15,7 @@ import { type CommonOptions, volumeCommand } from '../command.js';
 import type { Output } from '../output.js';
 import type { Runner, Session } from '../session.js';
 import { formatCount, formatShare, formatSize } from '../size.js';
-import { pairLines, shellWord } from '../text.js';
+import { oneLine, pairLines, shellWord } from '../text.js';
 import { reachOwner, readVolume } from '../volumes.js';
 import { watch as watchVolume } from '../watch.js';
 import { policyPhrase } from './policy.js';
@@ -77,7 +77,7 @@ async function info(session: Session, path: string, options: InfoOptions): Promi
   await readVolume(session, path, options, async (volume) => {
     const facts = await factsOf(volume);
     if (json) await output.json(facts);
-    else await output.print(output.colors.bold(facts.volume), ...pairLines(pairsOf(facts, output)));
+    else await output.print(output.colors.bold(oneLine(facts.volume)), ...pairLines(pairsOf(facts, output)));
   });
 }
 
@@ -150,7 +150,7 @@ function pairsOf(facts: Facts, { colors }: Output): [string, string][] {
   const { volumeSize, usedBytes, allocatedBytes, maximumBytes, hostFreeBytes } = facts;
   const pairs: [string, string][] = [
     ['size', `${formatSize(volumeSize)} (${formatCount(volumeSize)} bytes)`],
-    ['store', facts.layout === 'directory' ? facts.storeName : LAYOUTS[facts.layout]],
+    ['store', facts.layout === 'directory' ? oneLine(facts.storeName) : LAYOUTS[facts.layout]],
     ['snapshots', snapshotsPhrase(facts, colors.red)],
     ...latePairs(facts),
     ...deletedPairs(facts),

@@ -18,7 +18,7 @@ import { type CommonOptions, volumeCommand } from '../command.js';
 import { asUsage, UsageError } from '../failure.js';
 import type { Runner, Session } from '../session.js';
 import { formatSize, parsePositiveSize, parseSize } from '../size.js';
-import { shellWord } from '../text.js';
+import { oneLine, shellWord } from '../text.js';
 import { openDevice } from '../volumes.js';
 
 interface InitOptions extends CommonOptions {
@@ -119,7 +119,9 @@ async function initialize(session: Session, path: string, options: InitOptions):
           ? `inside it, in ${formatSize(options.reserve ?? device.size - volumeSize)} behind its end`
           : 'inside it, in the runs of a file'
         : `in ${place}`;
-    await session.output.print(`${device.name} (${formatSize(volumeSize)}) keeps its snapshots ${where}.`);
+    await session.output.print(
+      oneLine(`${device.name} (${formatSize(volumeSize)}) keeps its snapshots ${where}.`),
+    );
     if (copies !== undefined) await session.output.print(describeTakenOver(copies));
     await tellNext(session, path, options);
   } finally {

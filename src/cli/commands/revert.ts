@@ -7,7 +7,7 @@ import { findSnapshot } from '../ids.js';
 import { parseLabel } from '../information.js';
 import { withProgress } from '../progress.js';
 import type { Runner, Session } from '../session.js';
-import { shellWord } from '../text.js';
+import { oneLine, shellWord } from '../text.js';
 import { changeVolume } from '../volumes.js';
 
 interface RevertCommandOptions extends WritingOptions {
@@ -53,9 +53,9 @@ async function revert(
   const { output } = session;
   if (session.json) return void (await output.json(done));
   if (done.outcome === 'cancelled')
-    return void (await output.print(`${path} is again as it was before the revert.`));
+    return void (await output.print(`${oneLine(path)} is again as it was before the revert.`));
   await output.print(
-    `${path} is put back to ${done.target}.`,
+    `${oneLine(path)} is put back to ${done.target}.`,
     `What it was before is snapshot ${done.previous}; to undo the revert: volsnap revert ${shellWord(path)} ${done.previous}`,
   );
 }
