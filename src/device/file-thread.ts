@@ -180,11 +180,12 @@ export interface SumAnswer {
 /**
  * The threads of a process: one that copies, which writers may wait for, and two that read, which do so where there is a processor to
  * spare: a thread that reads all the time otherwise keeps the main thread waiting for a processor, and with it whatever that serves.
+ * `slowShare`: of so many calls that take long, it is the disk; one of low priority loses its processor often.
  */
 export const ThreadRole = {
-  copies: { thread: 1, nice: 0 },
-  reads: { thread: 2, nice: 10 },
-  moreReads: { thread: 3, nice: 10 },
+  copies: { thread: 1, nice: 0, slowShare: 1 / 2 },
+  reads: { thread: 2, nice: 10, slowShare: 3 / 4 },
+  moreReads: { thread: 3, nice: 10, slowShare: 3 / 4 },
 } as const;
 export type ThreadRole = (typeof ThreadRole)[keyof typeof ThreadRole];
 
@@ -261,7 +262,10 @@ export class FileThread {
       };
       this.#submit(describe, (place) =>
         resolve(
-          place && { sums: new Uint32Array(place.subarray(SUMS, SUMS + count)), isSlow: wasSlow(place) },
+          place && {
+            sums: new Uint32Array(place.subarray(SUMS, SUMS + count)),
+            isSlow: wasSlow(place, this.#role),
+          },
         ),
       );
     });
@@ -282,7 +286,7 @@ export class FileThread {
         place.set(targets, TARGETS);
         place.set(sums, SUMS);
       };
-      this.#submit(describe, (place) => resolve(place && answerIn(place, count)));
+      this.#submit(describe, (place) => resolve(place && answerIn(place, count, this.#role)));
     });
   }
 
@@ -327,7 +331,7 @@ export class FileThread {
   }
 }
 
-function answerIn(place: Float64Array, count: number): CopyAnswer {
+function answerIn(place: Float64Array, count: number, role: ThreadRole): CopyAnswer {
   const sums: number[] = [];
   const zeros: number[] = [];
   for (let i = 0; i < count; i++) {
@@ -335,10 +339,10 @@ function answerIn(place: Float64Array, count: number): CopyAnswer {
     if (sum === ZERO_BLOCK) zeros.push(i);
     sums.push(sum === ZERO_BLOCK ? 0 : sum);
   }
-  return { sums, zeros, isSlow: wasSlow(place) };
+  return { sums, zeros, isSlow: wasSlow(place, role) };
 }
 
-/** A call alone says nothing: the thread may have lost its processor meanwhile. From a disk at least every other one is slow. */
-function wasSlow(place: Float64Array): boolean {
-  return 2 * (place[Head.slowReads] ?? 0) >= (place[Head.reads] ?? 0);
+/** A call alone says nothing: the thread may have lost its processor meanwhile. From a disk most are slow. */
+function wasSlow(place: Float64Array, { slowShare }: ThreadRole): boolean {
+  return (place[Head.slowReads] ?? 0) >= slowShare * (place[Head.reads] ?? 0);
 }
