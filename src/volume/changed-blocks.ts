@@ -48,6 +48,7 @@ export function* runsOf(
   first: BlockNumber,
   end: BlockNumber,
 ): Generator<BlockRun> {
+  if (first >= end) return;
   const presence = emptyPresence();
   let start = -1;
   /** The end of the last page that was looked at. */
@@ -82,7 +83,7 @@ export function* runsOf(
 
 const lowestBit = (word: number): number => WORD_BITS - 1 - Math.clz32(word & -word);
 
-/** The bits of the word for blocks from `at` on that lie within `[first, end)`. */
+/** The bits of the word for blocks from `at` on that lie within `[first, end)`, which is not empty. */
 function wordMask(at: BlockNumber, first: BlockNumber, end: BlockNumber): number {
   if (at >= first && at + WORD_BITS <= end) return -1;
   if (at + WORD_BITS <= first || at >= end) return 0;

@@ -201,10 +201,11 @@ class Base implements ReadSource {
     if (record === undefined || engine === undefined)
       throw new SnapshotDeletedError('there is no snapshot that the shadow copies could be read through');
     const { chain, device, life, threadReads, emit } = engine;
-    const areas = () => chain.areasFrom(record);
     try {
       await life.run(() =>
-        record.whileReading(() => readSnapshot(areas, device, offset, target, threadReads)),
+        record.whileReading(() =>
+          readSnapshot(() => chain.areasFrom(record), device, offset, target, threadReads),
+        ),
       );
     } catch (error) {
       if (error instanceof IntegrityError) emit('integrityFailure', { id: record.id, error });

@@ -39,6 +39,18 @@ describe('What changed', () => {
     );
   });
 
+  test.each([0, 1, 31, 32, 33])(
+    'is all that a volume has grown by, also where it was written to (block %d of a word)',
+    (at) => {
+      const block = 4096 + at;
+      const table = new BlockTable(3 * BLOCKS_PER_PAGE);
+      for (let written = block + 1; written < block + 40; written++) table.set(written, 5, 0);
+      const range = { offset: block * BLOCK_SIZE, length: 1 };
+      const sizeBefore = 100 * BLOCK_SIZE;
+      expect([...changedExtents([table], { sizeBefore, size: SIZE, ...range })]).toEqual([range]);
+    },
+  );
+
   test('of a gibibyte that changed whole is one extent', () => {
     const table = new BlockTable(2 ** 16);
     for (let block = 0; block < table.blockCount; block++) table.set(block, 5, 0);
