@@ -184,8 +184,8 @@ export interface SumAnswer {
  */
 export const ThreadRole = {
   copies: { thread: 1, nice: 0, slowShare: 1 / 2 },
-  reads: { thread: 2, nice: 5, slowShare: 3 / 4 },
-  moreReads: { thread: 3, nice: 5, slowShare: 3 / 4 },
+  reads: { thread: 2, nice: 7, slowShare: 3 / 4 },
+  moreReads: { thread: 3, nice: 7, slowShare: 3 / 4 },
 } as const;
 export type ThreadRole = (typeof ThreadRole)[keyof typeof ThreadRole];
 

@@ -152,7 +152,7 @@ describe('the thread', () => {
       const tasks = await readdir('/proc/self/task');
       const values = await Promise.all(tasks.map(niceOf));
       expect(await niceOf(String(process.pid))).toBe(getPriority());
-      expect(values).toContain(Math.min(getPriority() + 5, 19));
+      expect(values).toContain(Math.min(getPriority() + 7, 19));
     },
   );
 
