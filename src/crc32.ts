@@ -113,16 +113,17 @@ function compile(pages?: number, base = 0): object | undefined {
 
   const clear = (i: number) => {
     const offset = ROUND - LANE * (i + 1);
+    const cleared = layout.cleared + offset;
     const bytes = Array.from({ length: LANE }, (_, byte) => (NEAR % LANE) + byte);
+    // Put together of whole vectors: one of which two stores of a moment ago have a part each would wait for both.
+    const nearby = [
+      ...[...load(at, cleared + NEAR - (NEAR % LANE)), ...tee(near(i)), ...get(near(i + 1))],
+      ...[0xfd, 0x0d, ...bytes], // i8x16.shuffle
+    ];
+    const behind = KEPT.map((distance) => get(kept(i, distance)));
     return [
-      ...load(from, offset),
-      ...[...load(at, layout.cleared + offset + FAR), 0xfd, 0x51],
-      // Put together of whole vectors: one of which two stores of a moment ago have a part each would wait for both.
-      ...[...load(at, layout.cleared + offset + NEAR - (NEAR % LANE)), ...tee(near(i)), ...get(near(i + 1))],
-      ...[0xfd, 0x0d, ...bytes, 0xfd, 0x51], // i8x16.shuffle
-      ...KEPT.flatMap((behind) => [...get(kept(i, behind)), 0xfd, 0x51]),
-      ...set(kept(i, 0)),
-      ...store(get(at), layout.cleared + offset, sum(get(kept(i, 0)), get(kept(i, APART)))),
+      ...[...sum(load(from, offset), load(at, cleared + FAR), nearby, ...behind), ...set(kept(i, 0))],
+      ...store(get(at), cleared, sum(get(kept(i, 0)), get(kept(i, APART)))),
     ];
   };
   const rounds = [
