@@ -146,21 +146,24 @@ export class ThreadReads {
 
 /** @param borrow bytes of memory to stand in for the targets; `undefined`: they are seen themselves */
 function lend(runs: readonly CopyRun[], borrow: ByteLength | undefined): Lent | undefined {
-  const memory = SharedMemory.get();
-  const borrowed = borrow === undefined ? undefined : memory?.take(borrow);
-  const loans: Loan[] = [];
   const [files, sources, targets, sums]: [number[], number[], number[], number[]] = [[], [], [], []];
-  const lent = { files, sources, targets, sums, loans, borrowed };
-  let isWhole = false;
+  const loans: Loan[] = [];
+  let borrowed: Uint8Array | undefined;
+  let lent: Lent | undefined;
   try {
-    if (borrow !== undefined && borrowed === undefined) return undefined;
     for (const { area, block, slot, target } of runs) {
       const count = target.byteLength / BLOCK_SIZE;
       const part = area.copies.lend(slot, count);
-      const to =
-        borrowed === undefined ? memory?.positionOf(target) : borrowed.byteOffset + files.length * BLOCK_SIZE;
-      if (part === undefined || to === undefined) return undefined;
+      if (part === undefined) return undefined;
       loans.push(part.loan);
+      // Only now: where nothing is lent nobody needs that memory.
+      const memory = SharedMemory.get();
+      if (borrow !== undefined) borrowed ??= memory?.take(borrow);
+      const to =
+        borrow === undefined
+          ? memory?.positionOf(target)
+          : borrowed && borrowed.byteOffset + files.length * BLOCK_SIZE;
+      if (to === undefined) return undefined;
       for (let i = 0; i < count; i++) {
         files.push(part.loan.descriptor);
         sources.push(part.position + i * BLOCK_SIZE);
@@ -168,14 +171,14 @@ function lend(runs: readonly CopyRun[], borrow: ByteLength | undefined): Lent | 
         sums.push(area.checksumSeed(block + i, slot + i));
       }
     }
-    isWhole = true;
+    lent = { files, sources, targets, sums, loans, borrowed };
     return lent;
   } finally {
-    if (!isWhole) giveBack(lent);
+    if (lent === undefined) giveBack({ loans, borrowed });
   }
 }
 
-function giveBack({ loans, borrowed }: Lent): void {
+function giveBack({ loans, borrowed }: Pick<Lent, 'loans' | 'borrowed'>): void {
   for (const loan of loans) loan.end();
   if (borrowed !== undefined) SharedMemory.get()?.give(borrowed);
 }
