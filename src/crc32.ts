@@ -28,7 +28,7 @@ import * as zlib from 'node:zlib';
 /** Continues `seed`, the CRC-32 of what comes before; 0 if nothing does. */
 export type Crc32 = (data: Uint8Array, seed?: number) => number;
 /** The same of the 16 KiB at a position of shared memory. While it computes the first four bytes are others. */
-export type Crc32InPlace = (position: number, seed: number) => number;
+export type Crc32InPlace = (position: number) => number;
 
 /** Bytes of a vector, and vectors that one round of a loop clears: as many as stay in registers, each takes the place of the one six behind it. */
 const LANE = 16;
@@ -232,11 +232,6 @@ for (let at = 256; at < TABLES.length; at++) {
   const before = TABLES[at - 256] ?? 0;
   TABLES[at] = (before >>> 8) ^ (TABLES[before & 255] ?? 0);
 }
-const tableOf = (following: number): Uint32Array => TABLES.subarray(256 * following, 256 * (following + 1));
-const TABLE_0 = tableOf(0);
-const TABLE_1 = tableOf(1);
-const TABLE_2 = tableOf(2);
-const TABLE_3 = tableOf(3);
 
 /** The product of two polynomials, reflected, modulo the divisor. */
 function product(a: number, b: number): number {
@@ -303,21 +298,6 @@ export function makeCrc32(module: object | undefined, ofZlib: Crc32): Crc32 {
 
 export const crc32: Crc32 = makeCrc32(crc32Module, zlib.crc32);
 
-/** The CRC-32 of a few bytes, a multiple of four: a call of zlib takes longer. */
-export function crc32OfFew(data: DataView): number {
-  const { byteLength } = data;
-  let crc = -1;
-  for (let at = 0; at < byteLength; at += 4) {
-    crc ^= data.getUint32(at, true);
-    crc =
-      (TABLE_3[crc & 255] ?? 0) ^
-      (TABLE_2[(crc >>> 8) & 255] ?? 0) ^
-      (TABLE_1[(crc >>> 16) & 255] ?? 0) ^
-      (TABLE_0[crc >>> 24] ?? 0);
-  }
-  return ~crc >>> 0;
-}
-
 /** Memory for several threads. */
 export interface SharedCrc32Memory {
   readonly buffer: SharedArrayBuffer;
@@ -360,14 +340,13 @@ export const makeCrc32InPlace = (
   ofZlib: Crc32,
 ): Crc32InPlace => {
   const bytes = new Uint8Array(buffer);
-  if (wasm === undefined)
-    return (position, seed) => ofZlib(bytes.subarray(position, position + inputLength), seed);
+  if (wasm === undefined) return (position) => ofZlib(bytes.subarray(position, position + inputLength));
   const { memory, module } = wasm;
   const { sum } = new WebAssembly.Instance(module, { crc32: { memory } }).exports;
   const view = new DataView(buffer);
-  return (position, seed) => {
+  return (position) => {
     const first = view.getUint32(position, true);
-    view.setUint32(position, first ^ ~seed, true);
+    view.setUint32(position, ~first, true);
     const crc = sum(0, position, factor) >>> 0;
     view.setUint32(position, first, true);
     return crc;

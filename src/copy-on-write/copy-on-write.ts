@@ -19,6 +19,7 @@ import { allDone } from '../all-done.js';
 import type { BlockDevice } from '../device/block-device.js';
 import { BufferPool } from '../device/buffer-pool.js';
 import { FixedSlot } from '../diff-area/area-slots.js';
+import { CRC32_OF_ZEROS } from '../diff-area/copy-checksum.js';
 import type { DiffArea } from '../diff-area/diff-area.js';
 import type { Move } from '../diff-area/moves.js';
 import type { Clock } from '../environment.js';
@@ -31,7 +32,7 @@ import { type Apart, CopyFigures, type CopyOnWriteHost } from './copy-host.js';
 import { Gathering } from './gathering.js';
 import { MemoryBudget } from './memory-budget.js';
 import { MoveRecords } from './move-records.js';
-import { isZeroBlock, readBlocks, ZEROS } from './originals.js';
+import { isZeroBlock, readBlocks } from './originals.js';
 import type { Pools } from './pools.js';
 import { endOf } from './room-aside.js';
 
@@ -251,9 +252,10 @@ export class CopyOnWrite {
       );
     for (const i of zeros) {
       slots[i] = FixedSlot.zeros;
-      sums[i] = area.checksum(blocks[i] ?? 0, FixedSlot.zeros, ZEROS);
+      sums[i] = CRC32_OF_ZEROS;
     }
-    this.#enter({ batch, blocks, slots, checksums: sums }, zeros.length);
+    const checksums = sums.map((sum, i) => area.checksumFrom(sum, blocks[i] ?? 0, slots[i] ?? 0));
+    this.#enter({ batch, blocks, slots, checksums }, zeros.length);
     return true;
   }
 

@@ -69,7 +69,6 @@ export class ThreadCopier implements ApartCopier {
         to: target.descriptor,
         sources: blocks.map((block) => from + offsetOfBlock(block)),
         targets: to === 0 ? targets : targets.map((offset) => to + offset),
-        sums: blocks.map((block, i) => area.checksumSeed(block, slots[i] ?? 0)),
         lastLength: end - offsetOfBlock(blocks.at(-1) ?? 0),
       });
       if (answer !== undefined) this.#backoff.report(answer.isSlow);

@@ -32,15 +32,19 @@ const PLACES = 16;
 /** The two counters, 32-bit, which wrap around. */
 const SUBMITTED = 0;
 const ANSWERED = 1;
-/** 64-bit words of a place: a head, then for each block where it is, where it goes, its checksum, and, of what is read only, its file. */
+/**
+ * 64-bit words of a place: a head, then where things are and where they go, `count` of them: blocks that are copied, or runs that are read,
+ * of which the file and the length are said too; then for each block its checksum.
+ */
 const Head = { kind: 0, from: 1, to: 2, count: 3, lastLength: 4, done: 5, slowReads: 6, reads: 7 } as const;
 const HEAD_WORDS = 8;
 /** Where these begin. */
 const SOURCES = HEAD_WORDS;
 const TARGETS = HEAD_WORDS + BLOCKS_MAX;
-const SUMS = HEAD_WORDS + 2 * BLOCKS_MAX;
-const FILES = HEAD_WORDS + 3 * BLOCKS_MAX;
-const PLACE_WORDS = HEAD_WORDS + 4 * BLOCKS_MAX;
+const FILES = HEAD_WORDS + 2 * BLOCKS_MAX;
+const LENGTHS = HEAD_WORDS + 3 * BLOCKS_MAX;
+const SUMS = HEAD_WORDS + 4 * BLOCKS_MAX;
+const PLACE_WORDS = HEAD_WORDS + 5 * BLOCKS_MAX;
 const KIND_COPY = 1;
 /** Blocks go to positions of the shared memory. */
 const KIND_SUM = 2;
@@ -56,7 +60,7 @@ const { workerData: { state, places, crc32, position: BUFFER, nice } } = require
 const { readSync, writeSync } = require('node:fs');
 const { getPriority, setPriority } = require('node:os');
 const crc32At = (${makeCrc32InPlace})(crc32, require('node:zlib').crc32);
-const BLOCK = ${BLOCK_SIZE}, STEP = ${STEP}, SOURCES = ${SOURCES}, TARGETS = ${TARGETS}, SUMS = ${SUMS}, FILES = ${FILES};
+const BLOCK = ${BLOCK_SIZE}, STEP = ${STEP}, SOURCES = ${SOURCES}, TARGETS = ${TARGETS}, SUMS = ${SUMS}, FILES = ${FILES}, LENGTHS = ${LENGTHS};
 const bytes = Buffer.from(crc32.buffer);
 try {
   // On Linux that is the priority of the thread alone.
@@ -71,17 +75,17 @@ const isSlow = (began, blocks) => performance.now() - began > ${SLOW_CALL} + ${S
 // A few blocks at a time, to have them in the cache.
 function sum(place) {
   const count = place[${Head.count}];
-  let slowReads = 0, reads = 0;
-  for (let start = 0, end; start < count; start = end) {
-    const file = place[FILES + start], at = place[SOURCES + start], to = place[TARGETS + start];
-    const follows = (i, distance) => place[FILES + i] === file && place[SOURCES + i] === at + distance && place[TARGETS + i] === to + distance;
-    for (end = start + 1; end < count && end < start + STEP && follows(end, (end - start) * BLOCK); ) end++;
-    const length = (end - start) * BLOCK;
-    const began = performance.now();
-    if (readSync(file, bytes, to, length, at) !== length) return false;
-    if (isSlow(began, end - start)) slowReads++;
-    reads++;
-    for (let i = start; i < end; i++) place[SUMS + i] = crc32At(to + (i - start) * BLOCK, place[SUMS + i]);
+  let slowReads = 0, reads = 0, sums = SUMS;
+  for (let run = 0; run < count; run++) {
+    const file = place[FILES + run], end = place[TARGETS + run] + place[LENGTHS + run];
+    for (let at = place[SOURCES + run], to = place[TARGETS + run], next; to < end; at += next - to, to = next) {
+      next = Math.min(end, to + STEP * BLOCK);
+      const began = performance.now();
+      if (readSync(file, bytes, to, next - to, at) !== next - to) return false;
+      if (isSlow(began, (next - to) / BLOCK)) slowReads++;
+      reads++;
+      for (let block = to; block < next; block += BLOCK) place[sums++] = crc32At(block);
+    }
   }
   place[${Head.slowReads}] = slowReads;
   place[${Head.reads}] = reads;
@@ -107,7 +111,7 @@ function copy(place) {
     }
     for (let i = start; i < end; i++) {
       const block = blocks[i - start];
-      place[SUMS + i] = block[0] === 0 && zero.equals(block) ? ${ZERO_BLOCK} : crc32At(BUFFER + (i - start) * BLOCK, place[SUMS + i]);
+      place[SUMS + i] = block[0] === 0 && zero.equals(block) ? ${ZERO_BLOCK} : crc32At(BUFFER + (i - start) * BLOCK);
     }
     for (let i = start, next; i < end; i = next) {
       next = i + 1;
@@ -138,15 +142,13 @@ for (let answered = 0; ; ) {
   }
 }`;
 
-/** Reads blocks, at most `BLOCKS_MAX`, from their places in files to `SharedMemory`, and continues a CRC-32 for each. */
-export interface SumRequest {
-  /** Descriptors. */
-  readonly files: ArrayLike<number>;
-  readonly sources: ArrayLike<ByteOffset>;
-  /** Positions in the memory. */
-  readonly targets: ArrayLike<number>;
-  /** The CRC-32 that that of each block continues. */
-  readonly sums: ArrayLike<number>;
+/** Whole blocks that lie together in a file, and go to a place in `SharedMemory`. */
+export interface FileRun {
+  readonly descriptor: number;
+  readonly source: ByteOffset;
+  /** Position in the memory. */
+  readonly target: number;
+  readonly length: ByteLength;
 }
 
 /** Copies blocks that are not all zero, at most `BLOCKS_MAX`: each from its place in one file to its place in another. */
@@ -156,8 +158,6 @@ export interface CopyRequest {
   /** Positions, ascending. */
   readonly sources: ArrayLike<ByteOffset>;
   readonly targets: ArrayLike<ByteOffset>;
-  /** The CRC-32 that that of each block continues. */
-  readonly sums: ArrayLike<number>;
   /** Bytes of the last block that are there; the rest is copied as zeros. */
   readonly lastLength: ByteLength;
 }
@@ -172,8 +172,8 @@ export interface CopyAnswer {
 }
 
 export interface SumAnswer {
-  /** The CRC-32 of each block. */
-  readonly sums: Uint32Array;
+  /** The CRC-32 of each block, to be looked at at once: then they are others. */
+  readonly sums: Float64Array;
   readonly isSlow: boolean;
 }
 
@@ -247,32 +247,38 @@ export class FileThread {
     return this.#running ? this.#waiting.length : Number.POSITIVE_INFINITY;
   }
 
-  /** `undefined`: it was not done, or not all of it. */
-  sum({ files, sources, targets, sums }: SumRequest): Promise<SumAnswer | undefined> {
-    const count = sources.length;
-    assert(count > 0 && count <= BLOCKS_MAX, () => `a read of ${count} blocks`);
-    return new Promise((resolve) => {
+  /**
+   * Reads runs of at most `BLOCKS_MAX` blocks in all, and computes the CRC-32 of each block.
+   * @param take is called once, when that is done; `undefined`: it was not, or not all of it
+   * @returns what `take` returns
+   */
+  sum<T>(runs: readonly FileRun[], take: (answer: SumAnswer | undefined) => T): Promise<T> {
+    return new Promise((resolve, reject) => {
       const describe = (place: Float64Array) => {
         place[Head.kind] = KIND_SUM;
-        place[Head.count] = count;
-        place.set(files, FILES);
-        place.set(sources, SOURCES);
-        place.set(targets, TARGETS);
-        place.set(sums, SUMS);
+        place[Head.count] = runs.length;
+        let blocks = 0;
+        for (const [i, { descriptor, source, target, length }] of runs.entries()) {
+          place[FILES + i] = descriptor;
+          place[SOURCES + i] = source;
+          place[TARGETS + i] = target;
+          place[LENGTHS + i] = length;
+          blocks += length / BLOCK_SIZE;
+        }
+        assert(blocks > 0 && blocks <= BLOCKS_MAX, () => `a read of ${blocks} blocks`);
       };
-      this.#submit(describe, (place) =>
-        resolve(
-          place && {
-            sums: new Uint32Array(place.subarray(SUMS, SUMS + count)),
-            isSlow: wasSlow(place, this.#role),
-          },
-        ),
-      );
+      this.#submit(describe, (place) => {
+        try {
+          resolve(take(place && { sums: place.subarray(SUMS), isSlow: wasSlow(place, this.#role) }));
+        } catch (error) {
+          reject(error);
+        }
+      });
     });
   }
 
   /** `undefined`: it was not done, or not all of it. */
-  copy({ from, to, sources, targets, sums, lastLength }: CopyRequest): Promise<CopyAnswer | undefined> {
+  copy({ from, to, sources, targets, lastLength }: CopyRequest): Promise<CopyAnswer | undefined> {
     const count = sources.length;
     assert(count > 0 && count <= BLOCKS_MAX, () => `a copy of ${count} blocks`);
     return new Promise((resolve) => {
@@ -284,7 +290,6 @@ export class FileThread {
         place[Head.lastLength] = lastLength;
         place.set(sources, SOURCES);
         place.set(targets, TARGETS);
-        place.set(sums, SUMS);
       };
       this.#submit(describe, (place) => resolve(place && answerIn(place, count, this.#role)));
     });

@@ -73,11 +73,9 @@ export class SharedMemory {
   }
 
   /** The CRC-32 of a block, computed where it is if it lies in that memory. Then its first bytes are others meanwhile. */
-  static crc32(block: Uint8Array, seed: number): number {
+  static crc32(block: Uint8Array): number {
     const position = block.byteLength === BLOCK_SIZE ? current?.positionOf(block) : undefined;
-    return current === undefined || position === undefined
-      ? crc32(block, seed)
-      : current.#crc32(position, seed);
+    return current === undefined || position === undefined ? crc32(block) : current.#crc32(position);
   }
 
   /** @returns a part of at least `length` bytes that begins with a page; `undefined`: there is none left of that length */

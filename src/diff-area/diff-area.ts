@@ -209,9 +209,9 @@ export class DiffArea {
     return this.#checksum.of(block, slot, data);
   }
 
-  /** What the checksum of a copy continues: all of it that does not depend on the data. */
-  checksumSeed(block: BlockNumber, slot: Slot): number {
-    return this.#checksum.seed(block, slot);
+  /** The same for data whose CRC-32 is `sum`. */
+  checksumFrom(sum: number, block: BlockNumber, slot: Slot): number {
+    return this.#checksum.from(sum, block, slot);
   }
 
   /** Where a slot lies on the device of the file. */
@@ -285,7 +285,7 @@ export class DiffArea {
       const slot = copies.slots[index] ?? 0;
       const checksum = copies.checksums[index] ?? 0;
       const owner = this.moves.ownerOfCopy(block);
-      const own = owner === block ? checksum : this.#checksum.rebased(checksum, slot, block, owner);
+      const own = owner === block ? checksum : this.#checksum.rebased(checksum, block, owner);
       this.table.set(owner, slot, own);
     }
   }

@@ -316,7 +316,7 @@ export class TableChainReader {
   #acceptCopy(block: BlockNumber, slot: Slot, checksum: number, place: number): void {
     this.marks.copied(block, place);
     const owner = this.#moves.ownerOfCopy(block);
-    const own = owner === block ? checksum : this.#checksum.rebased(checksum, slot, block, owner);
+    const own = owner === block ? checksum : this.#checksum.rebased(checksum, block, owner);
     this.#filler.add(owner, slot, own);
   }
 

@@ -13,7 +13,7 @@
 import { allDone } from '../all-done.js';
 import { Backoff } from '../device/backoff.js';
 import type { Loan } from '../device/block-device.js';
-import { BLOCKS_MAX, FileThread, type SumRequest, ThreadRole } from '../device/file-thread.js';
+import { BLOCKS_MAX, type FileRun, FileThread, ThreadRole } from '../device/file-thread.js';
 import { SHARED_READ_MIN, SharedMemory } from '../device/shared-memory.js';
 import type { CopyReader } from '../diff-area/copy-reader.js';
 import { BLOCK_SIZE, type BlockNumber, type ByteLength, type Slot } from '../units.js';
@@ -30,7 +30,6 @@ const BORROWED = { blocks: 32, run: 4, waiting: 2 };
 /** What it needs of a diff area. */
 export interface CopySource {
   readonly copies: Pick<CopyReader, 'lend' | 'check'>;
-  checksumSeed(block: BlockNumber, slot: Slot): number;
 }
 
 const ROLES = [ThreadRole.reads, ThreadRole.moreReads];
@@ -53,7 +52,8 @@ export interface Batch {
 }
 
 /** What a thread is asked for, and what it has until it answers. */
-interface Lent extends SumRequest {
+interface Lent {
+  readonly runs: readonly FileRun[];
   readonly loans: readonly Loan[];
   /** Memory that stands in for the targets. */
   readonly borrowed: Uint8Array | undefined;
@@ -119,18 +119,19 @@ export class ThreadReads {
 
   async #read(thread: FileThread, runs: readonly CopyRun[], lent: Lent): Promise<boolean> {
     try {
-      const answer = await thread.sum(lent);
-      if (answer === undefined) return false;
-      this.#backoff.report(answer.isSlow);
-      let done = 0;
-      for (const { area, block, slot, target } of runs) {
-        const from = done;
-        for (let i = 0; i * BLOCK_SIZE < target.byteLength; i++)
-          area.copies.check(block + i, slot + i, answer.sums[done++] ?? 0);
-        if (lent.borrowed !== undefined)
-          target.set(lent.borrowed.subarray(from * BLOCK_SIZE, done * BLOCK_SIZE));
-      }
-      return true;
+      return await thread.sum(lent.runs, (answer) => {
+        if (answer === undefined) return false;
+        this.#backoff.report(answer.isSlow);
+        let done = 0;
+        for (const { area, block, slot, target } of runs) {
+          const from = done;
+          for (let i = 0; i * BLOCK_SIZE < target.byteLength; i++)
+            area.copies.check(block + i, slot + i, answer.sums[done++] ?? 0);
+          if (lent.borrowed !== undefined)
+            target.set(lent.borrowed.subarray(from * BLOCK_SIZE, done * BLOCK_SIZE));
+        }
+        return true;
+      });
     } finally {
       giveBack(lent);
     }
@@ -146,32 +147,26 @@ export class ThreadReads {
 
 /** @param borrow bytes of memory to stand in for the targets; `undefined`: they are seen themselves */
 function lend(runs: readonly CopyRun[], borrow: ByteLength | undefined): Lent | undefined {
-  const [files, sources, targets, sums]: [number[], number[], number[], number[]] = [[], [], [], []];
+  const lentRuns: FileRun[] = [];
   const loans: Loan[] = [];
   let borrowed: Uint8Array | undefined;
   let lent: Lent | undefined;
+  let length = 0;
   try {
-    for (const { area, block, slot, target } of runs) {
-      const count = target.byteLength / BLOCK_SIZE;
-      const part = area.copies.lend(slot, count);
+    for (const { area, slot, target } of runs) {
+      const part = area.copies.lend(slot, target.byteLength / BLOCK_SIZE);
       if (part === undefined) return undefined;
       loans.push(part.loan);
       // Only now: where nothing is lent nobody needs that memory.
       const memory = SharedMemory.get();
       if (borrow !== undefined) borrowed ??= memory?.take(borrow);
-      const to =
-        borrow === undefined
-          ? memory?.positionOf(target)
-          : borrowed && borrowed.byteOffset + files.length * BLOCK_SIZE;
+      const to = borrow === undefined ? memory?.positionOf(target) : borrowed && borrowed.byteOffset + length;
       if (to === undefined) return undefined;
-      for (let i = 0; i < count; i++) {
-        files.push(part.loan.descriptor);
-        sources.push(part.position + i * BLOCK_SIZE);
-        targets.push(to + i * BLOCK_SIZE);
-        sums.push(area.checksumSeed(block + i, slot + i));
-      }
+      const { descriptor } = part.loan;
+      lentRuns.push({ descriptor, source: part.position, target: to, length: target.byteLength });
+      length += target.byteLength;
     }
-    lent = { files, sources, targets, sums, loans, borrowed };
+    lent = { runs: lentRuns, loans, borrowed };
     return lent;
   } finally {
     if (lent === undefined) giveBack({ loans, borrowed });

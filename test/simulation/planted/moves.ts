@@ -131,7 +131,7 @@ const BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: AREA,
-        find: 'const own = owner === block ? checksum : this.#checksum.rebased(checksum, slot, block, owner);',
+        find: 'const own = owner === block ? checksum : this.#checksum.rebased(checksum, block, owner);',
         replace: 'const own = checksum;',
       },
     ],

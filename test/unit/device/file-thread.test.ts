@@ -42,12 +42,11 @@ const request = (from: number, to: number) => ({
   to,
   sources: Float64Array.from(blocks, (block) => block * BLOCK_SIZE),
   targets: Float64Array.from(blocks, (_, i) => (i < 5 ? 60 - i : i) * BLOCK_SIZE),
-  sums: Uint32Array.from(blocks, (block) => crc32(`block ${block}`)),
   lastLength: SHORT,
 });
 
 describe('copying', () => {
-  test('puts every block that is not zero into its place, and continues its checksum', async () => {
+  test('puts every block that is not zero into its place, and computes its checksum', async () => {
     const { thread, source, target, path } = await files();
     const copy = request(source.fd, target.fd);
     const answer = await thread.copy(copy);
@@ -58,8 +57,7 @@ describe('copying', () => {
       const there = new Uint8Array(BLOCK_SIZE);
       there.set(written.subarray(place, place + BLOCK_SIZE));
       expect(Buffer.compare(there, blockAt(block)), `block ${block}`).toBe(0);
-      if (!ZEROS.includes(block))
-        expect(answer?.sums[i], `block ${block}`).toBe(crc32(blockAt(block), crc32(`block ${block}`)));
+      if (!ZEROS.includes(block)) expect(answer?.sums[i], `block ${block}`).toBe(crc32(blockAt(block)));
     }
   });
 
