@@ -4,6 +4,7 @@
  * `bare`: the same writes on the file without an engine. `floor`: read old, write copy, flush it, write new, in 4 MiB
  * requests with nothing overlapped: the least work that keeps the same promise.
  */
+import { furnishMemory } from './host-memory.js';
 import { Place } from './place.js';
 import type { Figures } from './table.js';
 import { type Load, run } from './workload.js';
@@ -33,6 +34,7 @@ export async function firstWrites(size: number): Promise<Figures[]> {
     for (const [layout, writeMode] of ways) {
       const volume = await place.volume(layout, true, { writeMode });
       await volume.createSnapshot();
+      await furnishMemory(place.folder, size);
       figures.values[`${layout} ${writeMode}`] = await run(load, volume, size);
       await volume.close();
     }
@@ -51,6 +53,7 @@ const STEP = 4 * 2 ** 20;
 export async function floor(place: Place, size: number): Promise<{ speed: number; processor: number }> {
   const volume = await place.file('bare.img');
   const copy = await place.file('copy.img', false);
+  await furnishMemory(place.folder, size);
   const [old, fresh] = [new Uint8Array(STEP), new Uint8Array(STEP).fill(7)];
   const started = performance.now();
   const before = process.cpuUsage();

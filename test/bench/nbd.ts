@@ -14,6 +14,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { floor } from './first-writes.js';
+import { furnishMemory } from './host-memory.js';
 import { CONTENDERS, IMAGE, isInstalled, Name, type Serving } from './nbd/contenders.js';
 import { fio } from './nbd/fio.js';
 import { ratioName, Unit } from './nbd/report.js';
@@ -105,6 +106,7 @@ class Course {
       if (serving === undefined) continue;
       const { server } = serving;
       await settle(this.folder);
+      if (cell.takesMemory) await furnishMemory(this.folder, this.size);
       const before = await server.processorSeconds();
       speed[name] = await fio(uriOf(serving, cell), { offset: 0, length: this.size }, cell);
       processor[name] = ((await server.processorSeconds()) - before) / gibibytes;
