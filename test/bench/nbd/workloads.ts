@@ -60,6 +60,8 @@ export const GROUPS: readonly (readonly Cell[])[] = [
       kind: 'randwrite',
       request: 16_384,
       depth: 16,
+      // Within the time for which memory stays that was furnished.
+      share: 1 / 2,
       contenders: FIRST,
       takesMemory: true,
     },
