@@ -1,7 +1,7 @@
 /**
  * Memory of a virtual machine that its host has taken back (virtio-balloon's free page reporting), or never given, is dearer than all
- * that is measured here: 2.5 to 3 seconds of processor time for a GiB in the page cache, where copying into it takes 0.2. Who gets such
- * memory is chance. Of what was freed a moment ago most is still there: of a GiB the host takes half within two seconds.
+ * that is measured here: 2.5 to 3 seconds of processor time for a GiB in the page cache, where copying into it takes 0.2. Reads take memory too, for what
+ * is in a socket. Who gets such memory is chance. Of what was freed a moment ago most is still there: of a GiB the host takes half within two seconds.
  */
 import { open, rm } from 'node:fs/promises';
 import { join } from 'node:path';

@@ -106,7 +106,7 @@ class Course {
       if (serving === undefined) continue;
       const { server } = serving;
       await settle(this.folder);
-      if (cell.takesMemory) await furnishMemory(this.folder, this.size);
+      await furnishMemory(this.folder, this.size);
       const before = await server.processorSeconds();
       speed[name] = await fio(uriOf(serving, cell), { offset: 0, length: this.size }, cell);
       processor[name] = ((await server.processorSeconds()) - before) / gibibytes;

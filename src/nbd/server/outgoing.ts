@@ -1,13 +1,26 @@
 /**
- * Answers on their way out. What is produced in one turn of the event loop leaves in one `writev`: short pieces are
- * packed together, long ones go as they are.
+ * Answers on their way out. What is produced in one turn of the event loop, or while others are being sent, leaves in one `writev`:
+ * short pieces are packed together, long ones go as they are.
+ *
+ * The stream gets one batch at a time, of about a MiB: the memory of a long answer is used again while it is still in the
+ * processor's cache, not only when the sixteen that were ready with it have left.
  */
 import type { Duplex } from 'node:stream';
 import type { Clock } from '../../environment.js';
+import type { ByteLength } from '../../units.js';
 
 /** Pieces up to this are copied together; a call for each costs more than the copy. */
 const PACK_MAX = 8_192;
 const SLAB_SIZE = 65_536;
+/** Bytes after which a batch takes no more pieces: more than the operating system takes over at once. */
+const BATCH_ENOUGH: ByteLength = 1_048_576;
+
+interface Piece {
+  readonly bytes: Buffer;
+  /** Bytes of it that nobody else counts. */
+  readonly loose: ByteLength;
+  readonly release: (() => void) | undefined;
+}
 
 export class Outgoing {
   readonly #stream: Duplex;
@@ -15,16 +28,13 @@ export class Outgoing {
   /** The slab is filled up to here; from `#slabSent` on nothing is queued yet. */
   #slabEnd = 0;
   #slabSent = 0;
-  #pieces: Buffer[] = [];
-  #releases: (() => void)[] = [];
+  readonly #queue: Piece[] = [];
   #scheduled = false;
-  /** When each batch was given to the stream that it has not taken over yet; oldest first. */
-  readonly #unsent: number[] = [];
+  /** When the stream was given the batch that it has not taken over yet. */
+  #sendingSince: number | undefined;
   readonly #clock: Clock;
   readonly #onSent: () => void;
-  /** Bytes of pieces without a release of their own, in all and in the batch that is being put together. */
   #looseBytes = 0;
-  #looseInBatch = 0;
 
   /** @param onSent called when the operating system has taken over a batch, or never will */
   constructor(stream: Duplex, clock: Clock, onSent: () => void) {
@@ -34,7 +44,7 @@ export class Outgoing {
   }
 
   /** Bytes that have not left and that nobody counts but this: whoever adds to them has to look here. */
-  get looseBytes(): number {
+  get looseBytes(): ByteLength {
     return this.#looseBytes;
   }
 
@@ -45,65 +55,72 @@ export class Outgoing {
 
   /** Milliseconds (monotonic) since which the peer has not read an answer; `undefined` if it has read all. */
   get waitingSince(): number | undefined {
-    return this.#unsent[0];
+    return this.#sendingSince;
   }
 
   /** @param release called once the bytes are with the operating system, or never will be */
   send(piece: Buffer, release?: () => void): void {
-    if (piece.byteLength <= PACK_MAX) {
-      if (this.#slabEnd + piece.byteLength > SLAB_SIZE) this.#newSlab();
+    const length = piece.byteLength;
+    if (length <= PACK_MAX) {
+      if (this.#slabEnd + length > SLAB_SIZE) this.#newSlab();
       piece.copy(this.#slab, this.#slabEnd);
-      this.#slabEnd += piece.byteLength;
+      this.#slabEnd += length;
+      this.#looseBytes += length;
       release?.();
     } else {
       this.#closePack();
-      this.#pieces.push(piece);
-      if (release !== undefined) this.#releases.push(release);
+      const loose = release === undefined ? length : 0;
+      this.#looseBytes += loose;
+      this.#queue.push({ bytes: piece, loose, release });
     }
-    if (release === undefined || piece.byteLength <= PACK_MAX) {
-      this.#looseBytes += piece.byteLength;
-      this.#looseInBatch += piece.byteLength;
-    }
-    if (this.#scheduled) return;
+    if (this.#scheduled || this.#sendingSince !== undefined) return;
     this.#scheduled = true;
     // Runs after everything that this turn of the event loop has still to answer.
-    process.nextTick(() => this.flush());
+    process.nextTick(() => {
+      this.#scheduled = false;
+      if (this.#sendingSince === undefined) this.#sendBatch();
+    });
   }
 
-  /** Hands over what there is, now. */
+  /** Hands over all there is, now: nothing more will come. */
   flush(): void {
-    this.#scheduled = false;
     this.#closePack();
-    const pieces = this.#pieces;
-    const releases = this.#releases;
-    this.#pieces = [];
-    this.#releases = [];
-    const loose = this.#looseInBatch;
-    this.#looseInBatch = 0;
+    while (this.#queue.length > 0) this.#sendBatch();
+  }
+
+  #sendBatch(): void {
+    this.#closePack();
+    let count = 0;
+    for (let bytes = 0; bytes < BATCH_ENOUGH && count < this.#queue.length; count++)
+      bytes += this.#queue[count]?.bytes.byteLength ?? 0;
+    const batch = this.#queue.splice(0, count);
+    const last = batch.at(-1);
+    if (last === undefined) return;
+    this.#sendingSince = this.#clock.monotonic();
     const done = () => {
-      this.#unsent.shift();
-      this.#looseBytes -= loose;
-      for (const release of releases) release();
+      this.#sendingSince = undefined;
+      for (const { loose, release } of batch) {
+        this.#looseBytes -= loose;
+        release?.();
+      }
+      if (this.#sendingSince === undefined) this.#sendBatch();
       this.#onSent();
     };
-    if (pieces.length === 0) return;
-    this.#unsent.push(this.#clock.monotonic());
     if (this.#stream.destroyed || this.#stream.writableEnded) {
       done();
       return;
     }
-    const last = pieces.pop();
-    if (pieces.length > 0) {
-      this.#stream.cork();
-      for (const piece of pieces) this.#stream.write(piece);
-    }
-    this.#stream.write(last, done);
-    if (pieces.length > 0) this.#stream.uncork();
+    if (count > 1) this.#stream.cork();
+    for (const { bytes } of batch.slice(0, -1)) this.#stream.write(bytes);
+    this.#stream.write(last.bytes, done);
+    if (count > 1) this.#stream.uncork();
   }
 
   #closePack(): void {
-    if (this.#slabEnd === this.#slabSent) return;
-    this.#pieces.push(this.#slab.subarray(this.#slabSent, this.#slabEnd));
+    const length = this.#slabEnd - this.#slabSent;
+    if (length === 0) return;
+    const bytes = this.#slab.subarray(this.#slabSent, this.#slabEnd);
+    this.#queue.push({ bytes, loose: length, release: undefined });
     this.#slabSent = this.#slabEnd;
   }
 

@@ -17,8 +17,6 @@ export interface Cell extends NbdLoad {
   readonly contenders: readonly string[];
   /** Is the snapshot read, not the live volume? */
   readonly ofSnapshot?: true;
-  /** Do its writes fill memory that the page cache has to get first? */
-  readonly takesMemory?: true;
 }
 
 const OWN = [Name.writeback, Name.ordered] as const;
@@ -31,14 +29,7 @@ const PASSES = 4;
 /** Each group starts with fresh volumes and servers, and goes through its cells in this order. */
 export const GROUPS: readonly (readonly Cell[])[] = [
   [
-    {
-      name: Workload.firstLarge,
-      kind: 'write',
-      request: LARGE,
-      depth: 16,
-      contenders: FIRST,
-      takesMemory: true,
-    },
+    { name: Workload.firstLarge, kind: 'write', request: LARGE, depth: 16, contenders: FIRST },
     { name: Workload.rewriteLarge, kind: 'write', request: LARGE, depth: 16, contenders: STEADY },
     { name: Workload.rewriteSmall, kind: 'randwrite', request: 4096, depth: 16, contenders: STEADY },
     { name: Workload.readLarge, kind: 'read', request: LARGE, depth: 16, share: PASSES, contenders: STEADY },
@@ -63,7 +54,6 @@ export const GROUPS: readonly (readonly Cell[])[] = [
       // Within the time for which memory stays that was furnished.
       share: 1 / 2,
       contenders: FIRST,
-      takesMemory: true,
     },
   ],
 ];
