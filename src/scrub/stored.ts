@@ -159,7 +159,8 @@ async function compare(record: SnapshotRecord, area: DiffArea, look: Look): Prom
     // Copies that spent moves may be gone by now, or bad.
     if (!area.isCut && look.bad.size === 0 && !movesTheSame(loaded, area))
       problems.push(damaged(record, MOVES_OTHERS));
-    const written = firstWritten(area, loaded);
+    // What was written to one that is being deleted is cut off with its table.
+    const written = area.isCut ? undefined : firstWritten(area, loaded);
     if (written !== undefined)
       problems.push(damaged(record, `its table does not say what was written to its block ${written}`));
     if (missing !== undefined)

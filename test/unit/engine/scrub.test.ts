@@ -284,6 +284,21 @@ test('for a repair nobody looks into a deleted snapshot, of which what is merged
   expect(await repairCopy(engine.device, [record, middle], bad)).toBe(problem);
 });
 
+test('of a deleted snapshot whose table is cut off on the way, what was written to it is not missed', async () => {
+  const world = await World.create({ seed: 'cut' });
+  await world.snapshot();
+  const middle = await world.snapshot({ writable: true });
+  await world.snapshot();
+  await middle.write(0, new Uint8Array(512).fill(7));
+  await middle.flush();
+  await world.volume.settled();
+  const [, record] = world.volume.parts.writer?.engine.chain.records ?? [];
+  const cut = areaOf(world, 1);
+  record?.markDeleted('requested');
+  await cut.cut(await cut.tableBackwards(), 0, async () => undefined);
+  expect((await world.volume.scrub()).problems).toEqual([]);
+});
+
 test('a volume that is open for reading only is not scrubbed', async () => {
   const world = await World.create();
   await world.reopen({ readOnly: true });
