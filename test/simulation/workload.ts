@@ -367,16 +367,16 @@ export class Workload {
     await this.#changing.run(start, end, true, async () => {
       const bytes = new Uint8Array(length);
       if ((await this.#calls.outcome(NO_ERROR, () => volume.read(from, bytes))) !== 'done') return;
-      const write = this.#model.beginWrite(offset, bytes);
       const call = () => volume.copyRange(from, offset, length);
-      // Onto itself it writes nothing, wherever that is.
-      await this.#change(write, call, from !== offset);
+      // Onto itself it writes nothing, wherever that is, even where it is in doubt what the next opening finds there.
+      if (from === offset) await this.#space.change(NO_ERROR, call);
+      else await this.#change(this.#model.beginWrite(offset, bytes), call);
     });
   }
 
   /** What is refused because the store lies there has never been. */
-  async #change(write: WriteRecord, call: () => Promise<unknown>, mayMeet = true): Promise<void> {
-    const range = { offset: write.offset, length: mayMeet ? write.bytes.byteLength : 0 };
+  async #change(write: WriteRecord, call: () => Promise<unknown>): Promise<void> {
+    const range = { offset: write.offset, length: write.bytes.byteLength };
     const change = () => this.#space.change(this.#protected.permitted(range), call);
     const error = await this.#protected.whileWriting(range, change);
     const failed = this.#protected.isRefused(range, error) ? 'refused' : 'failed';
