@@ -27,7 +27,7 @@ import * as zlib from 'node:zlib';
 
 /** Continues `seed`, the CRC-32 of what comes before; 0 if nothing does. */
 export type Crc32 = (data: Uint8Array, seed?: number) => number;
-/** The same of the 16 KiB at a position of shared memory. While it computes the first four bytes are others. */
+/** The CRC-32 of the 16 KiB at a position of shared memory. While it computes the first four bytes are others. */
 export type Crc32InPlace = (position: number) => number;
 
 /** Bytes of a vector, and vectors that one round of a loop clears: as many as stay in registers, each takes the place of the one six behind it. */

@@ -254,7 +254,7 @@ export class CopyOnWrite {
       slots[i] = FixedSlot.zeros;
       sums[i] = CRC32_OF_ZEROS;
     }
-    const checksums = sums.map((sum, i) => area.checksumFrom(sum, blocks[i] ?? 0, slots[i] ?? 0));
+    const checksums = sums.map((sum, i) => area.checksumFrom(blocks[i] ?? 0, slots[i] ?? 0, sum));
     this.#enter({ batch, blocks, slots, checksums }, zeros.length);
     return true;
   }

@@ -41,5 +41,5 @@ function readRun(volume: BlockDevice, offset: ByteOffset, target: Uint8Array): P
 }
 
 /** One block of them. */
-export const ZEROS = Buffer.alloc(BLOCK_SIZE);
+const ZEROS = Buffer.alloc(BLOCK_SIZE);
 export const isZeroBlock = (data: Uint8Array): boolean => ZEROS.equals(data);

@@ -49,11 +49,11 @@ export class CopyChecksum {
 
   /** @param data 16 KiB, the content of `block` */
   of(block: BlockNumber, slot: Slot, data: Uint8Array): number {
-    return this.from(SharedMemory.crc32(data), block, slot);
+    return this.from(block, slot, SharedMemory.crc32(data));
   }
 
   /** @param sum the CRC-32 of the 16 KiB that are the content of `block` */
-  from(sum: number, block: BlockNumber, slot: Slot): number {
+  from(block: BlockNumber, slot: Slot, sum: number): number {
     const offset = offsetOfSlot(slot);
     const place = this.#runs.locate(offset);
     const entry = added(ORIGINAL, block) ^ added(RELATIVE, slot) ^ added(VOLUME, place / BLOCK_SIZE);

@@ -100,7 +100,7 @@ export class CopyReader {
 
   /** @throws IntegrityError unless `sum` is the CRC-32 of what was copied of `block` to `slot` */
   check(block: BlockNumber, slot: Slot, sum: number): void {
-    if (this.#checksum.from(sum, block, slot) === this.#table.checksumAt(slot)) return;
+    if (this.#checksum.from(block, slot, sum) === this.#table.checksumAt(slot)) return;
     throw new IntegrityError(
       `snapshot ${this.#storeId}: the copy of block ${block} (offset ${offsetOfBlock(block)}) in slot ${slot} fails its checksum`,
     );

@@ -210,8 +210,8 @@ export class DiffArea {
   }
 
   /** The same for data whose CRC-32 is `sum`. */
-  checksumFrom(sum: number, block: BlockNumber, slot: Slot): number {
-    return this.#checksum.from(sum, block, slot);
+  checksumFrom(block: BlockNumber, slot: Slot, sum: number): number {
+    return this.#checksum.from(block, slot, sum);
   }
 
   /** Where a slot lies on the device of the file. */

@@ -6,6 +6,7 @@
 import { open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 
+/** How many times as much is freed as is wanted: the host goes on taking. */
 const FREED = 5;
 
 /** Sees to it that as many bytes of free memory are there for the next seconds. @param folder of a file system with a page cache */

@@ -211,7 +211,7 @@ export const TABLE_BUGS: readonly PlantedBug[] = [
     edits: [
       {
         file: 'diff-area/copy-reader.ts',
-        find: 'if (this.#checksum.from(sum, block, slot) === this.#table.checksumAt(slot)) return;',
+        find: 'if (this.#checksum.from(block, slot, sum) === this.#table.checksumAt(slot)) return;',
         replace: 'if (sum !== undefined) return;',
       },
     ],

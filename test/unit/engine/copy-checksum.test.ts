@@ -49,7 +49,7 @@ test('for blocks, slots and places of any number, in memory of either kind', () 
       const wanted = expected(epoch, block, slot, place, data);
       const name = `block ${block} in slot ${slot}`;
       expect(checksum.of(block, slot, data), name).toBe(wanted);
-      expect(checksum.from(crc32(data), block, slot), name).toBe(wanted);
+      expect(checksum.from(block, slot, crc32(data)), name).toBe(wanted);
       const memory = shared(BLOCK_SIZE);
       memory.set(data);
       expect(checksum.of(block, slot, memory), name).toBe(wanted);
@@ -71,7 +71,7 @@ test('of a block of zeros', () => {
   const zeros = new Uint8Array(BLOCK_SIZE);
   expect(CRC32_OF_ZEROS).toBe(crc32(zeros));
   const checksum = new CopyChecksum(runs, 5n);
-  expect(checksum.from(CRC32_OF_ZEROS, 3, 4)).toBe(checksum.of(3, 4, zeros));
+  expect(checksum.from(3, 4, CRC32_OF_ZEROS)).toBe(checksum.of(3, 4, zeros));
 });
 
 test('of one block becomes that of another without the data', () => {
